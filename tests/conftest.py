@@ -1,0 +1,63 @@
+"""Hypothesis profiles, the ``device`` fixture, and a guard over what no test may leave changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import tinygrad_rnn as tg
+
+# Hypothesis picks a profile of its own where CI is set, so ours is always loaded by name.
+_slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=_slow)
+settings.register_profile(
+    "ci",
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=_slow,
+)
+settings.register_profile(
+    "thorough", max_examples=1000, deadline=None, print_blob=True, suppress_health_check=_slow
+)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
+)
+
+
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Return each device in turn; skip the GPU with the reason why there is none."""
+    if request.param == "cuda":
+        available = tg.cuda.is_available()
+        if not available:
+            pytest.skip(str(available))
+    return str(request.param)
+
+
+def global_state() -> dict[str, Any]:
+    """Return everything global that a test could change and another could depend on."""
+    random = np.random.get_state(legacy=False)  # noqa: NPY002 - watched so that nothing uses it
+    return {
+        "grad mode": tg.is_grad_enabled(),
+        "default dtype": tg.get_default_dtype(),
+        "NumPy's global random state": (random["state"]["pos"], random["state"]["key"].tobytes()),
+    }
+
+
+@pytest.fixture(autouse=True)
+def unchanged_global_state() -> Iterator[None]:
+    """Fail a test that leaves the grad mode, the default dtype or NumPy's random state changed."""
+    before = global_state()
+    yield
+    after = global_state()
+    changed = [name for name in before if before[name] != after[name]]
+    tg.set_default_dtype(before["default dtype"])  # one offender, one failure
+    assert not changed, f"this test changed {' and '.join(changed)}"

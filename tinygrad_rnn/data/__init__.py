@@ -1,0 +1,5 @@
+"""Data: feature-label batches, text, and synthetic tasks that need no corpus."""
+
+from . import tasks as tasks
+from . import text as text
+from .minibatches import batches as batches

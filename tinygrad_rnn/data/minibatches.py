@@ -1,0 +1,87 @@
+"""Feature-label pairs in minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..engine import random as tg_random
+from ..engine.tensor import Tensor, tensor
+from ..errors import ArgumentError, ShapeError
+from ._check import positive
+
+
+def batches(
+    *arrays: Any,
+    batch_size: int,
+    shuffle: bool = True,
+    rng: int | np.random.Generator | None = None,
+    drop_last: bool = False,
+) -> Iterator[tuple[Tensor, ...]]:
+    """Return one epoch of minibatches: each row of the arrays once, rows that belong together.
+
+    Parameters
+    ----------
+    *arrays : array_like or Tensor, each of shape (n, ...)
+        Features, labels, or whatever else has one row an example. Arrays become tensors of the same
+        dtype batch by batch; Tensors stay on their device.
+    batch_size : int
+        Rows of a minibatch.
+    shuffle : bool
+        Whether to draw a new order of the rows; False keeps theirs.
+    rng : int or numpy.random.Generator, optional
+        Where the order comes from; an integer gives the same order at every call. Default: the
+        library's generator.
+    drop_last : bool
+        Whether to leave out the last minibatch when fewer than `batch_size` rows are left for it.
+
+    Returns
+    -------
+    iterator of tuple of Tensor
+        One tensor of shape (batch_size, ...) for each of `arrays`.
+
+    Raises
+    ------
+    ShapeError
+        If the first lengths differ, or an array has no axis.
+    ArgumentError
+        If there is nothing to iterate over.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinygrad_rnn as tg
+    >>> x, y = np.arange(5.0), np.arange(5)
+    >>> [len(labels) for features, labels in tg.data.batches(x, y, batch_size=2)]
+    [2, 2, 1]
+    """
+    positive("batches", batch_size=batch_size)
+    sources = [a if isinstance(a, np.ndarray | Tensor) else tensor(a) for a in arrays]
+    shapes = [tuple(source.shape) for source in sources]
+    if not sources:
+        raise ArgumentError("batches: no arrays: pass the features, the labels, ...")
+    if any(not shape or shape[0] != shapes[0][0] for shape in shapes):
+        raise ShapeError(f"batches: the first lengths differ: {', '.join(map(str, shapes))}")
+    n = shapes[0][0]
+    stop = n - n % batch_size if drop_last else n
+    if stop == 0:
+        raise ArgumentError(f"batches: {n} rows make no minibatch of {batch_size}")
+    order = tg_random.generator(rng).permutation(n) if shuffle else np.arange(n)
+    return _batches(sources, order[:stop], batch_size)
+
+
+def _batches(
+    sources: list[Any], order: npt.NDArray[np.int64], batch_size: int
+) -> Iterator[tuple[Tensor, ...]]:
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        yield tuple(_take(source, rows) for source in sources)
+
+
+def _take(source: Any, rows: npt.NDArray[np.int64]) -> Tensor:
+    if isinstance(source, Tensor):
+        return source[tensor(rows, device=source.device)]
+    return tensor(source[rows])

@@ -1,0 +1,279 @@
+"""Tokens and their numbers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ...engine.tensor import Tensor
+from ...errors import ArgumentError, DTypeError
+from .._check import positive, token_ids
+
+Tokenizer = Callable[[str], Iterable[str]]
+
+UNKNOWN = "<unk>"
+_WORDS = re.compile(rf"{UNKNOWN}|\w+|[^\w\s]")
+
+
+class Vocabulary:
+    """The tokens of a text, numbered by falling frequency.
+
+    Token 0 is ``<unk>``, which stands for every token that is not in the vocabulary; the others
+    follow by falling frequency, equally frequent ones by code point. A vocabulary does not change
+    once it is made.
+
+    Parameters
+    ----------
+    text : str or iterable of str
+        The training text (not the held-out one: `split` first), or its tokens.
+    level : {"char", "word"}
+        Tokens are characters, and decoding joins them; or words and single punctuation marks, and
+        decoding puts a space between.
+    min_freq : int
+        Tokens that occur less often are unknown.
+    max_size : int, optional
+        The largest number of tokens, ``<unk>`` included; the most frequent are kept.
+    tokenizer : callable, optional
+        Cuts a str into tokens in place of the level's own rule.
+
+    Attributes
+    ----------
+    tokens : tuple of str
+        The token of each number.
+    level : str
+        As given.
+
+    Raises
+    ------
+    ArgumentError
+        If the text has no token, none is as frequent as `min_freq`, or a token of level ``"char"``
+        is longer than one character.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> vocab = tg.data.text.Vocabulary("a machine")
+    >>> vocab.tokens
+    ('<unk>', 'a', ' ', 'c', 'e', 'h', 'i', 'm', 'n')
+    >>> vocab.encode("chain?")
+    array([3, 5, 1, 6, 8, 0], dtype=uint8)
+    >>> vocab.decode([7, 1, 3, 5, 6, 8, 4])
+    'machine'
+    >>> words = tg.data.text.Vocabulary("the time, the machine", level="word")
+    >>> words.decode(words.encode("the machine, the end"))
+    'the machine , the <unk>'
+    """
+
+    def __init__(
+        self,
+        text: str | Iterable[str],
+        level: Literal["char", "word"] = "char",
+        min_freq: int = 1,
+        max_size: int | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if level not in ("char", "word"):
+            raise ArgumentError(f"Vocabulary: unknown level {level!r}: use 'char' or 'word'")
+        positive("Vocabulary", min_freq=min_freq)
+        if max_size is not None:
+            positive("Vocabulary", max_size=max_size)
+        counts = Counter(_tokenize(text, level, tokenizer))
+        counts.pop(UNKNOWN, None)
+        if not counts:
+            raise ArgumentError("Vocabulary: the text has no tokens")
+        if level == "char" and tokenizer is None and max(map(len, counts)) > 1:
+            raise ArgumentError(
+                f"Vocabulary: {max(counts, key=len)!r} is not one character: use level='word', or "
+                "tokenizer= for texts whose tokens are joined without a space"
+            )
+        frequent = [token for token, count in counts.items() if count >= min_freq]
+        if not frequent:
+            raise ArgumentError(
+                f"Vocabulary: no token occurs min_freq={min_freq} times, the most frequent one "
+                f"{max(counts.values())}: use a smaller min_freq"
+            )
+        frequent.sort(key=lambda token: (-counts[token], token))
+        self._number([UNKNOWN, *frequent][:max_size], level, tokenizer)
+
+    def _number(self, tokens: Iterable[str], level: str, tokenizer: Tokenizer | None) -> None:
+        self.tokens = tuple(tokens)
+        self.level = level
+        self._tokenizer = tokenizer
+        self._ids = {token: i for i, token in enumerate(self.tokens)}
+        self._dtype = np.min_scalar_type(len(self.tokens) - 1)
+        # The number of each code point; the last entry, one above the largest known, is <unk>.
+        points = {ord(token): i for token, i in self._ids.items() if len(token) == 1}
+        self._table = np.zeros(max(points, default=0) + 2, self._dtype)
+        self._table[list(points)] = list(points.values())
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._ids
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self)} tokens, level={self.level!r})"
+
+    def encode(self, text: str | Iterable[str]) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Return the numbers of the tokens of a text.
+
+        Parameters
+        ----------
+        text : str or iterable of str
+            A text, or its tokens.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            In the smallest unsigned dtype that holds every number of the vocabulary.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> tg.data.text.Vocabulary("aab").encode("abc")
+        array([1, 2, 0], dtype=uint8)
+        """
+        if isinstance(text, str) and self.level == "char" and self._tokenizer is None:
+            points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+            return self._table.take(points, mode="clip")
+        tokens = _tokenize(text, self.level, self._tokenizer)
+        return np.fromiter((self._ids.get(token, 0) for token in tokens), self._dtype)
+
+    def decode(self, ids: npt.ArrayLike | Tensor) -> str:
+        """Return the text of token numbers.
+
+        Parameters
+        ----------
+        ids : array_like or Tensor of integers, shape (n,)
+
+        Returns
+        -------
+        str
+            The tokens, joined (level ``"char"``) or separated by spaces (level ``"word"``).
+
+        Raises
+        ------
+        ArgumentError
+            If a number is not in the vocabulary.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> tg.data.text.Vocabulary("aab").decode([2, 1, 1])
+        'baa'
+        """
+        array = token_ids("Vocabulary.decode", ids)
+        if array.size and not 0 <= array.min() <= array.max() < len(self):
+            raise ArgumentError(
+                f"Vocabulary.decode: numbers from {array.min()} to {array.max()}, the vocabulary "
+                f"has 0 to {len(self) - 1}: use the vocabulary that encoded them"
+            )
+        separator = "" if self.level == "char" else " "
+        return separator.join([self.tokens[i] for i in array.tolist()])
+
+    def unknown_rate(self, ids: npt.ArrayLike | Tensor) -> float:
+        """Return the share of unknown tokens, to be reported beside a perplexity.
+
+        Parameters
+        ----------
+        ids : array_like or Tensor of integers, shape (n,)
+            What `encode` returned.
+
+        Returns
+        -------
+        float
+            Between 0 and 1.
+
+        Raises
+        ------
+        ArgumentError
+            If there are no tokens.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> vocab = tg.data.text.Vocabulary("aab")
+        >>> vocab.unknown_rate(vocab.encode("abcd"))
+        0.5
+        """
+        array = token_ids("Vocabulary.unknown_rate", ids)
+        if not array.size:
+            raise ArgumentError("Vocabulary.unknown_rate: there are no tokens")
+        return float((array == 0).mean())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the vocabulary as a plain dict, for `from_state_dict`.
+
+        Returns
+        -------
+        dict
+            ``"level"`` (str), ``"tokens"`` (list of str) and ``"has_tokenizer"`` (bool).
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> tg.data.text.Vocabulary("aab").state_dict()
+        {'level': 'char', 'tokens': ['<unk>', 'a', 'b'], 'has_tokenizer': False}
+        """
+        return {
+            "level": self.level,
+            "tokens": list(self.tokens),
+            "has_tokenizer": self._tokenizer is not None,
+        }
+
+    @classmethod
+    def from_state_dict(
+        cls, state: Mapping[str, Any], tokenizer: Tokenizer | None = None
+    ) -> Vocabulary:
+        """Return the vocabulary that `state_dict` described.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` returned.
+        tokenizer : callable, optional
+            The tokenizer, if the vocabulary had one of its own: code is not stored.
+
+        Returns
+        -------
+        Vocabulary
+
+        Raises
+        ------
+        ArgumentError
+            If the vocabulary had a tokenizer of its own and none is given, or the other way round.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> state = tg.data.text.Vocabulary("aab").state_dict()
+        >>> tg.data.text.Vocabulary.from_state_dict(state).tokens
+        ('<unk>', 'a', 'b')
+        """
+        if state["has_tokenizer"] != (tokenizer is not None):
+            had = "had one of its own: pass the same" if state["has_tokenizer"] else "had none"
+            raise ArgumentError(f"Vocabulary.from_state_dict: tokenizer={tokenizer}, but it {had}")
+        vocabulary = cls.__new__(cls)
+        vocabulary._number(state["tokens"], state["level"], tokenizer)
+        return vocabulary
+
+
+def _tokenize(text: str | Iterable[str], level: str, tokenizer: Tokenizer | None) -> Iterable[str]:
+    if not isinstance(text, str):
+        tokens = list(text)
+    elif tokenizer is not None:
+        tokens = list(tokenizer(text))
+    else:
+        return text if level == "char" else _WORDS.findall(text)
+    for token in tokens:
+        if not isinstance(token, str):
+            raise DTypeError(
+                f"Vocabulary: tokens are strings, got {type(token).__name__}: decode bytes first"
+            )
+    return tokens

@@ -1,0 +1,246 @@
+"""NumPy or CuPy: the only file of the engine that calls an array library on data by name.
+
+An operation runs on the module that its arrays come from (`module_of`), so nothing above this file asks which
+one that is. CuPy is imported at the first use of a ``cuda`` device, never before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+
+from ..errors import DeviceError, DTypeError
+
+Array = Any  # numpy.ndarray or cupy.ndarray; their types have no common base
+Module = Any  # numpy or cupy
+DType = Any  # anything that numpy.dtype() takes
+
+float16, float32, float64 = np.dtype("float16"), np.dtype("float32"), np.dtype("float64")
+int32, int64, bool_ = np.dtype("int32"), np.dtype("int64"), np.dtype("bool")
+
+modules: dict[type, Module] = {np.ndarray: np}
+_scalars = (bool, int, float)
+_default = threading.local()
+
+
+# -- modules and devices -----------------------------------------------------------------------------------------
+
+
+def register(array_type: type, module: Module) -> None:
+    """Let the operations run on another array type, `module` being its array library."""
+    modules[array_type] = module
+
+
+def module_of(array: Array) -> Module:
+    """Return the array library that `array` belongs to."""
+    module = modules.get(array.__class__)
+    if module is None:
+        if isinstance(array, np.generic | np.ndarray):  # a reduction of NumPy's, or a subclass such as a memory map
+            return np
+        raise DTypeError(f"expected an array of {known_modules()}, got {type(array).__name__}")
+    return module
+
+
+def known_modules() -> str:
+    """Return the names of the array libraries in use, for messages."""
+    return " or ".join(sorted({module.__name__ for module in modules.values()}))
+
+
+def is_array(value: object) -> bool:
+    """Tell whether `value` is an array (or a NumPy scalar) that operations run on."""
+    return value.__class__ in modules or isinstance(value, np.ndarray | np.generic)
+
+
+def cuda_unavailable_because() -> str | None:
+    """Return why no CUDA device can be used, or None when one can."""
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as error:
+        return f"CuPy is not installed ({error}): pip install 'tinygrad-rnn[gpu-cuda12]' (or gpu-cuda13)"
+    try:
+        if cupy.cuda.runtime.getDeviceCount() > 0:
+            register(cupy.ndarray, cupy)
+            return None
+        return "CuPy is installed, but it finds no CUDA device"
+    except Exception as error:  # CuPy raises several unrelated classes where the driver is missing or too old
+        return f"CuPy is installed, but CUDA does not start: {error}"
+
+
+def device_of(array: Array) -> str:
+    """Return ``"cpu"`` or ``"cuda:N"``."""
+    if module_of(array) is np:
+        return "cpu"
+    return f"cuda:{array.device.id}"
+
+
+def default_device() -> str:
+    """Return the device that constructors use when they are told none (one setting a thread)."""
+    return getattr(_default, "device", "cpu")
+
+
+def set_default_device(device: str) -> None:
+    """Set the device of new tensors of this thread, after checking that it is there."""
+    _place(device)
+    _default.device = device
+
+
+def _place(device: str) -> tuple[Module, int]:
+    """Return the array library of `device` and its number."""
+    if device == "cpu":
+        return np, 0
+    kind, _, number = str(device).partition(":")
+    if kind != "cuda" or not (number or "0").isdecimal():
+        raise DeviceError(f"unknown device {device!r}: use 'cpu', 'cuda' or 'cuda:N'")
+    reason = cuda_unavailable_because()
+    if reason:
+        raise DeviceError(f"device {device!r} cannot be used: {reason}")
+    cupy = sys.modules["cupy"]
+    index = int(number) if number else cupy.cuda.Device().id
+    if index >= cupy.cuda.runtime.getDeviceCount():
+        raise DeviceError(f"device {device!r}: there are {cupy.cuda.runtime.getDeviceCount()} CUDA devices")
+    return cupy, index
+
+
+def to_device(array: Array, device: str | None) -> Array:
+    """Return `array` on `device` (the same object when it is there already; None: the default device)."""
+    device = default_device() if device is None else device
+    if device == device_of(array):
+        return array
+    module, index = _place(device)
+    if module is np:
+        return to_numpy(array)
+    with module.cuda.Device(index):
+        return module.asarray(array)
+
+
+def cupy() -> Module:
+    """Return the module CuPy, or say why it cannot be used."""
+    return _place("cuda")[0]
+
+
+def copy(array: Array) -> Array:
+    """Return a copy of an array, with memory of its own."""
+    return module_of(array).array(array)
+
+
+def to_numpy(array: Array) -> Array:
+    """Return `array` as a NumPy array: itself on the CPU, a copy from a GPU."""
+    return np.asarray(array) if module_of(array) is np else array.get()
+
+
+# -- dtypes and creation -----------------------------------------------------------------------------------------
+
+
+def default_dtype() -> np.dtype[Any]:
+    """Return the floating dtype of Python floats and new tensors (float32 unless set; one setting a thread)."""
+    return getattr(_default, "dtype", float32)
+
+
+def set_default_dtype(dtype: DType) -> None:
+    """Set the floating dtype of Python floats and new tensors in this thread."""
+    if np.dtype(dtype).kind != "f":
+        raise DTypeError(f"the default dtype must be floating, got {np.dtype(dtype)}")
+    _default.dtype = np.dtype(dtype)
+
+
+def asarray(data: Any, dtype: DType = None) -> Array:
+    """Return `data` as an array: arrays as they are, Python floats in the default dtype."""
+    if is_array(data):
+        array = np.asarray(data) if isinstance(data, np.generic) else data
+    else:
+        array = np.asarray(data)
+        if array.dtype == float64 and dtype is None:  # made from Python floats: their dtype is not a choice of anybody's
+            array = array.astype(default_dtype())
+    if array.dtype.kind not in "fiub":
+        hint = "the rows differ in length or hold other objects" if array.dtype.kind == "O" else "real numbers only"
+        raise DTypeError(f"cannot make a tensor of dtype {array.dtype}: {hint}")
+    return array if dtype is None or array.dtype == dtype else array.astype(dtype)
+
+
+def full(shape: tuple[int, ...], value: float, dtype: DType, like: Array) -> Array:
+    """Return a constant array of the module that `like` belongs to."""
+    return module_of(like).full(shape, value, dtype=dtype)
+
+
+def empty_like_parts(shape: tuple[int, ...], part: Array) -> Array:
+    """Return an array to be filled, its last two axes in the memory order of `part`, a piece of it."""
+    module = module_of(part)
+    if len(shape) >= 2 and part.ndim >= 2 and _column_major(part):
+        return module.empty((*shape[:-2], shape[-1], shape[-2]), dtype=part.dtype).swapaxes(-1, -2)
+    return module.empty(shape, dtype=part.dtype)
+
+
+# -- products and scatter ----------------------------------------------------------------------------------------
+
+
+def _column_major(x: Array) -> bool:
+    """Tell whether the matrices of `x` lie column by column, so that the transposed one is contiguous."""
+    strides = x.strides
+    return bool(strides[-2] == x.itemsize and strides[-1] >= strides[-2] and x.shape[-2] > 1)
+
+
+def gemm(x: Array, y: Array) -> Array:
+    """Return the matrix product x @ y of arrays of two or more axes; every product of the library is made here.
+
+    The product takes the memory order of `x`, the activation: if its matrices lie column by column (feature-major), so do
+    those of the result. Transposed operands reach BLAS as flags, without a copy.
+    """
+    module = module_of(x)
+    if x.ndim > 2 and y.ndim == 2 and not _column_major(x) and x.size:
+        rows = module.matmul(x.reshape(-1, x.shape[-1]), y)  # one product instead of one for each leading index
+        return rows.reshape(*x.shape[:-1], y.shape[1])
+    if _column_major(x):
+        return module.matmul(y.swapaxes(-1, -2), x.swapaxes(-1, -2)).swapaxes(-1, -2)
+    return module.matmul(x, y)
+
+
+def add_at(target: Array, key: Any, values: Array) -> None:
+    """Add `values` into ``target[key]``, repeated indices adding up."""
+    if not isinstance(key, tuple):
+        key = (key,)
+    arrays = [k for k in key if is_array(k)]
+    if not arrays:
+        target[key] += values
+    elif len(key) == 1 and arrays[0].ndim and target.ndim > 1 and arrays[0].size:
+        _add_rows(target, key[0].reshape(-1), values.reshape(-1, *target.shape[1:]))
+    else:
+        module_of(target).add.at(target, key, values)
+
+
+def _add_rows(target: Array, rows: Array, values: Array) -> None:
+    """Add each of `values` to its row: sorted by row, so that repeated rows are one run each, summed in order."""
+    module = module_of(target)
+    rows = module.where(rows < 0, rows + len(target), rows)
+    if module is not np:
+        module.add.at(target, rows, values)
+        return
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
+    starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
+    target[rows[starts]] += np.add.reduceat(values[order], starts, axis=0)
+
+
+# -- memory ------------------------------------------------------------------------------------------------------
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory instead of handing every large block back to the system.
+
+    A training step frees and takes the same large arrays again and again; by default each is fresh memory, zeroed page by page
+    by the kernel (a 4 MiB array costs about 1 ms). Set ``TINYGRAD_RNN_MALLOPT=0`` to leave the allocator alone.
+    """
+    if sys.platform.startswith("linux") and os.environ.get("TINYGRAD_RNN_MALLOPT", "1") != "0":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent where the C library is not glibc
+        if mallopt is not None:
+            trim_threshold, mmap_threshold = -1, -3  # from <malloc.h>
+            mallopt(mmap_threshold, 1 << 25)  # the largest that glibc takes
+            mallopt(trim_threshold, 1 << 30)
+
+
+_keep_freed_memory()

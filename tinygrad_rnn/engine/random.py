@@ -1,0 +1,66 @@
+"""Random numbers: one generator of the library, or one that you pass; NumPy's global state is never touched.
+
+Numbers are drawn on the host by a counter-based generator (Philox4x64), so that the CPU and the GPU get the same ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+
+_library = np.random.Generator(np.random.Philox(0))
+
+
+def generator(rng: int | np.random.Generator | None = None) -> np.random.Generator:
+    """Return the generator that `rng` names: the library's own (None), a new one from a seed, or the one given.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> bool(tg.random.generator(3).random() == tg.random.generator(3).random())
+    True
+    """
+    if rng is None:
+        return _library
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
+        return np.random.Generator(np.random.Philox(int(rng)))
+    raise ArgumentError(f"rng must be None, a seed (an integer >= 0) or a numpy.random.Generator, got {rng!r}")
+
+
+def manual_seed(seed: int) -> None:
+    """Start the library's generator anew from a seed, an integer >= 0.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.manual_seed(0)
+    >>> a = tg.randn(3)
+    >>> tg.manual_seed(0)
+    >>> bool((a == tg.randn(3)).numpy().all())
+    True
+    """
+    set_state(generator(seed).bit_generator.state)
+
+
+def get_state() -> dict[str, Any]:
+    """Return the state of the library's generator: its key, counter and buffer, as a dict of numbers and arrays."""
+    return dict(_library.bit_generator.state)
+
+
+def set_state(state: dict[str, Any]) -> None:
+    """Give the library's generator a state that `get_state` returned."""
+    if not isinstance(state, dict) or state.get("bit_generator") != "Philox":
+        raise ArgumentError("random.set_state takes what random.get_state returned")
+    _library.bit_generator.state = state
+
+
+def keep_mask(shape: tuple[int, ...], keep: float, rng: int | np.random.Generator | None = None) -> Any:
+    """Return a boolean array, each element True with probability `keep`: raw random bits below a threshold."""
+    count = int(np.prod(shape, dtype=np.int64))
+    bits = generator(rng).bit_generator.random_raw((count + 1) // 2).view(np.uint32)[:count]
+    return (bits < np.uint64(round(keep * 2**32))).reshape(shape)

@@ -1,0 +1,27 @@
+"""The exceptions of the library: each is a subclass of the built-in one that a user would expect."""
+
+from __future__ import annotations
+
+
+class ShapeError(ValueError):
+    """Shapes, axes or sizes that do not fit each other."""
+
+
+class ArgumentError(ValueError):
+    """An argument outside its range, or a combination of arguments that means nothing."""
+
+
+class DeviceError(ValueError):
+    """Arrays on different devices in one operation, or a device that is not there."""
+
+
+class DTypeError(TypeError):
+    """A data type that the operation does not take."""
+
+
+class GraphError(RuntimeError):
+    """A graph that cannot be differentiated: freed, altered since, or never recorded."""
+
+
+class MissingExtraError(ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""

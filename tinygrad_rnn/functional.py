@@ -1,0 +1,459 @@
+"""Composed mathematics: losses, regularisers and layers as functions of tensors.
+
+Every function here is made of the engine's operations, so its gradients of any order come by
+themselves; where a formula needs care in floating point, its form here is the stable one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .engine import backend, ops
+from .engine import random as tg_random
+from .engine.backend import Array
+from .engine.ops import log_softmax as log_softmax
+from .engine.ops import softmax as softmax
+from .engine.tensor import Tensor
+from .errors import ArgumentError, DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x Wᵀ + b.
+
+    Parameters
+    ----------
+    x : Tensor
+        (..., in), of the weight's dtype.
+    weight : Tensor
+        W, (out, in).
+    bias : Tensor, optional
+        b, (out,).
+
+    Returns
+    -------
+    Tensor
+        (..., out).
+
+    Raises
+    ------
+    ShapeError
+        The last axis of `x` is not the weight's.
+    DTypeError
+        The dtype of `x` is not the weight's.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.functional.linear(tg.ones(2, 3), tg.ones(4, 3)).shape
+    (2, 4)
+    """
+    if x.ndim == 0 or x.shape[-1] != weight.shape[-1]:
+        seen = f"{x.shape[-1]} features" if x.ndim else "no axis"
+        raise ShapeError(
+            f"Linear: input {x.shape} has {seen}, weight {weight.shape} expects "
+            f"{weight.shape[-1]}: the features stand on the last axis"
+        )
+    if x.dtype != weight.dtype:
+        raise DTypeError(
+            f"Linear: input is {x.dtype}, weight is {weight.dtype}: convert the input by "
+            f".astype({str(weight.dtype)!r}) or the layer by .to({str(x.dtype)!r})"
+        )
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def embedding(ids: Any, weight: Tensor) -> Tensor:
+    """Return the rows of a table that `ids` name.
+
+    Parameters
+    ----------
+    ids : Tensor or array_like of int
+        Any shape, values in [0, V).
+    weight : Tensor
+        (V, D).
+
+    Returns
+    -------
+    Tensor
+        (*ids.shape, D).
+
+    Raises
+    ------
+    DTypeError
+        `ids` are not integers.
+    ArgumentError
+        An id lies outside the table. On a GPU this is not looked at, since it would make the host
+        wait for the device.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.functional.embedding([0, 2], tg.eye(3))
+    tensor([[1., 0., 0.],
+            [0., 0., 1.]])
+    """
+    return weight[_check_ids(_array(ids, weight), weight.shape[0], "Embedding")]
+
+
+def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
+    """Return vectors that are 1 at the id and 0 elsewhere.
+
+    Parameters
+    ----------
+    ids : Tensor or array_like of int
+        Any shape, values in [0, num_classes).
+    num_classes : int
+        Length of the vectors.
+    dtype : dtype, optional
+        The default floating dtype if None.
+
+    Returns
+    -------
+    Tensor
+        (*ids.shape, num_classes), on the device of `ids`.
+
+    Raises
+    ------
+    DTypeError
+        `ids` are not integers.
+    ArgumentError
+        An id lies outside [0, num_classes) (looked at on the CPU alone).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.functional.one_hot([0, 2], 3)
+    tensor([[1., 0., 0.],
+            [0., 0., 1.]])
+    """
+    array = _check_ids(_array(ids), num_classes, "one_hot")
+    hot = array[..., None] == backend.module_of(array).arange(num_classes)
+    hot = hot.astype(backend.default_dtype() if dtype is None else dtype)
+    return Tensor._make(hot, None, None)
+
+
+def layer_norm(
+    x: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Return (x - μ) / √(σ² + ε) · w + b, with mean μ and variance σ² over the last axes.
+
+    Parameters
+    ----------
+    x : Tensor
+        (..., *normalized_shape).
+    normalized_shape : int or sequence of int
+        The sizes of the last axes, over which one mean and one variance are taken.
+    weight, bias : Tensor, optional
+        w and b, of shape `normalized_shape`.
+    eps : float
+        ε, which keeps a constant input from dividing by zero.
+
+    Returns
+    -------
+    Tensor
+        The shape of `x`.
+
+    Raises
+    ------
+    ShapeError
+        `x` does not end in `normalized_shape`.
+    DTypeError
+        The dtype of `x` is not the weight's.
+
+    Notes
+    -----
+    Ba, Kiros and Hinton, "Layer normalization", 2016, equation 4; σ² is the biased variance.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.functional.layer_norm(tg.tensor([[1.0, 3.0]]), 2, eps=0.0)
+    tensor([[-1.,  1.]])
+    """
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or x.shape[-len(shape) :] != shape:
+        raise ShapeError(f"LayerNorm: input {x.shape} does not end in the normalized shape {shape}")
+    for name, part in (("weight", weight), ("bias", bias)):
+        if part is not None and part.shape != shape:
+            raise ShapeError(f"LayerNorm: {name} is {part.shape}, the normalized shape is {shape}")
+        if part is not None and part.dtype != x.dtype:
+            raise DTypeError(
+                f"LayerNorm: input is {x.dtype}, {name} is {part.dtype}: convert the input by "
+                f".astype({str(part.dtype)!r}) or the layer by .to({str(x.dtype)!r})"
+            )
+    axes = tuple(range(-len(shape), 0))
+    centred = x - ops.mean(x, axis=axes, keepdims=True)
+    variance = ops.mean(centred * centred, axis=axes, keepdims=True)
+    y = centred / ops.sqrt(variance + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+def dropout(
+    x: Tensor, p: float = 0.5, training: bool = True, rng: int | Generator | None = None
+) -> Tensor:
+    """Set each element to zero with probability p, and multiply the others by 1 / (1 - p).
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape, floating.
+    p : float
+        Probability of zero, in [0, 1].
+    training : bool
+        If false, or if p is 0, `x` itself is returned and no number is drawn.
+    rng : int or Generator, optional
+        Seed or generator; the library's own generator if None. An integer draws the same mask
+        at every call.
+
+    Returns
+    -------
+    Tensor
+        The shape of `x`; its expectation is `x`.
+
+    Notes
+    -----
+    Srivastava and others, "Dropout: a simple way to prevent neural networks from overfitting",
+    2014. The mask thresholds 32 random bits an element, so p is exact to 2⁻³².
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> y = tg.functional.dropout(tg.ones(1000), p=0.25, rng=0)
+    >>> sorted({round(float(v), 4) for v in y.numpy()})
+    [0.0, 1.3333]
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ArgumentError(f"Dropout: p must lie in [0, 1], got {p}")
+    if not training or p == 0.0:
+        return x
+    if x.dtype.kind != "f":
+        raise DTypeError(f"Dropout: input must be floating, got {x.dtype}")
+    mask = backend.to_device(tg_random.keep_mask(x.shape, 1.0 - p, rng), x.device)
+    mask = mask.astype(x.dtype)
+    if p < 1.0:
+        mask *= 1.0 / (1.0 - p)
+    return ops.multiply(x, mask)
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Any,
+    axis: int = -1,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return the cross-entropy -log softmax(logits)[target], in nats.
+
+    Parameters
+    ----------
+    logits : Tensor
+        Unnormalised log-probabilities, V of them along `axis`.
+    target : Tensor or array_like of int
+        Ids in [0, V), of the shape of `logits` without `axis`.
+    axis : int
+        The axis of the classes; PyTorch's is 1.
+    reduction : {"mean", "sum", "none"}
+        Over all positions.
+    ignore_index : int, optional
+        Positions with this target have loss 0 and do not count in the mean.
+    label_smoothing : float
+        s in [0, 1]: the target distribution is (1 - s) one-hot + s / V.
+
+    Returns
+    -------
+    Tensor
+        0-d; with "none", the shape of `target`.
+
+    Raises
+    ------
+    ShapeError
+        `target` does not fit; where `axis=1` would fit, the message says so.
+    DTypeError
+        `target` are not integers.
+    ArgumentError
+        A target lies outside [0, V), or there is none to take the mean of. Both are looked at
+        on the CPU alone; on a GPU the mean of nothing is nan.
+
+    Notes
+    -----
+    Label smoothing: Szegedy and others, "Rethinking the inception architecture", 2016, section 7.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> logits = tg.zeros(35, 32, 28)
+    >>> target = tg.zeros(35, 32, dtype=tg.int64)
+    >>> round(tg.functional.cross_entropy(logits, target).item(), 4)  # log 28
+    3.3322
+    """
+    ids = _array(target, logits)
+    if ignore_index is not None:
+        keep = ids != ignore_index
+        ids = ids * keep  # where a target is ignored, class 0 stands in
+    losses = ops.cross_entropy(logits, ids, axis=axis, label_smoothing=label_smoothing)
+    if ignore_index is None:
+        return _reduce(losses, reduction, "cross_entropy")
+    losses = ops.where(keep, losses, 0.0)
+    if reduction != "mean":
+        return _reduce(losses, reduction, "cross_entropy")
+    count = keep.sum()
+    if backend.device_of(ids) == "cpu" and not count:
+        raise ArgumentError("cross_entropy: every target is ignored, so there is no mean to take")
+    return ops.divide(ops.sum(losses), count)
+
+
+def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
+    """Return the squared error (prediction - target)².
+
+    Parameters
+    ----------
+    prediction : Tensor
+        Any shape.
+    target : Tensor or array_like
+        The same shape: nothing is broadcast.
+    reduction : {"mean", "sum", "none"}
+        Over all elements.
+
+    Returns
+    -------
+    Tensor
+        0-d; with "none", the shape of `prediction`.
+
+    Raises
+    ------
+    ShapeError
+        The shapes differ.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.functional.mse_loss(tg.tensor([1.0, 2.0]), [1.0, 4.0])
+    tensor(2.)
+    """
+    target = _like(target, prediction, "mse_loss")
+    error = prediction - target
+    return _reduce(error * error, reduction, "mse_loss")
+
+
+def binary_cross_entropy_with_logits(
+    logits: Tensor, target: Any, reduction: str = "mean"
+) -> Tensor:
+    """Return -y log σ(x) - (1 - y) log(1 - σ(x)) for logits x and targets y, in nats.
+
+    Parameters
+    ----------
+    logits : Tensor
+        x, any shape.
+    target : Tensor or array_like
+        y in [0, 1], the same shape: nothing is broadcast. Booleans and integers will do.
+    reduction : {"mean", "sum", "none"}
+        Over all elements.
+
+    Returns
+    -------
+    Tensor
+        0-d; with "none", the shape of `logits`.
+
+    Raises
+    ------
+    ShapeError
+        The shapes differ.
+
+    Notes
+    -----
+    Computed as y softplus(-x) + (1 - y) softplus(x): no overflow, and no cancellation either.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.functional.binary_cross_entropy_with_logits(tg.tensor([1e4, -1e4]), [1, 0])
+    tensor(0.)
+    """
+    op = "binary_cross_entropy_with_logits"
+    y = _like(target, logits, op)
+    losses = y * ops.softplus(-logits) + (1.0 - y) * ops.softplus(logits)
+    return _reduce(losses, reduction, op)
+
+
+def perplexity(mean_nats: float | Tensor) -> float:
+    """Return exp(mean cross-entropy), the perplexity of a language model.
+
+    Parameters
+    ----------
+    mean_nats : float or Tensor
+        The mean loss in nats a token; the value is read from a 0-d Tensor.
+
+    Returns
+    -------
+    float
+        1 for a model that is always right, V for one that finds V tokens equally likely;
+        infinite where exp overflows.
+
+    Notes
+    -----
+    The mean over all tokens comes first: see `tinygrad_rnn.metrics.Perplexity`.
+
+    Examples
+    --------
+    >>> import math
+    >>> import tinygrad_rnn as tg
+    >>> round(tg.functional.perplexity(math.log(28)), 6)
+    28.0
+    """
+    nats = float(mean_nats)
+    return math.exp(nats) if nats < 709.0 else math.inf if nats == nats else nats
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def _array(data: Any, like: Tensor | None = None) -> Array:
+    """Return the array of a Tensor, or make one of anything else, beside `like`."""
+    if isinstance(data, Tensor):
+        return data._data
+    return backend.to_device(backend.asarray(data), like.device if like is not None else None)
+
+
+def _check_ids(ids: Array, count: int, op: str) -> Array:
+    """Return `ids` if they are integers in [0, count); the range is looked at on the CPU alone."""
+    if ids.dtype.kind not in "iu":
+        raise DTypeError(f"{op}: ids must be integers, got {ids.dtype}")
+    if backend.device_of(ids) == "cpu" and ids.size and (ids.min() < 0 or ids.max() >= count):
+        bad = ids[(ids < 0) | (ids >= count)]
+        raise ArgumentError(f"{op}: id {bad.flat[0]} lies outside [0, {count})")
+    return ids
+
+
+def _like(target: Any, prediction: Tensor, op: str) -> Tensor:
+    """Return `target` as a floating Tensor of the shape of `prediction`."""
+    is_tensor = isinstance(target, Tensor)
+    y: Tensor = target if is_tensor else Tensor._make(_array(target, prediction), None, None)
+    if y.shape != prediction.shape:
+        raise ShapeError(
+            f"{op}: prediction {prediction.shape} and target {y.shape} differ; "
+            "nothing is broadcast here: reshape one of them"
+        )
+    return y if y.dtype.kind == "f" else y.astype(prediction.dtype)
+
+
+def _reduce(losses: Tensor, reduction: str, op: str) -> Tensor:
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return ops.sum(losses)
+    if reduction != "mean":
+        raise ArgumentError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    if not losses.size:
+        raise ArgumentError(f"{op}: the mean of no losses does not exist: the batch is empty")
+    return ops.mean(losses)

@@ -1,0 +1,316 @@
+"""Recurrent cells: one time step each, plain tensor code in the order of the equations.
+
+A cell says what depends on the input alone (`project`, called once for all time steps) and what one step does with it
+and the state (`step`). The loop over time, layers and directions are `nn.recurrent`'s business, and the gradient through time
+is the graph's.
+
+Letters: B batch, I input size, H hidden size, P projected size, G gates; σ is the sigmoid, ⊙ the product of elements.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..engine import ops
+from ..engine import random as tg_random
+from ..engine.tensor import Tensor, zeros
+from ..errors import ArgumentError, DTypeError, ShapeError
+from . import init
+from .module import Module, Parameter
+
+State = Any  # a Tensor (B, H), or a flat tuple of them whose first element is the output
+
+
+class Cell(Module):
+    """One step of a recurrence; the base of the built-in cells and of the user's own.
+
+    A subclass sets ``hidden_size`` (an integer, or a tuple with one for each element of the state), defines `step`, and, if
+    something depends on the input alone, `project`. `nn.Recurrent` makes a layer of it.
+
+    Examples
+    --------
+    A minimal gated unit (Zhou et al. 2016):
+
+    >>> import tinygrad_rnn as tg
+    >>> class MinimalGatedUnit(tg.nn.Cell):
+    ...     def __init__(self, input_size, hidden_size):
+    ...         super().__init__()
+    ...         self.hidden_size = hidden_size
+    ...         self.W = tg.nn.Linear(input_size, 2 * hidden_size)
+    ...         self.U_f = tg.nn.Linear(hidden_size, hidden_size, bias=False)
+    ...         self.U_n = tg.nn.Linear(hidden_size, hidden_size, bias=False)
+    ...     def project(self, x):
+    ...         return self.W(x)
+    ...     def step(self, z, h):
+    ...         z_f, z_n = z.split(2, axis=-1)
+    ...         f = tg.sigmoid(z_f + self.U_f(h))
+    ...         n = tg.tanh(z_n + self.U_n(f * h))
+    ...         return (1 - f) * h + f * n
+    >>> layer = tg.nn.Recurrent(MinimalGatedUnit, 28, 16)
+    >>> output, state = layer(tg.zeros(35, 4, 28))
+    >>> output.shape, state.shape
+    ((35, 4, 16), (1, 4, 16))
+    """
+
+    hidden_size: int | tuple[int, ...]
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return what depends on the input alone, (..., B, ·) from x (..., B, I); x itself unless overridden."""
+        return x
+
+    def step(self, z: Tensor, state: State) -> State:
+        """Return the new state from the projected input of one step, (B, ·), and the old state."""
+        raise NotImplementedError(f"{type(self).__name__} must define step(z, state), which returns the new state")
+
+    def initial_state(self, batch: int, dtype: Any, device: str) -> State:
+        """Return the state before the first step: zeros, (B, H) for each element."""
+        # Feature-major in memory: the products of the first step, and so of all, are twice as fast.
+        state = tuple(zeros((size, batch), dtype=dtype, device=device).T for size in self.state_sizes)
+        return state if isinstance(self.hidden_size, tuple) else state[0]
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """The size of each element of the state."""
+        return self.hidden_size if isinstance(self.hidden_size, tuple) else (self.hidden_size,)
+
+    def forward(self, x: Tensor, state: State = None) -> State:
+        """Take one step.
+
+        Parameters
+        ----------
+        x : Tensor
+            (B, I), or (I,) without a batch.
+        state : Tensor or tuple of Tensors, optional
+            (B, H) each, or (H,); zeros if not given.
+
+        Returns
+        -------
+        Tensor or tuple of Tensors
+            The new state; its first (or only) element is the output.
+        """
+        if x.ndim not in (1, 2):
+            raise ShapeError(f"{type(self).__name__}: input (B, I) or (I,), got {x.shape}; for whole sequences use a layer")
+        if state is None:
+            state = self.initial_state(x.shape[0] if x.ndim == 2 else 1, x.dtype, x.device)
+            if x.ndim == 1:
+                state = tuple(s[0] for s in state) if isinstance(state, tuple) else state[0]
+        return self.step(self.project(x), state)
+
+
+class _GatedCell(Cell):
+    """What the built-in cells share: PyTorch's parameters and initialisation, U(-1/√H, 1/√H)."""
+
+    gates: int
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        proj_size: int = 0,
+        dtype: Any = None,
+        device: str | None = None,
+        rng: Any = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            if not isinstance(size, int) or size < 1:
+                raise ArgumentError(f"{type(self).__name__}: {name} is an integer >= 1, got {size!r}")
+        if not isinstance(proj_size, int) or not 0 <= proj_size < hidden_size:
+            raise ArgumentError(f"{type(self).__name__}: proj_size is in [0, hidden_size = {hidden_size}), got {proj_size!r}")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        generator, bound = tg_random.generator(rng), 1 / math.sqrt(hidden_size)
+
+        def draw(*shape: int) -> Parameter:
+            parameter = Parameter(zeros(shape, dtype=dtype, device=device))
+            init.uniform(parameter, -bound, bound, rng=generator)
+            return parameter
+
+        rows = self.gates * hidden_size
+        self.weight_ih = draw(rows, input_size)
+        self.weight_hh = draw(rows, proj_size or hidden_size)
+        self.bias_ih = draw(rows) if bias else None
+        self.bias_hh = draw(rows) if bias else None
+        self.weight_hr = draw(proj_size, hidden_size) if proj_size else None
+
+    def forward(self, x: Tensor, state: State = None) -> State:
+        """Check the input, then take one step."""
+        if x.shape[-1:] != (self.input_size,):
+            raise ShapeError(f"{type(self).__name__}: input of shape {x.shape}, its last axis must be input_size = {self.input_size}")
+        if x.dtype != self.weight_ih.dtype:
+            raise DTypeError(f"{type(self).__name__}: input is {x.dtype}, weights are {self.weight_ih.dtype}; use x.astype(...)")
+        return super().forward(x, state)
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        return f"{self.input_size}, {self.hidden_size}"
+
+
+class RNNCell(_GatedCell):
+    """The simple recurrence of Elman (1990).
+
+    .. math:: h' = φ(W_{ih} x + b_{ih} + W_{hh} h + b_{hh})
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    bias : bool
+        Whether there are b_ih and b_hh. The two are one too many; both are kept for exchange with PyTorch.
+    nonlinearity : {"tanh", "relu"}
+        φ.
+    dtype, device, rng
+        Of the parameters, and the numbers they start from.
+
+    Attributes
+    ----------
+    weight_ih, weight_hh : Parameter
+        (H, I) and (H, H).
+    bias_ih, bias_hh : Parameter or None
+        (H,).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.nn.RNNCell(3, 5)(tg.zeros(2, 3)).shape
+    (2, 5)
+    """
+
+    gates = 1
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", **options: Any
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, **options)
+        if nonlinearity not in ("tanh", "relu"):
+            raise ArgumentError(f"RNNCell: nonlinearity is 'tanh' or 'relu', got {nonlinearity!r}")
+        self.nonlinearity = nonlinearity
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return W_ih x + b_ih + b_hh."""
+        z = x @ self.weight_ih.T
+        return z if self.bias_ih is None else z + (self.bias_ih + self.bias_hh)
+
+    def step(self, z: Tensor, h: Tensor) -> Tensor:
+        """Return φ(z + W_hh h)."""
+        a = z + h @ self.weight_hh.T
+        return ops.tanh(a) if self.nonlinearity == "tanh" else ops.relu(a)
+
+
+class GRUCell(_GatedCell):
+    """The gated recurrent unit (Cho et al. 2014), reset after the recurrent product as in cuDNN and PyTorch.
+
+    .. math::
+        r &= σ(W_{ir} x + b_{ir} + W_{hr} h + b_{hr}) \\\\
+        z &= σ(W_{iz} x + b_{iz} + W_{hz} h + b_{hz}) \\\\
+        n &= \\tanh(W_{in} x + b_{in} + r ⊙ (W_{hn} h + b_{hn})) \\\\
+        h' &= (1 - z) ⊙ n + z ⊙ h
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    bias : bool
+        Whether there are b_ih and b_hh.
+    dtype, device, rng
+        Of the parameters, and the numbers they start from.
+
+    Attributes
+    ----------
+    weight_ih, weight_hh : Parameter
+        (3H, I) and (3H, H), gates in the order r, z, n.
+    bias_ih, bias_hh : Parameter or None
+        (3H,).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.nn.GRUCell(3, 5)(tg.zeros(2, 3)).shape
+    (2, 5)
+    """
+
+    gates = 3
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Any) -> None:
+        super().__init__(input_size, hidden_size, bias, **options)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return W_ih x + b_ih."""
+        a = x @ self.weight_ih.T
+        return a if self.bias_ih is None else a + self.bias_ih
+
+    def step(self, a: Tensor, h: Tensor) -> Tensor:
+        """Return h' from a = W_ih x + b_ih."""
+        b = h @ self.weight_hh.T
+        b = b if self.bias_hh is None else b + self.bias_hh
+        a_r, a_z, a_n = ops.split(a, 3, axis=-1)
+        b_r, b_z, b_n = ops.split(b, 3, axis=-1)
+        r = ops.sigmoid(a_r + b_r)
+        z = ops.sigmoid(a_z + b_z)
+        n = ops.tanh(a_n + r * b_n)
+        return n + z * (h - n)
+
+
+class LSTMCell(_GatedCell):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000).
+
+    .. math::
+        i &= σ(W_{ii} x + b_{ii} + W_{hi} h + b_{hi}) \\\\
+        f &= σ(W_{if} x + b_{if} + W_{hf} h + b_{hf}) \\\\
+        g &= \\tanh(W_{ig} x + b_{ig} + W_{hg} h + b_{hg}) \\\\
+        o &= σ(W_{io} x + b_{io} + W_{ho} h + b_{ho}) \\\\
+        c' &= f ⊙ c + i ⊙ g \\\\
+        h' &= W_{hr} (o ⊙ \\tanh c')
+
+    Without `proj_size` there is no W_hr (Sak et al. 2014), and h' = o ⊙ tanh c'.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    bias : bool
+        Whether there are b_ih and b_hh.
+    proj_size : int
+        P < H, the size of h if it is projected; 0 if not.
+    dtype, device, rng
+        Of the parameters, and the numbers they start from.
+
+    Attributes
+    ----------
+    weight_ih, weight_hh : Parameter
+        (4H, I) and (4H, H or P), gates in the order i, f, g, o.
+    bias_ih, bias_hh : Parameter or None
+        (4H,).
+    weight_hr : Parameter or None
+        (P, H).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> h, c = tg.nn.LSTMCell(3, 5)(tg.zeros(2, 3))
+    >>> h.shape, c.shape
+    ((2, 5), (2, 5))
+    """
+
+    gates = 4
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, proj_size: int = 0, **options: Any
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, proj_size, **options)
+        self.hidden_size = (proj_size or hidden_size, hidden_size)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return W_ih x + b_ih + b_hh."""
+        a = x @ self.weight_ih.T
+        return a if self.bias_ih is None else a + (self.bias_ih + self.bias_hh)
+
+    def step(self, a: Tensor, state: State) -> State:
+        """Return (h', c') from a = W_ih x + b_ih + b_hh."""
+        h, c = state
+        i, f, g, o = ops.split(a + h @ self.weight_hh.T, 4, axis=-1)
+        c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+        h = ops.sigmoid(o) * ops.tanh(c)
+        return (h if self.weight_hr is None else h @ self.weight_hr.T), c

@@ -1,0 +1,334 @@
+"""Initial values: each function draws new values for a tensor, writes them into it and returns it.
+
+Numbers are drawn on the host in double precision and then rounded, so a float32 network and a
+float64 network, on the CPU or on a GPU, start from the same values.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ..engine import backend
+from ..engine import random as tg_random
+from ..engine.backend import Array
+from ..engine.tensor import Tensor
+from ..errors import ArgumentError, DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+
+def uniform(
+    tensor: Tensor, low: float = 0.0, high: float = 1.0, rng: int | Generator | None = None
+) -> Tensor:
+    """Fill `tensor` with draws from the uniform distribution U(low, high).
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A floating tensor of any shape; it is overwritten.
+    low, high : float
+        The bounds.
+    rng : int or Generator, optional
+        Seed or generator; the library's own generator if None.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> w = tg.nn.init.uniform(tg.zeros(3, 4), -0.1, 0.1, rng=0)
+    >>> bool((abs(w.numpy()) <= 0.1).all())
+    True
+    """
+    if not low <= high:
+        raise ArgumentError(f"init.uniform: low ({low}) is above high ({high})")
+    return _fill(tensor, tg_random.generator(rng).uniform(low, high, tensor.shape), "uniform")
+
+
+def normal(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, rng: int | Generator | None = None
+) -> Tensor:
+    """Fill `tensor` with draws from the normal distribution N(mean, std²).
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A floating tensor of any shape; it is overwritten.
+    mean, std : float
+        Mean and standard deviation.
+    rng : int or Generator, optional
+        Seed or generator; the library's own generator if None.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.nn.init.normal(tg.zeros(2, 3), std=0.01, rng=0).shape
+    (2, 3)
+    """
+    if not std >= 0:
+        raise ArgumentError(f"init.normal: std must not be negative, got {std}")
+    return _fill(tensor, tg_random.generator(rng).normal(mean, std, tensor.shape), "normal")
+
+
+def xavier_uniform(tensor: Tensor, gain: float = 1.0, rng: int | Generator | None = None) -> Tensor:
+    """Fill a weight with U(-a, a), a = gain √(6 / (fan_in + fan_out)).
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A floating tensor (out, in, ...); it is overwritten.
+    gain : float
+        A factor for the non-linearity that follows.
+    rng : int or Generator, optional
+        Seed or generator; the library's own generator if None.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+
+    Notes
+    -----
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+    2010, equation 16.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> w = tg.nn.init.xavier_uniform(tg.zeros(2, 4), rng=0)
+    >>> bool((abs(w.numpy()) <= 1).all())
+    True
+    """
+    fan_in, fan_out = _fans(tensor, "xavier_uniform")
+    bound = gain * math.sqrt(6.0 / (fan_in + fan_out))
+    return uniform(tensor, -bound, bound, rng)
+
+
+def xavier_normal(tensor: Tensor, gain: float = 1.0, rng: int | Generator | None = None) -> Tensor:
+    """Fill a weight with N(0, σ²), σ = gain √(2 / (fan_in + fan_out)).
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A floating tensor (out, in, ...); it is overwritten.
+    gain : float
+        A factor for the non-linearity that follows.
+    rng : int or Generator, optional
+        Seed or generator; the library's own generator if None.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+
+    Notes
+    -----
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+    2010, equation 12.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.nn.init.xavier_normal(tg.zeros(2, 4), rng=0).shape
+    (2, 4)
+    """
+    fan_in, fan_out = _fans(tensor, "xavier_normal")
+    return normal(tensor, 0.0, gain * math.sqrt(2.0 / (fan_in + fan_out)), rng)
+
+
+def kaiming_uniform(
+    tensor: Tensor,
+    gain: float = math.sqrt(2.0),
+    mode: str = "fan_in",
+    rng: int | Generator | None = None,
+) -> Tensor:
+    """Fill a weight with U(-a, a), a = gain √(3 / fan).
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A floating tensor (out, in, ...); it is overwritten.
+    gain : float
+        √2, the default, is for a rectifier; 1 for a linear layer.
+    mode : {"fan_in", "fan_out"}
+        Keep the variance of the activations forward, or that of the gradients backward.
+    rng : int or Generator, optional
+        Seed or generator; the library's own generator if None.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+
+    Notes
+    -----
+    He, Zhang, Ren and Sun, "Delving deep into rectifiers", 2015, equations 10 and 14: a variance of
+    gain² / fan, which for U(-a, a) is a² / 3.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> w = tg.nn.init.kaiming_uniform(tg.zeros(2, 6), rng=0)
+    >>> bool((abs(w.numpy()) <= 1).all())
+    True
+    """
+    bound = gain * math.sqrt(3.0 / _fan(tensor, mode, "kaiming_uniform"))
+    return uniform(tensor, -bound, bound, rng)
+
+
+def kaiming_normal(
+    tensor: Tensor,
+    gain: float = math.sqrt(2.0),
+    mode: str = "fan_in",
+    rng: int | Generator | None = None,
+) -> Tensor:
+    """Fill a weight with N(0, σ²), σ = gain / √fan.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A floating tensor (out, in, ...); it is overwritten.
+    gain : float
+        √2, the default, is for a rectifier; 1 for a linear layer.
+    mode : {"fan_in", "fan_out"}
+        Keep the variance of the activations forward, or that of the gradients backward.
+    rng : int or Generator, optional
+        Seed or generator; the library's own generator if None.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+
+    Notes
+    -----
+    He, Zhang, Ren and Sun, "Delving deep into rectifiers", 2015, equations 10 and 14.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.nn.init.kaiming_normal(tg.zeros(2, 6), rng=0).shape
+    (2, 6)
+    """
+    return normal(tensor, 0.0, gain / math.sqrt(_fan(tensor, mode, "kaiming_normal")), rng)
+
+
+def orthogonal(tensor: Tensor, gain: float = 1.0, rng: int | Generator | None = None) -> Tensor:
+    """Fill a weight with a random matrix Q whose rows, or columns, are orthonormal, times `gain`.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A floating tensor (out, in, ...), taken as a matrix of out rows; it is overwritten.
+    gain : float
+        The length of the rows (where there are fewer rows than columns), else of the columns.
+    rng : int or Generator, optional
+        Seed or generator; the library's own generator if None.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+
+    Notes
+    -----
+    Saxe, McClelland and Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks", 2014. Q comes from the QR decomposition of a normal matrix; the signs
+    of R's diagonal are moved into Q, without which Q is not uniform over the orthogonal matrices
+    (Mezzadri, "How to generate random matrices from the classical compact groups", 2007).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> q = tg.nn.init.orthogonal(tg.zeros(3, 3, dtype=tg.float64), rng=0)
+    >>> bool((abs((q @ q.T).numpy() - tg.eye(3).numpy()) < 1e-12).all())
+    True
+    """
+    _fans(tensor, "orthogonal")
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    drawn = tg_random.generator(rng).normal(size=(max(rows, columns), min(rows, columns)))
+    xp = backend.module_of(drawn)
+    q, r = xp.linalg.qr(drawn)
+    q *= gain * xp.sign(r.diagonal())
+    return _fill(tensor, (q if rows >= columns else q.T).reshape(tensor.shape), "orthogonal")
+
+
+def zeros(tensor: Tensor) -> Tensor:
+    """Fill `tensor` with zeros.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A tensor of any shape; it is overwritten.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.nn.init.zeros(tg.ones(2))
+    tensor([0., 0.])
+    """
+    return constant(tensor, 0.0)
+
+
+def constant(tensor: Tensor, value: float) -> Tensor:
+    """Fill `tensor` with one value.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A tensor of any shape; it is overwritten.
+    value : float
+        The value, for example 1 for the bias of an LSTM's forget gate.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.nn.init.constant(tg.zeros(2), 0.5)
+    tensor([0.5, 0.5])
+    """
+    tensor.data = backend.full(tensor.shape, value, tensor.dtype, like=tensor._data)
+    return tensor
+
+
+def _fill(tensor: Tensor, drawn: Array, name: str) -> Tensor:
+    if tensor.dtype.kind != "f":
+        raise DTypeError(f"init.{name}: the tensor must be floating, got {tensor.dtype}")
+    tensor.data = backend.to_device(drawn.astype(tensor.dtype), tensor.device)
+    return tensor
+
+
+def _fans(tensor: Tensor, name: str) -> tuple[int, int]:
+    """Return how many inputs an output of the weight has, and how many outputs an input has."""
+    if tensor.ndim < 2 or not tensor.size:
+        raise ShapeError(
+            f"init.{name}: a weight of shape (out, in, ...) is needed, got {tensor.shape}; "
+            "for biases use init.zeros or init.uniform"
+        )
+    field = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * field, tensor.shape[0] * field
+
+
+def _fan(tensor: Tensor, mode: str, name: str) -> int:
+    if mode not in ("fan_in", "fan_out"):
+        raise ArgumentError(f"init.{name}: mode must be 'fan_in' or 'fan_out', got {mode!r}")
+    return _fans(tensor, name)[mode == "fan_out"]

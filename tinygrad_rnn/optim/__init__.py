@@ -1,0 +1,13 @@
+"""Optimisers, gradient clipping and learning-rate schedules."""
+
+from __future__ import annotations
+
+from . import schedule as schedule
+from .clip import clip_grad_norm as clip_grad_norm
+from .clip import clip_grad_value as clip_grad_value
+from .optimizers import SGD as SGD
+from .optimizers import Adagrad as Adagrad
+from .optimizers import Adam as Adam
+from .optimizers import AdamW as AdamW
+from .optimizers import Optimizer as Optimizer
+from .optimizers import RMSprop as RMSprop

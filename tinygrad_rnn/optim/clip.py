@@ -1,0 +1,119 @@
+"""Gradient clipping, in place, without a branch on a value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from ..engine import backend
+from ..engine.backend import Array
+from ..engine.tensor import Tensor
+from ..errors import ArgumentError
+from .optimizers import parameter_list
+
+
+def clip_grad_norm(
+    params: Iterable[Tensor], max_norm: float, error_if_nonfinite: bool = False
+) -> Tensor:
+    """Scale all gradients together, g ← min(1, θ / ‖g‖) g, and return the norm ‖g‖ from before.
+
+    Parameters
+    ----------
+    params : iterable of Tensor
+        The parameters; those without a gradient are left out.
+    max_norm : float
+        θ > 0.
+    error_if_nonfinite : bool
+        Raise if the norm is infinite or nan (this reads the norm, so a GPU is waited for). If
+        false, such gradients become nan or zero.
+
+    Returns
+    -------
+    Tensor
+        0-d: the Euclidean norm of all gradients taken as one vector.
+
+    Raises
+    ------
+    ArgumentError
+        `max_norm` is not above 0.
+    FloatingPointError
+        The norm is not finite; the gradients are unchanged.
+
+    Notes
+    -----
+    Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013,
+    algorithm 1. The squares are summed in double precision, so that float32 gradients that have
+    exploded to 10³⁰ still have a norm. The factor is computed as θ / max(‖g‖, θ): exactly 1 below
+    the threshold, and no division by zero.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> w = tg.tensor([1.0, 1.0], requires_grad=True)
+    >>> (w * tg.tensor([3.0, 4.0])).sum().backward()
+    >>> tg.optim.clip_grad_norm([w], 1.0)
+    tensor(5.)
+    >>> w.grad
+    tensor([0.6, 0.8])
+    """
+    if not max_norm > 0:
+        raise ArgumentError(f"clip_grad_norm: max_norm must be above 0, got {max_norm}")
+    leaves = parameter_list(params, "clip_grad_norm")
+    device, dtype = leaves[0].device, leaves[0].dtype
+    grads = {i: p.grad for i, p in enumerate(leaves) if p.grad is not None}
+    squares = {i: _squares(grad._data) for i, grad in grads.items()}
+    total = backend.to_device(backend.asarray(0.0, backend.float64), device)
+    for square in squares.values():
+        total = total + backend.to_device(square, device)
+    norm = total**0.5
+    if error_if_nonfinite and not math.isfinite(norm):
+        bad = ", ".join(str(i) for i, square in squares.items() if not math.isfinite(square))
+        raise FloatingPointError(
+            f"clip_grad_norm: the norm of {len(grads)} gradients is {float(norm)}, because of "
+            f"those of the parameters {bad}; the gradients are unchanged"
+        )
+    factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
+    for grad in grads.values():
+        array = grad._data
+        array *= backend.to_device(factor, grad.device).astype(array.dtype)
+        grad._bump()
+    return Tensor._make(backend.asarray(norm, dtype), None, None)
+
+
+def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
+    """Bring every element of every gradient into [-max_value, max_value].
+
+    Parameters
+    ----------
+    params : iterable of Tensor
+        The parameters; those without a gradient are left out.
+    max_value : float
+        The bound, above 0.
+
+    Raises
+    ------
+    ArgumentError
+        `max_value` is not above 0.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> w = tg.tensor([1.0, 1.0], requires_grad=True)
+    >>> (w * tg.tensor([3.0, -0.5])).sum().backward()
+    >>> tg.optim.clip_grad_value([w], 1.0)
+    >>> w.grad
+    tensor([ 1. , -0.5])
+    """
+    if not max_value > 0:
+        raise ArgumentError(f"clip_grad_value: max_value must be above 0, got {max_value}")
+    for p in parameter_list(params, "clip_grad_value"):
+        if p.grad is not None:
+            array = p.grad._data
+            backend.module_of(array).clip(array, -max_value, max_value, out=array)
+            p.grad._bump()
+
+
+def _squares(array: Array) -> Array:
+    """Return the sum of the squares, a 0-d float64, in one pass and without a temporary."""
+    axes = list(range(array.ndim))
+    return backend.module_of(array).einsum(array, axes, array, axes, [], dtype=backend.float64)

@@ -1,0 +1,238 @@
+"""Learning-rate schedules: a schedule is a function from the number of steps taken to a factor.
+
+`Scheduler` multiplies an optimiser's learning rate by the factor. Any function will do; those here
+are the usual ones, and `compose` multiplies several.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import ArgumentError
+from .optimizers import Optimizer
+
+Schedule = Callable[[int], float]
+
+
+def constant(factor: float = 1.0) -> Schedule:
+    """Return the schedule t ↦ factor.
+
+    Parameters
+    ----------
+    factor : float
+        The factor at every step.
+
+    Returns
+    -------
+    callable
+        From the number of steps taken to the factor.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.optim.schedule.constant()(7)
+    1.0
+    """
+    return lambda t: float(factor)
+
+
+def step(every: int, gamma: float = 0.1) -> Schedule:
+    """Return the schedule t ↦ γ^⌊t / every⌋.
+
+    Parameters
+    ----------
+    every : int
+        Steps between two drops.
+    gamma : float
+        γ, the factor of one drop.
+
+    Returns
+    -------
+    callable
+        From the number of steps taken to the factor.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> [tg.optim.schedule.step(2, 0.5)(t) for t in range(5)]
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+    every = _steps(every, "step: every")
+    return lambda t: float(gamma ** (t // every))
+
+
+def exponential(gamma: float) -> Schedule:
+    """Return the schedule t ↦ γᵗ.
+
+    Parameters
+    ----------
+    gamma : float
+        γ, the factor of one step.
+
+    Returns
+    -------
+    callable
+        From the number of steps taken to the factor.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> [tg.optim.schedule.exponential(0.5)(t) for t in range(3)]
+    [1.0, 0.5, 0.25]
+    """
+    return lambda t: float(gamma**t)
+
+
+def cosine(total: int, floor: float = 0.0) -> Schedule:
+    """Return the schedule t ↦ floor + (1 - floor) (1 + cos(π t / total)) / 2, and floor afterwards.
+
+    Parameters
+    ----------
+    total : int
+        Steps from 1 down to `floor`.
+    floor : float
+        The last factor.
+
+    Returns
+    -------
+    callable
+        From the number of steps taken to the factor.
+
+    Notes
+    -----
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017, equation 5,
+    without restarts.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> [round(tg.optim.schedule.cosine(4)(t), 3) for t in range(6)]
+    [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
+    """
+    total = _steps(total, "cosine: total")
+    return lambda t: floor + (1.0 - floor) * (1.0 + math.cos(math.pi * min(t, total) / total)) / 2.0
+
+
+def linear_warmup(steps: int) -> Schedule:
+    """Return the schedule t ↦ min(1, (t + 1) / steps).
+
+    Parameters
+    ----------
+    steps : int
+        Steps until the factor is 1.
+
+    Returns
+    -------
+    callable
+        From the number of steps taken to the factor.
+
+    Notes
+    -----
+    Goyal and others, "Accurate, large minibatch SGD", 2017, section 2.2.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> [tg.optim.schedule.linear_warmup(4)(t) for t in range(5)]
+    [0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+    steps = _steps(steps, "linear_warmup: steps")
+    return lambda t: min(1.0, (t + 1) / steps)
+
+
+def compose(*schedules: Schedule) -> Schedule:
+    """Return the product of several schedules.
+
+    Parameters
+    ----------
+    *schedules : callable
+        From the number of steps taken to a factor.
+
+    Returns
+    -------
+    callable
+        From the number of steps taken to the product of the factors.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> s = tg.optim.schedule
+    >>> [s.compose(s.linear_warmup(2), s.exponential(0.5))(t) for t in range(3)]
+    [0.5, 0.5, 0.25]
+    """
+    return lambda t: math.prod(schedule(t) for schedule in schedules)
+
+
+class Scheduler:
+    """Set an optimiser's learning rate to base · schedule(t), t being the number of steps taken.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Its learning rate now is the base.
+    schedule : callable
+        From the number of steps taken to a factor.
+
+    Attributes
+    ----------
+    base_lr : float
+        What the factor multiplies.
+    count : int
+        t, the number of calls of `step`.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> sgd = tg.optim.SGD(tg.nn.Linear(2, 1).parameters(), lr=1.0)
+    >>> scheduler = tg.optim.schedule.Scheduler(sgd, tg.optim.schedule.linear_warmup(4))
+    >>> sgd.lr
+    0.25
+    >>> scheduler.step()  # after optimizer.step()
+    >>> sgd.lr
+    0.5
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule) -> None:
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.base_lr = optimizer.lr
+        self.count = 0
+        optimizer.lr = self.base_lr * schedule(0)
+
+    def step(self) -> None:
+        """Count one step and set the learning rate of the next."""
+        self.optimizer.lr = self.base_lr * self.schedule(self.count + 1)
+        self.count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base and the number of steps taken."""
+        return {"base_lr": self.base_lr, "count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict`: the learning rate is set to what it was then.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` returned.
+
+        Raises
+        ------
+        ArgumentError
+            `state` holds something else; nothing was loaded.
+        """
+        if state.keys() != {"base_lr", "count"}:
+            raise ArgumentError(
+                f"Scheduler.load_state_dict: base_lr and count are expected, got {sorted(state)}"
+            )
+        base_lr, count = float(state["base_lr"]), int(state["count"])
+        self.optimizer.lr = base_lr * self.schedule(count)
+        self.base_lr, self.count = base_lr, count
+
+
+def _steps(value: int, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ArgumentError(f"{what} must be a positive integer, got {value!r}")
+    return value
