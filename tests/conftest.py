@@ -38,7 +38,7 @@ def device(request: pytest.FixtureRequest) -> str:
     if request.param == "cuda":
         available = tg.cuda.is_available()
         if not available:
-            pytest.skip(str(available))
+            pytest.skip(available.reason)
     return str(request.param)
 
 

@@ -45,10 +45,19 @@ MODULES = {module_name(file): file for file in FILES}
 
 
 def imports(name: str) -> Iterator[str]:
-    """Yield the modules that a module of the package imports, wherever the statement stands."""
+    """Yield the modules that a module imports when it runs, wherever the statement stands."""
     file = MODULES[name]
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    unseen = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for part in node.body
+    }
+    for node in ast.walk(tree):
+        if id(node) in unseen:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -260,20 +269,42 @@ def test_every_module_imports_without_any_extra() -> None:
         """)
 
 
-def test_a_cupy_that_finds_no_gpu_is_no_obstacle(tmp_path: Path) -> None:
-    (tmp_path / "cupy").mkdir()
-    (tmp_path / "cupy" / "__init__.py").write_text("raise RuntimeError('driver too old')\n")
-    path = os.pathsep.join([str(tmp_path), str(PACKAGE.parent)])
+A_CUPY = """
+    class ndarray: ...
+    class cuda:
+        class runtime:
+            def getDeviceCount():
+                {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("cupy", "reason"),
+    [
+        ("raise ImportError('no libcudart')", "no libcudart"),
+        (A_CUPY.format(body="raise RuntimeError('driver too old')"), "driver too old"),
+        (A_CUPY.format(body="return 0"), "no CUDA device"),
+    ],
+    ids=["does not import", "finds no driver", "finds no device"],
+)
+def test_a_cupy_without_a_gpu_is_no_obstacle(tmp_path: Path, cupy: str, reason: str) -> None:
+    (tmp_path / "cupy.py").write_text(textwrap.dedent(cupy))
     python(
-        """
+        f"""
         import sys
         import tinygrad_rnn as tg
         assert "cupy" not in sys.modules
         assert (tg.ones(2) + 1).sum().item() == 4.0
         assert not tg.cuda.is_available()
-        assert "driver too old" in str(tg.cuda.is_available())
+        assert {reason!r} in str(tg.cuda.is_available()), tg.cuda.is_available()
+        try:
+            tg.ones(2, device="cuda")
+        except tg.errors.DeviceError as error:
+            assert {reason!r} in str(error), error
+        else:
+            raise AssertionError("made a tensor on a device that is not there")
         """,
-        PYTHONPATH=path,
+        PYTHONPATH=os.pathsep.join([str(tmp_path), str(PACKAGE.parent)]),
     )
 
 

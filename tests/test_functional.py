@@ -297,3 +297,19 @@ def test_perplexity_metric_refuses_what_is_ambiguous():
         with pytest.raises(ArgumentError, match="count must be an integer"):
             metric.update(2.0, count)
     assert metric.count == 0
+
+
+# -- dropout (its statistics are tested on the layer) ----------------------------------------------
+
+
+@given(SEEDS)
+def test_dropout_with_a_seed_draws_the_same_mask_again(seed):
+    x = tg.ones(50)
+    first, again = (F.dropout(x, 0.5, rng=seed).numpy() for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, math.nan])
+def test_dropout_refuses_what_is_no_probability(p):
+    with pytest.raises(ArgumentError, match="Dropout: p must lie in"):
+        F.dropout(tg.ones(2), p)

@@ -349,11 +349,13 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(rule, data, seed, cu
     first = rule([Parameter(v) for v in values], lr=0.1, **options)
     run(first, grads[:cut])
     state = first.state_dict()
+    handed_out = copy.deepcopy(state)
     second = rule([Parameter(p.numpy()) for p in first.params], lr=0.7, **options)
     second.load_state_dict(state)
     assert second.lr == 0.1
     assert_same_state(second.state_dict(), state)
-    run(first, grads[cut:])  # must not reach the state that was handed out
+    run(first, grads[cut:])
+    assert_same_state(state, handed_out)
     run(second, grads[cut:])
     assert_same_state(snapshot(second), snapshot(whole))
     assert_same_state(snapshot(first), snapshot(whole))
@@ -500,6 +502,16 @@ def test_clip_grad_value_bounds_every_element(grads, bound):
         np.testing.assert_array_equal(p.grad.numpy(), np.clip(g, -bound, bound))
 
 
+@pytest.mark.parametrize("clip", [clip_grad_norm, clip_grad_value])
+def test_clipping_makes_a_pending_backward_over_the_gradient_raise(clip):
+    w, x = Parameter(tg.ones(2)), tg.ones(2, requires_grad=True)
+    w.grad = tg.tensor([3.0, 4.0])
+    loss = (x * w.grad).sum()
+    clip([w], 1.0)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
 def test_clipping_does_not_reach_a_shared_array():
     a, b = Parameter(np.ones(2)), Parameter(np.ones(2))
     (a + b).sum().backward()
@@ -560,6 +572,14 @@ def test_schedules_equal_pytorchs(n):
             peer_scheduler.step()
             if scheduler.count > n:
                 break  # theirs rises again after the last step of the cosine
+
+
+def test_loading_a_scheduler_sets_the_learning_rate():
+    optimizer = SGD([Parameter(tg.zeros(1))], lr=0.9)
+    scheduler = schedule.Scheduler(optimizer, schedule.exponential(0.5))
+    scheduler.load_state_dict({"base_lr": 0.5, "count": 2})
+    assert optimizer.lr == 0.125
+    assert (scheduler.base_lr, scheduler.count) == (0.5, 2)
 
 
 @given(STEPS, STEPS)

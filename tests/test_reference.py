@@ -75,14 +75,19 @@ class Case:
 
 
 @st.composite
-def cases(draw: st.DrawFn, kind: str | None = None, smooth: bool = False) -> Case:
-    """Draw a configuration over every option; ``smooth`` leaves out relu."""
+def cases(
+    draw: st.DrawFn, kind: str | None = None, smooth: bool = False, shortest: int = 1
+) -> Case:
+    """Draw a configuration over every option.
+
+    ``smooth`` leaves out relu; ``shortest`` is the least length of a sequence (PyTorch refuses 0).
+    """
     kinds = [kind] if kind else [k for k in reference.KINDS if not (smooth and k == "rnn_relu")]
     kind = draw(st.sampled_from(kinds))
     hidden_size = draw(st.integers(1, 4))
     steps = draw(st.integers(1, 6))
     batch = draw(st.integers(1, 4))
-    ragged = st.lists(st.integers(1, steps), min_size=batch, max_size=batch).map(tuple)
+    ragged = st.lists(st.integers(shortest, steps), min_size=batch, max_size=batch).map(tuple)
     return Case(
         kind=kind,
         input_size=draw(st.integers(1, 4)),

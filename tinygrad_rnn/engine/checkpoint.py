@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import GraphError
 from . import random as _random
-from .graph import Edge, Gradient, Leaf, Node, enable_grad, mode, order_now, reachable, run
+from .graph import Edge, Gradient, Leaf, Node, Start, clock, enable_grad, mode, reachable, run
 from .primitive import namespace
 from .tensor import Tensor
 
@@ -15,29 +15,28 @@ from .tensor import Tensor
 class Checkpoint(Node):
     """The node of a function whose inside is not kept: its parents are the tensors that it reads."""
 
-    __slots__ = ("args", "function", "random_state", "versions")
+    __slots__ = ("args", "function", "random_state")
     name = "checkpoint"
 
-    def pull(self, grads: list[Gradient], live: set[Node] | None, F: Any) -> Sequence[Gradient]:
+    def pull(self, grads: list[Gradient], live: set[Node] | None, F: Any, retain: bool) -> Sequence[Gradient]:
         """Run the function again with the same random numbers, and walk the graph that it leaves."""
         if self.function is None:
             raise GraphError("backward through checkpoint a second time: pass retain_graph=True the first time")
-        if any(counter[0] != seen for counter, seen in self.versions):
+        leaves = (edge[0] for edge in self.parents if edge is not None and isinstance(edge[0], Leaf))
+        if any(leaf.version[0] > self.order for leaf in leaves):
             raise GraphError("backward through checkpoint: a tensor that it reads was changed in place after the forward pass")
         after = _random.get_state()
         _random.set_state(self.random_state)
-        since = order_now()
+        since = next(clock)
         with enable_grad():
             outputs = _flat(self.function(*self.args))
+        if not retain:
+            self.function = self.args = None
         _random.set_state(after)
         roots = [(y._edge, g) for y, g in zip(outputs, grads, strict=True) if g is not None and y._edge is not None]
         wanted = [edge for edge in self.parents if edge is not None and (live is None or edge[0] in live)]
         results = run(roots, namespace, wanted=wanted, retain=F.records, since=since)
         return [results[edge][0] if edge in results else None for edge in self.parents]
-
-    def release(self) -> None:
-        """Let go of the function and its arguments."""
-        self.function = self.args = None
 
 
 def _flat(value: Any) -> list[Tensor]:
@@ -74,21 +73,19 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     True
     """
     random_state = _random.get_state()
-    since = order_now()
+    since = next(clock)
     result = fn(*args)
     outputs = _flat(result)
     ends: list[Edge] = [y._edge for y in outputs if y._edge is not None]
     if not mode.recording or not ends:
         return result
     outside: dict[Edge, None] = {}
-    for node in reachable([edge[0] for edge in ends], since):
+    for node in reachable(Start([(edge, None) for edge in ends]), since):
         if node.order >= since:
             outside.update((edge, None) for edge in node.parents if edge is not None and edge[0].order < since)
     outside.update((edge, None) for edge in ends if edge[0].order < since)
     node = Checkpoint(tuple(outside), tuple((y.shape, y.dtype) for y in outputs))
     node.function, node.args, node.random_state = fn, args, random_state
-    leaves = [edge[0] for edge in outside if isinstance(edge[0], Leaf)]
-    node.versions = [(leaf.version, leaf.version[0]) for leaf in leaves]
     kept = [
         Tensor._make(y._data, None if y._edge is None else (node, i), None) for i, y in enumerate(outputs)
     ]

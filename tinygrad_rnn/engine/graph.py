@@ -26,7 +26,7 @@ Spec = tuple[tuple[int, ...], Any]  # shape and dtype of one output
 Gradient = Any  # an array, a Tensor, or a pending gradient (Part, Product, Sum)
 Namespace = Any
 
-_clock = itertools.count(1)
+clock = itertools.count(1)
 PENDING_BYTES = 256 << 20  # what the factors of one pending product may hold before they are multiplied
 
 
@@ -37,16 +37,16 @@ class Node:
     name = "node"
 
     def __init__(self, parents: tuple[Edge | None, ...], outputs: tuple[Spec, ...]) -> None:
-        self.order = next(_clock)
+        self.order = next(clock)
         self.parents = parents
         self.outputs = outputs
 
-    def pull(self, grads: list[Gradient], live: set[Node] | None, F: Namespace) -> Sequence[Gradient]:
-        """Return the gradient of each argument, None where nobody needs it, from those of the outputs (or None)."""
-        raise NotImplementedError
+    def pull(self, grads: list[Gradient], live: set[Node] | None, F: Namespace, retain: bool) -> Sequence[Gradient]:
+        """Return the gradient of each argument, None where nobody needs it, from those of the outputs (or None).
 
-    def release(self) -> None:
-        """Let go of what was saved for the backward pass."""
+        `live` are the nodes that lead to what is wanted (None: all); what was saved is let go unless `retain`.
+        """
+        raise NotImplementedError
 
 
 class Leaf(Node):
@@ -120,11 +120,6 @@ def is_grad_enabled() -> bool:
     True
     """
     return mode.recording
-
-
-def order_now() -> int:
-    """Return a mark: nodes made from now on have a greater order."""
-    return next(_clock)
 
 
 # -- pending gradients -------------------------------------------------------------------------------------------
@@ -248,19 +243,39 @@ def fit(grad: Gradient, spec: Spec, F: Namespace) -> Gradient:
 # -- the pass ----------------------------------------------------------------------------------------------------
 
 
-def reachable(nodes: Sequence[Node], since: int = 0) -> list[Node]:
-    """Return the nodes that `nodes` were computed from, newest first; those older than `since` are not entered."""
-    seen: set[Node] = set()
-    stack = list(nodes)
+class Start(Node):
+    """What a pass starts from: its arguments are the outputs to differentiate."""
+
+    __slots__ = ()
+
+    def __init__(self, roots: Sequence[tuple[Edge, Gradient]]) -> None:
+        super().__init__(tuple(edge for edge, _ in roots), tuple(edge[0].outputs[edge[1]] for edge, _ in roots))
+
+    def pull(self, grads: list[Gradient], live: set[Node] | None, F: Namespace, retain: bool) -> Sequence[Gradient]:
+        """Hand the gradients on."""
+        return grads
+
+
+def collect(held: Gradient, grad: Gradient, F: Namespace) -> Sum:
+    """Return the sum of what is held and one more contribution."""
+    total = held if held.__class__ is Sum else Sum(held, F)
+    total.add(grad, F)
+    return total
+
+
+def reachable(end: Node, since: int = 0) -> list[Node]:
+    """Return the nodes that `end` was computed from, and itself, newest first; those older than `since` are not entered."""
+    seen, found, stack = {end}, [end], [end]
     while stack:
         node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            if node.order >= since:
-                for edge in node.parents:
-                    if edge is not None:
-                        stack.append(edge[0])
-    return sorted(seen, key=attrgetter("order"), reverse=True)
+        if node.order >= since:
+            for edge in node.parents:
+                if edge is not None and edge[0] not in seen:
+                    seen.add(edge[0])
+                    found.append(edge[0])
+                    stack.append(edge[0])
+    found.sort(key=attrgetter("order"), reverse=True)  # found nearly in order: a sort of linear cost
+    return found
 
 
 def run(
@@ -275,7 +290,8 @@ def run(
     Gradients live in a dict and are dropped as they are consumed. The flag beside each result says that its memory
     belongs to nobody else. Nodes older than `since` end the walk (a checkpoint's outside world).
     """
-    order = reachable([edge[0] for edge, _ in roots], since)
+    start = Start(roots)
+    order = reachable(start, since)
     live: set[Node] | None = None
     targets: dict[Node, set[int]] = {}
     if wanted is not None:
@@ -286,47 +302,42 @@ def run(
             if node not in live and any(edge is not None and edge[0] in live for edge in node.parents):
                 live.add(node)
 
-    pending: dict[Node, list[Gradient]] = {}
+    pending: dict[Node, list[Gradient]] = {start: [grad for _, grad in roots]}
     results: dict[Edge, tuple[Gradient, bool]] = {}
-
-    def give(edge: Edge, grad: Gradient) -> None:
-        node, index = edge
-        if grad.__class__ not in PENDING:
-            shape, dtype = spec = node.outputs[index]
-            if grad.dtype is not dtype or grad.shape != shape:
-                grad = fit(grad, spec, namespace(grad))
-        held = pending.get(node)
-        if held is None:
-            pending[node] = held = [None] * len(node.outputs)
-        first = held[index]
-        if first is None:
-            held[index] = grad
-        elif first.__class__ is Sum:
-            first.add(grad, namespace(grad))
-        else:
-            held[index] = first = Sum(first, F := namespace(grad))
-            first.add(grad, F)
-
-    for edge, grad in roots:
-        if live is None or edge[0] in live:
-            give(edge, grad)
-
     for node in order:
         grads = pending.pop(node, None)
         if grads is None:
             continue
+        fresh = False
         for index, grad in enumerate(grads):
-            fresh = grad.__class__ in PENDING
-            if fresh:
-                grads[index] = grad = grad.total(namespace(grad))
-            if grad is not None and (index in targets.get(node, ()) if targets else not node.parents):
-                results[node, index] = (grad, fresh)
-        if node.order < since or not any(edge is not None and (live is None or edge[0] in live) for edge in node.parents):
+            if grad.__class__ in PENDING:
+                grads[index], fresh = grad.total(namespace(grad)), True
+        parents = node.parents
+        if wanted is None and not parents or node in targets:
+            for index, grad in enumerate(grads):
+                if grad is not None and (wanted is None or index in targets[node]):
+                    results[node, index] = (grad, fresh)
+        if not parents or node.order < since:
             continue
-        F = namespace(next(grad for grad in grads if grad is not None))
-        for parent, grad in zip(node.parents, node.pull(grads, live, F), strict=True):
-            if grad is not None and parent is not None:
-                give(parent, grad)
-        if not retain:
-            node.release()
+        if live is not None and not any(edge is not None and edge[0] in live for edge in parents):
+            continue
+        F = namespace(grads[0] if grads[0] is not None else next(grad for grad in grads if grad is not None))
+        for edge, grad in zip(parents, node.pull(grads, live, F, retain), strict=True):
+            if grad is None or edge is None:
+                continue
+            parent, index = edge
+            if grad.__class__ not in PENDING:
+                shape, dtype = parent.outputs[index]
+                if grad.dtype is not dtype or grad.shape != shape:
+                    grad = fit(grad, (shape, dtype), namespace(grad))
+            held = pending.get(parent)
+            if held is None:
+                if len(parent.outputs) == 1:
+                    pending[parent] = [grad]
+                    continue
+                pending[parent] = held = [None] * len(parent.outputs)
+            if held[index] is None:
+                held[index] = grad
+            else:
+                held[index] = collect(held[index], grad, namespace(grad))
     return results

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +25,18 @@ import numpy as np
 from ..errors import DeviceError, GraphError
 from . import backend
 from .backend import Array
-from .graph import PENDING, Gradient, Node, mode
+from .graph import PENDING, Gradient, Node, clock, mode
 
 if TYPE_CHECKING:
     from .tensor import Tensor
 
 Vjp = Callable[..., Gradient]
 Operation = Callable[..., "Tensor"]
-Rule = tuple[Vjp, Callable[..., tuple[Any, ...]], tuple[int | None, ...]]
+Rule = tuple[Vjp, str, tuple[int | None, ...]]  # the vjp, the tuple it saves as source, where each value comes from
 PRIMITIVES: dict[str, Operation] = {}
-_SCALARS = (bool, int, float)
+_SCALARS = frozenset((bool, int, float))
+_OUT, _ALL = -1, -2  # where a saved value comes from, if not from the input of that number
+_ORIGINS = {"out": _OUT, "inputs": _ALL}
 
 
 class Row:
@@ -49,8 +52,15 @@ class Row:
             raise TypeError(f"primitive {self.name}: vjps for {self.inputs}, the forward takes {[p.name for p in parameters]}")
         self.rules = [None if vjp is None else self._rule(vjp) for vjp in vjps.values()]
         self.joint = None if joint is None else self._rule(joint)
-        self.joint_names = () if joint is None else tuple(inspect.signature(joint).parameters)
         self.partial = joint is None and None in self.rules
+        self.save, self.pull = self._saver(), self._puller()
+        # For each input, the arguments whose vjps read it: it is saved if one of these needs a gradient.
+        self.readers: Any = [
+            [i for i, rule in enumerate(self.rules) if rule is not None and k in rule[2]] for k in range(len(self.inputs))
+        ]
+        if joint is not None:
+            self.readers = itertools.repeat([0]) if "inputs" in inspect.signature(joint).parameters else []
+        self.reads = joint is not None or any(self.readers)
 
     def bind(self, args: tuple[Any, ...], params: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
         """Sort what a call was given into arrays and parameters, with the defaults."""
@@ -72,7 +82,7 @@ class Row:
         return arrays, params
 
     def _rule(self, vjp: Vjp) -> Rule:
-        """Return the vjp, what collects the values it names, and the input (-1: the output) that each of them is."""
+        """Return the vjp, the expression of the values that it names, and the input that each of them is."""
         picks: list[str] = []
         origins: list[int | None] = []
         for name in list(inspect.signature(vjp).parameters)[2:]:
@@ -85,10 +95,26 @@ class Row:
                 picks.append("tuple(x.shape for x in inputs)")
             else:
                 picks.append(name if name in ("inputs", "out") else f"params[{name!r}]")
-            origins.append(self.inputs.index(name) if name in self.inputs else -1 if name == "out" else None)
-        # One expression instead of a loop over the names: it runs for every operation that is recorded.
-        collect = eval("lambda inputs, out, params: (" + "".join(pick + ", " for pick in picks) + ")")
-        return vjp, collect, tuple(origins)
+            origins.append(self.inputs.index(name) if name in self.inputs else _ORIGINS.get(name))
+        return vjp, "(" + "".join(pick + ", " for pick in picks) + ")", tuple(origins)
+
+    def _saver(self) -> Callable[..., Any]:
+        """Return the function that collects, for each argument that has an edge, the values that its vjp names.
+
+        It runs for every operation that is recorded, so it is one expression, without a loop over arguments and names.
+        """
+        if self.joint is not None:
+            return eval(f"lambda edges, inputs, out, params: ({self.joint[1]},)")  # type: ignore[no-any-return]
+        each = ["None" if r is None else f"None if edges[{i}] is None else {r[1]}" for i, r in enumerate(self.rules)]
+        return eval(f"lambda edges, inputs, out, params: ({', '.join(each)},)")  # type: ignore[no-any-return]
+
+    def _puller(self) -> Callable[..., Any]:
+        """Return the function that calls the vjp of each argument for which values were saved: one expression, too."""
+        if self.joint is not None:
+            return lambda F, g, saved: self.joint[0](F, g, *saved[0])  # type: ignore[index]
+        each = [f"None if saved[{i}] is None else vjps[{i}](F, g, *saved[{i}])" for i in range(len(self.rules))]
+        vjps = [None if rule is None else rule[0] for rule in self.rules]
+        return eval(f"lambda F, g, saved: ({', '.join(each)},)", {"vjps": vjps})  # type: ignore[no-any-return]
 
 
 class Record(Node):
@@ -101,47 +127,48 @@ class Record(Node):
         """The name of the operation."""
         return self.row.name
 
-    def release(self) -> None:
-        """Let go of the saved values."""
-        self.saved = None
-
-    def pull(self, grads: list[Gradient], live: set[Node] | None, F: Any) -> Sequence[Gradient]:
+    def pull(self, grads: list[Gradient], live: set[Node] | None, F: Any, retain: bool) -> Sequence[Gradient]:
         """Call the vjp of each argument that needs a gradient."""
-        if self.saved is None:
+        saved = self.saved
+        if saved is None:
             raise GraphError(
                 f"backward through {self.name} a second time: its saved values were freed by the first. If a recurrent state "
                 "is carried from window to window, cut it with tinygrad_rnn.bptt.detach(state); "
                 "to walk the same graph twice, pass retain_graph=True the first time"
             )
-        for counter, seen in self.versions:
-            if counter[0] != seen:
-                raise GraphError(
-                    f"backward through {self.name}: a value that it saved was changed in place after the forward pass "
-                    f"(version {counter[0]}, saved at {seen}). Call backward before optimizer.step(), or run forward again"
-                )
-        grad = grads[0]
-        if self.row.joint is not None:
-            vjp, _, origins = self.row.joint
-            values = self._tensors(self.saved[0], origins, F) if F.records else self.saved[0]
-            return vjp(F, grad, *values)  # type: ignore[no-any-return]
-        results = []
-        for rule, values, parent in zip(self.row.rules, self.saved, self.parents, strict=True):
-            if values is None or (live is not None and parent[0] not in live):
-                results.append(None)
-            else:
-                vjp, _, origins = rule  # type: ignore[misc]
-                results.append(vjp(F, grad, *(self._tensors(values, origins, F) if F.records else values)))
-        return results
+        if self.versions:
+            self._check(saved)
+        if not retain:
+            self.saved = None
+        if F.records:
+            rules = (self.row.joint,) if self.row.joint else self.row.rules
+            saved = [
+                None if values is None else self._tensors(values, rule, F) for rule, values in zip(rules, saved, strict=True)
+            ]
+        if live is not None and self.row.joint is None:
+            saved = [
+                None if values is None or parent[0] not in live else values
+                for values, parent in zip(saved, self.parents, strict=True)
+            ]
+        return self.row.pull(F, grads[0], saved)  # type: ignore[no-any-return]
 
-    def _tensors(self, values: tuple[Any, ...], origins: tuple[int | None, ...], F: Any) -> list[Any]:
+    def _check(self, saved: Sequence[Any]) -> None:
+        """Raise if an input that was saved has been written to since: its last write is younger than this node."""
+        for version, readers in zip(self.versions, self.row.readers):  # noqa: B905 - a joint rule has one entry for all
+            if version is not None and version[0] > self.order and any(saved[i] is not None for i in readers):
+                raise GraphError(
+                    f"backward through {self.name}: a value that it saved was changed in place after the forward pass. "
+                    "Call backward before optimizer.step(), or run the forward pass again"
+                )
+
+    def _tensors(self, values: tuple[Any, ...], rule: Any, F: Any) -> list[Any]:
         """Give the saved arrays their places in the graph back, so that what the vjp computes is recorded."""
         wrapped = []
-        for value, origin in zip(values, origins, strict=True):
-            if origin is None:
-                if isinstance(value, list):  # all the inputs of a joint rule
-                    value = [F.wrap(x, edge) for x, edge in zip(value, self.parents, strict=True)]
-            elif value.__class__ not in _SCALARS:
-                value = F.wrap(value, (self, 0) if origin < 0 else self.parents[origin])
+        for value, origin in zip(values, rule[2], strict=True):
+            if origin == _ALL:
+                value = [F.wrap(x, edge) for x, edge in zip(value, self.parents, strict=True)]
+            elif origin is not None and value.__class__ not in _SCALARS:
+                value = F.wrap(value, (self, 0) if origin == _OUT else self.parents[origin])
             wrapped.append(value)
         return wrapped
 
@@ -195,6 +222,7 @@ def namespace(grad: Gradient) -> Any:
 
 # -- applying a primitive ----------------------------------------------------------------------------------------
 
+_new_node: Any = object.__new__
 _Tensor: Any = None
 _wrap: Any = None
 
@@ -233,16 +261,40 @@ def _to_floating(values: list[Any]) -> list[Any]:
     return [x if x.__class__ in _SCALARS else x.astype(backend.default_dtype()) for x in values]
 
 
-def _versions(row: Row, args: tuple[Any, ...], parents: list[Any]) -> list[tuple[list[int], int]]:
-    """Return the version counters of the inputs that are saved, with their state now."""
-    used: set[int] = set()
-    for rule, parent in zip(row.rules, parents, strict=False):
-        if rule is not None and parent is not None:
-            used.update(origin for origin in rule[2] if origin is not None and origin >= 0)
-    if row.joint is not None and "inputs" in row.joint_names:
-        used.update(range(len(args)))
-    counters = [args[i]._version for i in sorted(used) if isinstance(args[i], _Tensor)]
-    return [(counter, counter[0]) for counter in counters if counter is not None]
+def _record(row: Row, versions: Any, edges: tuple[Any, ...], values: Any, out: Array, params: Any) -> Any:
+    """Return the edge of a new node: what the vjps of the arguments in the graph name is saved."""
+    node = _new_node(Record)
+    node.order = next(clock)
+    node.parents = edges
+    node.outputs = ((out.shape, out.dtype),)
+    node.row = row
+    node.saved = row.save(edges, values, out, params)
+    node.versions = versions
+    return node, 0
+
+
+def _apply(row: Row, floating: bool, view: bool, args: Sequence[Any], params: dict[str, Any]) -> Tensor:
+    """Apply a primitive to whatever it was given: the general way."""
+    if len(params) != len(row.params) or len(args) != len(row.inputs):
+        args, params = row.bind(args, params)
+    values = [arg._data if isinstance(arg, _Tensor) else arg for arg in args]
+    parents = tuple(arg._edge if isinstance(arg, _Tensor) else None for arg in args)
+    first = values[0]
+    if len(values) > 1 or first.__class__ not in backend.modules:
+        values = _conform(row, values)
+    if row.partial:
+        parents = tuple(edge if rule is not None else None for edge, rule in zip(parents, row.rules, strict=True))
+    if floating:
+        values = _to_floating(values)
+    kind = next(x.__class__ for x in values if x.__class__ not in _SCALARS)
+    out = row.forward(backend.modules[kind], *values, **params)
+    if out.__class__ is not kind:  # NumPy returns a scalar where the operands are 0-d
+        out = backend.asarray(out)
+    edge = None
+    if mode.recording and any(parent is not None for parent in parents):
+        versions = [arg._version if isinstance(arg, _Tensor) else None for arg in args] if row.reads else ()
+        edge = _record(row, versions, parents, values, out, params)
+    return _wrap(out, edge, args[0]._version if view and isinstance(args[0], _Tensor) else None)
 
 
 def primitive(
@@ -281,61 +333,36 @@ def primitive(
 
     def decorate(forward: Callable[..., Array]) -> Operation:
         row = Row(forward, vjps, joint)
-        modules = backend.modules
+        modules, reads = backend.modules, row.reads
 
-        @functools.wraps(forward)
-        def operation(*args: Any, **params: Any) -> Tensor:
-            if len(params) != len(row.params) or len(args) != len(row.inputs):
-                args, params = row.bind(args, params)  # type: ignore[assignment]
-            values = []
-            parents = []
-            tracked = versioned = False
-            for arg in args:
-                if isinstance(arg, _Tensor):
-                    values.append(arg._data)
-                    parents.append(arg._edge)
-                    if arg._edge is not None:
-                        tracked = True
-                    if arg._version is not None:
-                        versioned = True
+        def general(*args: Any, **params: Any) -> Tensor:
+            return _apply(row, floating, view, args, params)
+
+        def binary(x: Any, y: Any) -> Tensor:
+            """The short way for two Tensors of one kind, or a floating one and a Python number."""
+            try:
+                a = x._data
+                b = y._data if y.__class__ not in _SCALARS else y
+                kind = a.__class__
+                if b is y and a.dtype.kind == "f":
+                    edge_y = None
+                elif b.__class__ is kind and a.dtype is b.dtype and not floating:
+                    edge_y = y._edge
                 else:
-                    values.append(arg)
-                    parents.append(None)
-            first, last = values[0], values[-1]
-            if (
-                len(values) > 2
-                or first.__class__ not in modules
-                or first.__class__ is not last.__class__
-                or first.dtype is not last.dtype
-            ):
-                values = _conform(row, values)
-            if row.partial and tracked:
-                parents = [edge if rule is not None else None for edge, rule in zip(parents, row.rules, strict=True)]
-                tracked = any(edge is not None for edge in parents)
-            if floating and not tracked:
-                values = _to_floating(values)
-            kind = values[0].__class__
-            if kind in _SCALARS:
-                kind = values[1].__class__
-            out = forward(modules[kind], *values, **params)
-            if out.__class__ is not kind:  # NumPy returns a scalar where the operands are 0-d
+                    return _apply(row, floating, view, (x, y), {})
+                edge_x = x._edge
+            except AttributeError:
+                return _apply(row, floating, view, (x, y), {})
+            out = forward(modules[kind], a, b)
+            if out.__class__ is not kind:
                 out = backend.asarray(out)
-            version = args[0]._version if view and versioned else None
-            if not tracked or not mode.recording:
-                return _wrap(out, None, version)
-            if row.joint is None:
-                saved = [
-                    None if parent is None else rule[1](values, out, params)
-                    for rule, parent in zip(row.rules, parents, strict=True)
-                ]
-            else:
-                saved = [row.joint[1](values, out, params)]
-            node = Record(tuple(parents), ((out.shape, out.dtype),))
-            node.row = row
-            node.saved = saved
-            node.versions = _versions(row, args, parents) if versioned else ()
-            return _wrap(out, (node, 0), version)
+            if (edge_x is None and edge_y is None) or not mode.recording:
+                return _wrap(out, None, None)
+            versions = (x._version, None if b is y else y._version) if reads else ()
+            return _wrap(out, _record(row, versions, (edge_x, edge_y), (a, b), out, None), None)
 
+        short = len(row.inputs) == 2 and not row.params and not row.partial and joint is None
+        operation = functools.wraps(forward)(binary if short else general)
         parameters = list(inspect.signature(forward).parameters.values())[1:]
         operation.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         operation.row = row  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeEr
 from . import backend, ops
 from . import random as _random
 from .backend import Array, DType
-from .graph import Edge, Leaf, run
+from .graph import Edge, Leaf, clock, run
 from .primitive import bind, namespace
 
 _OTHER_NAMES = {
@@ -53,7 +53,7 @@ class Tensor:
 
     _data: Array
     _edge: Edge | None  # its place in the graph: a node and the number of the node's output
-    _version: list[int] | None  # shared with views and detach(); None if nobody can write to the array
+    _version: list[int] | None  # when it was last written to; shared with views and detach(); None: never
 
     def __init__(self, data: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False) -> None:
         array = backend.asarray(data._data if isinstance(data, Tensor) else data, dtype)
@@ -64,13 +64,13 @@ class Tensor:
         self._edge = None
         self.requires_grad = requires_grad
 
-    @classmethod
-    def _make(cls, data: Array, edge: Edge | None, version: list[int] | None) -> Tensor:
+    @staticmethod
+    def _make(data: Array, edge: Edge | None, version: list[int] | None) -> Tensor:
         tensor = _new(Tensor)
         tensor._data = data
         tensor._edge = edge
         tensor._version = version
-        return tensor
+        return tensor  # type: ignore[no-any-return]
 
     # -- what it is
 
@@ -130,7 +130,7 @@ class Tensor:
     def _bump(self) -> None:
         """Note that the array was written to: what saved it before will refuse to go backward."""
         if self._version is not None:
-            self._version[0] += 1
+            self._version[0] = next(clock)
 
     def _rebind(self, array: Array) -> None:
         """Give a leaf another array, of any dtype or device; its gradient is dropped."""

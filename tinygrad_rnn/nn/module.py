@@ -211,13 +211,10 @@ class Module:
     ) -> Iterator[tuple[str, Module]]:
         """Yield this module and all below it by every path, a module inside itself excepted."""
         yield prefix, self
+        above = (*above, self)
         for name, value in self._members():
-            if (
-                isinstance(value, Module)
-                and value is not self
-                and not any(value is m for m in above)
-            ):
-                yield from value._paths(f"{prefix}{name}.", (*above, self))
+            if isinstance(value, Module) and not any(value is m for m in above):
+                yield from value._paths(f"{prefix}{name}.", above)
 
     def _state(self, parameters: bool, buffers: bool) -> Iterator[tuple[str, Tensor]]:
         """Yield parameters and buffers by every path, a module's own before those below it."""
@@ -653,9 +650,10 @@ def _tree(module: Module, label: str, above: tuple[Module, ...]) -> Iterator[str
     line += f"({', '.join(shown)})" if shown else ""
     line += f"  {count:,} parameters" if count else ""
     yield line
+    above = (*above, module)
     for name, value in members:
-        if isinstance(value, Module) and not any(value is m for m in (*above, module)):
-            for line in _tree(value, f"{name}: ", (*above, module)):
+        if isinstance(value, Module) and not any(value is m for m in above):
+            for line in _tree(value, f"{name}: ", above):
                 yield f"  {line}"
         elif callable(value) and not isinstance(value, Module | type):
             yield f"  {name}: {getattr(value, '__name__', repr(value))}"

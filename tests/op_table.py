@@ -1,0 +1,637 @@
+"""The table that the tests of the operations are generated from: one row for each of them.
+
+A row says how an operation is called, what NumPy says that it gives, and from where its arguments
+are drawn: shapes, axes and values inside its domain and away from its kinks. Values lie on grids of
+0.1, so that two grids half a step apart never meet (``maximum``) and no difference quotient
+reaches over a kink.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tinygrad_rnn.engine import ops
+from tinygrad_rnn.engine.primitive import PRIMITIVES
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: the arrays that have gradients, and the other arguments."""
+
+    arrays: tuple[np.ndarray, ...]
+    keywords: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation: called as ``function(*arrays, **keywords)``, and so is the reference."""
+
+    name: str
+    function: Callable[..., Any]
+    reference: Callable[..., Any]
+    cases: st.SearchStrategy[Case]
+    smooth: bool = True  # whether it has gradients
+    shared: int = 0  # which argument's values lie in the domain of every argument
+    everywhere: bool = False  # whether it is defined on every number, infinite ones and nan too
+    integers: str = ""  # what integer arguments give: "kept", "floating", or "" (not asked)
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+def grid(low: float, high: float, offset: float = 0.0, step: float = 0.1) -> st.SearchStrategy[float]:
+    """Numbers `offset` + k · `step` between two bounds, the ones nearest to 0 first."""
+    first, last = math.ceil((low - offset) / step - 1e-9), math.floor((high - offset) / step + 1e-9)
+    return st.sampled_from(
+        sorted((round(offset + k * step, 6) for k in range(first, last + 1)), key=abs)
+    )
+
+
+REAL = grid(-3, 3)
+BETWEEN = grid(-3, 3, offset=0.05)  # never on the grid of REAL
+POSITIVE = grid(0.3, 3)
+NONZERO = REAL.filter(lambda value: abs(value) >= 0.3)
+ABOVE_MINUS_ONE = grid(-0.7, 3)
+COARSE = grid(-6, 6, step=0.5)
+
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+FULL_SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=3)
+WITH_AXES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=3)
+
+
+def arrays(
+    shape: Any, values: st.SearchStrategy[float] = REAL, unique: bool = False
+) -> st.SearchStrategy[np.ndarray]:
+    return hnp.arrays(np.float64, shape, elements=values, unique=unique)
+
+
+def several_axes(ndim: int) -> st.SearchStrategy[Any]:
+    """None, one axis, or a tuple of axes, negative ones among them."""
+    if ndim == 0:
+        return st.sampled_from([None, ()])
+    one = st.integers(-ndim, ndim - 1)
+    return st.none() | one | st.lists(one, unique_by=lambda a: a % ndim, max_size=ndim).map(tuple)
+
+
+# -- cases -----------------------------------------------------------------------------------------
+
+
+def unary(values: st.SearchStrategy[float] = REAL, **keywords: Any) -> st.SearchStrategy[Case]:
+    """One array of any shape; `keywords` are fixed."""
+    return arrays(SHAPES, values).map(lambda x: Case((x,), keywords))
+
+
+@st.composite
+def binary(draw, first=REAL, second=REAL):
+    """Two arrays whose shapes broadcast."""
+    shapes = draw(
+        hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_dims=3, max_side=3)
+    )
+    x, y = shapes.input_shapes
+    return Case((draw(arrays(x, first)), draw(arrays(y, second))))
+
+
+@st.composite
+def powers(draw):
+    """A positive base and any exponent, or any base and an exponent that is a small integer."""
+    if draw(st.booleans()):
+        return draw(binary(POSITIVE, REAL))
+    return Case((draw(arrays(SHAPES, NONZERO)),), {"y": draw(st.sampled_from([2, 3, 0, 1, -1, 2.0]))})
+
+
+@st.composite
+def clips(draw):
+    low, high = sorted([draw(REAL), draw(REAL)])
+    bounds = draw(st.sampled_from([(low, high), (None, high), (low, None), (None, None)]))
+    assume(bounds != (None, None))  # NumPy's clip wants one
+    return Case((draw(arrays(SHAPES, BETWEEN)),), {"min": bounds[0], "max": bounds[1]})
+
+
+@st.composite
+def wheres(draw):
+    shapes = draw(
+        hnp.mutually_broadcastable_shapes(num_shapes=3, min_side=0, max_dims=3, max_side=3)
+    )
+    condition, x, y = shapes.input_shapes
+    return Case(
+        (draw(arrays(x)), draw(arrays(y))), {"condition": draw(hnp.arrays(np.bool_, condition))}
+    )
+
+
+@st.composite
+def reductions(draw, values=REAL, empty=False, unique=False, ddof=False):
+    """An array, the axes to reduce and whether to keep them; `empty` ones may be reduced too."""
+    shape = draw(SHAPES)
+    axis = draw(several_axes(len(shape)))
+    axes = range(len(shape)) if axis is None else np.atleast_1d(np.array(axis, dtype=int))
+    reduced = {int(i) % len(shape) for i in axes} if shape else set()
+    least = 2 if unique and ddof else 1
+    if not empty:
+        shape = tuple(max(n, least) if i in reduced else n for i, n in enumerate(shape))
+    keywords: dict[str, Any] = {"axis": axis, "keepdims": draw(st.booleans())}
+    if ddof:
+        assume(not unique or reduced)  # the deviation of one number is 0, a kink of its root
+        count = math.prod(shape[i] for i in reduced)
+        keywords["ddof"] = draw(st.integers(0, min(1, count - 1)))
+    return Case((draw(arrays(shape, values, unique=unique)),), keywords)
+
+
+@st.composite
+def positions(draw):
+    """An array and one axis of it (None: flat), as for argmax."""
+    shape = draw(FULL_SHAPES)
+    axis = draw(st.none() | st.integers(-len(shape), len(shape) - 1)) if shape else None
+    return Case((draw(arrays(shape)),), {"axis": axis, "keepdims": draw(st.booleans())})
+
+
+@st.composite
+def along(draw, values=REAL, flat=False, positive=False, empty=True):
+    """An array and one axis of it, None among them if `flat`."""
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=3))
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    if not empty:
+        shape = tuple(max(n, 1) if i == axis % len(shape) else n for i, n in enumerate(shape))
+    if positive:
+        axis %= len(shape)
+    return Case(
+        (draw(arrays(shape, values)),), {"axis": None if flat and draw(st.booleans()) else axis}
+    )
+
+
+@st.composite
+def classified(draw, primitive=False):
+    """Logits, the classes that were meant, the axis of the classes."""
+    case = draw(along(empty=False, positive=primitive))
+    (x,), axis = case.arrays, case.keywords["axis"] % case.arrays[0].ndim
+    rest = x.shape[:axis] + x.shape[axis + 1 :]
+    target = draw(hnp.arrays(np.int64, rest, elements=st.integers(0, x.shape[axis] - 1)))
+    smoothing = draw(st.sampled_from([0.0, 0.1, 1.0]))
+    return Case((x,), {"target": target, "label_smoothing": smoothing, **case.keywords})
+
+
+@st.composite
+def one_hots(draw):
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3))
+    size = draw(st.integers(1, 4))
+    target = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, size - 1)))
+    axis = draw(st.integers(0, len(shape)))
+    smoothing = draw(st.sampled_from([0.0, 0.1, 1.0]))
+    dtype = draw(st.sampled_from([np.float64, np.float32]))
+    keywords = {"axis": axis, "size": size, "smoothing": smoothing, "dtype": np.dtype(dtype)}
+    return Case((), {"target": target, **keywords})
+
+
+@st.composite
+def reshapes(draw):
+    shape = draw(SHAPES)
+    size = math.prod(shape)
+    targets = [shape[::-1], (*shape, 1), (size,), size, None, (1, *shape)]
+    targets += [-1, (-1,), (1, -1)] if size else []
+    return Case((draw(arrays(shape)),), {"shape": draw(st.sampled_from(targets))})
+
+
+@st.composite
+def permutations(draw, negative=True):
+    shape = draw(SHAPES)
+    order = draw(st.permutations(range(len(shape))))
+    if not negative:
+        return Case((draw(arrays(shape)),), {"axes": tuple(order)})
+    order = [a - len(shape) if draw(st.booleans()) else a for a in order]
+    return Case((draw(arrays(shape)),), {"axes": draw(st.none() | st.just(tuple(order)))})
+
+
+@st.composite
+def two_axes(draw):
+    shape = draw(WITH_AXES)
+    axis = st.integers(-len(shape), len(shape) - 1)
+    return Case((draw(arrays(shape)),), {"axis1": draw(axis), "axis2": draw(axis)})
+
+
+@st.composite
+def moves(draw):
+    shape = draw(WITH_AXES)
+    ndim = len(shape)
+    if draw(st.booleans()):
+        axis = st.integers(-ndim, ndim - 1)
+        return Case((draw(arrays(shape)),), {"source": draw(axis), "destination": draw(axis)})
+    count = draw(st.integers(0, ndim))
+    source, destination = (tuple(draw(st.permutations(range(ndim)))[:count]) for _ in range(2))
+    return Case((draw(arrays(shape)),), {"source": source, "destination": destination})
+
+
+@st.composite
+def squeezes(draw):
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=2))
+    ones = [i - len(shape) * draw(st.integers(0, 1)) for i, n in enumerate(shape) if n == 1]
+    axis = draw(st.sampled_from([None, tuple(ones), *ones]))
+    return Case((draw(arrays(shape)),), {"axis": axis})
+
+
+@st.composite
+def expansions(draw):
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3))
+    if draw(st.booleans()):
+        axis: Any = draw(st.integers(-len(shape) - 1, len(shape)))
+    else:
+        ndim = len(shape) + 2
+        axis = tuple(
+            draw(
+                st.lists(
+                    st.integers(-ndim, ndim - 1),
+                    min_size=2,
+                    max_size=2,
+                    unique_by=lambda a: a % ndim,
+                )
+            )
+        )
+    return Case((draw(arrays(shape)),), {"axis": axis})
+
+
+@st.composite
+def stretches(draw):
+    shapes = draw(
+        hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_dims=3, max_side=3)
+    )
+    return Case((draw(arrays(shapes.input_shapes[0])),), {"shape": shapes.result_shape})
+
+
+@st.composite
+def flips(draw):
+    shape = draw(SHAPES)
+    return Case((draw(arrays(shape)),), {"axis": draw(several_axes(len(shape)))})
+
+
+@st.composite
+def borders(draw):
+    shape = draw(WITH_AXES)
+    width = st.integers(0, 2)
+    pair = st.tuples(width, width)
+    one_each = st.tuples(*[pair] * len(shape))
+    return Case(
+        (draw(arrays(shape)),),
+        {
+            "pad_width": draw(width | pair | st.tuples(pair) | one_each),
+            "constant_values": draw(st.sampled_from([0, 1.5])),
+        },
+    )
+
+
+@st.composite
+def joins(draw, flat=False):
+    shape = draw(WITH_AXES)
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    lengths = draw(st.lists(st.integers(0, 3), min_size=1, max_size=3))
+    shapes = [tuple(n if i == axis % len(shape) else m for i, m in enumerate(shape)) for n in lengths]
+    return Case(
+        tuple(draw(arrays(s)) for s in shapes),
+        {"axis": None if flat and draw(st.booleans()) else axis},
+    )
+
+
+@st.composite
+def piles(draw):
+    shape = draw(SHAPES)
+    count = draw(st.integers(1, 3))
+    axis = draw(st.integers(-len(shape) - 1, len(shape)))
+    return Case(tuple(draw(arrays(shape)) for _ in range(count)), {"axis": axis})
+
+
+@st.composite
+def sections(draw):
+    case = draw(along())
+    length = case.arrays[0].shape[case.keywords["axis"]]
+    if draw(st.booleans()):
+        sections = draw(st.sampled_from([n for n in range(1, 4) if length % n == 0]))
+    else:
+        sections = sorted(draw(st.lists(st.integers(0, length), max_size=3)))
+    return Case(case.arrays, {"indices_or_sections": sections, **case.keywords})
+
+
+@st.composite
+def masks(draw, shape):
+    """A key with one boolean array in it, over one axis or several."""
+    before = draw(st.integers(0, len(shape) - 1))
+    after = draw(st.integers(before + 1, len(shape)))
+    mask = draw(hnp.arrays(np.bool_, shape[before:after]))
+    return (*[slice(None)] * before, mask)
+
+
+@st.composite
+def mixed_keys(draw, shape):
+    """Integer arrays, slices, integers, None and Ellipsis in one key."""
+    together = draw(hnp.array_shapes(min_dims=1, max_dims=2, min_side=0, max_side=3))
+    key: list[Any] = []
+    for n in shape:
+        index = st.integers(-n, n - 1)
+        key.append(draw(hnp.arrays(np.int64, together, elements=index) | index | st.slices(n)))
+    if draw(st.booleans()):
+        key[draw(st.integers(0, len(key) - 1)) :] = [Ellipsis]
+    if draw(st.booleans()):
+        key.insert(draw(st.integers(0, len(key))), None)
+    return tuple(key)
+
+
+def keys(shape: tuple[int, ...], boolean: bool = True) -> st.SearchStrategy[Any]:
+    """Everything that NumPy takes between square brackets."""
+    basic = hnp.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True)
+    if not shape or 0 in shape:
+        return basic
+    integers = hnp.integer_array_indices(
+        shape, result_shape=hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)
+    )
+    kinds = [basic, integers, mixed_keys(shape)]
+    return st.one_of(*kinds, masks(shape)) if boolean else st.one_of(*kinds)
+
+
+@st.composite
+def indexed(draw, boolean=True):
+    shape = draw(SHAPES)
+    return Case((draw(arrays(shape)),), {"key": draw(keys(shape, boolean))})
+
+
+@st.composite
+def scattered(draw):
+    """Parts and the places where they are added: what reading x several times gives back."""
+    shape = draw(WITH_AXES)
+    whole = (slice(None),) * draw(st.integers(0, len(shape) - 1))
+    length = shape[len(whole)]
+    kind = draw(st.sampled_from(["all", "pieces", "some", "any"]))
+    if kind == "all":  # what unbind reads: every place once
+        places: Sequence[Any] = [(*whole, i) for i in draw(st.permutations(range(length)))]
+    elif kind == "pieces":
+        cuts = sorted(draw(st.lists(st.integers(0, length), max_size=2)))
+        places = [
+            (*whole, slice(a, b)) for a, b in zip([0, *cuts], [*cuts, length], strict=True)
+        ]
+    elif kind == "some":
+        some = st.integers(-length, length - 1) | st.slices(length)
+        places = [(*whole, k) for k in draw(st.lists(some, min_size=1, max_size=3))]
+    else:
+        places = draw(st.lists(keys(shape, boolean=False), min_size=1, max_size=3))
+    parts = tuple(draw(arrays(np.zeros(shape)[key].shape)) for key in places)
+    return Case(parts, {"keys": tuple(places), "shape": shape})
+
+
+def scatter_reference(*parts: np.ndarray, keys: Any, shape: tuple[int, ...]) -> np.ndarray:
+    out = np.zeros(shape, dtype=parts[0].dtype)
+    for key, part in zip(keys, parts, strict=True):
+        np.add.at(out, key, part)
+    return out
+
+
+@st.composite
+def taken(draw):
+    shape = draw(WITH_AXES)
+    axis = draw(st.none() | st.integers(-len(shape), len(shape) - 1))
+    length = math.prod(shape) if axis is None else shape[axis]
+    there = draw(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3))
+    indices = draw(hnp.arrays(np.int64, there, elements=st.integers(-length, length - 1)))
+    return Case((draw(arrays(shape)),), {"indices": indices, "axis": axis})
+
+
+@st.composite
+def taken_along(draw):
+    shape = draw(WITH_AXES)
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    count = draw(st.integers(0, 3))
+    there = tuple(count if i == axis % len(shape) else n for i, n in enumerate(shape))
+    index = st.integers(-shape[axis], shape[axis] - 1)
+    indices = draw(hnp.arrays(np.int64, there, elements=index))
+    return Case((draw(arrays(shape)),), {"indices": indices, "axis": axis})
+
+
+@st.composite
+def products(draw):
+    shapes = draw(
+        hnp.mutually_broadcastable_shapes(
+            signature=np.matmul.signature, min_side=0, max_side=3, max_dims=2
+        )
+    )
+    x, y = shapes.input_shapes
+    return Case((draw(arrays(x)), draw(arrays(y))))
+
+
+@st.composite
+def gemms(draw):
+    n, m, k = (draw(st.integers(0, 3)) for _ in range(3))
+    flags = {"transpose_x": draw(st.booleans()), "transpose_y": draw(st.booleans())}
+    weight = draw(st.sampled_from(["", "x", "y"]))
+    batch = draw(st.sampled_from([(), (2,), (0,), (2, 1)]))
+    in_x = () if weight == "x" else batch
+    in_y = () if weight else draw(st.sampled_from([batch, ()]))
+    x = (*in_x, k, n) if flags["transpose_x"] else (*in_x, n, k)
+    y = (*in_y, m, k) if flags["transpose_y"] else (*in_y, k, m)
+    return Case((draw(arrays(x)), draw(arrays(y))), {**flags, "weight": weight})
+
+
+def gemm_reference(x, y, transpose_x, transpose_y, weight):
+    return np.matmul(
+        x.swapaxes(-1, -2) if transpose_x else x, y.swapaxes(-1, -2) if transpose_y else y
+    )
+
+
+@st.composite
+def tensordots(draw):
+    count = draw(st.integers(0, 2))
+    summed = tuple(draw(st.integers(0, 3)) for _ in range(count))
+    rest = hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)
+    x, y = (*draw(rest), *summed), (*summed, *draw(rest))
+    axes: Any = count
+    if draw(st.booleans()):  # the same product with the axes of x in another order
+        order = draw(st.permutations(range(len(x))))
+        over_x = [order.index(i) - len(x) for i in range(len(x) - count, len(x))]
+        x = tuple(x[i] for i in order)
+        axes = (over_x, list(range(count)))
+        if count == 1:
+            axes = draw(st.sampled_from([axes, (over_x[0], 0)]))
+    return Case((draw(arrays(x)), draw(arrays(y))), {"axes": axes})
+
+
+@st.composite
+def sums_of_products(draw, primitive=False):
+    letters = "ijk"
+    sizes = {letter: draw(st.integers(0, 3)) for letter in letters}
+    subset = st.lists(st.sampled_from(letters), unique=True, max_size=3).map("".join)
+    names = tuple(draw(st.lists(subset, min_size=1, max_size=3)))
+    used = sorted(set("".join(names)))
+    output = "".join(draw(st.permutations(used))[: draw(st.integers(0, len(used)))])
+    operands = tuple(draw(arrays(tuple(sizes[i] for i in name))) for name in names)
+    if primitive:
+        return Case(operands, {"operands": names, "output": output})
+    subscripts = ",".join(names)
+    if draw(st.booleans()):
+        subscripts += (" -> " if draw(st.booleans()) else "->") + output
+    return Case(operands, {"subscripts": subscripts})
+
+
+# -- references ------------------------------------------------------------------------------------
+
+
+def sigmoid(x):
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small) / (1 + small) + 0 * x
+
+
+def log_softmax(x, axis=-1):
+    return x - np.logaddexp.reduce(x, axis=axis, keepdims=True)
+
+
+def logsumexp(x, axis=None, keepdims=False):
+    axes = tuple(range(x.ndim)) if axis is None else axis
+    return np.log(np.sum(np.exp(x), axis=axes, keepdims=keepdims))
+
+
+def one_hot(target, axis, size, smoothing, dtype):
+    hot = np.moveaxis(np.eye(size)[target], -1, axis)
+    return ((1 - smoothing) * hot + smoothing / size).astype(dtype)
+
+
+def cross_entropy(logits, target, axis, label_smoothing):
+    axis %= logits.ndim
+    wanted = one_hot(target, axis, logits.shape[axis], label_smoothing, logits.dtype)
+    return -np.sum(wanted * log_softmax(logits, axis), axis=axis)
+
+
+def transposed(x, axes):
+    return np.transpose(x, axes)
+
+
+def unbind(x, axis):
+    return [np.take(x, i, axis=axis) for i in range(x.shape[axis])]
+
+
+def in_a_list(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function of a list of arrays take them one by one."""
+    return lambda *arrays, **keywords: function(arrays, **keywords)
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+KEPT: Any = {"integers": "kept"}
+FLOATING: Any = {"integers": "floating"}
+ANYWHERE: Any = {"everywhere": True}
+NO_GRADIENT: Any = {"smooth": False}
+
+ROWS = [
+    Row("abs", ops.abs, np.abs, unary(BETWEEN), **KEPT, **ANYWHERE),
+    Row("add", ops.add, np.add, binary(), **KEPT, **ANYWHERE),
+    Row("argmax", ops.argmax, np.argmax, positions(), **NO_GRADIENT, **KEPT),
+    Row("argmin", ops.argmin, np.argmin, positions(), **NO_GRADIENT, **KEPT),
+    Row("broadcast_to", ops.broadcast_to, np.broadcast_to, stretches(), **KEPT),
+    Row("cast", ops.cast, np.ndarray.astype, unary(dtype=np.dtype(np.float64))),
+    Row("clip", ops.clip, np.clip, clips()),
+    Row("concatenate", in_a_list(ops.concatenate), in_a_list(np.concatenate), joins(flat=True), **KEPT),
+    Row(
+        "contract",
+        PRIMITIVES["contract"],
+        lambda *arrays, operands, output: np.einsum(",".join(operands) + "->" + output, *arrays),
+        sums_of_products(primitive=True),
+        **KEPT,
+    ),
+    Row("cos", ops.cos, np.cos, unary(), **FLOATING),
+    Row("cross_entropy", ops.cross_entropy, cross_entropy, classified()),
+    Row("cumsum", ops.cumsum, np.cumsum, along(flat=True), **KEPT),
+    Row("cumsum_along", PRIMITIVES["cumsum_along"], np.cumsum, along(), **KEPT),
+    Row("divide", ops.divide, np.divide, binary(REAL, NONZERO), shared=1, **FLOATING, **ANYWHERE),
+    Row(
+        "einsum",
+        lambda *arrays, subscripts: ops.einsum(subscripts, *arrays),
+        lambda *arrays, subscripts: np.einsum(subscripts, *arrays),
+        sums_of_products(),
+        **KEPT,
+    ),
+    Row("equal", ops.equal, np.equal, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
+    Row("exp", ops.exp, np.exp, unary(), **FLOATING, **ANYWHERE),
+    Row("expand_dims", ops.expand_dims, np.expand_dims, expansions(), **KEPT),
+    Row("expm1", ops.expm1, np.expm1, unary(), **FLOATING, **ANYWHERE),
+    Row("flip", ops.flip, np.flip, flips(), **KEPT),
+    Row("gemm", ops.gemm, gemm_reference, gemms(), **KEPT),
+    Row("getitem", ops.getitem, np.ndarray.__getitem__, indexed(), **KEPT),
+    Row("greater", ops.greater, np.greater, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
+    Row("greater_equal", ops.greater_equal, np.greater_equal, binary(), **NO_GRADIENT, **ANYWHERE),
+    Row("index", ops.index, np.ndarray.__getitem__, indexed(boolean=False), **KEPT),
+    Row("join", lambda *arrays, axis: PRIMITIVES["join"](*arrays, axis=axis),
+        in_a_list(np.concatenate), joins(), **KEPT),
+    Row("less", ops.less, np.less, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
+    Row("less_equal", ops.less_equal, np.less_equal, binary(), **NO_GRADIENT, **ANYWHERE),
+    Row("log", ops.log, np.log, unary(POSITIVE), **FLOATING, **ANYWHERE),
+    Row("log1p", ops.log1p, np.log1p, unary(ABOVE_MINUS_ONE), **FLOATING, **ANYWHERE),
+    Row("log_softmax", ops.log_softmax, log_softmax, along(empty=False), **FLOATING),
+    Row("logaddexp", ops.logaddexp, np.logaddexp, binary(), **FLOATING, **ANYWHERE),
+    Row("logsumexp", ops.logsumexp, logsumexp, reductions(), **FLOATING),
+    Row("matmul", ops.matmul, np.matmul, products(), **KEPT),
+    Row("max", ops.max, np.max, reductions(unique=True), **KEPT),
+    Row("maximum", ops.maximum, np.maximum, binary(REAL, BETWEEN), **KEPT, **ANYWHERE),
+    Row("mean", ops.mean, np.mean, reductions(), **FLOATING),
+    Row("min", ops.min, np.min, reductions(unique=True), **KEPT),
+    Row("minimum", ops.minimum, np.minimum, binary(REAL, BETWEEN), **KEPT, **ANYWHERE),
+    Row("moveaxis", ops.moveaxis, np.moveaxis, moves(), **KEPT),
+    Row("multiply", ops.multiply, np.multiply, binary(), **KEPT, **ANYWHERE),
+    Row("nats", PRIMITIVES["nats"], cross_entropy, classified(primitive=True)),
+    Row("negative", ops.negative, np.negative, unary(), **KEPT, **ANYWHERE),
+    Row("not_equal", ops.not_equal, np.not_equal, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
+    Row("pad", ops.pad, np.pad, borders(), **KEPT),
+    Row("permute", PRIMITIVES["permute"], transposed, permutations(negative=False), **KEPT),
+    Row("pile", lambda *arrays, axis: PRIMITIVES["pile"](*arrays, axis=axis),
+        in_a_list(np.stack), piles(), **KEPT),
+    Row("power", ops.power, lambda x, y: x**y, powers()),
+    Row("prod", ops.prod, np.prod, reductions(empty=True), **KEPT),
+    Row("relu", ops.relu, lambda x: np.maximum(x, 0), unary(BETWEEN), **KEPT, **ANYWHERE),
+    Row(
+        "reshape",
+        ops.reshape,
+        lambda x, shape: x.copy() if shape is None else np.reshape(x, shape),
+        reshapes(),
+        **KEPT,
+    ),
+    Row("scatter", ops.scatter, scatter_reference, scattered(), **KEPT),
+    Row("sigmoid", ops.sigmoid, sigmoid, unary(), **FLOATING, **ANYWHERE),
+    Row("sign", ops.sign, np.sign, unary(BETWEEN), **NO_GRADIENT, **KEPT, **ANYWHERE),
+    Row("sin", ops.sin, np.sin, unary(), **FLOATING),
+    Row("smoothed_one_hot", PRIMITIVES["smoothed_one_hot"], one_hot, one_hots(), **NO_GRADIENT),
+    Row(
+        "softmax",
+        ops.softmax,
+        lambda x, axis: np.exp(log_softmax(x, axis)),
+        along(empty=False),
+        **FLOATING,
+    ),
+    Row("softplus", ops.softplus, lambda x: np.logaddexp(x, 0), unary(), **FLOATING, **ANYWHERE),
+    Row("split", ops.split, np.split, sections(), **KEPT),
+    Row("sqrt", ops.sqrt, np.sqrt, unary(POSITIVE), **FLOATING, **ANYWHERE),
+    Row("squeeze", ops.squeeze, np.squeeze, squeezes(), **KEPT),
+    Row("stack", in_a_list(ops.stack), in_a_list(np.stack), piles(), **KEPT),
+    Row("std", ops.std, np.std, reductions(COARSE, unique=True, ddof=True)),
+    Row("subtract", ops.subtract, np.subtract, binary(), **KEPT, **ANYWHERE),
+    Row("sum", ops.sum, np.sum, reductions(empty=True), **KEPT),
+    Row("swapaxes", ops.swapaxes, np.swapaxes, two_axes(), **KEPT),
+    Row("take", ops.take, np.take, taken(), **KEPT),
+    Row("take_along_axis", ops.take_along_axis, np.take_along_axis, taken_along(), **KEPT),
+    Row("tanh", ops.tanh, np.tanh, unary(), **FLOATING, **ANYWHERE),
+    Row("tensordot", ops.tensordot, np.tensordot, tensordots(), **KEPT),
+    Row(
+        "to_device",
+        ops.to_device,
+        lambda x, device, source: x.copy(),
+        unary(device="cpu", source="cpu"),
+        **KEPT,
+    ),
+    Row("transpose", ops.transpose, transposed, permutations(), **KEPT),
+    Row("unbind", ops.unbind, unbind, along(), **KEPT),
+    Row("var", ops.var, np.var, reductions(ddof=True)),
+    Row(
+        "where",
+        lambda x, y, condition: ops.where(condition, x, y),
+        lambda x, y, condition: np.where(condition, x, y),
+        wheres(),
+        **KEPT,
+    ),
+]
