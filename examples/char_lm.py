@@ -1,21 +1,23 @@
 """Train a character language model on a text, then let it write.
 
-    python examples/char_lm.py                                     # the reference text of Python
-    python examples/char_lm.py --text book.txt --cell gru --epochs 5 --prefix "Once "
-    python examples/char_lm.py --text time_machine --clean letters --max-tokens 10000 --cell rnn \
-        --optimizer sgd --lr 1 --epochs 500                        # the setting of the book
+    python examples/char_lm.py
+    python examples/char_lm.py --text book.txt --cell gru --prefix "Once " --save gru.npz
+    python examples/char_lm.py --text time_machine --clean letters --max-tokens 10000 \\
+        --cell rnn --optimizer sgd --lr 1 --epochs 500 --valid 0
 
-The end of the text (``--valid``) is held out; ``--max-tokens`` then shortens what is left to train
-on, and the vocabulary is made of that. The training figures are the mean over the last epoch, taken
-while the weights were moving and with dropout if there is any; the validation figures are taken at
-the end, every held-out character predicted once, the state carried along.
+The last takes the settings of the book Dive into Deep Learning, which holds the learning rate
+(--decay none). The text is split first; --max-tokens shortens the part to train on, and the
+vocabulary is made of what is left of it.
+
+The figures of training are the mean over the last epoch, each loss before its step. Those of
+validation come after the last step: every held-out character but the first is predicted once, with
+the state carried from window to window.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
@@ -116,26 +118,27 @@ def write(model: CharLM, vocab: text_data.Vocabulary, args: Any) -> str:
     return args.prefix + vocab.decode(np.array(written, np.int64))
 
 
-def report(losses: Any, text: str, seconds: float) -> dict[str, float]:
-    """Return the figures of a text, of which ``losses`` are those of its characters."""
+def report(losses: Any, text: str, tokens_per_s: float) -> dict[str, float]:
+    """Return the figures of a text from the losses of its characters."""
     bytes_per_char = len(text.encode("utf-8", "surrogatepass")) / len(text)
     return {
         "loss": losses.nats,
         "perplexity": losses.value,
         "bits_per_char": losses.bits,
         "bits_per_byte": losses.bits / bytes_per_char,
-        "tokens_per_s": losses.count / seconds,
+        "tokens_per_s": tokens_per_s,
     }
 
 
 def show(name: str, figures: dict[str, float]) -> None:
-    print(
-        "{name:>10}: loss {loss:.4f}, perplexity {perplexity:.3f}, {bits_per_char:.3f} bits/char, "
-        "{bits_per_byte:.3f} bits/byte, {tokens_per_s:,.0f} tokens/s".format(name=name, **figures)
+    form = (
+        "{0}: loss {loss:.4f}, perplexity {perplexity:.3f}, {bits_per_char:.3f} bits a character, "
+        "{bits_per_byte:.3f} bits a byte, {tokens_per_s:,.0f} tokens/s"
     )
+    print(form.format(name, **figures))
 
 
-def progress(total: int) -> Any:
+def progress_bar(total: int) -> Any:
     """Return a bar of tqdm, or None where it is not installed."""
     try:
         from tqdm import tqdm
@@ -145,7 +148,7 @@ def progress(total: int) -> Any:
 
 
 def counted(windows: Iterable[Any], bar: Any) -> Iterator[Any]:
-    """Hand the windows on, and move the bar."""
+    """Hand the windows on and move the bar."""
     for x, y in windows:
         yield x, y
         if bar is not None:
@@ -153,79 +156,85 @@ def counted(windows: Iterable[Any], bar: Any) -> Iterator[Any]:
 
 
 def save(path: Path, model: CharLM, vocab: text_data.Vocabulary, args: Any) -> None:
-    """Write the weights, and the vocabulary and the options as JSON; all of it or nothing."""
-    about = {"vocabulary": vocab.state_dict(), "options": vars(args) | {"save": str(path)}}
+    """Write the weights, and vocabulary and options as JSON, so that no half of a file is left."""
+    about = json.dumps({"vocabulary": vocab.state_dict(), "options": vars(args)}, default=str)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
-        np.savez(file, about=np.array(json.dumps(about, default=str)), **model.state_dict())
+        np.savez(file, about=np.array(about), **model.state_dict())
     os.replace(temporary, path)
 
 
-def plot(path: Path, curve: list[tuple[int, float, float]]) -> None:
-    """Draw the loss of training and validation text over the epochs."""
+def plot(path: Path, curve: list[tuple[int, float, float | None]]) -> None:
+    """Draw the losses over the epochs."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        print("no plot: it needs matplotlib: pip install 'tinygrad-rnn[plot]'", file=sys.stderr)
+        print("no plot: it needs matplotlib: pip install 'tinygrad-rnn[plot]'")
         return
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats a character)")
     epochs, train, valid = zip(*curve, strict=True)
     axes.plot(epochs, train, ".-", label="training")
-    axes.plot(epochs, valid, ".-", label="validation")
+    if None not in valid:
+        axes.plot(epochs, valid, ".-", label="validation")
     axes.legend()
     figure.savefig(path)
 
 
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return int(text)
+
+
 def arguments() -> argparse.Namespace:
-    summary, _, notes = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
-        description=summary, epilog=notes, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--text", default="python_docs", help="a corpus by name, or the path of a file")
-    add("--encoding", default="utf-8-sig")
-    add("--clean", choices=["none", "letters"], default="none")
+    add("--text", default="python_docs", metavar="NAME|PATH")
+    add("--encoding", default="utf-8-sig", help="of the file")
+    add("--clean", choices=["none", "letters"], default="none", help="letters: a-z and space only")
     add("--valid", type=float, default=0.1, help="the share of the text that is held out")
-    add("--max-tokens", type=int, help="train on no more characters than these")
+    add("--max-tokens", type=positive, help="train on the first so many characters")
     add("--partition", choices=["sequential", "random"], default="sequential")
-    add("--input", choices=["onehot", "embedding"], default="onehot")
     add("--cell", choices=list(CELLS), default="lstm")
-    add("--hidden", type=int, default=256)
-    add("--layers", type=int, default=1)
-    add("--steps", type=int, default=35, help="characters in a window")
-    add("--batch", type=int, default=32, help="windows beside each other")
-    add("--epochs", type=int, default=8)
+    add("--input", choices=["onehot", "embedding"], default="onehot")
+    add("--hidden", type=positive, default=256)
+    add("--layers", type=positive, default=1)
+    add("--steps", type=positive, default=35, help="characters in a window")
+    add("--batch", type=positive, default=32, help="windows beside each other")
+    add("--epochs", type=positive, default=12)
     add("--optimizer", choices=list(OPTIMIZERS), default="adam")
-    add("--lr", type=float, default=4e-3)
-    add("--decay", choices=["none", "cosine"], default="none")
+    add("--lr", type=float, default=4e-3, help="the learning rate")
+    add("--decay", choices=["cosine", "none"], default="cosine", help="of the learning rate")
     add("--clip", type=float, default=1.0, help="the largest norm of the gradient")
     add("--dropout", type=float, default=0.0)
     add("--seed", type=int, default=0)
-    add("--device", default="cpu", help="cpu or cuda")
+    add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--prefix", default="the ", help="what the model continues")
-    add("--length", type=int, default=400, help="characters to write")
+    add("--length", type=positive, default=400, help="characters to write")
     add("--temperature", type=float, default=0.7, help="0 takes the likeliest character")
-    add("--top-k", type=int, help="draw from the k likeliest characters")
+    add("--top-k", type=positive, help="draw from the k likeliest characters")
     add("--top-p", type=float, default=1.0, help="draw from the fewest that hold this probability")
-    add("--save", type=Path, help="write the weights and the vocabulary to this file (.npz)")
-    add("--plot", type=Path, help="draw the losses to this file (needs matplotlib)")
-    add("--json", action="store_true", help="print all figures as a last line of JSON")
-    add("--smoke", action="store_true", help="a few seconds, to see that it runs")
+    add("--save", type=Path, metavar="PATH", help="write weights and vocabulary (.npz)")
+    add("--plot", type=Path, metavar="PATH", help="draw the losses (.png, .svg, ...)")
+    add("--json", action="store_true", help="the last line is one JSON object with all figures")
+    add("--smoke", action="store_true", help="seconds instead of minutes: does it run?")
     args = parser.parse_args()
     if args.smoke:
-        args.max_tokens, args.hidden, args.epochs, args.length = 5000, 32, 1, 80
+        args.max_tokens, args.hidden, args.epochs, args.length = 5000, 32, 2, 80
     if not args.prefix:
         parser.error("--prefix: the model needs a character to start from")
+    if args.temperature < 0 or not 0 < args.top_p <= 1:
+        parser.error("--temperature is at least 0, --top-p above 0 and at most 1")
     for path in (args.save, args.plot):
         if path is not None and not path.parent.is_dir():
             parser.error(f"{path}: there is no such directory")
     return args
 
 
-def main() -> None:
-    args = arguments()
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character
+def run(args: argparse.Namespace) -> None:
     tg.manual_seed(args.seed)
     clean = None if args.clean == "none" else args.clean
     text = text_data.corpus(args.text, encoding=args.encoding, clean=clean)
@@ -233,36 +242,75 @@ def main() -> None:
     train_text = train_text[: args.max_tokens]
     vocab = text_data.Vocabulary(train_text)
     train_ids, valid_ids = vocab.encode(train_text), vocab.encode(valid_text)
-    print(f"{args.text}: {len(text):,} characters, sha256 {text_data.sha256(text)}")
-    print(f"{len(train_ids):,} to train on, {len(valid_ids):,} held out", end="")
-    print(f", vocabulary of {len(vocab)}", end="")
-    print(f", {vocab.unknown_rate(valid_ids):.3%} unknown" if len(valid_ids) else "")
+    unknown = vocab.unknown_rate(valid_ids) if valid_text else None
+    digest = text_data.sha256(text)
+    print(f"{args.text}: {len(text):,} characters, sha256 {digest}")
+    print(f"training on {len(train_ids):,} characters, vocabulary of {len(vocab)}")
+    if valid_text:
+        print(f"validation on {len(valid_ids):,} characters, {unknown:.3%} unknown")
 
     model = CharLM(len(vocab), args)
     print(model)
     optimizer = OPTIMIZERS[args.optimizer](model.parameters(), lr=args.lr)
-    make_windows = getattr(text_data, args.partition)
-    schedule = tg.optim.schedule.Scheduler(
-        optimizer,
-        tg.optim.schedule.cosine(args.epochs) if args.decay == "cosine" else tg.optim.schedule.constant(),
-    )
-    bar = progress(args.epochs * len(train_ids))
-    say = print if bar is None else bar.write
+    schedules = {"cosine": tg.optim.schedule.cosine(args.epochs), "none": lambda epoch: 1.0}
+    scheduler = tg.optim.schedule.Scheduler(optimizer, schedules[args.decay])
+    minibatches = {"sequential": text_data.sequential, "random": text_data.random}[args.partition]
+
+    bar = progress_bar(args.epochs * len(train_ids))
+    tokens, training_seconds, curve = 0, 0.0, []
     start = time.perf_counter()
-    training_seconds, tokens = 0.0, 0
     for epoch in range(1, args.epochs + 1):
         began = time.perf_counter()
-        windows = make_windows(train_ids, args.batch, args.steps, device=args.device)
-        losses = train_epoch(model, counted(windows, bar), optimizer, args)
-        schedule.step()
+        windows = minibatches(train_ids, args.batch, args.steps, device=args.device)
+        train = train_epoch(model, counted(windows, bar), optimizer, args)
+        scheduler.step()
         training_seconds += time.perf_counter() - began
-        if epoch * 10 % args.epochs < 10:
-            line=f"epoch {epoch}: perplexity {losses.value:.3f} {time.perf_counter()-start:.0f}s"
-            if len(valid_ids):
-                line += f" valid {evaluate(model, valid_ids, args).value:.3f}"
-            say(line)
-    show("train", report(losses, train_text, training_seconds/args.epochs))
-    print(write(model, vocab, args))
+        tokens += train.count
+        if epoch * 10 % args.epochs >= 10:
+            continue  # ten reports are enough
+        line, began = f"epoch {epoch:3}: perplexity {train.value:.3f}", time.perf_counter()
+        valid = evaluate(model, valid_ids, args) if valid_text else None
+        valid_seconds = time.perf_counter() - began
+        line += f", validation {valid.value:.3f}" if valid else ""
+        line += f", {time.perf_counter() - start:.0f} s"
+        print(line, flush=True) if bar is None else bar.write(line)
+        curve.append((epoch, train.nats, valid.nats if valid else None))
+    seconds = time.perf_counter() - start
+    if bar is not None:
+        bar.close()
+
+    figures: dict[str, Any] = report(train, train_text, tokens / training_seconds)
+    show("training", figures)
+    if valid:
+        valid_figures = report(valid, valid_text, valid.count / valid_seconds)
+        show("validation", valid_figures)
+        figures |= {f"valid_{name}": figure for name, figure in valid_figures.items()}
+    else:
+        figures |= {f"valid_{name}": None for name in figures}
+    print(f"\n{write(model, vocab, args)}\n")
+    if args.save:
+        save(args.save, model, vocab, args)
+    if args.plot:
+        plot(args.plot, curve)
+    if args.json:
+        figures |= {"seconds": seconds, "text": args.text, "sha256": digest}
+        figures |= {"vocabulary": len(vocab), "unknown_rate": unknown}
+        print(json.dumps(figures))
+
+
+def main() -> None:
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character
+    errors = tg.errors
+    try:
+        run(arguments())
+    except (
+        errors.ArgumentError,
+        errors.DeviceError,
+        ImportError,
+        OSError,
+        ArithmeticError,
+    ) as error:
+        sys.exit(f"char_lm: {error}")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ BETWEEN = grid(-3, 3, offset=0.05)  # never on the grid of REAL
 POSITIVE = grid(0.3, 3)
 NONZERO = REAL.filter(lambda value: abs(value) >= 0.3)
 ABOVE_MINUS_ONE = grid(-0.7, 3)
-COARSE = grid(-6, 6, step=0.5)
+COARSE = grid(-8, 8, step=0.5)
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 FULL_SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=3)
@@ -87,6 +87,12 @@ def several_axes(ndim: int) -> st.SearchStrategy[Any]:
 def unary(values: st.SearchStrategy[float] = REAL, **keywords: Any) -> st.SearchStrategy[Case]:
     """One array of any shape; `keywords` are fixed."""
     return arrays(SHAPES, values).map(lambda x: Case((x,), keywords))
+
+
+def matrices() -> st.SearchStrategy[Case]:
+    """One array of two or more axes."""
+    shapes = hnp.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=3)
+    return arrays(shapes).map(lambda x: Case((x,)))
 
 
 @st.composite
@@ -179,14 +185,9 @@ def classified(draw, primitive=False):
 
 @st.composite
 def one_hots(draw):
-    shape = draw(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3))
-    size = draw(st.integers(1, 4))
-    target = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, size - 1)))
-    axis = draw(st.integers(0, len(shape)))
-    smoothing = draw(st.sampled_from([0.0, 0.1, 1.0]))
-    dtype = draw(st.sampled_from([np.float64, np.float32]))
-    keywords = {"axis": axis, "size": size, "smoothing": smoothing, "dtype": np.dtype(dtype)}
-    return Case((), {"target": target, **keywords})
+    case = draw(classified(primitive=True))
+    smoothing = case.keywords.pop("label_smoothing")
+    return Case(case.arrays, {**case.keywords, "smoothing": smoothing})
 
 
 @st.composite
@@ -477,7 +478,7 @@ def sums_of_products(draw, primitive=False):
 
 def sigmoid(x):
     small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, small) / (1 + small) + 0 * x
+    return np.where(x >= 0, 1, small) / (1 + small)
 
 
 def log_softmax(x, axis=-1):
@@ -489,15 +490,23 @@ def logsumexp(x, axis=None, keepdims=False):
     return np.log(np.sum(np.exp(x), axis=axes, keepdims=keepdims))
 
 
-def one_hot(target, axis, size, smoothing, dtype):
+def one_hot(logits, target, axis, smoothing):
+    size = logits.shape[axis]
     hot = np.moveaxis(np.eye(size)[target], -1, axis)
-    return ((1 - smoothing) * hot + smoothing / size).astype(dtype)
+    return ((1 - smoothing) * hot + smoothing / size).astype(logits.dtype)
 
 
 def cross_entropy(logits, target, axis, label_smoothing):
-    axis %= logits.ndim
-    wanted = one_hot(target, axis, logits.shape[axis], label_smoothing, logits.dtype)
+    wanted = one_hot(logits, target, axis % logits.ndim, label_smoothing)
     return -np.sum(wanted * log_softmax(logits, axis), axis=axis)
+
+
+def getitem(x, key):
+    return x[key]
+
+
+def rows(x):
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def transposed(x, axes):
@@ -552,12 +561,13 @@ ROWS = [
     Row("exp", ops.exp, np.exp, unary(), **FLOATING, **ANYWHERE),
     Row("expand_dims", ops.expand_dims, np.expand_dims, expansions(), **KEPT),
     Row("expm1", ops.expm1, np.expm1, unary(), **FLOATING, **ANYWHERE),
+    Row("feature_major", ops.feature_major, np.copy, matrices(), **KEPT),
     Row("flip", ops.flip, np.flip, flips(), **KEPT),
     Row("gemm", ops.gemm, gemm_reference, gemms(), **KEPT),
-    Row("getitem", ops.getitem, np.ndarray.__getitem__, indexed(), **KEPT),
+    Row("getitem", ops.getitem, getitem, indexed(), **KEPT),
     Row("greater", ops.greater, np.greater, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
     Row("greater_equal", ops.greater_equal, np.greater_equal, binary(), **NO_GRADIENT, **ANYWHERE),
-    Row("index", ops.index, np.ndarray.__getitem__, indexed(boolean=False), **KEPT),
+    Row("index", ops.index, getitem, indexed(boolean=False), **KEPT),
     Row("join", lambda *arrays, axis: PRIMITIVES["join"](*arrays, axis=axis),
         in_a_list(np.concatenate), joins(), **KEPT),
     Row("less", ops.less, np.less, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
@@ -592,6 +602,7 @@ ROWS = [
         reshapes(),
         **KEPT,
     ),
+    Row("rows", PRIMITIVES["rows"], rows, matrices(), **KEPT),
     Row("scatter", ops.scatter, scatter_reference, scattered(), **KEPT),
     Row("sigmoid", ops.sigmoid, sigmoid, unary(), **FLOATING, **ANYWHERE),
     Row("sign", ops.sign, np.sign, unary(BETWEEN), **NO_GRADIENT, **KEPT, **ANYWHERE),

@@ -65,7 +65,7 @@ def test_order_is_new_each_epoch_and_repeats_with_the_seed() -> None:
 def test_lists_become_tensors_of_the_default_dtype() -> None:
     [(x, y)] = batches([[1.0], [2.0]], [3, 4], batch_size=2, shuffle=False)
     assert isinstance(x, Tensor)
-    assert x.dtype == backend.default_dtype()
+    assert x.dtype == backend.get_default_dtype()
     assert (x.numpy().tolist(), y.numpy().tolist()) == ([[1], [2]], [3, 4])
 
 
@@ -103,7 +103,7 @@ def test_copy(batch_size: int, delay: int, n_symbols: int, length: int, seed: in
 def test_adding(batch_size: int, steps: int, seed: int) -> None:
     x, y = (t.numpy() for t in tasks.adding(batch_size, steps, rng=seed))
     assert (x.shape, y.shape) == ((steps, batch_size, 2), (batch_size, 1))
-    assert x.dtype == y.dtype == backend.default_dtype()
+    assert x.dtype == y.dtype == backend.get_default_dtype()
     numbers, marks = x[..., 0], x[..., 1]
     assert ((numbers >= 0) & (numbers <= 1)).all()
     assert (marks[: steps // 2].sum(axis=0) == 1).all()
@@ -127,7 +127,7 @@ def test_adding_always_answering_one_errs_by_a_sixth() -> None:
 def test_parity(batch_size: int, steps: int, seed: int) -> None:
     x, y = (t.numpy() for t in tasks.parity(batch_size, steps, rng=seed))
     assert (x.shape, y.shape) == ((steps, batch_size, 1), (steps, batch_size))
-    assert x.dtype == backend.default_dtype()
+    assert x.dtype == backend.get_default_dtype()
     assert y.dtype == np.int64
     odd = np.zeros(batch_size, bool)
     for bits, target in zip(x[..., 0], y, strict=True):
@@ -138,7 +138,7 @@ def test_parity(batch_size: int, steps: int, seed: int) -> None:
 
 def test_sine_follows_its_formula() -> None:
     series = tasks.sine(500, frequency=0.05, noise=0)
-    assert series.dtype == backend.default_dtype()
+    assert series.dtype == backend.get_default_dtype()
     np.testing.assert_allclose(series.numpy(), np.sin(0.05 * np.arange(1, 501)), atol=1e-6)
     noisy = tasks.sine(20_000, frequency=0.05, noise=0.3, rng=0).numpy()
     assert np.std(noisy - np.sin(0.05 * np.arange(1, 20_001))) == pytest.approx(0.3, rel=0.03)

@@ -1,4 +1,5 @@
-"""tinygrad_rnn: a small autograd engine on NumPy and CuPy, and recurrent networks in plain tensor code on it."""
+"""tinygrad_rnn: a small autograd engine on NumPy and CuPy, and recurrent networks in plain "
+"tensor code on it."""
 
 from typing import Any as _Any
 
@@ -9,13 +10,24 @@ from . import functional as functional
 from . import metrics as metrics
 from . import nn as nn
 from . import optim as optim
+from . import spelling as _spelling
+from .creation import arange as arange
+from .creation import eye as eye
+from .creation import from_dlpack as from_dlpack
+from .creation import full as full
+from .creation import ones as ones
+from .creation import ones_like as ones_like
+from .creation import rand as rand
+from .creation import randn as randn
+from .creation import zeros as zeros
+from .creation import zeros_like as zeros_like
 from .engine import cuda as cuda
 from .engine import random as random
 from .engine.backend import bool_ as bool_
-from .engine.backend import default_dtype as get_default_dtype
 from .engine.backend import float16 as float16
 from .engine.backend import float32 as float32
 from .engine.backend import float64 as float64
+from .engine.backend import get_default_dtype as get_default_dtype
 from .engine.backend import int32 as int32
 from .engine.backend import int64 as int64
 from .engine.backend import set_default_dtype as set_default_dtype
@@ -87,24 +99,12 @@ from .engine.ops import where as where
 from .engine.primitive import primitive as primitive
 from .engine.random import manual_seed as manual_seed
 from .engine.tensor import Tensor as Tensor
-from .engine.tensor import arange as arange
-from .engine.tensor import eye as eye
-from .engine.tensor import from_dlpack as from_dlpack
-from .engine.tensor import full as full
 from .engine.tensor import grad as grad
-from .engine.tensor import ones as ones
-from .engine.tensor import ones_like as ones_like
-from .engine.tensor import rand as rand
-from .engine.tensor import randn as randn
 from .engine.tensor import tensor as tensor
-from .engine.tensor import zeros as zeros
-from .engine.tensor import zeros_like as zeros_like
 
 __version__ = "0.1.0"
 
-_OTHER_NAMES = {"cat": "concatenate", "permute": "transpose", "unsqueeze": "expand_dims", "clamp": "clip", "from_numpy": "tensor"}
-
 
 def __getattr__(name: str) -> _Any:
-    hint = f"; here it is tinygrad_rnn.{_OTHER_NAMES[name]}" if name in _OTHER_NAMES else ""
+    hint = f"; here it is {_spelling.OTHER_NAMES[name]}" if name in _spelling.OTHER_NAMES else ""
     raise AttributeError(f"module 'tinygrad_rnn' has no attribute {name!r}{hint}")

@@ -1,4 +1,5 @@
-"""The exceptions of the library: each is a subclass of the built-in one that a user would expect."""
+"""The exceptions of the library: each is a subclass of the built-in one that a user would "
+"expect."""
 
 from __future__ import annotations
 

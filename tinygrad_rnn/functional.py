@@ -133,7 +133,7 @@ def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     """
     array = _check_ids(_array(ids), num_classes, "one_hot")
     hot = array[..., None] == backend.module_of(array).arange(num_classes)
-    hot = hot.astype(backend.default_dtype() if dtype is None else dtype)
+    hot = hot.astype(backend.get_default_dtype() if dtype is None else dtype)
     return Tensor._make(hot, None, None)
 
 

@@ -98,7 +98,7 @@ def adding(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
     positive("adding", batch_size=batch_size, steps=steps)
     if steps < 2:
         raise ArgumentError("adding: steps=1 has no place for two marks: use 2 or more")
-    generator, dtype = tg_random.generator(rng), backend.default_dtype()
+    generator, dtype = tg_random.generator(rng), backend.get_default_dtype()
     numbers = generator.random((steps, batch_size)).astype(dtype)
     first = generator.integers(0, steps // 2, batch_size)
     second = generator.integers(steps // 2, steps, batch_size)
@@ -137,7 +137,7 @@ def parity(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
     """
     positive("parity", batch_size=batch_size, steps=steps)
     bits = tg_random.generator(rng).integers(2, size=(steps, batch_size))
-    return tensor(bits[:, :, None].astype(backend.default_dtype())), tensor(bits.cumsum(0) % 2)
+    return tensor(bits[:, :, None].astype(backend.get_default_dtype())), tensor(bits.cumsum(0) % 2)
 
 
 def sine(steps: int = 1000, frequency: float = 0.01, noise: float = 0.2, rng: Rng = None) -> Tensor:
@@ -173,4 +173,4 @@ def sine(steps: int = 1000, frequency: float = 0.01, noise: float = 0.2, rng: Rn
     positive("sine", steps=steps)
     waves = np.sin(frequency * np.arange(1, steps + 1))
     errors = noise * tg_random.generator(rng).standard_normal(steps)
-    return tensor((waves + errors).astype(backend.default_dtype()))
+    return tensor((waves + errors).astype(backend.get_default_dtype()))

@@ -1,13 +1,15 @@
 """The graph and the pass over it; it knows nodes and gradients, not arrays.
 
-Every result of an operation is an output of a `Node`; its *edge*, the pair ``(node, index)``, is its place in the graph.
-A node holds the edges of its arguments, so the graph is alive as long as somebody holds its end, and no longer.
-`run` walks the nodes from the newest to the oldest: a node is older than whatever was computed from it, so the order of
-creation is a topological order, and no recursion is needed.
+Every result of an operation is an output of a `Node`; its *edge*, the pair ``(node, index)``, is
+its place in the graph. A node holds the edges of its arguments, so the graph is alive as long as
+somebody holds its end, and no longer. `run` walks the nodes from the newest to the oldest: a node
+is older than whatever was computed from it, so the order of creation is a topological order, and no
+recursion is needed.
 
-The pass is written once for two kinds of gradient. With raw arrays it is the fast, ordinary backward pass; with
-Tensors (``create_graph=True``) it records a graph of its own, which can be differentiated again. Whatever depends on the kind
-comes from ``F``, the namespace of operations on it.
+The pass is written once for two kinds of gradient. With raw arrays it is the fast, ordinary
+backward pass; with Tensors (``create_graph=True``) it records a graph of its own, which can be
+differentiated again. Whatever depends on the kind comes from ``F``, the namespace of operations on
+it.
 """
 
 from __future__ import annotations
@@ -27,11 +29,15 @@ Gradient = Any  # an array, a Tensor, or a pending gradient (Part, Product, Sum)
 Namespace = Any
 
 clock = itertools.count(1)
-PENDING_BYTES = 256 << 20  # what the factors of one pending product may hold before they are multiplied
+last_write = [0]  # when, on this clock, any tensor was last written to in place
+PENDING_BYTES = (
+    256 << 20
+)  # what the factors of one pending product may hold before they are multiplied
 
 
 class Node:
-    """An operation that took place: the edges of its arguments, and the shape and dtype of each output."""
+    """An operation that took place: the edges of its arguments, and the shape and dtype of each "
+    "output."""
 
     __slots__ = ("__weakref__", "order", "outputs", "parents")
     name = "node"
@@ -41,10 +47,12 @@ class Node:
         self.parents = parents
         self.outputs = outputs
 
-    def pull(self, grads: list[Gradient], live: set[Node] | None, F: Namespace, retain: bool) -> Sequence[Gradient]:
-        """Return the gradient of each argument, None where nobody needs it, from those of the outputs (or None).
+    def pull(self, grads: Any, live: set[Node] | None, retain: bool) -> Sequence[Gradient]:
+        """Return the gradient of each argument, None where nobody needs it, from that of the output.
 
-        `live` are the nodes that lead to what is wanted (None: all); what was saved is let go unless `retain`.
+        For a node of several outputs `grads` is a list, None where there is no gradient.
+        `live` are the nodes that lead to what is wanted (None: all); what was saved is let go
+        unless `retain`.
         """
         raise NotImplementedError
 
@@ -61,7 +69,7 @@ class Leaf(Node):
         self.version = version
 
 
-# -- recording ---------------------------------------------------------------------------------------------------
+# -- recording -------------------------------------------------------------------------------------
 
 
 class _Mode(threading.local):
@@ -122,7 +130,7 @@ def is_grad_enabled() -> bool:
     return mode.recording
 
 
-# -- pending gradients -------------------------------------------------------------------------------------------
+# -- pending gradients -----------------------------------------------------------------------------
 
 
 class Part:
@@ -168,13 +176,16 @@ class Product:
 
 
 class Sum:
-    """A gradient that several users contribute to: dense terms, parts and factors, made dense once, at the end."""
+    """A gradient that several users contribute to: dense terms, parts and factors, made dense "
+    "once, at the end."""
 
     __slots__ = ("dense", "factors", "held", "owned", "parts")
 
     def __init__(self, first: Gradient, F: Namespace) -> None:
         self.dense: Gradient = None
-        self.owned = False  # the first dense term belongs to somebody else and must not be written to
+        self.owned = (
+            False  # the first dense term belongs to somebody else and must not be written to
+        )
         self.parts: list[Part] = []
         self.factors: list[Product] = []
         self.held = 0
@@ -227,12 +238,17 @@ PENDING = frozenset((Part, Product, Sum))
 
 
 def fit(grad: Gradient, spec: Spec, F: Namespace) -> Gradient:
-    """Bring a gradient to the shape and dtype of its argument: sum over the axes along which it was broadcast."""
+    """Bring a gradient to the shape and dtype of its argument: sum over the axes along which it "
+    "was broadcast."""
     shape, dtype = spec
     if grad.shape != shape:
         extra = len(grad.shape) - len(shape)
-        if extra < 0 or any(n not in (1, m) for n, m in zip(shape, grad.shape[extra:], strict=True)):
-            raise GraphError(f"a vjp returned a gradient of shape {grad.shape} for an argument of shape {shape}")
+        if extra < 0 or any(
+            n not in (1, m) for n, m in zip(shape, grad.shape[extra:], strict=True)
+        ):
+            raise GraphError(
+                f"a vjp returned a gradient of shape {grad.shape} for an argument of shape {shape}"
+            )
         stretched = (i + extra for i, n in enumerate(shape) if n == 1 != grad.shape[i + extra])
         grad = F.sum(grad, axis=(*range(extra), *stretched), keepdims=True)
         if extra:
@@ -240,7 +256,7 @@ def fit(grad: Gradient, spec: Spec, F: Namespace) -> Gradient:
     return grad if grad.dtype == dtype else F.cast(grad, dtype=dtype)
 
 
-# -- the pass ----------------------------------------------------------------------------------------------------
+# -- the pass --------------------------------------------------------------------------------------
 
 
 class Start(Node):
@@ -249,9 +265,11 @@ class Start(Node):
     __slots__ = ()
 
     def __init__(self, roots: Sequence[tuple[Edge, Gradient]]) -> None:
-        super().__init__(tuple(edge for edge, _ in roots), tuple(edge[0].outputs[edge[1]] for edge, _ in roots))
+        super().__init__(
+            tuple(edge for edge, _ in roots), tuple(edge[0].outputs[edge[1]] for edge, _ in roots)
+        )
 
-    def pull(self, grads: list[Gradient], live: set[Node] | None, F: Namespace, retain: bool) -> Sequence[Gradient]:
+    def pull(self, grads: Any, live: set[Node] | None, retain: bool) -> Sequence[Gradient]:
         """Hand the gradients on."""
         return grads
 
@@ -264,7 +282,8 @@ def collect(held: Gradient, grad: Gradient, F: Namespace) -> Sum:
 
 
 def reachable(end: Node, since: int = 0) -> list[Node]:
-    """Return the nodes that `end` was computed from, and itself, newest first; those older than `since` are not entered."""
+    """Return the nodes that `end` was computed from, and itself, newest first; those older than "
+    "`since` are not entered."""
     seen, found, stack = {end}, [end], [end]
     while stack:
         node = stack.pop()
@@ -274,7 +293,9 @@ def reachable(end: Node, since: int = 0) -> list[Node]:
                     seen.add(edge[0])
                     found.append(edge[0])
                     stack.append(edge[0])
-    found.sort(key=attrgetter("order"), reverse=True)  # found nearly in order: a sort of linear cost
+    found.sort(
+        key=attrgetter("order"), reverse=True
+    )  # found nearly in order: a sort of linear cost
     return found
 
 
@@ -287,8 +308,9 @@ def run(
 ) -> dict[Edge, tuple[Gradient, bool]]:
     """Walk the graph from `roots` and return the gradient of each wanted edge (of each leaf, if `wanted` is None).
 
-    Gradients live in a dict and are dropped as they are consumed. The flag beside each result says that its memory
-    belongs to nobody else. Nodes older than `since` end the walk (a checkpoint's outside world).
+    Gradients live in a dict and are dropped as they are consumed. The flag beside each result says
+    that its memory belongs to nobody else. Nodes older than `since` end the walk (a checkpoint's
+    outside world).
     """
     start = Start(roots)
     order = reachable(start, since)
@@ -299,45 +321,54 @@ def run(
             targets.setdefault(node, set()).add(index)
         live = set(targets)
         for node in reversed(order):
-            if node not in live and any(edge is not None and edge[0] in live for edge in node.parents):
+            if node not in live and any(
+                edge is not None and edge[0] in live for edge in node.parents
+            ):
                 live.add(node)
 
-    pending: dict[Node, list[Gradient]] = {start: [grad for _, grad in roots]}
+    pending: dict[Node, Any] = {
+        start: [grad for _, grad in roots]
+    }  # a list for a node of several outputs
     results: dict[Edge, tuple[Gradient, bool]] = {}
     for node in order:
         grads = pending.pop(node, None)
         if grads is None:
             continue
-        fresh = False
-        for index, grad in enumerate(grads):
-            if grad.__class__ in PENDING:
-                grads[index], fresh = grad.total(namespace(grad)), True
         parents = node.parents
-        if wanted is None and not parents or node in targets:
-            for index, grad in enumerate(grads):
-                if grad is not None and (wanted is None or index in targets[node]):
+        fresh = False
+        if grads.__class__ is list:
+            grads = [
+                grad.total(namespace(grad)) if grad.__class__ in PENDING else grad for grad in grads
+            ]
+        elif grads.__class__ in PENDING:
+            grads, fresh = grads.total(namespace(grads)), True
+        if wanted is None:
+            if not parents:
+                results[node, 0] = (grads, fresh)
+                continue
+        else:
+            for index in targets.get(node, ()):
+                grad = grads[index] if grads.__class__ is list else grads
+                if grad is not None:
                     results[node, index] = (grad, fresh)
-        if not parents or node.order < since:
+            if not any(edge is not None and edge[0] in live for edge in parents):  # type: ignore[operator]
+                continue
+        if node.order < since:
             continue
-        if live is not None and not any(edge is not None and edge[0] in live for edge in parents):
-            continue
-        F = namespace(grads[0] if grads[0] is not None else next(grad for grad in grads if grad is not None))
-        for edge, grad in zip(parents, node.pull(grads, live, F, retain), strict=True):
+        for edge, grad in zip(parents, node.pull(grads, live, retain), strict=True):
             if grad is None or edge is None:
                 continue
             parent, index = edge
+            outputs = parent.outputs
             if grad.__class__ not in PENDING:
-                shape, dtype = parent.outputs[index]
+                shape, dtype = outputs[index]
                 if grad.dtype is not dtype or grad.shape != shape:
                     grad = fit(grad, (shape, dtype), namespace(grad))
-            held = pending.get(parent)
-            if held is None:
-                if len(parent.outputs) == 1:
-                    pending[parent] = [grad]
-                    continue
-                pending[parent] = held = [None] * len(parent.outputs)
-            if held[index] is None:
-                held[index] = grad
+            if len(outputs) == 1:
+                held = pending.get(parent)
+                pending[parent] = grad if held is None else collect(held, grad, namespace(grad))
             else:
-                held[index] = collect(held[index], grad, namespace(grad))
+                several = pending.setdefault(parent, [None] * len(outputs))
+                held = several[index]
+                several[index] = grad if held is None else collect(held, grad, namespace(grad))
     return results

@@ -4,12 +4,14 @@
     def tanh(xp, x):
         return xp.tanh(x)
 
-The keyword names the argument, and the names of the vjp's own parameters say what is saved for it: an argument, ``out`` (the
-result), a keyword argument of the forward, or the shape of an argument (``x_shape``). Nothing else stays alive.
+The keyword names the argument, and the names of the vjp's own parameters say what is saved for it:
+an argument, ``out`` (the result), a keyword argument of the forward, or the shape of an argument
+(``x_shape``). Nothing else stays alive.
 
-A vjp is written once and lives three lives: with arrays for ``g`` it is the backward pass; with Tensors it records a
-graph, so that every derivative has a derivative; with symbols it is the source of a fused kernel. ``F`` is the
-namespace of primitives for the kind at hand. In a vjp stand operators and names from ``F``, no method and no array library.
+A vjp is written once and lives three lives: with arrays for ``g`` it is the backward pass; with
+Tensors it records a graph, so that every derivative has a derivative; with symbols it is the source
+of a fused kernel. ``F`` is the namespace of primitives for the kind at hand. In a vjp stand
+operators and names from ``F``, no method and no array library.
 """
 
 from __future__ import annotations
@@ -25,14 +27,16 @@ import numpy as np
 from ..errors import DeviceError, GraphError
 from . import backend
 from .backend import Array
-from .graph import PENDING, Gradient, Node, clock, mode
+from .graph import PENDING, Gradient, Node, clock, last_write, mode
 
 if TYPE_CHECKING:
     from .tensor import Tensor
 
 Vjp = Callable[..., Gradient]
 Operation = Callable[..., "Tensor"]
-Rule = tuple[Vjp, str, tuple[int | None, ...]]  # the vjp, the tuple it saves as source, where each value comes from
+Rule = tuple[
+    Vjp, str, tuple[int | None, ...]
+]  # the vjp, the tuple it saves as source, where each value comes from
 PRIMITIVES: dict[str, Operation] = {}
 _SCALARS = frozenset((bool, int, float))
 _OUT, _ALL = -1, -2  # where a saved value comes from, if not from the input of that number
@@ -40,29 +44,41 @@ _ORIGINS = {"out": _OUT, "inputs": _ALL}
 
 
 class Row:
-    """One row of the table: the forward, and the rule of each argument (or one joint rule for all of them)."""
+    """One row of the table: the forward, and the rule of each argument (or one joint rule for "
+    "all of them)."""
 
-    def __init__(self, forward: Callable[..., Array], vjps: dict[str, Vjp | None], joint: Vjp | None) -> None:
+    def __init__(
+        self, forward: Callable[..., Array], vjps: dict[str, Vjp | None], joint: Vjp | None
+    ) -> None:
         self.name = forward.__name__
         self.forward = forward
         parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = list(vjps)
         self.params = {p.name: p.default for p in parameters[len(vjps) or 1 :]}
         if joint is None and [p.name for p in parameters[: len(vjps)]] != self.inputs:
-            raise TypeError(f"primitive {self.name}: vjps for {self.inputs}, the forward takes {[p.name for p in parameters]}")
+            raise TypeError(
+                f"primitive {self.name}: vjps for {self.inputs}, the forward takes "
+                f"{[p.name for p in parameters]}"
+            )
         self.rules = [None if vjp is None else self._rule(vjp) for vjp in vjps.values()]
         self.joint = None if joint is None else self._rule(joint)
         self.partial = joint is None and None in self.rules
         self.save, self.pull = self._saver(), self._puller()
-        # For each input, the arguments whose vjps read it: it is saved if one of these needs a gradient.
+        # For each input, the arguments whose vjps read it: it is saved if one of these needs a
+        # gradient.
         self.readers: Any = [
-            [i for i, rule in enumerate(self.rules) if rule is not None and k in rule[2]] for k in range(len(self.inputs))
+            [i for i, rule in enumerate(self.rules) if rule is not None and k in rule[2]]
+            for k in range(len(self.inputs))
         ]
         if joint is not None:
-            self.readers = itertools.repeat([0]) if "inputs" in inspect.signature(joint).parameters else []
+            self.readers = (
+                itertools.repeat([0]) if "inputs" in inspect.signature(joint).parameters else []
+            )
         self.reads = joint is not None or any(self.readers)
 
-    def bind(self, args: tuple[Any, ...], params: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+    def bind(
+        self, args: Sequence[Any], params: dict[str, Any]
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
         """Sort what a call was given into arrays and parameters, with the defaults."""
         arrays = list(args)
         if self.joint is None:
@@ -70,11 +86,17 @@ class Row:
             params = {**dict(zip(self.params, args[len(arrays) :], strict=False)), **params}
             arrays += [params.pop(name) for name in self.inputs[len(arrays) :] if name in params]
             if len(arrays) < len(self.inputs) or len(args) > len(self.inputs) + len(self.params):
-                raise TypeError(f"{self.name} takes {', '.join([*self.inputs, *self.params])}; {len(args)} arguments were given")
+                raise TypeError(
+                    f"{self.name} takes {', '.join([*self.inputs, *self.params])}; {len(args)} "
+                    "arguments were given"
+                )
         unknown = [name for name in params if name not in self.params]
         if unknown:
             hint = "; PyTorch's dim= is axis= here" if unknown[0] in ("dim", "keepdim") else ""
-            raise TypeError(f"{self.name} has no argument {unknown[0]!r}: it takes {', '.join([*self.inputs, *self.params])}{hint}")
+            raise TypeError(
+                f"{self.name} has no argument {unknown[0]!r}: it takes "
+                f"{', '.join([*self.inputs, *self.params])}{hint}"
+            )
         params = {**self.params, **params}
         missing = [name for name, value in params.items() if value is inspect.Parameter.empty]
         if missing:
@@ -82,7 +104,8 @@ class Row:
         return arrays, params
 
     def _rule(self, vjp: Vjp) -> Rule:
-        """Return the vjp, the expression of the values that it names, and the input that each of them is."""
+        """Return the vjp, the expression of the values that it names, and the input that each of "
+        "them is."""
         picks: list[str] = []
         origins: list[int | None] = []
         for name in list(inspect.signature(vjp).parameters)[2:]:
@@ -101,68 +124,90 @@ class Row:
     def _saver(self) -> Callable[..., Any]:
         """Return the function that collects, for each argument that has an edge, the values that its vjp names.
 
-        It runs for every operation that is recorded, so it is one expression, without a loop over arguments and names.
+        It runs for every operation that is recorded, so it is one expression, without a loop over
+        arguments and names.
         """
         if self.joint is not None:
-            return eval(f"lambda edges, inputs, out, params: ({self.joint[1]},)")  # type: ignore[no-any-return]
-        each = ["None" if r is None else f"None if edges[{i}] is None else {r[1]}" for i, r in enumerate(self.rules)]
-        return eval(f"lambda edges, inputs, out, params: ({', '.join(each)},)")  # type: ignore[no-any-return]
+            return eval(f"lambda edges, inputs, out, params: ({self.joint[1]},)")
+        each = [
+            "None" if r is None else f"None if edges[{i}] is None else {r[1]}"
+            for i, r in enumerate(self.rules)
+        ]
+        return eval(f"lambda edges, inputs, out, params: ({', '.join(each)},)")
 
     def _puller(self) -> Callable[..., Any]:
-        """Return the function that calls the vjp of each argument for which values were saved: one expression, too."""
+        """Return the function that calls the vjp of each argument for which values were saved: "
+        "one expression, too."""
         if self.joint is not None:
             return lambda F, g, saved: self.joint[0](F, g, *saved[0])  # type: ignore[index]
-        each = [f"None if saved[{i}] is None else vjps[{i}](F, g, *saved[{i}])" for i in range(len(self.rules))]
+        each = [
+            f"None if saved[{i}] is None else vjps[{i}](F, g, *saved[{i}])"
+            for i in range(len(self.rules))
+        ]
         vjps = [None if rule is None else rule[0] for rule in self.rules]
-        return eval(f"lambda F, g, saved: ({', '.join(each)},)", {"vjps": vjps})  # type: ignore[no-any-return]
+        return eval(f"lambda F, g, saved: ({', '.join(each)},)", {"vjps": vjps})
 
 
 class Record(Node):
-    """The node of a primitive: its row, and for each argument that needs a gradient the values that its vjp names."""
+    """The node of a primitive: its row, and for each argument that needs a gradient the values "
+    "that its vjp names."""
 
     __slots__ = ("row", "saved", "versions")
+    row: Row
+    saved: Any  # a tuple for each argument (None: no gradient needed); None when it was let go
+    versions: Sequence[list[int] | None]
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """The name of the operation."""
         return self.row.name
 
-    def pull(self, grads: list[Gradient], live: set[Node] | None, F: Any, retain: bool) -> Sequence[Gradient]:
+    def pull(self, grads: Gradient, live: set[Node] | None, retain: bool) -> Sequence[Gradient]:
         """Call the vjp of each argument that needs a gradient."""
         saved = self.saved
         if saved is None:
             raise GraphError(
-                f"backward through {self.name} a second time: its saved values were freed by the first. If a recurrent state "
+                f"backward through {self.name} a second time: its saved values were freed by the "
+                "first. If a recurrent state "
                 "is carried from window to window, cut it with tinygrad_rnn.bptt.detach(state); "
                 "to walk the same graph twice, pass retain_graph=True the first time"
             )
-        if self.versions:
+        if last_write[0] > self.order:
             self._check(saved)
         if not retain:
             self.saved = None
+        F = _raw.get(grads.__class__) or namespace(grads)
         if F.records:
             rules = (self.row.joint,) if self.row.joint else self.row.rules
             saved = [
-                None if values is None else self._tensors(values, rule, F) for rule, values in zip(rules, saved, strict=True)
+                None if values is None else self._tensors(values, rule, F)
+                for rule, values in zip(rules, saved, strict=True)
             ]
         if live is not None and self.row.joint is None:
             saved = [
                 None if values is None or parent[0] not in live else values
                 for values, parent in zip(saved, self.parents, strict=True)
             ]
-        return self.row.pull(F, grads[0], saved)  # type: ignore[no-any-return]
+        return self.row.pull(F, grads, saved)
 
     def _check(self, saved: Sequence[Any]) -> None:
-        """Raise if an input that was saved has been written to since: its last write is younger than this node."""
+        """Raise if an input that was saved has been written to since: its last write is younger "
+        "than this node."""
         for version, readers in zip(self.versions, self.row.readers):  # noqa: B905 - a joint rule has one entry for all
-            if version is not None and version[0] > self.order and any(saved[i] is not None for i in readers):
+            if (
+                version is not None
+                and version[0] > self.order
+                and any(saved[i] is not None for i in readers)
+            ):
                 raise GraphError(
-                    f"backward through {self.name}: a value that it saved was changed in place after the forward pass. "
+                    f"backward through {self.name}: a value that it saved was changed in place "
+                    "after the forward pass. "
                     "Call backward before optimizer.step(), or run the forward pass again"
                 )
 
     def _tensors(self, values: tuple[Any, ...], rule: Any, F: Any) -> list[Any]:
-        """Give the saved arrays their places in the graph back, so that what the vjp computes is recorded."""
+        """Give the saved arrays their places in the graph back, so that what the vjp computes is "
+        "recorded."""
         wrapped = []
         for value, origin in zip(values, rule[2], strict=True):
             if origin == _ALL:
@@ -173,11 +218,12 @@ class Record(Node):
         return wrapped
 
 
-# -- namespaces: the same names for arrays and for Tensors --------------------------------------------------------
+# -- namespaces: the same names for arrays and for Tensors -----------------------------------------
 
 
 class Raw:
-    """The primitives on arrays of one library: what a vjp's ``F`` is in the ordinary backward pass."""
+    """The primitives on arrays of one library: what a vjp's ``F`` is in the ordinary backward "
+    "pass."""
 
     records = False
     in_place = True
@@ -220,7 +266,7 @@ def namespace(grad: Gradient) -> Any:
     return _raw.setdefault(grad.__class__, Raw(backend.module_of(grad)))
 
 
-# -- applying a primitive ----------------------------------------------------------------------------------------
+# -- applying a primitive --------------------------------------------------------------------------
 
 _new_node: Any = object.__new__
 _Tensor: Any = None
@@ -228,26 +274,33 @@ _wrap: Any = None
 
 
 def bind(tensor_class: type, wrap: Callable[..., Tensor]) -> None:
-    """Tell the operations which class their results have; tensor.py, which stands above this file, calls it once."""
+    """Tell the operations which class their results have; tensor.py, which stands above this "
+    "file, calls it once."""
     global _Tensor, _wrap
     _Tensor, _wrap = tensor_class, wrap
 
 
 def _conform(row: Row, values: list[Any]) -> list[Any]:
-    """Bring arguments of unlike kinds together: one device, integers follow floats, Python scalars follow arrays."""
+    """Bring arguments of unlike kinds together: one device, integers follow floats, Python "
+    "scalars follow arrays."""
     values = [x.item() if isinstance(x, np.generic) else x for x in values]
-    values = [x if x.__class__ in _SCALARS or backend.is_array(x) else backend.asarray(x) for x in values]
+    values = [
+        x if x.__class__ in _SCALARS or backend.is_array(x) else backend.asarray(x) for x in values
+    ]
     arguments = [i for i in range(len(values)) if row.joint is not None or row.rules[i] is not None]
     if all(values[i].__class__ in _SCALARS for i in arguments):
         values = [backend.asarray(x) for x in values]
     arrays = [x for x in values if x.__class__ not in _SCALARS]
     if len({backend.module_of(x) for x in arrays}) > 1:
         devices = ", ".join(backend.device_of(x) for x in arrays)
-        raise DeviceError(f"{row.name}: operands on different devices ({devices}): move them together with .to(device)")
+        raise DeviceError(
+            f"{row.name}: operands on different devices ({devices}): move them together with "
+            ".to(device)"
+        )
     dtypes = [values[i].dtype for i in arguments if values[i].__class__ not in _SCALARS]
     floating = [dtype for dtype in dtypes if dtype.kind == "f"]
     if not floating and any(values[i].__class__ is float for i in arguments):
-        floating = [backend.default_dtype()]
+        floating = [backend.get_default_dtype()]
     for i in arguments:
         if floating and values[i].__class__ not in _SCALARS and values[i].dtype.kind != "f":
             values[i] = values[i].astype(floating[0])
@@ -255,13 +308,19 @@ def _conform(row: Row, values: list[Any]) -> list[Any]:
 
 
 def _to_floating(values: list[Any]) -> list[Any]:
-    """Give integers the default floating dtype, where the result is floating whatever the arguments are."""
-    if any(x.__class__ is float or (x.__class__ not in _SCALARS and x.dtype.kind == "f") for x in values):
+    """Give integers the default floating dtype, where the result is floating whatever the "
+    "arguments are."""
+    if any(
+        x.__class__ is float or (x.__class__ not in _SCALARS and x.dtype.kind == "f")
+        for x in values
+    ):
         return values
-    return [x if x.__class__ in _SCALARS else x.astype(backend.default_dtype()) for x in values]
+    return [x if x.__class__ in _SCALARS else x.astype(backend.get_default_dtype()) for x in values]
 
 
-def _record(row: Row, versions: Any, edges: tuple[Any, ...], values: Any, out: Array, params: Any) -> Any:
+def _record(
+    row: Row, versions: Any, edges: tuple[Any, ...], values: Any, out: Array, params: Any
+) -> Any:
     """Return the edge of a new node: what the vjps of the arguments in the graph name is saved."""
     node = _new_node(Record)
     node.order = next(clock)
@@ -273,7 +332,9 @@ def _record(row: Row, versions: Any, edges: tuple[Any, ...], values: Any, out: A
     return node, 0
 
 
-def _apply(row: Row, floating: bool, view: bool, args: Sequence[Any], params: dict[str, Any]) -> Tensor:
+def _apply(
+    row: Row, floating: bool, view: bool, args: Sequence[Any], params: dict[str, Any]
+) -> Tensor:
     """Apply a primitive to whatever it was given: the general way."""
     if len(params) != len(row.params) or len(args) != len(row.inputs):
         args, params = row.bind(args, params)
@@ -283,7 +344,10 @@ def _apply(row: Row, floating: bool, view: bool, args: Sequence[Any], params: di
     if len(values) > 1 or first.__class__ not in backend.modules:
         values = _conform(row, values)
     if row.partial:
-        parents = tuple(edge if rule is not None else None for edge, rule in zip(parents, row.rules, strict=True))
+        parents = tuple(
+            edge if rule is not None else None
+            for edge, rule in zip(parents, row.rules, strict=True)
+        )
     if floating:
         values = _to_floating(values)
     kind = next(x.__class__ for x in values if x.__class__ not in _SCALARS)
@@ -292,7 +356,11 @@ def _apply(row: Row, floating: bool, view: bool, args: Sequence[Any], params: di
         out = backend.asarray(out)
     edge = None
     if mode.recording and any(parent is not None for parent in parents):
-        versions = [arg._version if isinstance(arg, _Tensor) else None for arg in args] if row.reads else ()
+        versions = (
+            [arg._version if isinstance(arg, _Tensor) else None for arg in args]
+            if row.reads
+            else ()
+        )
         edge = _record(row, versions, parents, values, out, params)
     return _wrap(out, edge, args[0]._version if view and isinstance(args[0], _Tensor) else None)
 
@@ -309,15 +377,17 @@ def primitive(
     view
         Whether the result may share the memory of the first argument.
     joint
-        In place of `vjps`: one vjp that returns the gradients of all arguments, for a forward that takes ``*inputs``. It may
-        name ``inputs``, ``shapes`` (of all inputs) and keyword arguments.
+        In place of `vjps`: one vjp that returns the gradients of all arguments, for a forward that
+        takes ``*inputs``. It may name ``inputs``, ``shapes`` (of all inputs) and keyword arguments.
     **vjps
-        For each argument of the forward a function ``vjp(F, g, *names)``, or None if it has no gradient.
+        For each argument of the forward a function ``vjp(F, g, *names)``, or None if it has no
+        gradient.
 
     Returns
     -------
     callable
-        A decorator for ``forward(xp, *arrays, **params)``, where ``xp`` is the array library of the arguments.
+        A decorator for ``forward(xp, *arrays, **params)``, where ``xp`` is the array library of the
+        arguments.
 
     Examples
     --------
@@ -339,7 +409,7 @@ def primitive(
             return _apply(row, floating, view, args, params)
 
         def binary(x: Any, y: Any) -> Tensor:
-            """The short way for two Tensors of one kind, or a floating one and a Python number."""
+            """Go the short way: two Tensors of one kind, or a floating one and a Python number."""
             try:
                 a = x._data
                 b = y._data if y.__class__ not in _SCALARS else y
@@ -366,7 +436,9 @@ def primitive(
         parameters = list(inspect.signature(forward).parameters.values())[1:]
         operation.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         operation.row = row  # type: ignore[attr-defined]
-        if not getattr(PRIMITIVES.get(row.name), "__module__", "").startswith(__package__):  # the engine's own stay
+        if not getattr(PRIMITIVES.get(row.name), "__module__", "").startswith(
+            __package__
+        ):  # the engine's own stay
             PRIMITIVES[row.name] = operation
         return operation
 

@@ -1,6 +1,7 @@
 """Random numbers: one generator of the library, or one that you pass; NumPy's global state is never touched.
 
-Numbers are drawn on the host by a counter-based generator (Philox4x64), so that the CPU and the GPU get the same ones.
+Numbers are drawn on the host by a counter-based generator (Philox4x64), so that the CPU and the GPU
+get the same ones.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def generator(rng: int | np.random.Generator | None = None) -> np.random.Generat
         return rng
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
         return np.random.Generator(np.random.Philox(int(rng)))
-    raise ArgumentError(f"rng must be None, a seed (an integer >= 0) or a numpy.random.Generator, got {rng!r}")
+    raise ArgumentError(
+        f"rng must be None, a seed (an integer >= 0) or a numpy.random.Generator, got {rng!r}"
+    )
 
 
 def manual_seed(seed: int) -> None:
@@ -48,7 +51,8 @@ def manual_seed(seed: int) -> None:
 
 
 def get_state() -> dict[str, Any]:
-    """Return the state of the library's generator: its key, counter and buffer, as a dict of numbers and arrays."""
+    """Return the state of the library's generator: its key, counter and buffer, as a dict of "
+    "numbers and arrays."""
     return dict(_library.bit_generator.state)
 
 
@@ -59,8 +63,11 @@ def set_state(state: dict[str, Any]) -> None:
     _library.bit_generator.state = state
 
 
-def keep_mask(shape: tuple[int, ...], keep: float, rng: int | np.random.Generator | None = None) -> Any:
-    """Return a boolean array, each element True with probability `keep`: raw random bits below a threshold."""
+def keep_mask(
+    shape: tuple[int, ...], keep: float, rng: int | np.random.Generator | None = None
+) -> Any:
+    """Return a boolean array, each element True with probability `keep`: raw random bits below a "
+    "threshold."""
     count = int(np.prod(shape, dtype=np.int64))
-    bits = generator(rng).bit_generator.random_raw((count + 1) // 2).view(np.uint32)[:count]
-    return (bits < np.uint64(round(keep * 2**32))).reshape(shape)
+    bits = generator(rng).integers(0, 2**32, count, dtype=np.uint32)
+    return (bits <= np.uint32(round(keep * (2**32 - 1)))).reshape(shape)

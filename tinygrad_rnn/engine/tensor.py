@@ -9,33 +9,14 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
+from ..spelling import OTHER_NAMES
 from . import backend, ops
-from . import random as _random
 from .backend import Array, DType
-from .graph import Edge, Leaf, clock, run
+from .graph import Edge, Leaf, clock, last_write, run
 from .primitive import bind, namespace
 
-_OTHER_NAMES = {
-    "view": "reshape(shape)",
-    "unsqueeze": "expand_dims(axis)",
-    "permute": "transpose(axes)",
-    "contiguous": "nothing: layout is the library's business",
-    "cpu": 'to("cpu")',
-    "cuda": 'to("cuda")',
-    "float": "astype(tinygrad_rnn.float32)",
-    "double": "astype(tinygrad_rnn.float64)",
-    "long": "astype(tinygrad_rnn.int64)",
-    "requires_grad_": "requires_grad = True",
-    "mm": "@",
-    "t": ".T",
-    "numel": ".size",
-    "cat": "concatenate",
-    "expand": "broadcast_to(shape)",
-    "clamp": "clip(min, max)",
-}
 
-
-def _axes(shape: tuple[Any, ...]) -> Any:
+def axes_or_shape(shape: tuple[Any, ...]) -> Any:
     """Return a shape or a list of axes given either as one tuple or as several integers."""
     return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
 
@@ -43,8 +24,9 @@ def _axes(shape: tuple[Any, ...]) -> Any:
 class Tensor:
     """An array with a place in the graph; made by `tinygrad_rnn.tensor` and the other constructors.
 
-    Arithmetic, methods and indexing follow NumPy; every one that computes is also a function of the package, where it is
-    documented. If ``requires_grad``, operations on it are recorded, and `backward` fills `grad`.
+    Arithmetic, methods and indexing follow NumPy; every one that computes is also a function of the
+    package, where it is documented. If ``requires_grad``, operations on it are recorded, and
+    `backward` fills `grad`.
     """
 
     __slots__ = ("__weakref__", "_data", "_edge", "_version")
@@ -53,13 +35,21 @@ class Tensor:
 
     _data: Array
     _edge: Edge | None  # its place in the graph: a node and the number of the node's output
-    _version: list[int] | None  # when it was last written to; shared with views and detach(); None: never
+    _version: (
+        list[int] | None
+    )  # when it was last written to; shared with views and detach(); None: never
 
-    def __init__(self, data: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False) -> None:
+    def __init__(
+        self, data: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
+    ) -> None:
         array = backend.asarray(data._data if isinstance(data, Tensor) else data, dtype)
         if device is not None or not backend.is_array(data):
             array = backend.to_device(array, device)
-        self._data = array.copy() if array is data or backend.is_array(data) or isinstance(data, Tensor) else array
+        self._data = (
+            array.copy()
+            if array is data or backend.is_array(data) or isinstance(data, Tensor)
+            else array
+        )
         self._version = [0]
         self._edge = None
         self.requires_grad = requires_grad
@@ -70,29 +60,29 @@ class Tensor:
         tensor._data = data
         tensor._edge = edge
         tensor._version = version
-        return tensor  # type: ignore[no-any-return]
+        return tensor
 
     # -- what it is
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The lengths of the axes."""
-        return self._data.shape  # type: ignore[no-any-return]
+        return self._data.shape
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self._data.ndim  # type: ignore[no-any-return]
+        return self._data.ndim
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        return self._data.size  # type: ignore[no-any-return]
+        return self._data.size
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The data type of the elements."""
-        return self._data.dtype  # type: ignore[no-any-return]
+        return self._data.dtype
 
     @property
     def device(self) -> str:
@@ -120,17 +110,22 @@ class Tensor:
     @data.setter
     def data(self, value: Any) -> None:
         if self._version is None or (self._edge is not None and not self.is_leaf):
-            raise GraphError("data: this tensor was computed; only those made by tinygrad_rnn.tensor and the like can be written")
+            raise GraphError(
+                "data: this tensor was computed; only those made by tinygrad_rnn.tensor and the "
+                "like can be written"
+            )
         array = backend.asarray(value._data if isinstance(value, Tensor) else value)
         if array.shape != self.shape:
-            raise ShapeError(f"data: array of shape {array.shape} assigned to a tensor of shape {self.shape}")
+            raise ShapeError(
+                f"data: array of shape {array.shape} assigned to a tensor of shape {self.shape}"
+            )
         self._data[...] = backend.to_device(array, self.device)
         self._bump()
 
     def _bump(self) -> None:
         """Note that the array was written to: what saved it before will refuse to go backward."""
         if self._version is not None:
-            self._version[0] = next(clock)
+            self._version[0] = last_write[0] = next(clock)
 
     def _rebind(self, array: Array) -> None:
         """Give a leaf another array, of any dtype or device; its gradient is dropped."""
@@ -153,9 +148,14 @@ class Tensor:
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if not self.is_leaf:
-            raise GraphError("requires_grad: this tensor was computed from others; use detach() for one without a graph")
+            raise GraphError(
+                "requires_grad: this tensor was computed from others; use detach() for one "
+                "without a graph"
+            )
         if value and self.dtype.kind != "f":
-            raise DTypeError(f"requires_grad: only floating tensors have gradients, this one is {self.dtype}")
+            raise DTypeError(
+                f"requires_grad: only floating tensors have gradients, this one is {self.dtype}"
+            )
         if value and self._edge is None:
             self._version = self._version if self._version is not None else [0]
             self._edge = (Leaf((self.shape, self.dtype), self._version), 0)
@@ -165,15 +165,24 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The gradient that `backward` left at this leaf, or None."""
-        return self._edge[0].grad if self._edge is not None and isinstance(self._edge[0], Leaf) else None
+        return (
+            self._edge[0].grad
+            if self._edge is not None and isinstance(self._edge[0], Leaf)
+            else None
+        )
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if self._edge is None or not isinstance(self._edge[0], Leaf):
             raise GraphError("grad: only a leaf with requires_grad keeps a gradient")
         if value is not None:
-            if not isinstance(value, Tensor) or (value.shape, value.dtype) != (self.shape, self.dtype):
-                raise ShapeError(f"grad: a Tensor of shape {self.shape} and dtype {self.dtype} is needed")
+            if not isinstance(value, Tensor) or (value.shape, value.dtype) != (
+                self.shape,
+                self.dtype,
+            ):
+                raise ShapeError(
+                    f"grad: a Tensor of shape {self.shape} and dtype {self.dtype} is needed"
+                )
             if value.device != self.device:
                 raise DeviceError(f"grad: on {value.device}, the tensor on {self.device}")
             value = Tensor(value._data)
@@ -192,7 +201,8 @@ class Tensor:
         Raises
         ------
         GraphError
-            If the tensor has no graph, the graph was freed, or a saved value was changed in place since.
+            If the tensor has no graph, the graph was freed, or a saved value was changed in place
+            since.
 
         Examples
         --------
@@ -204,7 +214,8 @@ class Tensor:
         """
         results = run(_roots([self], [grad], create_graph=False), namespace, retain=retain_graph)
         for (leaf, _), (array, fresh) in results.items():
-            # A gradient that somebody else may hold (two leaves of one sum, a broadcast view) is copied before it is kept.
+            # A gradient that somebody else may hold (two leaves of one sum, a broadcast view) is
+            # copied before it is kept.
             own = array if fresh and array.__class__ in backend.modules else backend.copy(array)
             leaf.grad = Tensor._make(own if leaf.grad is None else leaf.grad._data + own, None, [0])  # type: ignore[attr-defined]
 
@@ -227,7 +238,11 @@ class Tensor:
     def to(self, target: Any) -> Tensor:
         """Return this tensor on a device (a string such as ``"cuda:0"``) or in a floating dtype."""
         if isinstance(target, str) and (target == "cpu" or target.startswith("cuda")):
-            return self if target == self.device else ops.to_device(self, device=target, source=self.device)
+            return (
+                self
+                if target == self.device
+                else ops.to_device(self, device=target, source=self.device)
+            )
         return self.astype(target)
 
     def astype(self, dtype: DType) -> Tensor:
@@ -241,10 +256,16 @@ class Tensor:
 
     def __repr__(self) -> str:
         body = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
-        notes = [] if self.dtype in (backend.float32, backend.int64, backend.bool_) else [f"dtype={self.dtype}"]
+        notes = (
+            []
+            if self.dtype in (backend.float32, backend.int64, backend.bool_)
+            else [f"dtype={self.dtype}"]
+        )
         notes += [] if self.device == "cpu" else [f"device={self.device!r}"]
         if self._edge is not None:
-            notes.append("requires_grad=True" if self.is_leaf else f"grad_fn=<{self._edge[0].name}>")
+            notes.append(
+                "requires_grad=True" if self.is_leaf else f"grad_fn=<{self._edge[0].name}>"
+            )
         return f"tensor({', '.join([body, *notes])})"
 
     def __len__(self) -> int:
@@ -259,7 +280,10 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ArgumentError(f"the truth of a tensor of shape {self.shape} is ambiguous: use .numpy().any() or .all()")
+            raise ArgumentError(
+                f"the truth of a tensor of shape {self.shape} is ambiguous: use .numpy().any() or "
+                ".all()"
+            )
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -291,10 +315,13 @@ class Tensor:
         return type(self), (self.numpy(), None, None, self.requires_grad)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise GraphError("tensors are not assigned to by parts: build the result with tinygrad_rnn.stack, concatenate or where")
+        raise GraphError(
+            "tensors are not assigned to by parts: build the result with tinygrad_rnn.stack, "
+            "concatenate or where"
+        )
 
     def __getattr__(self, name: str) -> Any:
-        ours = _OTHER_NAMES.get(name)
+        ours = OTHER_NAMES.get(name)
         hint = f"; here it is {ours}" if ours else ""
         raise AttributeError(f"Tensor has no attribute {name!r}{hint}")
 
@@ -327,46 +354,94 @@ class Tensor:
 
     # -- methods: the functions of the package, x being this tensor
 
-    abs, sign, exp, expm1, log, log1p, sqrt = ops.abs, ops.sign, ops.exp, ops.expm1, ops.log, ops.log1p, ops.sqrt
-    sin, cos, tanh, sigmoid, relu, softplus = ops.sin, ops.cos, ops.tanh, ops.sigmoid, ops.relu, ops.softplus
+    abs, sign, exp, expm1, log, log1p, sqrt = (
+        ops.abs,
+        ops.sign,
+        ops.exp,
+        ops.expm1,
+        ops.log,
+        ops.log1p,
+        ops.sqrt,
+    )
+    sin, cos, tanh, sigmoid, relu, softplus = (
+        ops.sin,
+        ops.cos,
+        ops.tanh,
+        ops.sigmoid,
+        ops.relu,
+        ops.softplus,
+    )
     clip, maximum, minimum = ops.clip, ops.maximum, ops.minimum
-    sum, mean, var, std, max, min, prod = ops.sum, ops.mean, ops.var, ops.std, ops.max, ops.min, ops.prod
+    sum, mean, var, std, max, min, prod = (
+        ops.sum,
+        ops.mean,
+        ops.var,
+        ops.std,
+        ops.max,
+        ops.min,
+        ops.prod,
+    )
     cumsum, logsumexp, argmax, argmin = ops.cumsum, ops.logsumexp, ops.argmax, ops.argmin
     softmax, log_softmax = ops.softmax, ops.log_softmax
-    swapaxes, moveaxis, squeeze, expand_dims = ops.swapaxes, ops.moveaxis, ops.squeeze, ops.expand_dims
-    flip, split, unbind, take, take_along_axis = ops.flip, ops.split, ops.unbind, ops.take, ops.take_along_axis
+    swapaxes, moveaxis, squeeze, expand_dims = (
+        ops.swapaxes,
+        ops.moveaxis,
+        ops.squeeze,
+        ops.expand_dims,
+    )
+    flip, split, unbind, take, take_along_axis = (
+        ops.flip,
+        ops.split,
+        ops.unbind,
+        ops.take,
+        ops.take_along_axis,
+    )
 
     def reshape(self, *shape: Any) -> Tensor:
         """Return this tensor in another shape, a tuple or integers; one length may be -1."""
-        return ops.reshape(self, shape=_axes(shape))
+        return ops.reshape(self, shape=axes_or_shape(shape))
 
     def transpose(self, *axes: Any) -> Tensor:
         """Return this tensor with its axes in another order (none given: reversed)."""
-        return ops.transpose(self, None if axes in ((), (None,)) else _axes(axes))
+        return ops.transpose(self, None if axes in ((), (None,)) else axes_or_shape(axes))
 
     def broadcast_to(self, *shape: Any) -> Tensor:
         """Return this tensor stretched to a shape."""
-        return ops.broadcast_to(self, shape=_axes(shape))
+        return ops.broadcast_to(self, shape=axes_or_shape(shape))
 
     # -- NumPy's protocols: the gradient is kept, or a clear error is raised
 
     def __array__(self, dtype: DType = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:
-            raise GraphError("a tensor that requires grad is not turned into an array in silence: use .detach() or .numpy()")
+            raise GraphError(
+                "a tensor that requires grad is not turned into an array in silence: use "
+                ".detach() or .numpy()"
+            )
         return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Tensor:
         ours = _UFUNCS.get(ufunc.__name__)
         if method != "__call__" or ours is None or keywords:
             what = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
-            cure = f"use tinygrad_rnn.{ours.__name__}" if ours else "use .numpy() if no gradient is wanted"
-            raise TypeError(f"{what}({', '.join(keywords)}) on a Tensor would lose its graph: {cure}")
+            cure = (
+                f"use tinygrad_rnn.{ours.__name__}"
+                if ours
+                else "use .numpy() if no gradient is wanted"
+            )
+            raise TypeError(
+                f"{what}({', '.join(keywords)}) on a Tensor would lose its graph: {cure}"
+            )
         return ours(*inputs)
 
-    def __array_function__(self, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def __array_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Any:
         ours = getattr(ops, function.__name__, None)
         if ours is None:
-            raise TypeError(f"numpy.{function.__name__} on a Tensor would lose its graph: use .numpy() if no gradient is wanted")
+            raise TypeError(
+                f"numpy.{function.__name__} on a Tensor would lose its graph: use .numpy() if no "
+                "gradient is wanted"
+            )
         return ours(*args, **keywords)
 
     def __dlpack__(self, **keywords: Any) -> Any:
@@ -382,35 +457,49 @@ _new: Callable[..., Any] = object.__new__
 _NUMPY_NAMES = {"true_divide": "divide", "absolute": "abs", "power": "power"}
 _UFUNCS: dict[str, Any] = {
     name: getattr(ops, _NUMPY_NAMES.get(name, name), None)
-    for name in (*_NUMPY_NAMES, *(name for name in dir(np) if isinstance(getattr(np, name), np.ufunc)))
+    for name in (
+        *_NUMPY_NAMES,
+        *(name for name in dir(np) if isinstance(getattr(np, name), np.ufunc)),
+    )
 }
 bind(Tensor, Tensor._make)
 
 
-# -- derivatives -------------------------------------------------------------------------------------------------
+# -- derivatives -----------------------------------------------------------------------------------
 
 
-def _roots(outputs: Sequence[Tensor], grads: Sequence[Any], create_graph: bool) -> list[tuple[Edge, Any]]:
-    """Return the places where a pass starts, with the gradients to start from, after checking both."""
+def _roots(
+    outputs: Sequence[Tensor], grads: Sequence[Any], create_graph: bool
+) -> list[tuple[Edge, Any]]:
+    """Return the places where a pass starts, with the gradients to start from, after checking "
+    "both."""
     roots = []
     for output, grad in zip(outputs, grads, strict=True):
         if not isinstance(output, Tensor) or output._edge is None:
             raise GraphError(
-                "backward from a value without a graph: nothing it was computed from has requires_grad=True, "
+                "backward from a value without a graph: nothing it was computed from has "
+                "requires_grad=True, "
                 "or it was computed under no_grad() or detached"
             )
         if grad is None:
             if output.size != 1:
                 raise GraphError(
-                    f"backward from a tensor of shape {output.shape}: pass a gradient of that shape, or reduce it (.sum(), .mean())"
+                    f"backward from a tensor of shape {output.shape}: pass a gradient of that "
+                    "shape, or reduce it (.sum(), .mean())"
                 )
-            grad = Tensor._make(backend.full(output.shape, 1, output.dtype, like=output._data), None, None)
+            grad = Tensor._make(
+                backend.full(output.shape, 1, output.dtype, like=output._data), None, None
+            )
         elif not isinstance(grad, Tensor):
             grad = Tensor(grad, dtype=output.dtype, device=output.device)
         if grad.shape != output.shape:
-            raise ShapeError(f"the gradient to start from has shape {grad.shape}, the output {output.shape}")
+            raise ShapeError(
+                f"the gradient to start from has shape {grad.shape}, the output {output.shape}"
+            )
         if grad.device != output.device:
-            raise DeviceError(f"the gradient to start from is on {grad.device}, the output on {output.device}")
+            raise DeviceError(
+                f"the gradient to start from is on {grad.device}, the output on {output.device}"
+            )
         roots.append((output._edge, grad if create_graph else grad._data))
     return roots
 
@@ -462,23 +551,33 @@ def grad(
     starts = [grad_outputs] if isinstance(outputs, Tensor) else grad_outputs or [None] * len(ends)
     for i, tensor in enumerate(wanted):
         if not isinstance(tensor, Tensor) or tensor._edge is None:
-            raise GraphError(f"grad: input {i} does not require grad: make it with requires_grad=True before computing")
+            raise GraphError(
+                f"grad: input {i} does not require grad: make it with requires_grad=True before "
+                "computing"
+            )
     retain = create_graph if retain_graph is None else retain_graph
     edges: list[Any] = [tensor._edge for tensor in wanted]
     results = run(_roots(ends, starts, create_graph), namespace, wanted=edges, retain=retain)
     missing = [i for i, edge in enumerate(edges) if edge not in results]
     if missing and not allow_unused:
-        raise GraphError(f"grad: the outputs do not depend on input {missing[0]}; pass allow_unused=True to get None for it")
+        raise GraphError(
+            f"grad: the outputs do not depend on input {missing[0]}; pass allow_unused=True to "
+            "get None for it"
+        )
     gradients = [results[edge][0] if edge in results else None for edge in edges]
     if not create_graph:
-        gradients = [None if g is None else Tensor._make(backend.copy(g), None, [0]) for g in gradients]
+        gradients = [
+            None if g is None else Tensor._make(backend.copy(g), None, [0]) for g in gradients
+        ]
     return tuple(gradients) if several else gradients[0]
 
 
-# -- constructors ------------------------------------------------------------------------------------------------
+# -- constructors ----------------------------------------------------------------------------------
 
 
-def tensor(data: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+def tensor(
+    data: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
     """Return a tensor of its own copy of `data`.
 
     Parameters
@@ -504,103 +603,3 @@ def tensor(data: Any, dtype: DType = None, device: str | None = None, requires_g
     (2, 2)
     """
     return Tensor(data, dtype, device, requires_grad)
-
-
-def _filled(shape: tuple[Any, ...], value: Any, dtype: DType, device: str | None, requires_grad: bool) -> Tensor:
-    array = np.full(_axes(shape), value, dtype=backend.default_dtype() if dtype is None else dtype)
-    return _owned(array, device, requires_grad)
-
-
-def _owned(array: Array, device: str | None, requires_grad: bool) -> Tensor:
-    result = Tensor._make(backend.to_device(array, device), None, [0])
-    result.requires_grad = requires_grad
-    return result
-
-
-def zeros(*shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """Return zeros of a shape, a tuple or integers, in the default dtype unless told.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.zeros(2, 3).shape
-    (2, 3)
-    """
-    return _filled(shape, 0, dtype, device, requires_grad)
-
-
-def ones(*shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """Return ones of a shape, a tuple or integers, in the default dtype unless told.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.ones(2)
-    tensor([1., 1.])
-    """
-    return _filled(shape, 1, dtype, device, requires_grad)
-
-
-def full(
-    shape: tuple[int, ...], fill_value: float, dtype: DType = None, device: str | None = None, requires_grad: bool = False
-) -> Tensor:
-    """Return a constant tensor of a shape, in the default dtype unless told.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.full((2,), 7.0)
-    tensor([7., 7.])
-    """
-    return _filled((shape,), fill_value, dtype, device, requires_grad)
-
-
-def zeros_like(x: Tensor) -> Tensor:
-    """Return zeros of the shape, dtype and device of x."""
-    return zeros(x.shape, dtype=x.dtype, device=x.device)
-
-
-def ones_like(x: Tensor) -> Tensor:
-    """Return ones of the shape, dtype and device of x."""
-    return ones(x.shape, dtype=x.dtype, device=x.device)
-
-
-def arange(*bounds: float, dtype: DType = None, device: str | None = None) -> Tensor:
-    """Return evenly spaced values, like ``numpy.arange(start, stop, step)``.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.arange(3)
-    tensor([0, 1, 2])
-    """
-    array = np.arange(*bounds, dtype=dtype)
-    return _owned(array.astype(backend.default_dtype()) if dtype is None and array.dtype.kind == "f" else array, device, False)
-
-
-def eye(n: int, m: int | None = None, dtype: DType = None, device: str | None = None) -> Tensor:
-    """Return the matrix (n, m) with ones on its diagonal."""
-    return _owned(np.eye(n, m, dtype=backend.default_dtype() if dtype is None else dtype), device, False)
-
-
-def randn(
-    *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False, rng: Any = None
-) -> Tensor:
-    """Return standard normal numbers of a shape; `rng` is a seed, a Generator, or None for the library's own."""
-    numbers = _random.generator(rng).standard_normal(_axes(shape))
-    return _owned(np.asarray(numbers, dtype=dtype or backend.default_dtype()), device, requires_grad)
-
-
-def rand(
-    *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False, rng: Any = None
-) -> Tensor:
-    """Return numbers uniform on [0, 1) of a shape; `rng` is a seed, a Generator, or None for the library's own."""
-    numbers = _random.generator(rng).random(_axes(shape))
-    return _owned(np.asarray(numbers, dtype=dtype or backend.default_dtype()), device, requires_grad)
-
-
-def from_dlpack(x: Any) -> Tensor:
-    """Return a tensor on the memory of another library's array (PyTorch, JAX, CuPy), without a copy."""
-    device_kind = x.__dlpack_device__()[0]
-    module = np if device_kind == 1 else backend.cupy()
-    return Tensor._make(module.from_dlpack(x), None, [0])

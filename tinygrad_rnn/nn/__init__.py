@@ -1,4 +1,5 @@
-"""Networks: modules, layers, recurrent cells and the loop over time. Names, shapes and order are PyTorch's."""
+"""Networks: modules, layers, recurrent cells and the loop over time. Names, shapes and order are "
+"PyTorch's."""
 
 from .. import functional as functional
 from . import init as init

@@ -1,10 +1,11 @@
 """Recurrent cells: one time step each, plain tensor code in the order of the equations.
 
-A cell says what depends on the input alone (`project`, called once for all time steps) and what one step does with it
-and the state (`step`). The loop over time, layers and directions are `nn.recurrent`'s business, and the gradient through time
-is the graph's.
+A cell says what depends on the input alone (`project`, called once for all time steps) and what one
+step does with it and the state (`step`). The loop over time, layers and directions are
+`nn.recurrent`'s business, and the gradient through time is the graph's.
 
-Letters: B batch, I input size, H hidden size, P projected size, G gates; σ is the sigmoid, ⊙ the product of elements.
+Letters: B batch, I input size, H hidden size, P projected size, G gates; σ is the sigmoid, ⊙ the
+product of elements.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..creation import zeros
 from ..engine import ops
 from ..engine import random as tg_random
-from ..engine.tensor import Tensor, zeros
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
 from . import init
 from .module import Module, Parameter
@@ -25,8 +27,9 @@ State = Any  # a Tensor (B, H), or a flat tuple of them whose first element is t
 class Cell(Module):
     """One step of a recurrence; the base of the built-in cells and of the user's own.
 
-    A subclass sets ``hidden_size`` (an integer, or a tuple with one for each element of the state), defines `step`, and, if
-    something depends on the input alone, `project`. `nn.Recurrent` makes a layer of it.
+    A subclass sets ``hidden_size`` (an integer, or a tuple with one for each element of the state),
+    defines `step`, and, if something depends on the input alone, `project`. `nn.Recurrent` makes a
+    layer of it.
 
     Examples
     --------
@@ -56,17 +59,22 @@ class Cell(Module):
     hidden_size: int | tuple[int, ...]
 
     def project(self, x: Tensor) -> Tensor:
-        """Return what depends on the input alone, (..., B, ·) from x (..., B, I); x itself unless overridden."""
+        """Return what depends on the input alone, (..., B, ·) from x (..., B, I); x itself "
+        "unless overridden."""
         return x
 
     def step(self, z: Tensor, state: State) -> State:
         """Return the new state from the projected input of one step, (B, ·), and the old state."""
-        raise NotImplementedError(f"{type(self).__name__} must define step(z, state), which returns the new state")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define step(z, state), which returns the new state"
+        )
 
     def initial_state(self, batch: int, dtype: Any, device: str) -> State:
         """Return the state before the first step: zeros, (B, H) for each element."""
         # Feature-major in memory: the products of the first step, and so of all, are twice as fast.
-        state = tuple(zeros((size, batch), dtype=dtype, device=device).T for size in self.state_sizes)
+        state = tuple(
+            zeros((size, batch), dtype=dtype, device=device).T for size in self.state_sizes
+        )
         return state if isinstance(self.hidden_size, tuple) else state[0]
 
     @property
@@ -90,7 +98,10 @@ class Cell(Module):
             The new state; its first (or only) element is the output.
         """
         if x.ndim not in (1, 2):
-            raise ShapeError(f"{type(self).__name__}: input (B, I) or (I,), got {x.shape}; for whole sequences use a layer")
+            raise ShapeError(
+                f"{type(self).__name__}: input (B, I) or (I,), got {x.shape}; for whole sequences "
+                "use a layer"
+            )
         if state is None:
             state = self.initial_state(x.shape[0] if x.ndim == 2 else 1, x.dtype, x.device)
             if x.ndim == 1:
@@ -116,9 +127,14 @@ class _GatedCell(Cell):
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if not isinstance(size, int) or size < 1:
-                raise ArgumentError(f"{type(self).__name__}: {name} is an integer >= 1, got {size!r}")
+                raise ArgumentError(
+                    f"{type(self).__name__}: {name} is an integer >= 1, got {size!r}"
+                )
         if not isinstance(proj_size, int) or not 0 <= proj_size < hidden_size:
-            raise ArgumentError(f"{type(self).__name__}: proj_size is in [0, hidden_size = {hidden_size}), got {proj_size!r}")
+            raise ArgumentError(
+                f"{type(self).__name__}: proj_size is in [0, hidden_size = {hidden_size}), got "
+                f"{proj_size!r}"
+            )
         self.input_size = input_size
         self.hidden_size = hidden_size
         generator, bound = tg_random.generator(rng), 1 / math.sqrt(hidden_size)
@@ -138,9 +154,15 @@ class _GatedCell(Cell):
     def forward(self, x: Tensor, state: State = None) -> State:
         """Check the input, then take one step."""
         if x.shape[-1:] != (self.input_size,):
-            raise ShapeError(f"{type(self).__name__}: input of shape {x.shape}, its last axis must be input_size = {self.input_size}")
+            raise ShapeError(
+                f"{type(self).__name__}: input of shape {x.shape}, its last axis must be "
+                f"input_size = {self.input_size}"
+            )
         if x.dtype != self.weight_ih.dtype:
-            raise DTypeError(f"{type(self).__name__}: input is {x.dtype}, weights are {self.weight_ih.dtype}; use x.astype(...)")
+            raise DTypeError(
+                f"{type(self).__name__}: input is {x.dtype}, weights are {self.weight_ih.dtype}; "
+                "use x.astype(...)"
+            )
         return super().forward(x, state)
 
     def extra_repr(self) -> str:
@@ -158,7 +180,8 @@ class RNNCell(_GatedCell):
     input_size, hidden_size : int
         I and H.
     bias : bool
-        Whether there are b_ih and b_hh. The two are one too many; both are kept for exchange with PyTorch.
+        Whether there are b_ih and b_hh. The two are one too many; both are kept for exchange with
+        PyTorch.
     nonlinearity : {"tanh", "relu"}
         φ.
     dtype, device, rng
@@ -181,7 +204,12 @@ class RNNCell(_GatedCell):
     gates = 1
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", **options: Any
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        **options: Any,
     ) -> None:
         super().__init__(input_size, hidden_size, bias, **options)
         if nonlinearity not in ("tanh", "relu"):
@@ -200,12 +228,12 @@ class RNNCell(_GatedCell):
 
 
 class GRUCell(_GatedCell):
-    """The gated recurrent unit (Cho et al. 2014), reset after the recurrent product as in cuDNN and PyTorch.
+    r"""The gated recurrent unit (Cho et al. 2014), reset after the recurrent product as in cuDNN and PyTorch.
 
     .. math::
-        r &= σ(W_{ir} x + b_{ir} + W_{hr} h + b_{hr}) \\\\
-        z &= σ(W_{iz} x + b_{iz} + W_{hz} h + b_{hz}) \\\\
-        n &= \\tanh(W_{in} x + b_{in} + r ⊙ (W_{hn} h + b_{hn})) \\\\
+        r &= σ(W_{ir} x + b_{ir} + W_{hr} h + b_{hr}) \\
+        z &= σ(W_{iz} x + b_{iz} + W_{hz} h + b_{hz}) \\
+        n &= \tanh(W_{in} x + b_{in} + r ⊙ (W_{hn} h + b_{hn})) \\
         h' &= (1 - z) ⊙ n + z ⊙ h
 
     Parameters
@@ -233,7 +261,9 @@ class GRUCell(_GatedCell):
 
     gates = 3
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Any) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, **options: Any
+    ) -> None:
         super().__init__(input_size, hidden_size, bias, **options)
 
     def project(self, x: Tensor) -> Tensor:
@@ -254,15 +284,15 @@ class GRUCell(_GatedCell):
 
 
 class LSTMCell(_GatedCell):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000).
+    r"""Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000).
 
     .. math::
-        i &= σ(W_{ii} x + b_{ii} + W_{hi} h + b_{hi}) \\\\
-        f &= σ(W_{if} x + b_{if} + W_{hf} h + b_{hf}) \\\\
-        g &= \\tanh(W_{ig} x + b_{ig} + W_{hg} h + b_{hg}) \\\\
-        o &= σ(W_{io} x + b_{io} + W_{ho} h + b_{ho}) \\\\
-        c' &= f ⊙ c + i ⊙ g \\\\
-        h' &= W_{hr} (o ⊙ \\tanh c')
+        i &= σ(W_{ii} x + b_{ii} + W_{hi} h + b_{hi}) \\
+        f &= σ(W_{if} x + b_{if} + W_{hf} h + b_{hf}) \\
+        g &= \tanh(W_{ig} x + b_{ig} + W_{hg} h + b_{hg}) \\
+        o &= σ(W_{io} x + b_{io} + W_{ho} h + b_{ho}) \\
+        c' &= f ⊙ c + i ⊙ g \\
+        h' &= W_{hr} (o ⊙ \tanh c')
 
     Without `proj_size` there is no W_hr (Sak et al. 2014), and h' = o ⊙ tanh c'.
 
@@ -297,7 +327,12 @@ class LSTMCell(_GatedCell):
     gates = 4
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, proj_size: int = 0, **options: Any
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        proj_size: int = 0,
+        **options: Any,
     ) -> None:
         super().__init__(input_size, hidden_size, bias, proj_size, **options)
         self.hidden_size = (proj_size or hidden_size, hidden_size)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import functional as F
+from ..creation import ones, zeros
 from ..engine import random as tg_random
-from ..engine.tensor import Tensor, ones, zeros
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from . import init
 from .module import Module, Parameter

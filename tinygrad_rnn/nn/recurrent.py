@@ -1,6 +1,7 @@
 """Recurrent layers: one loop over time, one wrapper for layers and directions, for every cell.
 
-Letters: T time steps, B batch, I input size, H hidden size, L layers, D directions (2 if bidirectional, else 1).
+Letters: T time steps, B batch, I input size, H hidden size, L layers, D directions (2 if
+bidirectional, else 1).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from .module import Module, ModuleList
 CellClass = Any  # called as cell_class(input_size, hidden_size, **cell_arguments)
 
 
-def scan(cell: Cell, x: Tensor, state: State, alive: list[Tensor] | None = None, reverse: bool = False) -> tuple[Tensor, State]:
+def scan(
+    cell: Cell, x: Tensor, state: State, alive: list[Tensor] | None = None, reverse: bool = False
+) -> tuple[Tensor, State]:
     """Run a cell over time: the one loop of the library.
 
     Parameters
@@ -42,7 +45,7 @@ def scan(cell: Cell, x: Tensor, state: State, alive: list[Tensor] | None = None,
     state : Tensor or tuple of Tensors
         The state after the last.
     """
-    steps = list(enumerate(ops.unbind(cell.project(x))))
+    steps = list(enumerate(ops.unbind(cell.project(ops.feature_major(x)))))
     outputs = []
     for t, z in reversed(steps) if reverse else steps:
         new = cell.step(z, state)
@@ -64,8 +67,8 @@ class Recurrent(Module):
     Parameters
     ----------
     cell : class or list of cells
-        A subclass of `Cell`, called as ``cell(input_size, hidden_size, **cell_arguments)`` for every layer and direction; or
-        L · D instances, the directions of a layer beside each other.
+        A subclass of `Cell`, called as ``cell(input_size, hidden_size, **cell_arguments)`` for
+        every layer and direction; or L · D instances, the directions of a layer beside each other.
     input_size : int
         I.
     hidden_size : int
@@ -83,8 +86,8 @@ class Recurrent(Module):
 
     Notes
     -----
-    The parameters are named after those of the cells with PyTorch's suffixes: ``weight_ih`` of the second layer's reverse cell
-    is ``weight_ih_l1_reverse``.
+    The parameters are named after those of the cells with PyTorch's suffixes: ``weight_ih`` of the
+    second layer's reverse cell is ``weight_ih_l1_reverse``.
 
     Examples
     --------
@@ -108,7 +111,11 @@ class Recurrent(Module):
     ) -> None:
         super().__init__()
         kind = type(self).__name__
-        for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+        for name, value in (
+            ("input_size", input_size),
+            ("hidden_size", hidden_size),
+            ("num_layers", num_layers),
+        ):
             if not isinstance(value, int) or value < 1:
                 raise ArgumentError(f"{kind}: {name} is an integer >= 1, got {value!r}")
         if not 0 <= dropout < 1:
@@ -119,13 +126,22 @@ class Recurrent(Module):
         if isinstance(cell, type):
             first = cell(input_size, hidden_size, **cell_arguments)
             width = self.directions * first.state_sizes[0]
-            cells = [first, *(cell(input_size, hidden_size, **cell_arguments) for _ in range(self.directions - 1))]
-            cells += [cell(width, hidden_size, **cell_arguments) for _ in range(count - self.directions)]
+            cells = [
+                first,
+                *(
+                    cell(input_size, hidden_size, **cell_arguments)
+                    for _ in range(self.directions - 1)
+                ),
+            ]
+            cells += [
+                cell(width, hidden_size, **cell_arguments) for _ in range(count - self.directions)
+            ]
         else:
             cells = [cell] if isinstance(cell, Cell) else list(cell)
             if len({id(c) for c in cells}) != count:
                 raise ArgumentError(
-                    f"{kind}: {num_layers} layers in {self.directions} directions need {count} cells of their own, "
+                    f"{kind}: {num_layers} layers in {self.directions} directions need {count} "
+                    "cells of their own, "
                     f"got {len({id(c) for c in cells})}: pass the class, or a list of instances"
                 )
         self.cells = ModuleList(cells)
@@ -157,7 +173,8 @@ class Recurrent(Module):
         x : Tensor
             (T, B, I), (B, T, I) if `batch_first`, or (T, I) without a batch.
         state : Tensor or tuple of Tensors, optional
-            The initial state, (L·D, B, H) for each element, or (L·D, H) without a batch; the cell's own (zeros) if not given.
+            The initial state, (L·D, B, H) for each element, or (L·D, H) without a batch; the cell's
+            own (zeros) if not given.
         lengths : sequence of B integers, optional
             The number of steps of each sequence, in any order, from 0 to T.
 
@@ -176,10 +193,16 @@ class Recurrent(Module):
         kind = type(self).__name__
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             order = "(B, T, I)" if self.batch_first else "(T, B, I)"
-            raise ShapeError(f"{kind}: input of shape {x.shape}: {order} or (T, I) with I = input_size = {self.input_size} is needed")
+            raise ShapeError(
+                f"{kind}: input of shape {x.shape}: {order} or (T, I) with I = input_size = "
+                f"{self.input_size} is needed"
+            )
         weights = next(self.parameters(), None)
         if x.dtype.kind != "f" or (weights is not None and x.dtype != weights.dtype):
-            raise DTypeError(f"{kind}: input is {x.dtype}, weights are {weights.dtype if weights is not None else 'floating'}: use x.astype(...)")
+            raise DTypeError(
+                f"{kind}: input is {x.dtype}, weights are "
+                f"{weights.dtype if weights is not None else 'floating'}: use x.astype(...)"
+            )
         batched = x.ndim == 3
         if not batched:
             x = ops.expand_dims(x, 1)
@@ -198,7 +221,9 @@ class Recurrent(Module):
             outputs = []
             for direction in range(self.directions):
                 number = layer * self.directions + direction
-                output, final = scan(self.cells[number], x, states[number], alive, reverse=direction == 1)
+                output, final = scan(
+                    self.cells[number], x, states[number], alive, reverse=direction == 1
+                )
                 outputs.append(output)
                 finals.append(final if isinstance(final, tuple) else (final,))
             x = outputs[0] if len(outputs) == 1 else ops.concatenate(outputs, axis=-1)
@@ -216,36 +241,69 @@ class Recurrent(Module):
         if state is None:
             return [cell.initial_state(B, x.dtype, x.device) for cell in self.cells]
         paired = isinstance(self.cells[0].hidden_size, tuple)
-        if paired != isinstance(state, tuple | list) or (paired and len(state) != len(self.state_sizes)):
+        if paired != isinstance(state, tuple | list) or (
+            paired and len(state) != len(self.state_sizes)
+        ):
             wanted = f"a tuple of {len(self.state_sizes)} Tensors" if paired else "one Tensor"
-            got = f"{len(state)} in a {type(state).__name__}" if isinstance(state, tuple | list) else type(state).__name__
+            got = (
+                f"{len(state)} in a {type(state).__name__}"
+                if isinstance(state, tuple | list)
+                else type(state).__name__
+            )
             raise ArgumentError(f"{kind}: the state is {wanted}, got {got}")
         elements = tuple(state) if paired else (state,)
         for element, size in zip(elements, self.state_sizes, strict=True):
             wanted_shape = (len(self.cells), B, size) if batched else (len(self.cells), size)
             if element.shape != wanted_shape:
-                raise ShapeError(f"{kind}: initial state of shape {element.shape}, {wanted_shape} is needed (layers · directions, batch, size)")
+                raise ShapeError(
+                    f"{kind}: initial state of shape {element.shape}, {wanted_shape} is needed "
+                    "(layers · directions, batch, size)"
+                )
             if element.dtype != x.dtype:
-                raise DTypeError(f"{kind}: initial state is {element.dtype}, input is {x.dtype}: use state.astype(...)")
+                raise DTypeError(
+                    f"{kind}: initial state is {element.dtype}, input is {x.dtype}: use "
+                    "state.astype(...)"
+                )
         if not batched:
             elements = tuple(ops.expand_dims(element, 1) for element in elements)
         rows = list(zip(*(ops.unbind(element) for element in elements), strict=True))
         return [row if paired else row[0] for row in rows]
 
     def _alive(self, lengths: Any, T: int, B: int, device: str) -> list[Tensor] | None:
-        """Return for each time step which sequences have not ended, (B, 1); None if all are of full length."""
+        """Return for each time step which sequences have not ended, (B, 1); None if all are of "
+        "full length."""
         if lengths is None:
             return None
-        array = backend.to_numpy(backend.asarray(lengths._data if isinstance(lengths, Tensor) else lengths))
-        if array.shape != (B,) or array.dtype.kind not in "iu" or (B and (array.min() < 0 or array.max() > T)):
-            raise ArgumentError(f"{type(self).__name__}: lengths are {B} integers from 0 to {T}, got {array.tolist()}")
+        array = backend.to_numpy(
+            backend.asarray(lengths._data if isinstance(lengths, Tensor) else lengths)
+        )
+        if (
+            array.shape != (B,)
+            or array.dtype.kind not in "iu"
+            or (B and (array.min() < 0 or array.max() > T))
+        ):
+            raise ArgumentError(
+                f"{type(self).__name__}: lengths are {B} integers from 0 to {T}, got "
+                f"{array.tolist()}"
+            )
         ends = array.reshape(B, 1)
         return None if (ends == T).all() else [tensor(t < ends, device=device) for t in range(T)]
 
     def extra_repr(self) -> str:
         """Return what differs from the defaults."""
-        options = [f"{name}={getattr(self, name)!r}" for name in ("batch_first", "dropout", "bidirectional") if getattr(self, name)]
-        return ", ".join([str(self.input_size), str(self.state_sizes[-1]), f"num_layers={self.num_layers}", *options])
+        options = [
+            f"{name}={getattr(self, name)!r}"
+            for name in ("batch_first", "dropout", "bidirectional")
+            if getattr(self, name)
+        ]
+        return ", ".join(
+            [
+                str(self.input_size),
+                str(self.state_sizes[-1]),
+                f"num_layers={self.num_layers}",
+                *options,
+            ]
+        )
 
 
 class RNN(Recurrent):

@@ -1,7 +1,8 @@
 """Arithmetic and functions, element by element, with NumPy's broadcasting.
 
-Conventions where a derivative does not exist: ``abs`` and ``relu`` have gradient 0 at 0, ``maximum`` and ``minimum`` give half to
-each of two equal operands, ``clip`` passes the gradient at its bounds.
+Conventions where a derivative does not exist: ``abs`` and ``relu`` have gradient 0 at 0,
+``maximum`` and ``minimum`` give half to each of two equal operands, ``clip`` passes the gradient at
+its bounds.
 """
 
 from __future__ import annotations
@@ -117,7 +118,9 @@ def tanh(xp: Any, x: Array) -> Array:
 @primitive(floating=True, x=lambda F, g, out: g * (out * (1 - out)))
 def sigmoid(xp: Any, x: Array) -> Array:
     """Return 1 / (1 + exp(-x))."""
-    lowest = -88.0 if x.dtype.itemsize == 4 else -11.0 if x.dtype.itemsize == 2 else -709.0  # exp(-x) still finite
+    lowest = (
+        -88.0 if x.dtype.itemsize == 4 else -11.0 if x.dtype.itemsize == 2 else -709.0
+    )  # exp(-x) still finite
     return 1 / (1 + xp.exp(-xp.maximum(x, lowest)))
 
 
@@ -133,7 +136,11 @@ def softplus(xp: Any, x: Array) -> Array:
     return xp.logaddexp(x, 0)
 
 
-@primitive(floating=True, x=lambda F, g, x, out: g * F.exp(x - out), y=lambda F, g, y, out: g * F.exp(y - out))
+@primitive(
+    floating=True,
+    x=lambda F, g, x, out: g * F.exp(x - out),
+    y=lambda F, g, y, out: g * F.exp(y - out),
+)
 def logaddexp(xp: Any, x: Array, y: Array) -> Array:
     """Return log(exp(x) + exp(y)), without overflow."""
     return xp.logaddexp(x, y)
@@ -168,13 +175,19 @@ def _within(F: Any, g: Any, x: Any, min: Any, max: Any) -> Any:
 
 @primitive(x=_within)
 def clip(xp: Any, x: Array, min: float | None = None, max: float | None = None) -> Array:
-    """Return x limited to [min, max] (None: no limit); the gradient passes where min <= x <= max."""
+    """Return x limited to [min, max] (None: no limit); the gradient passes where min <= x <= "
+    "max."""
     return xp.clip(x, min, max)
 
 
-@primitive(condition=None, x=lambda F, g, condition: F.where(condition, g, 0.0), y=lambda F, g, condition: F.where(condition, 0.0, g))
+@primitive(
+    condition=None,
+    x=lambda F, g, condition: F.where(condition, g, 0.0),
+    y=lambda F, g, condition: F.where(condition, 0.0, g),
+)
 def where(xp: Any, condition: Array, x: Array, y: Array) -> Array:
-    """Return x where `condition` holds and y elsewhere; the gradient goes to the one that was chosen."""
+    """Return x where `condition` holds and y elsewhere; the gradient goes to the one that was "
+    "chosen."""
     return xp.where(condition, x, y)
 
 

@@ -1,4 +1,5 @@
-"""Reading parts of a tensor. What is read is a pending `Part` on the way back: its cost is that of the part."""
+"""Reading parts of a tensor. What is read is a pending `Part` on the way back: its cost is that "
+"of the part."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def scatter(xp: Any, *parts: Array, keys: tuple[Any, ...], shape: tuple[int, ...
 
 
 def _tile(keys: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
-    """Tell whether the keys cut one axis into pieces that cover all of it, each once (what unbind and split read)."""
+    """Tell whether the keys cut one axis into pieces that cover all of it, each once (what "
+    "unbind and split read)."""
     axis = len(keys[0]) - 1 if isinstance(keys[0], tuple) else -1
     if axis < 0 or any(not isinstance(key, tuple) or len(key) != axis + 1 for key in keys):
         return False
@@ -54,7 +56,9 @@ def _tile(keys: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
             return False
     spans.sort()
     joints = [0, *(stop for _, stop in spans)]
-    return joints[-1] == shape[axis] and all(start == end for (start, _), end in zip(spans, joints, strict=False))
+    return joints[-1] == shape[axis] and all(
+        start == end for (start, _), end in zip(spans, joints, strict=False)
+    )
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
@@ -67,7 +71,11 @@ def getitem(x: Tensor, key: Any) -> Tensor:
 
 def _plain(key: Any) -> Any:
     """Return one element of a key in the form that arrays take."""
-    if key is None or key is Ellipsis or isinstance(key, slice | int) and not isinstance(key, bool):
+    if (
+        key is None
+        or key is Ellipsis
+        or (isinstance(key, slice | int) and not isinstance(key, bool))
+    ):
         return key
     array = backend.asarray(key._data if hasattr(key, "_data") else key)
     if array.dtype.kind not in "iub":
@@ -86,7 +94,11 @@ def _without_masks(keys: list[Any], shape: tuple[int, ...]) -> list[Any]:
             if seen != key.shape:
                 raise ShapeError(f"indexing: a mask of shape {key.shape} for axes of shape {seen}")
         used += 0 if key is None else getattr(key, "ndim", 1)
-    return [k for key in keys for k in (key.nonzero() if getattr(key, "dtype", None) == backend.bool_ else (key,))]
+    return [
+        k
+        for key in keys
+        for k in (key.nonzero() if getattr(key, "dtype", None) == backend.bool_ else (key,))
+    ]
 
 
 def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
@@ -98,15 +110,20 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
 
 
 def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
-    """Return, along `axis`, the element of x that `indices`, of as many axes, names at each place."""
+    """Return, along `axis`, the element of x that `indices`, of as many axes, names at each "
+    "place."""
     x = reshape(x, shape=None)
     where = _plain(indices)
     axis = axis_of(axis, x.ndim)
     if getattr(where, "ndim", 0) != x.ndim:
-        raise ShapeError(f"take_along_axis: indices of {getattr(where, 'ndim', 0)} axes for a tensor of {x.ndim}")
+        raise ShapeError(
+            f"take_along_axis: indices of {getattr(where, 'ndim', 0)} axes for a tensor of {x.ndim}"
+        )
     module = backend.module_of(where)
     grid = [
-        where if i == axis else module.arange(n).reshape([-1 if j == i else 1 for j in range(x.ndim)])
+        where
+        if i == axis
+        else module.arange(n).reshape([-1 if j == i else 1 for j in range(x.ndim)])
         for i, n in enumerate(x.shape)
     ]
     return index(x, key=tuple(grid))
@@ -119,13 +136,19 @@ def split(x: Tensor, indices_or_sections: int | Sequence[int], axis: int = 0) ->
     length = x.shape[axis]
     if isinstance(indices_or_sections, int):
         if indices_or_sections < 1 or length % indices_or_sections:
-            raise ShapeError(f"split: an axis of length {length} does not divide into {indices_or_sections} equal sections")
+            raise ShapeError(
+                f"split: an axis of length {length} does not divide into {indices_or_sections} "
+                "equal sections"
+            )
         size = length // indices_or_sections
         cuts = [size * i for i in range(1, indices_or_sections)]
     else:
         cuts = [int(cut) for cut in indices_or_sections]
     whole = (slice(None),) * axis
-    return [index(x, key=(*whole, slice(a, b))) for a, b in zip([0, *cuts], [*cuts, length], strict=True)]
+    return [
+        index(x, key=(*whole, slice(a, b)))
+        for a, b in zip([0, *cuts], [*cuts, length], strict=True)
+    ]
 
 
 def unbind(x: Tensor, axis: int = 0) -> list[Tensor]:

@@ -18,11 +18,21 @@ if TYPE_CHECKING:
 
 def _flip(F: Any, x: Any, transpose: bool = True) -> Any:
     """Exchange the last two axes."""
-    return F.permute(x, axes=(*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2)) if transpose else x
+    return (
+        F.permute(x, axes=(*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2))
+        if transpose
+        else x
+    )
+
+
+@primitive(x=lambda F, g, x_shape: F.reshape(g, shape=x_shape))
+def rows(xp: Any, x: Array) -> Array:
+    """Return x with all its axes but the last made one."""
+    return backend.rows(x) if x.size else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _rows(F: Any, x: Any) -> Any:
-    return x if len(x.shape) == 2 else F.reshape(x, shape=(-1, x.shape[-1]))
+    return x if len(x.shape) == 2 else F.rows(x)
 
 
 def _to_left(F: Any, g: Any, y: Any, transpose_x: bool, transpose_y: bool, weight: str) -> Any:
@@ -36,41 +46,65 @@ def _to_left(F: Any, g: Any, y: Any, transpose_x: bool, transpose_y: bool, weigh
 def _to_right(F: Any, g: Any, x: Any, transpose_x: bool, transpose_y: bool, weight: str) -> Any:
     x = _flip(F, x, transpose_x)
     if weight == "y":  # y stands at the right of every step's product: pending, xᵀ g
-        return Product(_rows(F, g), _rows(F, x)) if transpose_y else Product(_rows(F, x), _rows(F, g))
+        return (
+            Product(_rows(F, g), _rows(F, x)) if transpose_y else Product(_rows(F, x), _rows(F, g))
+        )
     grad = F.gemm(x, g, transpose_x=True)
     return _flip(F, grad, transpose_y)
 
 
 @primitive(x=_to_left, y=_to_right)
 def gemm(
-    xp: Any, x: Array, y: Array, transpose_x: bool = False, transpose_y: bool = False, weight: str = ""
+    xp: Any,
+    x: Array,
+    y: Array,
+    transpose_x: bool = False,
+    transpose_y: bool = False,
+    weight: str = "",
 ) -> Array:
     """Return x @ y for arrays of two or more axes, either with its last two axes exchanged.
 
-    `weight` names the operand ("x" or "y", of two axes) whose gradient is kept as factors, to be multiplied once for all uses.
+    `weight` names the operand ("x" or "y", of two axes) whose gradient is kept as factors, to be
+    multiplied once for all uses.
     """
-    return backend.gemm(x.swapaxes(-1, -2) if transpose_x else x, y.swapaxes(-1, -2) if transpose_y else y)
+    return backend.gemm(
+        x.swapaxes(-1, -2) if transpose_x else x, y.swapaxes(-1, -2) if transpose_y else y
+    )
 
 
 def _untransposed(x: Tensor) -> tuple[Tensor, bool]:
-    """Return the matrix that x is the transpose of, and True; the product then sends its gradient straight there."""
+    """Return the matrix that x is the transpose of, and True; the product then sends its "
+    "gradient straight there."""
     node = None if x._edge is None else x._edge[0]
-    if x.ndim == 2 and getattr(node, "row", None) is permute.row and node.saved and node.saved[0] == ((1, 0),):  # type: ignore
+    if (
+        x.ndim == 2
+        and getattr(node, "row", None) is permute.row
+        and node.saved
+        and node.saved[0] == ((1, 0),)
+    ):  # type: ignore
         return type(x)._make(x._data.swapaxes(0, 1), node.parents[0], x._version), True  # type: ignore[union-attr]
     return x, False
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """Return the matrix product x @ y: the last two axes multiply, the others broadcast; 1-d operands are vectors."""
-    x, y = reshape(x, shape=None) if not hasattr(x, "_edge") else x, reshape(y, shape=None) if not hasattr(y, "_edge") else y
+    """Return the matrix product x @ y: the last two axes multiply, the others broadcast; 1-d "
+    "operands are vectors."""
+    x, y = (
+        reshape(x, shape=None) if not hasattr(x, "_edge") else x,
+        reshape(y, shape=None) if not hasattr(y, "_edge") else y,
+    )
     if x.ndim == 0 or y.ndim == 0:
         raise ShapeError(f"matmul: {x.shape} @ {y.shape}: a 0-d operand; multiply with * instead")
     inner = y.shape[0] if y.ndim == 1 else y.shape[-2]
     if x.shape[-1] != inner:
-        raise ShapeError(f"matmul: {x.shape} @ {y.shape}: inner dimensions {x.shape[-1]} and {inner} differ")
+        raise ShapeError(
+            f"matmul: {x.shape} @ {y.shape}: inner dimensions {x.shape[-1]} and {inner} differ"
+        )
     if x.ndim == 1:
         out = matmul(reshape(x, shape=(1, -1)), y)
-        return reshape(out, shape=(*out.shape[:-2], *out.shape[-1:]) if y.ndim > 1 else out.shape[:-1])
+        return reshape(
+            out, shape=(*out.shape[:-2], *out.shape[-1:]) if y.ndim > 1 else out.shape[:-1]
+        )
     if y.ndim == 1:
         out = matmul(x, reshape(y, shape=(-1, 1)))
         return reshape(out, shape=out.shape[:-1])
@@ -87,14 +121,20 @@ def _is_leaf(x: Tensor) -> bool:
 
 
 def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
-    """Return the sum of products over pairs of axes: the last `axes` of x with the first of y, or two lists of axes."""
+    """Return the sum of products over pairs of axes: the last `axes` of x with the first of y, "
+    "or two lists of axes."""
     x, y = reshape(x, shape=None), reshape(y, shape=None)
     if isinstance(axes, int):
         over_x, over_y = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
     else:
-        over_x, over_y = (axes_of(a if isinstance(a, int) else tuple(a), t.ndim) for a, t in zip(axes, (x, y), strict=True))
+        over_x, over_y = (
+            axes_of(a if isinstance(a, int) else tuple(a), t.ndim)
+            for a, t in zip(axes, (x, y), strict=True)
+        )
     if tuple(x.shape[i] for i in over_x) != tuple(y.shape[i] for i in over_y):
-        raise ShapeError(f"tensordot: axes {over_x} of {x.shape} and {over_y} of {y.shape} differ in length")
+        raise ShapeError(
+            f"tensordot: axes {over_x} of {x.shape} and {over_y} of {y.shape} differ in length"
+        )
     rest_x = tuple(i for i in range(x.ndim) if i not in over_x)
     rest_y = tuple(i for i in range(y.ndim) if i not in over_y)
     summed = math.prod(x.shape[i] for i in over_x)
@@ -104,15 +144,23 @@ def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
     return reshape(matmul(rows, columns), shape=left + right)
 
 
-def _to_operands(F: Any, g: Any, inputs: list[Any], shapes: Any, operands: tuple[str, ...], output: str) -> list[Any]:
+def _to_operands(
+    F: Any, g: Any, inputs: list[Any], shapes: Any, operands: tuple[str, ...], output: str
+) -> list[Any]:
     grads = []
     for i, (indices, shape) in enumerate(zip(operands, shapes, strict=True)):
         others = [x for j, x in enumerate(inputs) if j != i]
         names = [name for j, name in enumerate(operands) if j != i]
-        there = "".join(index for index in indices if index in output or any(index in name for name in names))
+        there = "".join(
+            index for index in indices if index in output or any(index in name for name in names)
+        )
         grad = F.contract(g, *others, operands=(output, *names), output=there)
-        if there != indices:  # an index that only this operand has was summed over: its gradient is the same all along it
-            kept = tuple(n if index in there else 1 for index, n in zip(indices, shape, strict=True))
+        if (
+            there != indices
+        ):  # an index that only this operand has was summed over: its gradient is the same all along it
+            kept = tuple(
+                n if index in there else 1 for index, n in zip(indices, shape, strict=True)
+            )
             grad = F.broadcast_to(F.reshape(grad, shape=kept), shape=shape)
         grads.append(grad)
     return grads
@@ -125,21 +173,29 @@ def contract(xp: Any, *arrays: Array, operands: tuple[str, ...], output: str) ->
 
 
 def einsum(subscripts: str, *operands: Tensor) -> Tensor:
-    """Return a sum of products in Einstein's notation, each index once in an operand: ``einsum("ij,jk->ik", x, y)``."""
+    """Return a sum of products in Einstein's notation, each index once in an operand: "
+    "``einsum("ij,jk->ik", x, y)``."""
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     names = tuple(inputs.split(","))
     letters = "".join(names)
     if not arrow:
         output = "".join(sorted(index for index in set(letters) if letters.count(index) == 1))
     if not (letters + output).isalpha() and letters + output:
-        raise ArgumentError(f"einsum: {subscripts!r}: indices are letters; '...' is not supported, name the axes")
+        raise ArgumentError(
+            f"einsum: {subscripts!r}: indices are letters; '...' is not supported, name the axes"
+        )
     tensors = [reshape(x, shape=None) for x in operands]
     if len(names) != len(tensors):
-        raise ArgumentError(f"einsum: {subscripts!r} names {len(names)} operands, {len(tensors)} are given")
+        raise ArgumentError(
+            f"einsum: {subscripts!r} names {len(names)} operands, {len(tensors)} are given"
+        )
     sizes: dict[str, int] = {}
     for name, x in zip(names, tensors, strict=True):
         if len(set(name)) != len(name) or len(name) != x.ndim:
-            raise ShapeError(f"einsum: {name!r} for an operand of shape {x.shape}: one index for each axis, each once")
+            raise ShapeError(
+                f"einsum: {name!r} for an operand of shape {x.shape}: one index for each axis, "
+                "each once"
+            )
         for letter, n in zip(name, x.shape, strict=True):
             if sizes.setdefault(letter, n) != n:
                 raise ShapeError(f"einsum: index {letter!r} has lengths {sizes[letter]} and {n}")

@@ -1,4 +1,5 @@
-"""Sums, extremes and other reductions over axes: `axis` is None (all), an integer or a tuple, negative ones allowed."""
+"""Sums, extremes and other reductions over axes: `axis` is None (all), an integer or a tuple, "
+"negative ones allowed."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def _count(shape: tuple[int, ...], axis: Axis) -> int:
 
 
 @primitive(
-    x=lambda F, g, x_shape, axis, keepdims: F.broadcast_to(_kept(F, g, x_shape, axis, keepdims), shape=x_shape),
+    x=lambda F, g, x_shape, axis, keepdims: F.broadcast_to(
+        _kept(F, g, x_shape, axis, keepdims), shape=x_shape
+    ),
 )
 def sum(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the sum over `axis`."""
@@ -51,7 +54,9 @@ def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Return the variance over `axis`: the sum of squared deviations over (count - ddof)."""
     deviation = x - mean(x, axis=axis, keepdims=True)
-    return sum(deviation * deviation, axis=axis, keepdims=keepdims) / (_count(deviation.shape, axis) - ddof)
+    return sum(deviation * deviation, axis=axis, keepdims=keepdims) / (
+        _count(deviation.shape, axis) - ddof
+    )
 
 
 def std(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
@@ -77,8 +82,11 @@ def min(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return the product over `axis`, multiplied pairwise, so that zeros do no harm to its gradient."""
+    """Return the product over `axis`, multiplied pairwise, so that zeros do no harm to its "
+    "gradient."""
     x = reshape(x, shape=None)  # whatever can be made a tensor
+    if x.dtype.kind != "f":
+        x = sum(x, axis=())  # over no axis: this widens small integers, as NumPy's product does
     axes = axes_of(axis, x.ndim)
     rest = tuple(i for i in range(x.ndim) if i not in axes)
     shape = tuple(x.shape[i] for i in rest)
@@ -89,13 +97,16 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         pairs = index(x, key=slice(0, half)) * index(x, key=slice(half, 2 * half))
         x = concatenate([pairs, index(x, key=slice(2 * half, None))]) if odd else pairs
     if x.shape[0] == 0:  # the empty product
-        return sum(x, axis=0) + 1
+        x = sum(x, axis=0) + 1
     return reshape(x, shape=kept if keepdims else shape)
 
 
-@primitive(floating=True, x=lambda F, g, x, out, x_shape, axis, keepdims: (
-    _kept(F, g, x_shape, axis, keepdims) * F.exp(x - _kept(F, out, x_shape, axis, keepdims))
-))
+@primitive(
+    floating=True,
+    x=lambda F, g, x, out, x_shape, axis, keepdims: (
+        _kept(F, g, x_shape, axis, keepdims) * F.exp(x - _kept(F, out, x_shape, axis, keepdims))
+    ),
+)
 def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return log(sum(exp(x))) over `axis`, without overflow."""
     top = xp.max(x, axis=axis, keepdims=True)
@@ -121,16 +132,20 @@ def cumsum_along(xp: Any, x: Array, axis: int) -> Array:
 
 def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
     """Return the running sums along `axis` (None: of all elements, in C order)."""
-    return cumsum_along(reshape(x, shape=-1), axis=0) if axis is None else cumsum_along(x, axis=axis)
+    return (
+        cumsum_along(reshape(x, shape=-1), axis=0) if axis is None else cumsum_along(x, axis=axis)
+    )
 
 
 @primitive(x=None)
 def argmax(xp: Any, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
-    """Return the index of the (first) greatest value along `axis` (None: in the flat array); it has no gradient."""
+    """Return the index of the (first) greatest value along `axis` (None: in the flat array); it "
+    "has no gradient."""
     return xp.argmax(x, axis=axis, keepdims=keepdims)
 
 
 @primitive(x=None)
 def argmin(xp: Any, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
-    """Return the index of the (first) least value along `axis` (None: in the flat array); it has no gradient."""
+    """Return the index of the (first) least value along `axis` (None: in the flat array); it has "
+    "no gradient."""
     return xp.argmin(x, axis=axis, keepdims=keepdims)

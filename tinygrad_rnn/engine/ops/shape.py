@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ArgumentError, ShapeError
+from .. import backend
 from ..backend import Array
 from ..primitive import primitive
 
@@ -57,7 +58,8 @@ def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     order = tuple(range(ndim))[::-1] if axes is None else axes_of(tuple(axes), ndim)
     if len(order) != ndim:
         raise ShapeError(
-            f"transpose: {len(order)} axes {tuple(axes or ())} given for an array of {ndim}; name every axis, "
+            f"transpose: {len(order)} axes {tuple(axes or ())} given for an array of {ndim}; name "
+            "every axis, "
             "or exchange two with swapaxes(axis1, axis2)"
         )
     return permute(x, axes=order)
@@ -71,7 +73,9 @@ def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     return permute(x, axes=tuple(order))
 
 
-def moveaxis(x: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
+def moveaxis(
+    x: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...]
+) -> Tensor:
     """Return x with the axes `source` moved to the places `destination`."""
     ndim = _ndim(x)
     sources, destinations = axes_of(source, ndim), axes_of(destination, ndim)
@@ -86,7 +90,11 @@ def moveaxis(x: Tensor, source: int | tuple[int, ...], destination: int | tuple[
 def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Return x without the axes of length 1 (None: all of them)."""
     shape = _shape(x)
-    axes = tuple(i for i, n in enumerate(shape) if n == 1) if axis is None else axes_of(axis, len(shape))
+    axes = (
+        tuple(i for i, n in enumerate(shape) if n == 1)
+        if axis is None
+        else axes_of(axis, len(shape))
+    )
     if any(shape[i] != 1 for i in axes):
         raise ShapeError(f"squeeze: axis {axis} of shape {shape} has not length 1")
     return reshape(x, shape=tuple(n for i, n in enumerate(shape) if i not in axes))
@@ -114,7 +122,11 @@ def flip(xp: Any, x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
 
 
 def _inside(F: Any, g: Any, x_shape: tuple[int, ...], pad_width: Any) -> Any:
-    before = [pad_width] * len(x_shape) if isinstance(pad_width, int) else [width[0] for width in _widths(pad_width, len(x_shape))]
+    before = (
+        [pad_width] * len(x_shape)
+        if isinstance(pad_width, int)
+        else [width[0] for width in _widths(pad_width, len(x_shape))]
+    )
     return F.index(g, key=tuple(slice(a, a + n) for a, n in zip(before, x_shape, strict=True)))
 
 
@@ -127,13 +139,17 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
         pairs = [tuple(pad_width)]
     pairs = pairs * ndim if len(pairs) == 1 else pairs
     if len(pairs) != ndim or any(min(pair) < 0 for pair in pairs):
-        raise ShapeError(f"pad: pad_width {pad_width} for an array of {ndim} axes: one (before, after) >= 0 for each axis")
+        raise ShapeError(
+            f"pad: pad_width {pad_width} for an array of {ndim} axes: one (before, after) >= 0 "
+            "for each axis"
+        )
     return pairs  # type: ignore[return-value]
 
 
 @primitive(x=_inside)
 def pad(xp: Any, x: Array, pad_width: Any, constant_values: float = 0) -> Array:
-    """Return x with a border of `constant_values`, (before, after) elements wide along each axis."""
+    """Return x with a border of `constant_values`, (before, after) elements wide along each "
+    "axis."""
     return xp.pad(x, _widths(pad_width, x.ndim), constant_values=constant_values)
 
 
@@ -153,15 +169,25 @@ def join(xp: Any, *arrays: Array, axis: int) -> Array:
 
 
 def _unstack(F: Any, g: Any, shapes: tuple[tuple[int, ...], ...], axis: int) -> list[Any]:
-    return [F.index(g, key=(slice(None),) * (axis % (len(shapes[0]) + 1)) + (i,)) for i in range(len(shapes))]
+    return [
+        F.index(g, key=(slice(None),) * (axis % (len(shapes[0]) + 1)) + (i,))
+        for i in range(len(shapes))
+    ]
 
 
 @primitive(joint=_unstack)
 def pile(xp: Any, *arrays: Array, axis: int) -> Array:
     """Return the arrays beside each other along a new axis, in the memory order that they have."""
-    if axis == 0 and all(x.ndim == 2 and x.flags.f_contiguous for x in arrays):
+    if axis == 0 and arrays[0].ndim == 2 and all(backend.is_feature_major(x) for x in arrays):
         return xp.stack([x.T for x in arrays], axis=0).swapaxes(-1, -2)
     return xp.stack(arrays, axis=axis)
+
+
+@primitive(view=True, x=lambda F, g: g)
+def feature_major(xp: Any, x: Array) -> Array:
+    """Return x, its last two axes laid out column by column in memory: the order that recurrent "
+    "products like."""
+    return backend.to_feature_major(x)
 
 
 def concatenate(arrays: Sequence[Tensor], axis: int | None = 0) -> Tensor:
@@ -178,7 +204,10 @@ def stack(arrays: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def _several(name: str, arrays: Sequence[Any]) -> Sequence[Any]:
     if len(arrays) == 0 or not isinstance(arrays, tuple | list):
-        raise ArgumentError(f"{name} takes a list of at least one tensor, got {type(arrays).__name__} of {len(arrays)}")
+        raise ArgumentError(
+            f"{name} takes a list of at least one tensor, got {type(arrays).__name__} of "
+            f"{len(arrays)}"
+        )
     return arrays
 
 

@@ -1,0 +1,523 @@
+"""Every operation against NumPy, and its gradients of two orders against differences.
+
+The tests are generated from the table in op_table.py.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from op_table import ROWS, Case, Row
+
+import tinygrad_rnn as tg
+from tinygrad_rnn.engine import ops
+from tinygrad_rnn.engine.primitive import PRIMITIVES
+from tinygrad_rnn.errors import GraphError
+
+SMOOTH = [row for row in ROWS if row.smooth]
+SEEDS = st.integers(0, 2**32 - 1)
+BY_NAME = operator.attrgetter("name")
+every_row = pytest.mark.parametrize("row", ROWS, ids=BY_NAME)
+every_smooth_row = pytest.mark.parametrize("row", SMOOTH, ids=BY_NAME)
+
+Tensors = list[tg.Tensor]
+Function = Callable[..., Tensors]
+
+
+# -- tools -----------------------------------------------------------------------------------------
+
+
+def listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def bound(row: Row, case: Case) -> Function:
+    """The operation as a function of its arrays alone, that returns a list."""
+    return lambda *arrays: listed(row.function(*arrays, **case.keywords))
+
+
+def leaves(arrays: Sequence[np.ndarray]) -> Tensors:
+    return [tg.tensor(array, requires_grad=True) for array in arrays]
+
+
+def gradients(function: Function, tensors: Tensors, cotangents: Sequence[Any]) -> list[Any]:
+    """Jᵀ u; an output that does not depend on the arrays has no part in it."""
+    pairs = [
+        (out, u) for out, u in zip(function(*tensors), cotangents, strict=True) if out.requires_grad
+    ]
+    if not pairs:
+        return [None] * len(tensors)
+    outputs, starts = zip(*pairs, strict=True)
+    return list(tg.grad(outputs, tensors, grad_outputs=starts, allow_unused=True))
+
+
+def differences(
+    function: Function, arrays: Sequence[np.ndarray], directions: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """J v by central differences, extrapolated twice (Richardson): the error is of order h⁶."""
+
+    def central(h: float) -> list[np.ndarray]:
+        ends = []
+        for step in (h, -h):
+            moved = [tg.tensor(a + step * v) for a, v in zip(arrays, directions, strict=True)]
+            ends.append([out.numpy() for out in function(*moved)])
+        return [(up - down) / (2 * h) for up, down in zip(*ends, strict=True)]
+
+    coarse, middle, fine = central(8e-3), central(4e-3), central(2e-3)
+    once = [[(4 * b - a) / 3 for a, b in zip(*pair, strict=True)] for pair in
+            ((coarse, middle), (middle, fine))]
+    return [(16 * b - a) / 15 for a, b in zip(*once, strict=True)]
+
+
+def check_vjp(function: Function, arrays: Sequence[np.ndarray], seed: int) -> None:
+    """<u, J v> = <Jᵀ u, v>, J v from differences and Jᵀ u from the graph, to a relative 1e-7."""
+    rng = np.random.default_rng(seed)
+    tensors = leaves(arrays)
+    directions = [rng.uniform(-1, 1, a.shape) for a in arrays]
+    cotangents = [rng.uniform(-1, 1, out.shape) for out in function(*tensors)]
+    grads = gradients(function, tensors, cotangents)
+    for grad, array in zip(grads, arrays, strict=True):
+        assert grad is None or (grad.shape, grad.dtype) == (array.shape, array.dtype)
+    forward = [u * jv for u, jv in
+               zip(cotangents, differences(function, arrays, directions), strict=True)]
+    backward = [np.zeros(()) if g is None else g.numpy() * v
+                for g, v in zip(grads, directions, strict=True)]
+    scale = max(sum(np.abs(part).sum() for part in parts) for parts in (forward, backward))
+    difference = sum(part.sum() for part in forward) - sum(part.sum() for part in backward)
+    assert abs(difference) <= 1e-7 * scale + 1e-10, (difference, scale)
+
+
+def gradient_function(function: Function, count: int) -> Function:
+    """Jᵀ u as a function of the `count` arrays and of u, which can be differentiated again."""
+
+    def gradient(*tensors: tg.Tensor) -> Tensors:
+        inputs = [t if t.requires_grad else tg.tensor(t, requires_grad=True) for t in tensors]
+        pairs = [
+            (out, u)
+            for out, u in zip(function(*inputs[:count]), inputs[count:], strict=True)
+            if out.requires_grad
+        ]
+        if not pairs:
+            return []
+        outputs, starts = zip(*pairs, strict=True)
+        grads = tg.grad(
+            outputs, inputs[:count], grad_outputs=starts, create_graph=True, allow_unused=True
+        )
+        return [grad for grad in grads if grad is not None]
+
+    return gradient
+
+
+def check_second_order(function: Function, arrays: Sequence[np.ndarray], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cotangents = [rng.uniform(0.5, 1, out.shape) for out in function(*map(tg.tensor, arrays))]
+    check_vjp(gradient_function(function, len(arrays)), [*arrays, *cotangents], seed)
+
+
+# How a leaf is made of an array, and the view of it (of Tensors as of arrays) that has the values.
+LAYOUTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[Any], Any]]] = {
+    "Fortran order": (np.transpose, lambda t: t.T),
+    "negative strides": (np.flip, lambda t: t[(slice(None, None, -1),) * t.ndim]),
+    "every other element": (lambda a: np.stack([a, a], axis=-1), lambda t: t[..., 0]),
+    "last two axes exchanged": (
+        lambda a: a.swapaxes(-1, -2) if a.ndim > 1 else a,
+        lambda t: t.swapaxes(-1, -2) if t.ndim > 1 else t,
+    ),
+}
+
+
+# -- the table is complete -------------------------------------------------------------------------
+
+
+def own_primitives() -> set[str]:
+    """Names of the package's own primitives, those of users and examples left out."""
+    return {
+        name
+        for name, operation in PRIMITIVES.items()
+        if getattr(sys.modules.get(operation.__module__), name, None) is operation
+        and operation.__module__.startswith("tinygrad_rnn")
+    }
+
+
+def public_functions() -> set[str]:
+    return {
+        name
+        for name, value in vars(ops).items()
+        if callable(value) and not name.startswith("_") and not inspect.ismodule(value)
+    }
+
+
+def missing_rows(rows: Sequence[Row]) -> set[str]:
+    return (own_primitives() | public_functions()) - {row.name for row in rows}
+
+
+def test_every_operation_has_a_row():
+    assert not missing_rows(ROWS), f"no row in op_table.py: {sorted(missing_rows(ROWS))}"
+    names = [row.name for row in ROWS]
+    assert names == sorted(set(names))
+    assert set(names) == own_primitives() | public_functions()
+
+
+@every_row
+def test_a_row_that_is_missing_is_noticed(row):
+    assert missing_rows([other for other in ROWS if other is not row]) == {row.name}
+
+
+def test_every_public_operation_is_a_function_of_the_package():
+    inner = {"cast", "cross_entropy", "feature_major", "gemm", "getitem", "index", "scatter", "to_device"}
+    for name in public_functions() - inner:
+        assert getattr(tg, name) is getattr(ops, name)
+
+
+@every_row
+def test_a_row_says_whether_there_is_a_gradient(row):
+    primitive = PRIMITIVES.get(row.name)
+    if primitive is not None:
+        rules = primitive.row
+        assert row.smooth == (rules.joint is not None or any(r is not None for r in rules.rules))
+
+
+# -- the forward pass ------------------------------------------------------------------------------
+
+
+def assert_equal_to_numpy(got: Any, expected: Any, rtol: float = 1e-12, atol: float = 1e-13):
+    assert isinstance(got, list) == isinstance(expected, list)
+    assert len(listed(got)) == len(listed(expected))
+    for ours, theirs in zip(listed(got), listed(expected), strict=True):
+        theirs = np.asarray(theirs)
+        assert isinstance(ours, tg.Tensor)
+        assert isinstance(ours.data, np.ndarray)
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+        eps = 4 * np.finfo(theirs.dtype).eps if theirs.dtype.kind == "f" else 0.0
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=max(rtol, eps), atol=max(atol, eps**2))
+
+
+@every_row
+@given(data=st.data())
+def test_forward_equals_numpy(row, data):
+    case = data.draw(row.cases)
+    expected = row.reference(*case.arrays, **case.keywords)
+    assert_equal_to_numpy(row.function(*map(tg.tensor, case.arrays), **case.keywords), expected)
+    tracked = row.function(*leaves(case.arrays), **case.keywords)
+    assert_equal_to_numpy(tracked, expected)
+    assert all(out.requires_grad == row.smooth for out in listed(tracked))
+
+
+@every_row
+@settings(max_examples=10)
+@given(data=st.data())
+def test_arguments_are_never_written_to(row, data):
+    case = data.draw(row.cases)
+    tensors = leaves(case.arrays)
+    outputs = bound(row, case)(*tensors)
+    cotangents = [tg.ones(out.shape, dtype=out.dtype) for out in outputs]
+    if row.smooth:
+        gradients(lambda *_: outputs, tensors, cotangents)
+    for tensor, array in zip(tensors, case.arrays, strict=True):
+        np.testing.assert_array_equal(tensor.numpy(), array)
+    for u in cotangents:
+        np.testing.assert_array_equal(u.numpy(), 1)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.everywhere], ids=BY_NAME)
+@given(data=st.data())
+def test_forward_equals_numpy_for_every_number(row, data):
+    """Infinite ones, nan, subnormal ones and those that overflow."""
+    case = data.draw(row.cases)
+    numbers = st.floats(width=64)
+    arrays = [data.draw(hnp.arrays(np.float64, a.shape, elements=numbers)) for a in case.arrays]
+    with np.errstate(all="ignore"):
+        expected = row.reference(*arrays, **case.keywords)
+        got = row.function(*map(tg.tensor, arrays), **case.keywords)
+    assert_equal_to_numpy(got, expected, rtol=1e-12, atol=1e-300)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.integers], ids=BY_NAME)
+@given(data=st.data())
+def test_integers_stay_integers_or_become_the_default_floating_dtype(row, data):
+    case = data.draw(row.cases)
+    dtypes = [np.int64, np.int32, np.uint8] + [np.bool_] * (row.integers == "floating")
+    dtype = data.draw(st.sampled_from(dtypes))
+    arrays = [np.ceil(np.abs(a)).astype(dtype) for a in case.arrays]
+    if np.dtype(dtype).kind == "i" and row.name not in ("log", "log1p", "sqrt"):
+        arrays = [np.copysign(a, b).astype(dtype) for a, b in zip(arrays, case.arrays, strict=True)]
+    if row.integers == "floating":
+        tg.set_default_dtype(data.draw(st.sampled_from([np.float32, np.float64])))
+        expected = listed(row.reference(*[a.astype(float) for a in arrays], **case.keywords))
+        expected = [np.asarray(e).astype(tg.get_default_dtype()) for e in expected]
+    else:
+        expected = listed(row.reference(*arrays, **case.keywords))
+    got = bound(row, case)(*map(tg.tensor, arrays))
+    tg.set_default_dtype(np.float32)
+    assert_equal_to_numpy(got, expected, rtol=1e-5, atol=1e-5)
+
+
+# -- gradients -------------------------------------------------------------------------------------
+
+
+@every_smooth_row
+@given(data=st.data(), seed=SEEDS)
+def test_gradient_equals_differences(row, data, seed):
+    case = data.draw(row.cases)
+    check_vjp(bound(row, case), case.arrays, seed)
+
+
+@every_smooth_row
+@given(data=st.data(), seed=SEEDS)
+def test_second_derivative_equals_differences(row, data, seed):
+    case = data.draw(row.cases)
+    check_second_order(bound(row, case), case.arrays, seed)
+
+
+@every_smooth_row
+@settings(max_examples=15)
+@given(data=st.data(), seed=SEEDS)
+def test_the_same_tensor_in_two_places(row, data, seed):
+    """For every argument of one shape, and the operation twice on the same tensor."""
+    case = data.draw(row.cases)
+    chosen = case.arrays[row.shared % len(case.arrays)]
+
+    def shared(x: tg.Tensor) -> Tensors:
+        arrays = [x if a.shape == x.shape else tg.tensor(a) for a in case.arrays]
+        return bound(row, case)(*arrays) + bound(row, case)(*arrays)
+
+    check_vjp(shared, [chosen], seed)
+    check_second_order(shared, [chosen], seed)
+
+
+@every_smooth_row
+@settings(max_examples=15)
+@given(data=st.data(), seed=SEEDS)
+def test_memory_layout_changes_nothing(row, data, seed):
+    case = data.draw(row.cases)
+    plain = leaves(case.arrays)
+    expected = bound(row, case)(*plain)
+    rng = np.random.default_rng(seed)
+    cotangents = [rng.uniform(-1, 1, out.shape) for out in expected]
+    grads = gradients(lambda *_: expected, plain, cotangents)
+    for name, (prepare, view) in LAYOUTS.items():
+        bases = leaves([prepare(a) for a in case.arrays])
+        got = bound(row, case)(*map(view, bases))
+        assert_equal_to_numpy(got, [e.numpy() for e in expected])
+        others = [view(tg.tensor(prepare(u))) for u in cotangents]
+        for g, e in zip(gradients(lambda *_, got=got: got, bases, others), grads, strict=True):
+            assert (g is None) == (e is None), name
+            if g is not None:
+                np.testing.assert_allclose(view(g.numpy()), e.numpy(), rtol=1e-12, atol=1e-13)
+
+
+@every_smooth_row
+@given(data=st.data(), seed=SEEDS)
+def test_dtypes_are_kept(row, data, seed):
+    """Float32 in, float32 out, forward and backward; so for float64, whatever the default is."""
+    case = data.draw(row.cases)
+    tg.set_default_dtype(data.draw(st.sampled_from([np.float32, np.float64])))
+    rng = np.random.default_rng(seed)
+    for dtype, rtol in ((np.float32, 1e-4), (np.float64, 1e-12)):
+        keywords = dict(case.keywords)
+        if row.name == "cast":
+            keywords["dtype"] = np.dtype(dtype)
+        tensors = leaves([a.astype(dtype) for a in case.arrays])
+        outputs = listed(row.function(*tensors, **keywords))
+        expected = listed(row.reference(*[a.astype(dtype) for a in case.arrays], **keywords))
+        for out, e in zip(outputs, expected, strict=True):
+            assert out.dtype == dtype
+            np.testing.assert_allclose(out.numpy(), e, rtol=rtol, atol=rtol)
+        cotangents = [rng.uniform(-1, 1, out.shape).astype(dtype) for out in outputs]
+        for grad in gradients(lambda *_, o=outputs: o, tensors, cotangents):
+            assert grad is None or grad.dtype == dtype
+        again = gradient_function(lambda *t, k=keywords: listed(row.function(*t, **k)), len(tensors))
+        for grad in again(*tensors, *map(tg.tensor, cotangents)):
+            assert grad.dtype == dtype
+    tg.set_default_dtype(np.float32)
+
+
+BINARY = ["add", "divide", "logaddexp", "maximum", "minimum", "multiply", "power", "subtract", "where"]
+
+
+@pytest.mark.parametrize("name", BINARY)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@given(data=st.data())
+def test_integers_booleans_and_scalars_never_widen(name, dtype, data):
+    function = BY_NAME_OF[name]
+    x = tg.tensor(np.full((2, 3), 1.5, dtype=dtype), requires_grad=True)
+    other = data.draw(
+        st.sampled_from(
+            [2, True, 2.0, np.float64(2), np.float32(2), np.int64(2), np.bool_(True)]
+            + [np.full(shape, 2, dtype=d) for shape in ((), (3,), (2, 3)) for d in (np.int64, np.uint8)]
+            + [np.ones((2, 1), dtype=bool), tg.arange(1, 4), tg.tensor(True)]
+        )
+    )
+    for out in (function(x, other), function(other, x)):
+        assert out.dtype == dtype
+        assert tg.grad(out.sum(), x).dtype == dtype
+
+
+BY_NAME_OF = {name: getattr(ops, name) for name in BINARY} | {
+    "where": lambda x, y: ops.where([True, False, True], x, y)
+}
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_between_floating_tensors_the_wider_wins_and_gradients_go_back_narrow(name):
+    x = tg.tensor(np.full(3, 1.5, np.float32), requires_grad=True)
+    y = tg.tensor(np.full(3, 2.5), requires_grad=True)
+    for first, second in ((x, y), (y, x)):
+        out = BY_NAME_OF[name](first, second)
+        assert out.dtype == np.float64
+        assert [g.dtype for g in tg.grad(out.sum(), [x, y])] == [np.float32, np.float64]
+
+
+# -- conventions where there is no derivative ------------------------------------------------------
+
+
+def gradient_of(function: Callable[..., tg.Tensor], *values: Any) -> list[Any]:
+    tensors = leaves([np.asarray(v, dtype=float) for v in values])
+    return [g.numpy().tolist() for g in tg.grad(function(*tensors).sum(), tensors)]
+
+
+def test_gradients_at_ties():
+    assert gradient_of(ops.abs, [0.0, -0.0]) == [[0, 0]]
+    assert gradient_of(ops.relu, [0.0, -0.0]) == [[0, 0]]
+    assert gradient_of(ops.maximum, [1.0, 2.0], [1.0, 0.0]) == [[0.5, 1], [0.5, 0]]
+    assert gradient_of(ops.minimum, [1.0, 2.0], [1.0, 0.0]) == [[0.5, 0], [0.5, 1]]
+    assert gradient_of(lambda x: ops.maximum(x, x), [1.0]) == [[1]]
+    assert gradient_of(lambda x: ops.maximum(x, 0), [0.0, 1.0]) == [[0.5, 1]]
+    assert gradient_of(lambda x: ops.clip(x, -1, 1), [-2.0, -1.0, 0.0, 1.0, 2.0]) == [[0, 1, 1, 1, 0]]
+    assert gradient_of(lambda x: ops.max(x), [3.0, 1.0, 3.0]) == [[0.5, 0, 0.5]]
+    assert gradient_of(lambda x: ops.min(x, axis=0), [[1.0, 2.0], [1.0, 3.0]]) == [[[0.5, 1], [0.5, 0]]]
+    assert gradient_of(lambda x: ops.where(x > 0, x, -x), [0.0]) == [[-1]]
+
+
+@pytest.mark.parametrize("function", [ops.max, ops.min])
+@given(data=st.data(), seed=SEEDS)
+def test_ties_share_the_gradient_of_an_extreme_evenly(function, data, seed):
+    shape = data.draw(hnp.array_shapes(max_dims=3, max_side=3))
+    x = data.draw(hnp.arrays(np.float64, shape, elements=st.sampled_from([0.0, 1.0])))
+    axis = data.draw(st.none() | st.integers(-x.ndim, x.ndim - 1))
+    t = tg.tensor(x, requires_grad=True)
+    out = function(t, axis=axis)
+    u = np.random.default_rng(seed).normal(size=out.shape)
+    keep = {"axis": axis, "keepdims": True}
+    hits = x == getattr(np, function.__name__)(x, **keep)
+    expected = hits / hits.sum(**keep) * (u if axis is None else np.expand_dims(u, axis))
+    np.testing.assert_allclose(tg.grad(out, t, u).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "function, at",
+    [
+        (lambda x: x**2, [0.0, -1.5]),
+        (lambda x: x**1, [0.0, -1.5]),
+        (lambda x: x**0, [0.0, -1.5]),
+        (lambda x: x**3.0, [0.0, -1.5]),
+        (lambda x: x ** tg.tensor([0.0, 1.0]), [0.0, 0.0]),
+        (lambda x: tg.prod(x), [0.0, 2.0, 3.0]),
+        (lambda x: tg.prod(x), [0.0, 0.0, 3.0]),
+        (lambda x: tg.logsumexp(x), [1000.0, -1000.0]),
+        (lambda x: tg.softplus(x), [1000.0, -1000.0]),
+        (lambda x: tg.sigmoid(x), [1000.0, -1000.0]),
+        (lambda x: tg.softmax(x), [1000.0, -1000.0]),
+        (lambda x: ops.cross_entropy(x, 1), [1000.0, -1000.0]),
+    ],
+)
+def test_no_nan_where_the_derivative_exists(function, at):
+    check_vjp(lambda *t: [function(*t)], [np.array(at)], 0)
+    check_second_order(lambda *t: [function(*t)], [np.array(at)], 0)
+
+
+@pytest.mark.parametrize("bases", [[0.0, 2.0], [[0.0], [3.0]]])
+def test_the_exponents_gradient_of_a_zero_base_is_zero(bases):
+    y = tg.tensor([2.0, 3.0], requires_grad=True)
+    (tg.tensor(bases) ** y).sum().backward()
+    assert np.isfinite(y.grad.numpy()).all()
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.smooth], ids=BY_NAME)
+@settings(max_examples=5)
+@given(data=st.data())
+def test_what_has_no_gradient_ends_the_graph(row, data):
+    case = data.draw(row.cases)
+    for out in bound(row, case)(*leaves(case.arrays)):
+        assert not out.requires_grad
+        with pytest.raises(GraphError, match="without a graph"):
+            out.backward(np.ones(out.shape))
+
+
+# -- the tests can fail ----------------------------------------------------------------------------
+
+WRONG: dict[str, Any] = {
+    "right": lambda F, g, x: g * (3 * x * x),
+    "half of it": lambda F, g, x: g * (1.5 * x * x),
+    "a millionth off": lambda F, g, x: g * (3.000003 * x * x),
+    "the sign": lambda F, g, x: -(g * (3 * x * x)),
+    "another's": lambda F, g, x: g * F.cos(x),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_gradient_is_caught(name):
+    @tg.primitive(x=WRONG[name])
+    def planted_cube(xp, x):
+        return x * x * x
+
+    del PRIMITIVES["planted_cube"]
+    arrays = [np.array([[0.5, 1.0], [2.0, -1.5]])]
+
+    def function(x: tg.Tensor) -> Tensors:
+        return [planted_cube(x)]
+
+    if name == "right":
+        check_vjp(function, arrays, 0)
+        check_second_order(function, arrays, 0)
+    else:
+        with pytest.raises(AssertionError):
+            check_vjp(function, arrays, 0)
+
+
+def test_a_gradient_that_is_right_once_but_wrong_twice_is_caught():
+    """A rule that hides its own dependence on x has no second derivative."""
+
+    @tg.primitive(x=lambda F, g, square: g * (3 * square))
+    def planted_cube(xp, x, square):
+        return x * x * x
+
+    del PRIMITIVES["planted_cube"]
+    arrays = [np.array([0.5, 1.0, -1.5])]
+
+    def function(x: tg.Tensor) -> Tensors:
+        return [planted_cube(x, square=x.numpy() ** 2)]
+
+    check_vjp(function, arrays, 0)
+    with pytest.raises(AssertionError):
+        check_second_order(function, arrays, 0)
+
+
+def test_a_gradient_for_the_wrong_one_of_two_arguments_is_caught():
+    @tg.primitive(x=lambda F, g, x: g * x, y=lambda F, g, y: g * y)
+    def planted_product(xp, x, y):
+        return x * y
+
+    del PRIMITIVES["planted_product"]
+    with pytest.raises(AssertionError):
+        check_vjp(
+            lambda x, y: [planted_product(x, y)], [np.array([0.5, 1.0]), np.array([2.0, -1.0])], 0
+        )
+
+
+def test_a_wrong_forward_is_caught():
+    with pytest.raises(AssertionError):
+        assert_equal_to_numpy(tg.tensor([1.0, 2.0]), np.array([1.0, 2.0]))  # float32
+    with pytest.raises(AssertionError):
+        assert_equal_to_numpy(tg.tensor(np.ones(2)), np.ones((2, 1)))
+    with pytest.raises(AssertionError):
+        assert_equal_to_numpy(tg.tensor(np.ones(2)), np.ones(2) * (1 + 1e-9))
