@@ -18,6 +18,8 @@ CELLS = {"rnn": tg.nn.RNN, "gru": tg.nn.GRU, "lstm": tg.nn.LSTM}
 
 
 class Adder(tg.nn.Module):
+    """A recurrent layer, and an answer from its last output."""
+
     def __init__(self, cell: str, hidden: int) -> None:
         super().__init__()
         self.rnn = CELLS[cell](2, hidden)

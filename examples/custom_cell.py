@@ -24,6 +24,8 @@ State = tuple[tg.Tensor, tg.Tensor]
 
 
 class PeepholeLSTMCell(tg.nn.Cell):
+    """The equations above, one time step of them."""
+
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.hidden_size = (hidden_size, hidden_size)  # of h and of c
@@ -34,9 +36,11 @@ class PeepholeLSTMCell(tg.nn.Cell):
         self.p_o = tg.nn.Parameter(tg.zeros(hidden_size))
 
     def project(self, x: tg.Tensor) -> tg.Tensor:
-        return self.W(x)  # for all time steps at once
+        """Return what depends on the input alone, for all time steps at once."""
+        return self.W(x)
 
     def step(self, z: tg.Tensor, state: State) -> State:
+        """Return the new (h, c)."""
         h, c = state
         z_i, z_f, z_g, z_o = (z + self.U(h)).split(4, axis=-1)
         i = tg.sigmoid(z_i + self.p_i * c)

@@ -21,7 +21,10 @@ Loss = Callable[[tg.Tensor, tg.Tensor], tg.Tensor]
 
 
 class Tanh(tg.nn.Module):
+    """The hyperbolic tangent as a layer."""
+
     def forward(self, x: tg.Tensor) -> tg.Tensor:
+        """Return tanh(x)."""
         return tg.tanh(x)
 
 

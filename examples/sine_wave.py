@@ -19,6 +19,8 @@ NOISE, TRAIN, AHEAD, WINDOW = 0.1, 600, 64, 100
 
 
 class Forecaster(tg.nn.Module):
+    """A GRU whose output is the change to the next value."""
+
     def __init__(self, hidden: int = 32) -> None:
         super().__init__()
         self.rnn = tg.nn.GRU(1, hidden)

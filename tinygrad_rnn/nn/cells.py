@@ -82,6 +82,28 @@ class Cell(Module):
         """The size of each element of the state."""
         return self.hidden_size if isinstance(self.hidden_size, tuple) else (self.hidden_size,)
 
+    def check_state(
+        self, state: State, leading: tuple[int, ...], dtype: Any, name: str
+    ) -> tuple[Tensor, ...]:
+        """Return the elements of a state, each (*leading, H), or raise and say what is needed."""
+        paired = isinstance(self.hidden_size, tuple)
+        several = isinstance(state, tuple | list)
+        if paired != several or (several and len(state) != len(self.state_sizes)):
+            wanted = f"a tuple of {len(self.state_sizes)} Tensors" if paired else "one Tensor"
+            got = f"{len(state)} in a {type(state).__name__}" if several else type(state).__name__
+            raise ArgumentError(f"{name}: the state is {wanted}, got {got}")
+        elements = tuple(state) if several else (state,)
+        for element, size in zip(elements, self.state_sizes, strict=True):
+            if element.shape != (*leading, size):
+                raise ShapeError(
+                    f"{name}: state of shape {element.shape}, {(*leading, size)} is needed"
+                )
+            if element.dtype != dtype:
+                raise DTypeError(
+                    f"{name}: state is {element.dtype}, input is {dtype}: use state.astype(...)"
+                )
+        return elements
+
     def forward(self, x: Tensor, state: State = None) -> State:
         """Take one step.
 
@@ -106,6 +128,8 @@ class Cell(Module):
             state = self.initial_state(x.shape[0] if x.ndim == 2 else 1, x.dtype, x.device)
             if x.ndim == 1:
                 state = tuple(s[0] for s in state) if isinstance(state, tuple) else state[0]
+        else:
+            self.check_state(state, x.shape[:-1], x.dtype, type(self).__name__)
         return self.step(self.project(x), state)
 
 

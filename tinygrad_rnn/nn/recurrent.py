@@ -213,6 +213,10 @@ class Recurrent(Module):
             raise ShapeError(f"{kind}: input of shape {x.shape} has no time step")
         states = self._initial(x, state, batched)
         alive = self._alive(lengths, T, B, x.device)
+        if (
+            alive is not None
+        ):  # whatever stands past an end, nan included, must not reach a gradient
+            x = ops.where(ops.stack(alive), x, 0.0)
 
         finals = []
         for layer in range(self.num_layers):
@@ -240,34 +244,12 @@ class Recurrent(Module):
         kind, B = type(self).__name__, x.shape[1]
         if state is None:
             return [cell.initial_state(B, x.dtype, x.device) for cell in self.cells]
-        paired = isinstance(self.cells[0].hidden_size, tuple)
-        if paired != isinstance(state, tuple | list) or (
-            paired and len(state) != len(self.state_sizes)
-        ):
-            wanted = f"a tuple of {len(self.state_sizes)} Tensors" if paired else "one Tensor"
-            got = (
-                f"{len(state)} in a {type(state).__name__}"
-                if isinstance(state, tuple | list)
-                else type(state).__name__
-            )
-            raise ArgumentError(f"{kind}: the state is {wanted}, got {got}")
-        elements = tuple(state) if paired else (state,)
-        for element, size in zip(elements, self.state_sizes, strict=True):
-            wanted_shape = (len(self.cells), B, size) if batched else (len(self.cells), size)
-            if element.shape != wanted_shape:
-                raise ShapeError(
-                    f"{kind}: initial state of shape {element.shape}, {wanted_shape} is needed "
-                    "(layers · directions, batch, size)"
-                )
-            if element.dtype != x.dtype:
-                raise DTypeError(
-                    f"{kind}: initial state is {element.dtype}, input is {x.dtype}: use "
-                    "state.astype(...)"
-                )
+        leading = (len(self.cells), B) if batched else (len(self.cells),)
+        elements = self.cells[0].check_state(state, leading, x.dtype, kind)
         if not batched:
             elements = tuple(ops.expand_dims(element, 1) for element in elements)
         rows = list(zip(*(ops.unbind(element) for element in elements), strict=True))
-        return [row if paired else row[0] for row in rows]
+        return [row if isinstance(self.cells[0].hidden_size, tuple) else row[0] for row in rows]
 
     def _alive(self, lengths: Any, T: int, B: int, device: str) -> list[Tensor] | None:
         """Return for each time step which sequences have not ended, (B, 1); None if all are of "
