@@ -1,4 +1,4 @@
-"""One training step of a character model, ours beside PyTorch's, each in a process of its own, in turns.
+"""One training step of a character model, ours beside PyTorch's, in turns, a process each.
 
     python benchmarks/training_step.py [--cells rnn gru lstm] [--size T B V H] [--rounds 5]
 

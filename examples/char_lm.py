@@ -1,13 +1,13 @@
-"""Train a character language model on a text, then let it write.
+r"""Train a character language model on a text, then let it write.
 
     python examples/char_lm.py
     python examples/char_lm.py --text book.txt --cell gru --prefix "Once " --save gru.npz
-    python examples/char_lm.py --text time_machine --clean letters --max-tokens 10000 \\
+    python examples/char_lm.py --text time_machine --clean letters --max-tokens 10000 \
         --cell rnn --optimizer sgd --lr 1 --epochs 500 --valid 0
 
-The last takes the settings of the book Dive into Deep Learning, which holds the learning rate
-(--decay none). The text is split first; --max-tokens shortens the part to train on, and the
-vocabulary is made of what is left of it.
+The last takes the settings of the book Dive into Deep Learning, which however has one-hot
+characters and a constant learning rate (--embedding 0 --decay none). The text is split first;
+--max-tokens shortens the part to train on, and the vocabulary is made of what is left of it.
 
 The figures of training are the mean over the last epoch, each loss before its step. Those of
 validation come after the last step: every held-out character but the first is predicted once, with
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -36,25 +37,21 @@ OPTIMIZERS = {"sgd": tg.optim.SGD, "adam": tg.optim.Adam, "rmsprop": tg.optim.RM
 
 
 class CharLM(tg.nn.Module):
-    """One-hot characters or an embedding, a recurrent layer, and logits for the next character."""
+    """An embedding or one-hot characters, recurrent layers, logits for the next character."""
 
     def __init__(self, vocab_size: int, args: argparse.Namespace) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self.embedding = None
-        if args.input == "embedding":
-            self.embedding = tg.nn.Embedding(vocab_size, args.hidden, device=args.device)
+        size, device = args.embedding, args.device
+        self.embedding = tg.nn.Embedding(vocab_size, size, device=device) if size else None
         self.rnn = CELLS[args.cell](
-            args.hidden if self.embedding else vocab_size,
-            args.hidden,
-            args.layers,
-            dropout=args.dropout,
-            device=args.device,
+            size or vocab_size, args.hidden, args.layers, dropout=args.dropout, device=device
         )
         self.dropout = tg.nn.Dropout(args.dropout)
-        self.head = tg.nn.Linear(args.hidden, vocab_size, device=args.device)
+        self.head = tg.nn.Linear(args.hidden, vocab_size, device=device)
 
     def forward(self, ids: tg.Tensor, state: Any = None) -> tuple[tg.Tensor, Any]:
+        """Return logits (T, B, V) of what follows each of the ids (T, B), and the new state."""
         x = self.embedding(ids) if self.embedding else F.one_hot(ids, self.vocab_size)
         output, state = self.rnn(x, state)
         return self.head(self.dropout(output)), state
@@ -72,7 +69,7 @@ def train_epoch(model: CharLM, windows: Iterable[Any], optimizer: Any, args: Any
         loss.backward()
         tg.optim.clip_grad_norm(model.parameters(), args.clip, error_if_nonfinite=True)
         optimizer.step()
-        # Consecutive windows carry the state, and the gradient ends between them; others start anew.
+        # A window that continues the last one takes its state, without the gradient's way back.
         state = tg.bptt.detach(state) if args.partition == "sequential" else None
         losses.update(loss.item(), y.size)
     return losses
@@ -86,9 +83,8 @@ def evaluate(model: CharLM, ids: np.ndarray, args: Any) -> Any:
     state = None
     for x, y in text_data.evaluation(ids, args.batch, args.steps, device=args.device):
         logits, state = model(x, state)
-        nats = F.cross_entropy(logits, y, reduction="none", ignore_index=-1)
-        losses.total += nats.sum().item()
-    losses.count = len(ids) - 1
+        count = int((y.numpy() != -1).sum())  # -1 stands where the text is over
+        losses.update(F.cross_entropy(logits, y, ignore_index=-1), count)
     return losses
 
 
@@ -199,12 +195,12 @@ def arguments() -> argparse.Namespace:
     add("--max-tokens", type=positive, help="train on the first so many characters")
     add("--partition", choices=["sequential", "random"], default="sequential")
     add("--cell", choices=list(CELLS), default="lstm")
-    add("--input", choices=["onehot", "embedding"], default="onehot")
+    add("--embedding", type=int, default=128, help="its size; 0 for one-hot characters")
     add("--hidden", type=positive, default=256)
     add("--layers", type=positive, default=1)
     add("--steps", type=positive, default=35, help="characters in a window")
     add("--batch", type=positive, default=32, help="windows beside each other")
-    add("--epochs", type=positive, default=12)
+    add("--epochs", type=positive, default=8)
     add("--optimizer", choices=list(OPTIMIZERS), default="adam")
     add("--lr", type=float, default=4e-3, help="the learning rate")
     add("--decay", choices=["cosine", "none"], default="cosine", help="of the learning rate")
@@ -263,6 +259,8 @@ def run(args: argparse.Namespace) -> None:
         began = time.perf_counter()
         windows = minibatches(train_ids, args.batch, args.steps, device=args.device)
         train = train_epoch(model, counted(windows, bar), optimizer, args)
+        if not math.isfinite(train.value):
+            raise FloatingPointError(f"diverged in epoch {epoch}: use a smaller --lr or --clip")
         scheduler.step()
         training_seconds += time.perf_counter() - began
         tokens += train.count
@@ -300,16 +298,10 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character
-    errors = tg.errors
+    user_errors = (tg.errors.ArgumentError, tg.errors.DeviceError, ImportError, OSError)
     try:
         run(arguments())
-    except (
-        errors.ArgumentError,
-        errors.DeviceError,
-        ImportError,
-        OSError,
-        ArithmeticError,
-    ) as error:
+    except (*user_errors, FloatingPointError) as error:
         sys.exit(f"char_lm: {error}")
 
 

@@ -1,5 +1,4 @@
-"""tinygrad_rnn: a small autograd engine on NumPy and CuPy, and recurrent networks in plain "
-"tensor code on it."""
+"""A small autograd engine on NumPy and CuPy, and recurrent networks in plain tensor code on it."""
 
 from typing import Any as _Any
 

@@ -30,7 +30,23 @@ def _owned(array: Array, device: str | None, requires_grad: bool) -> Tensor:
 def zeros(
     *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
-    """Return zeros of a shape, a tuple or integers, in the default dtype unless told.
+    """Return a tensor of zeros.
+
+    Parameters
+    ----------
+    *shape : int
+        The lengths of the axes, or one tuple of them.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`.
 
     Examples
     --------
@@ -44,7 +60,23 @@ def zeros(
 def ones(
     *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
-    """Return ones of a shape, a tuple or integers, in the default dtype unless told.
+    """Return a tensor of ones.
+
+    Parameters
+    ----------
+    *shape : int
+        The lengths of the axes, or one tuple of them.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`.
 
     Examples
     --------
@@ -62,7 +94,25 @@ def full(
     device: str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Return a constant tensor of a shape, in the default dtype unless told.
+    """Return a tensor filled with one value.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        The lengths of the axes.
+    fill_value : float
+        The value.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`.
 
     Examples
     --------
@@ -74,23 +124,71 @@ def full(
 
 
 def zeros_like(x: Tensor) -> Tensor:
-    """Return zeros of the shape, dtype and device of x."""
-    return zeros(x.shape, dtype=x.dtype, device=x.device)
+    """Return zeros of the shape, dtype and device of x.
 
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
 
-def ones_like(x: Tensor) -> Tensor:
-    """Return ones of the shape, dtype and device of x."""
-    return ones(x.shape, dtype=x.dtype, device=x.device)
-
-
-def arange(*bounds: float, dtype: DType = None, device: str | None = None) -> Tensor:
-    """Return evenly spaced values, like ``numpy.arange(start, stop, step)``.
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
 
     Examples
     --------
     >>> import tinygrad_rnn as tg
-    >>> tg.arange(3)
-    tensor([0, 1, 2])
+    >>> tg.zeros_like(tg.ones(2))
+    tensor([0., 0.])
+    """
+    return zeros(x.shape, dtype=x.dtype, device=x.device)
+
+
+def ones_like(x: Tensor) -> Tensor:
+    """Return ones of the shape, dtype and device of x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.ones_like(tg.zeros(2))
+    tensor([1., 1.])
+    """
+    return ones(x.shape, dtype=x.dtype, device=x.device)
+
+
+def arange(*bounds: float, dtype: DType = None, device: str | None = None) -> Tensor:
+    """Return evenly spaced values.
+
+    Parameters
+    ----------
+    *bounds : float
+        [start,] stop [, step], as for ``numpy.arange``.
+    dtype : dtype, optional
+        If not given, int64 for integer bounds, otherwise the default dtype.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+
+    Returns
+    -------
+    Tensor
+        Of one axis, without `stop`.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.arange(3), tg.arange(1.0, 2.0, 0.5)
+    (tensor([0, 1, 2]), tensor([1. , 1.5]))
     """
     array = np.arange(*bounds, dtype=dtype)
     return _owned(
@@ -103,7 +201,31 @@ def arange(*bounds: float, dtype: DType = None, device: str | None = None) -> Te
 
 
 def eye(n: int, m: int | None = None, dtype: DType = None, device: str | None = None) -> Tensor:
-    """Return the matrix (n, m) with ones on its diagonal."""
+    """Return the matrix with ones on its diagonal and zeros elsewhere.
+
+    Parameters
+    ----------
+    n : int
+        The number of rows.
+    m : int, optional
+        The number of columns; `n` if not given.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+
+    Returns
+    -------
+    Tensor
+        (n, m).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.eye(2)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
     return _owned(
         np.eye(n, m, dtype=backend.get_default_dtype() if dtype is None else dtype), device, False
     )
@@ -116,8 +238,36 @@ def randn(
     requires_grad: bool = False,
     rng: Any = None,
 ) -> Tensor:
-    """Return standard normal numbers of a shape; `rng` is a seed, a Generator, or None for the "
-    "library's own."""
+    """Return numbers drawn from the standard normal distribution.
+
+    Parameters
+    ----------
+    *shape : int
+        The lengths of the axes, or one tuple of them.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+    rng : int or numpy.random.Generator, optional
+        A seed, or where the numbers come from; the library's generator if not given.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`.
+
+    Notes
+    -----
+    The numbers are drawn on the host, in float64: they are the same on every device.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> bool((tg.randn(3, rng=0) == tg.randn(3, rng=0)).numpy().all())
+    True
+    """
     numbers = _random.generator(rng).standard_normal(axes_or_shape(shape))
     return _owned(
         np.asarray(numbers, dtype=dtype or backend.get_default_dtype()), device, requires_grad
@@ -131,8 +281,37 @@ def rand(
     requires_grad: bool = False,
     rng: Any = None,
 ) -> Tensor:
-    """Return numbers uniform on [0, 1) of a shape; `rng` is a seed, a Generator, or None for the "
-    "library's own."""
+    """Return numbers drawn uniformly from [0, 1).
+
+    Parameters
+    ----------
+    *shape : int
+        The lengths of the axes, or one tuple of them.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+    rng : int or numpy.random.Generator, optional
+        A seed, or where the numbers come from; the library's generator if not given.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`.
+
+    Notes
+    -----
+    The numbers are drawn on the host, in float64: they are the same on every device.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.rand(1000, rng=0)
+    >>> bool(x.min().item() >= 0), bool(x.max().item() < 1)
+    (True, True)
+    """
     numbers = _random.generator(rng).random(axes_or_shape(shape))
     return _owned(
         np.asarray(numbers, dtype=dtype or backend.get_default_dtype()), device, requires_grad
@@ -140,8 +319,30 @@ def rand(
 
 
 def from_dlpack(x: Any) -> Tensor:
-    """Return a tensor on the memory of another library's array (PyTorch, JAX, CuPy), without a "
-    "copy."""
+    """Return a tensor on the memory of another library's array, without a copy.
+
+    Parameters
+    ----------
+    x : object
+        An array of NumPy, CuPy, PyTorch, JAX or any library that speaks DLPack.
+
+    Returns
+    -------
+    Tensor
+        Of the shape, dtype and device of x; writes to one are seen in the other.
+
+    Raises
+    ------
+    DeviceError
+        If x is on a GPU and CuPy cannot be used.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> import numpy as np
+    >>> tg.from_dlpack(np.arange(3.0, dtype=np.float32))
+    tensor([0., 1., 2.])
+    """
     device_kind = x.__dlpack_device__()[0]
-    module = np if device_kind == 1 else backend.cupy()
+    module = np if device_kind == 1 else backend.gpu_module()
     return Tensor._make(module.from_dlpack(x), None, [0])

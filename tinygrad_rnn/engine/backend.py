@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DeviceError, DTypeError
+from ..errors import DeviceError, DTypeError, ShapeError
 
 Array = Any  # numpy.ndarray or cupy.ndarray; their types have no common base
 Module = Any  # numpy or cupy
@@ -64,7 +64,8 @@ def cuda_unavailable_because() -> str | None:
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
-        return f"CuPy is not installed ({error}): pip install 'tinygrad-rnn[gpu-cuda12]' (or gpu-cuda13)"
+        cure = "pip install 'tinygrad-rnn[gpu-cuda12]' (or gpu-cuda13)"
+        return f"CuPy is not installed ({error}): {cure}"
     try:
         if cupy.cuda.runtime.getDeviceCount() > 0:
             register(cupy.ndarray, cupy)
@@ -114,8 +115,7 @@ def _place(device: str) -> tuple[Module, int]:
 
 
 def to_device(array: Array, device: str | None) -> Array:
-    """Return `array` on `device` (the same object when it is there already; None: the default "
-    "device)."""
+    """Return `array` on `device` (None: the default one), itself if it is there already."""
     device = default_device() if device is None else device
     if device == device_of(array):
         return array
@@ -126,7 +126,7 @@ def to_device(array: Array, device: str | None) -> Array:
         return module.asarray(array)
 
 
-def cupy() -> Module:
+def gpu_module() -> Module:
     """Return the module CuPy, or say why it cannot be used."""
     return _place("cuda")[0]
 
@@ -145,13 +145,43 @@ def to_numpy(array: Array) -> Array:
 
 
 def get_default_dtype() -> np.dtype[Any]:
-    """Return the floating dtype of Python floats and new tensors (float32 unless set; one "
-    "setting a thread)."""
+    """Return the floating dtype of Python floats and new tensors in this thread.
+
+    Returns
+    -------
+    numpy.dtype
+        float32 unless set.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.get_default_dtype()
+    dtype('float32')
+    """
     return getattr(_default, "dtype", float32)
 
 
 def set_default_dtype(dtype: DType) -> None:
-    """Set the floating dtype of Python floats and new tensors in this thread."""
+    """Set the floating dtype of Python floats and new tensors in this thread.
+
+    Parameters
+    ----------
+    dtype : dtype
+        float16, float32 or float64.
+
+    Raises
+    ------
+    DTypeError
+        If it is not floating.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.set_default_dtype(tg.float64)
+    >>> tg.tensor([1.5]).dtype
+    dtype('float64')
+    >>> tg.set_default_dtype(tg.float32)
+    """
     if np.dtype(dtype).kind != "f":
         raise DTypeError(f"the default dtype must be floating, got {np.dtype(dtype)}")
     _default.dtype = np.dtype(dtype)
@@ -162,18 +192,16 @@ def asarray(data: Any, dtype: DType = None) -> Array:
     if is_array(data):
         array = np.asarray(data) if isinstance(data, np.generic) else data
     else:
-        array = np.asarray(data)
-        if (
-            array.dtype == float64 and dtype is None
-        ):  # made from Python floats: their dtype is not a choice of anybody's
+        try:
+            array = np.asarray(data)
+        except ValueError as error:
+            raise ShapeError(
+                f"cannot make a tensor of rows that differ in length ({error})"
+            ) from None
+        if array.dtype == float64 and dtype is None:  # Python floats: nobody chose their dtype
             array = array.astype(get_default_dtype())
     if array.dtype.kind not in "fiub":
-        hint = (
-            "the rows differ in length or hold other objects"
-            if array.dtype.kind == "O"
-            else "real numbers only"
-        )
-        raise DTypeError(f"cannot make a tensor of dtype {array.dtype}: {hint}")
+        raise DTypeError(f"cannot make a tensor of dtype {array.dtype}: real numbers only")
     return array if dtype is None or array.dtype == dtype else array.astype(dtype)
 
 
@@ -212,8 +240,7 @@ def empty_like_parts(shape: tuple[int, ...], part: Array) -> Array:
 
 
 def rows(x: Array) -> Array:
-    """Return `x` of any leading axes as one matrix of rows, in its own memory order where that "
-    "is cheap."""
+    """Return `x` of any leading axes as one matrix of rows, in its memory order where cheap."""
     if x.ndim == 3 and is_feature_major(x):
         return x.swapaxes(-1, -2).swapaxes(0, 1).reshape(x.shape[-1], -1).T
     return x.reshape(-1, x.shape[-1])
@@ -223,11 +250,11 @@ def rows(x: Array) -> Array:
 
 
 def gemm(x: Array, y: Array) -> Array:
-    """Return the matrix product x @ y of arrays of two or more axes; every product of the library is made here.
+    """Return the matrix product x @ y of arrays of two or more axes.
 
-    The product takes the memory order of `x`, the activation: if its matrices lie column by column
-    (feature-major), so do those of the result. Transposed operands reach BLAS as flags, without a
-    copy.
+    Every product of the library is made here. It takes the memory order of `x`, the activation: if
+    its matrices lie column by column (feature-major), so do those of the result. Transposed
+    operands reach BLAS as flags, without a copy.
     """
     module = module_of(x)
     if x.ndim > 2 and y.ndim == 2 and not is_feature_major(x) and x.size:
@@ -254,8 +281,10 @@ def add_at(target: Array, key: Any, values: Array) -> None:
 
 
 def _add_rows(target: Array, rows: Array, values: Array) -> None:
-    """Add each of `values` to its row: sorted by row, so that repeated rows are one run each, "
-    "summed in order."""
+    """Add each of `values` to its row of `target`.
+
+    They are sorted by row, so that repeated rows are one run each, summed in order.
+    """
     module = module_of(target)
     rows = module.where(rows < 0, rows + len(target), rows)
     if module is not np:

@@ -13,8 +13,7 @@ from .tensor import Tensor
 
 
 class Checkpoint(Node):
-    """The node of a function whose inside is not kept: its parents are the tensors that it "
-    "reads."""
+    """The node of a function whose inside is not kept: its parents are the tensors it reads."""
 
     __slots__ = ("args", "function", "random_state")
     name = "checkpoint"
@@ -23,8 +22,7 @@ class Checkpoint(Node):
     random_state: Any
 
     def pull(self, grads: Any, live: set[Node] | None, retain: bool) -> Sequence[Gradient]:
-        """Run the function again with the same random numbers, and walk the graph that it "
-        "leaves."""
+        """Run the function again with the same random numbers, and walk the graph it leaves."""
         if self.function is None:
             raise GraphError(
                 "backward through checkpoint a second time: pass retain_graph=True the first time"
@@ -64,7 +62,7 @@ def _flat(value: Any) -> list[Tensor]:
 
 
 def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
-    """Call ``fn(*args)`` without keeping what it computes on the way; the backward pass computes it again.
+    """Call ``fn(*args)`` without keeping what it computes; the backward pass computes it again.
 
     Parameters
     ----------
@@ -84,6 +82,11 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     ------
     GraphError
         In the backward pass, if a tensor that it reads was changed in place meanwhile.
+
+    Notes
+    -----
+    Memory is exchanged for one more forward pass (Chen, Xu, Zhang and Guestrin 2016,
+    arXiv:1604.06174).
 
     Examples
     --------

@@ -21,6 +21,11 @@ class Availability:
 def is_available() -> Availability:
     """Tell whether a CUDA device can be used; when not, the answer (false) prints the reason.
 
+    Returns
+    -------
+    Availability
+        True or False in conditions; its ``reason`` is None, or why no device can be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DeviceError, GraphError
+from ..errors import DeviceError, GraphError, ShapeError
 from . import backend
 from .backend import Array
 from .graph import PENDING, Gradient, Node, clock, last_write, mode
@@ -232,6 +232,8 @@ class Raw:
         self.module = module
 
     def __getattr__(self, name: str) -> Any:
+        if name not in PRIMITIVES:
+            raise AttributeError(f"there is no primitive {name!r}")
         forward = functools.partial(PRIMITIVES[name].row.forward, self.module)  # type: ignore[attr-defined]
         setattr(self, name, forward)
         return forward
@@ -244,6 +246,8 @@ class Recorded:
     in_place = False
 
     def __getattr__(self, name: str) -> Any:
+        if name not in PRIMITIVES:
+            raise AttributeError(f"there is no primitive {name!r}")
         return PRIMITIVES[name]
 
     def wrap(self, array: Array, edge: Any) -> Tensor:
@@ -332,6 +336,14 @@ def _record(
     return node, 0
 
 
+def _explained(row: Row, values: Sequence[Any], error: ValueError) -> ValueError:
+    """Return an error of the array library with the operation and the shapes that it was about."""
+    if type(error).__module__ == ShapeError.__module__:
+        return error
+    shapes = " and ".join(str(getattr(x, "shape", x)) for x in values)
+    return ShapeError(f"{row.name} of {shapes}: {error}")
+
+
 def _apply(
     row: Row, floating: bool, view: bool, args: Sequence[Any], params: dict[str, Any]
 ) -> Tensor:
@@ -351,7 +363,10 @@ def _apply(
     if floating:
         values = _to_floating(values)
     kind = next(x.__class__ for x in values if x.__class__ not in _SCALARS)
-    out = row.forward(backend.modules[kind], *values, **params)
+    try:
+        out = row.forward(backend.modules[kind], *values, **params)
+    except ValueError as error:
+        raise _explained(row, values, error) from None
     if out.__class__ is not kind:  # NumPy returns a scalar where the operands are 0-d
         out = backend.asarray(out)
     edge = None
@@ -416,14 +431,21 @@ def primitive(
                 kind = a.__class__
                 if b is y and a.dtype.kind == "f":
                     edge_y = None
-                elif b.__class__ is kind and a.dtype is b.dtype and not floating:
+                elif (
+                    b.__class__ is kind
+                    and a.dtype is b.dtype
+                    and (not floating or a.dtype.kind == "f")
+                ):
                     edge_y = y._edge
                 else:
                     return _apply(row, floating, view, (x, y), {})
                 edge_x = x._edge
             except AttributeError:
                 return _apply(row, floating, view, (x, y), {})
-            out = forward(modules[kind], a, b)
+            try:
+                out = forward(modules[kind], a, b)
+            except ValueError as error:
+                raise _explained(row, (a, b), error) from None
             if out.__class__ is not kind:
                 out = backend.asarray(out)
             if (edge_x is None and edge_y is None) or not mode.recording:
@@ -431,8 +453,28 @@ def primitive(
             versions = (x._version, None if b is y else y._version) if reads else ()
             return _wrap(out, _record(row, versions, (edge_x, edge_y), (a, b), out, None), None)
 
-        short = len(row.inputs) == 2 and not row.params and not row.partial and joint is None
-        operation = functools.wraps(forward)(binary if short else general)
+        def unary(x: Any, *rest: Any, **params: Any) -> Tensor:
+            """Go the short way: one Tensor, and all parameters by name."""
+            if rest or not isinstance(x, _Tensor) or params.keys() != row.params.keys():
+                return _apply(row, floating, view, (x, *rest), params)
+            a = x._data
+            if floating and a.dtype.kind != "f":
+                return _apply(row, floating, view, (x,), params)
+            try:
+                out = forward(modules[a.__class__], a, **params)
+            except ValueError as error:
+                raise _explained(row, (a,), error) from None
+            if out.__class__ is not a.__class__:
+                out = backend.asarray(out)
+            version = x._version if view else None
+            if x._edge is None or row.partial or not mode.recording:
+                return _wrap(out, None, version)
+            versions = (x._version,) if reads else ()
+            return _wrap(out, _record(row, versions, (x._edge,), (a,), out, params), version)
+
+        count = 0 if joint is not None else len(row.inputs)
+        short = count == 2 and not row.params and not row.partial
+        operation = functools.wraps(forward)(unary if count == 1 else binary if short else general)
         parameters = list(inspect.signature(forward).parameters.values())[1:]
         operation.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         operation.row = row  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""Random numbers: one generator of the library, or one that you pass; NumPy's global state is never touched.
+"""Random numbers: one generator of the library, or one that you pass.
 
-Numbers are drawn on the host by a counter-based generator (Philox4x64), so that the CPU and the GPU
-get the same ones.
+NumPy's global state is never touched. Numbers are drawn on the host by a counter-based generator
+(Philox4x64; Salmon, Moraes, Dror and Shaw 2011), so that the CPU and the GPU get the same ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,22 @@ _library = np.random.Generator(np.random.Philox(0))
 
 
 def generator(rng: int | np.random.Generator | None = None) -> np.random.Generator:
-    """Return the generator that `rng` names: the library's own (None), a new one from a seed, or the one given.
+    """Return the generator that `rng` names.
+
+    Parameters
+    ----------
+    rng : int or numpy.random.Generator, optional
+        A seed for a new generator, or the one to use; the library's own if not given.
+
+    Returns
+    -------
+    numpy.random.Generator
+        What was named.
+
+    Raises
+    ------
+    ArgumentError
+        If `rng` is anything else.
 
     Examples
     --------
@@ -36,7 +51,12 @@ def generator(rng: int | np.random.Generator | None = None) -> np.random.Generat
 
 
 def manual_seed(seed: int) -> None:
-    """Start the library's generator anew from a seed, an integer >= 0.
+    """Start the library's generator anew.
+
+    Parameters
+    ----------
+    seed : int
+        At least 0.
 
     Examples
     --------
@@ -47,17 +67,42 @@ def manual_seed(seed: int) -> None:
     >>> bool((a == tg.randn(3)).numpy().all())
     True
     """
-    set_state(generator(seed).bit_generator.state)
+    set_state(dict(generator(seed).bit_generator.state))
 
 
 def get_state() -> dict[str, Any]:
-    """Return the state of the library's generator: its key, counter and buffer, as a dict of "
-    "numbers and arrays."""
+    """Return the state of the library's generator.
+
+    Returns
+    -------
+    dict
+        Its key, counter and buffer, as numbers and arrays.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> state = tg.random.get_state()
+    >>> a = tg.randn(3)
+    >>> tg.random.set_state(state)
+    >>> bool((a == tg.randn(3)).numpy().all())
+    True
+    """
     return dict(_library.bit_generator.state)
 
 
 def set_state(state: dict[str, Any]) -> None:
-    """Give the library's generator a state that `get_state` returned."""
+    """Give the library's generator a state that `get_state` returned.
+
+    Parameters
+    ----------
+    state : dict
+        The state.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no such state.
+    """
     if not isinstance(state, dict) or state.get("bit_generator") != "Philox":
         raise ArgumentError("random.set_state takes what random.get_state returned")
     _library.bit_generator.state = state
@@ -66,8 +111,7 @@ def set_state(state: dict[str, Any]) -> None:
 def keep_mask(
     shape: tuple[int, ...], keep: float, rng: int | np.random.Generator | None = None
 ) -> Any:
-    """Return a boolean array, each element True with probability `keep`: raw random bits below a "
-    "threshold."""
+    """Return booleans, each True with probability `keep`: raw random bits below a threshold."""
     count = int(np.prod(shape, dtype=np.int64))
     bits = generator(rng).integers(0, 2**32, count, dtype=np.uint32)
     return (bits <= np.uint32(round(keep * (2**32 - 1)))).reshape(shape)

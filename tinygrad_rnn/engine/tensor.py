@@ -237,7 +237,7 @@ class Tensor:
 
     def to(self, target: Any) -> Tensor:
         """Return this tensor on a device (a string such as ``"cuda:0"``) or in a floating dtype."""
-        if isinstance(target, str) and (target == "cpu" or target.startswith("cuda")):
+        if isinstance(target, str) and target.startswith(("cpu", "cuda")):
             return (
                 self
                 if target == self.device
@@ -247,9 +247,9 @@ class Tensor:
 
     def astype(self, dtype: DType) -> Tensor:
         """Return this tensor in another dtype."""
+        if dtype is None or np.dtype(dtype).kind not in "fiub":
+            raise DTypeError(f"astype: a real or boolean dtype is needed, got {dtype}")
         dtype = np.dtype(dtype)
-        if dtype.kind not in "fiub":
-            raise DTypeError(f"astype: real numbers and booleans only, got {dtype}")
         if dtype == self.dtype:
             return self
         return ops.cast(self if dtype.kind == "f" else self.detach(), dtype=dtype)

@@ -59,8 +59,7 @@ class Cell(Module):
     hidden_size: int | tuple[int, ...]
 
     def project(self, x: Tensor) -> Tensor:
-        """Return what depends on the input alone, (..., B, ·) from x (..., B, I); x itself "
-        "unless overridden."""
+        """Return what depends on the input alone, (..., B, ·) from x (..., B, I): here x itself."""
         return x
 
     def step(self, z: Tensor, state: State) -> State:
@@ -252,7 +251,9 @@ class RNNCell(_GatedCell):
 
 
 class GRUCell(_GatedCell):
-    r"""The gated recurrent unit (Cho et al. 2014), reset after the recurrent product as in cuDNN and PyTorch.
+    r"""The gated recurrent unit (Cho et al. 2014).
+
+    The reset gate acts after the recurrent product, as in cuDNN and PyTorch.
 
     .. math::
         r &= σ(W_{ir} x + b_{ir} + W_{hr} h + b_{hr}) \\

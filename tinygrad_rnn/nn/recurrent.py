@@ -252,8 +252,7 @@ class Recurrent(Module):
         return [row if isinstance(self.cells[0].hidden_size, tuple) else row[0] for row in rows]
 
     def _alive(self, lengths: Any, T: int, B: int, device: str) -> list[Tensor] | None:
-        """Return for each time step which sequences have not ended, (B, 1); None if all are of "
-        "full length."""
+        """Return which sequences go on at each step, (B, 1) each; None if all have full length."""
         if lengths is None:
             return None
         array = backend.to_numpy(
@@ -328,7 +327,8 @@ class RNN(Recurrent):
     ) -> None:
         super().__init__(
             RNNCell, input_size, hidden_size, num_layers, batch_first, dropout, bidirectional,
-            nonlinearity=nonlinearity, bias=bias, dtype=dtype, device=device, rng=tg_random.generator(rng),
+            nonlinearity=nonlinearity, bias=bias, dtype=dtype, device=device,
+            rng=tg_random.generator(rng),
         )  # fmt: skip
 
 
@@ -413,5 +413,6 @@ class LSTM(Recurrent):
     ) -> None:
         super().__init__(
             LSTMCell, input_size, hidden_size, num_layers, batch_first, dropout, bidirectional,
-            bias=bias, proj_size=proj_size, dtype=dtype, device=device, rng=tg_random.generator(rng),
+            bias=bias, proj_size=proj_size, dtype=dtype, device=device,
+            rng=tg_random.generator(rng),
         )  # fmt: skip

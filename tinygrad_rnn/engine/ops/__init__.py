@@ -1,5 +1,7 @@
-"""The table of primitives and the functions made of them, a file a family. Names and semantics "
-"are NumPy's."""
+"""The table of primitives and the functions made of them, a file a family.
+
+Names and semantics are NumPy's.
+"""
 
 from .elementwise import *
 from .index import *

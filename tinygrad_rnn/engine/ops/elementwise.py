@@ -16,25 +16,93 @@ from ..primitive import primitive
 
 @primitive(x=lambda F, g: g, y=lambda F, g: g)
 def add(xp: Any, x: Array, y: Array) -> Array:
-    """Return x + y."""
+    """Return x + y.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Of the broadcast shape.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.add(tg.tensor([1.0, 2.0]), 1)
+    tensor([2., 3.])
+    """
     return x + y
 
 
 @primitive(x=lambda F, g: g, y=lambda F, g: -g)
 def subtract(xp: Any, x: Array, y: Array) -> Array:
-    """Return x - y."""
+    """Return x - y.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Of the broadcast shape.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.subtract(tg.tensor([1.0, 2.0]), 1)
+    tensor([0., 1.])
+    """
     return x - y
 
 
 @primitive(x=lambda F, g, y: g * y, y=lambda F, g, x: g * x)
 def multiply(xp: Any, x: Array, y: Array) -> Array:
-    """Return x * y."""
+    """Return x * y.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Of the broadcast shape.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.multiply(tg.tensor([1.0, 2.0]), 3)
+    tensor([3., 6.])
+    """
     return x * y
 
 
 @primitive(floating=True, x=lambda F, g, y: g / y, y=lambda F, g, y, out: -(g * out) / y)
 def divide(xp: Any, x: Array, y: Array) -> Array:
-    """Return x / y."""
+    """Return x / y.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Of the broadcast shape; integers give the default dtype.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.divide(tg.tensor([1, 2]), 2)
+    tensor([0.5, 1. ])
+    """
     return x / y
 
 
@@ -45,79 +113,328 @@ def _power_x(F: Any, g: Any, x: Any, y: Any) -> Any:
 
 @primitive(x=_power_x, y=lambda F, g, x, out: g * (out * F.log(x + (x == 0))))
 def power(xp: Any, x: Array, y: Array) -> Array:
-    """Return x ** y."""
+    """Return x ** y.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Of the broadcast shape.
+
+    Notes
+    -----
+    The derivatives are y x^(y-1) and x^y log x; the first is 0 where y is 0, the second 0 where x
+    is 0, so that neither is 0 times infinity.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([0.0, 3.0], requires_grad=True)
+    >>> tg.power(x, 2).sum().backward()
+    >>> x.grad
+    tensor([0., 6.])
+    """
     return x**y
 
 
 @primitive(x=lambda F, g: -g)
 def negative(xp: Any, x: Array) -> Array:
-    """Return -x."""
+    """Return -x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.negative(tg.tensor([1.0, -2.0]))
+    tensor([-1.,  2.])
+    """
     return -x
 
 
 @primitive(x=lambda F, g, x: g * F.sign(x))
 def abs(xp: Any, x: Array) -> Array:
-    """Return |x|; its gradient at 0 is 0."""
+    """Return the absolute value of x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
+
+    Notes
+    -----
+    The gradient is sign(x); of the subgradients at 0 it takes 0.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([-2.0, 0.0, 3.0], requires_grad=True)
+    >>> tg.abs(x).sum().backward()
+    >>> x.grad
+    tensor([-1.,  0.,  1.])
+    """
     return xp.abs(x)
 
 
 @primitive(x=None)
 def sign(xp: Any, x: Array) -> Array:
-    """Return -1, 0 or 1, the sign of x; it has no gradient."""
+    """Return the sign of x: -1, 0 or 1.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x. It has no gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.sign(tg.tensor([-2.0, 0.0, 3.0]))
+    tensor([-1.,  0.,  1.])
+    """
     return xp.sign(x)
 
 
 @primitive(floating=True, x=lambda F, g, out: g * out)
 def exp(xp: Any, x: Array) -> Array:
-    """Return e to the power x."""
+    """Return e to the power x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x; integers give the default dtype.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.exp(tg.tensor([0.0]))
+    tensor([1.])
+    """
     return xp.exp(x)
 
 
 @primitive(floating=True, x=lambda F, g, out: g * (out + 1))
 def expm1(xp: Any, x: Array) -> Array:
-    """Return exp(x) - 1, exact near 0."""
+    """Return exp(x) - 1, exact near 0.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x; integers give the default dtype.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.expm1(tg.tensor([0.0, 1e-10]))
+    tensor([0.e+00, 1.e-10])
+    """
     return xp.expm1(x)
 
 
 @primitive(floating=True, x=lambda F, g, x: g / x)
 def log(xp: Any, x: Array) -> Array:
-    """Return the natural logarithm of x."""
+    """Return the natural logarithm of x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x; integers give the default dtype.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.log(tg.tensor([1.0, 2.0]))
+    tensor([0.       , 0.6931472])
+    """
     return xp.log(x)
 
 
 @primitive(floating=True, x=lambda F, g, x: g / (1 + x))
 def log1p(xp: Any, x: Array) -> Array:
-    """Return log(1 + x), exact near 0."""
+    """Return log(1 + x), exact near 0.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x; integers give the default dtype.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.log1p(tg.tensor([0.0, 1e-10]))
+    tensor([0.e+00, 1.e-10])
+    """
     return xp.log1p(x)
 
 
 @primitive(floating=True, x=lambda F, g, out: g * 0.5 / out)
 def sqrt(xp: Any, x: Array) -> Array:
-    """Return the square root of x."""
+    """Return the square root of x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x; integers give the default dtype.
+
+    Notes
+    -----
+    The gradient is 1 / (2 sqrt(x)), infinite at 0.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.sqrt(tg.tensor([4.0, 9.0]))
+    tensor([2., 3.])
+    """
     return xp.sqrt(x)
 
 
 @primitive(floating=True, x=lambda F, g, x: g * F.cos(x))
 def sin(xp: Any, x: Array) -> Array:
-    """Return the sine of x, in radians."""
+    """Return the sine of x, in radians.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x; integers give the default dtype.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.sin(tg.tensor([0.0]))
+    tensor([0.])
+    """
     return xp.sin(x)
 
 
 @primitive(floating=True, x=lambda F, g, x: -(g * F.sin(x)))
 def cos(xp: Any, x: Array) -> Array:
-    """Return the cosine of x, in radians."""
+    """Return the cosine of x, in radians.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x; integers give the default dtype.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.cos(tg.tensor([0.0]))
+    tensor([1.])
+    """
     return xp.cos(x)
 
 
 @primitive(floating=True, x=lambda F, g, out: g * (1 - out * out))
 def tanh(xp: Any, x: Array) -> Array:
-    """Return the hyperbolic tangent of x."""
+    """Return the hyperbolic tangent of x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x; integers give the default dtype.
+
+    Notes
+    -----
+    The gradient is 1 - tanh(x)², of the result alone.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([0.0, 100.0], requires_grad=True)
+    >>> y = tg.tanh(x)
+    >>> y.sum().backward()
+    >>> y.detach(), x.grad
+    (tensor([0., 1.]), tensor([1., 0.]))
+    """
     return xp.tanh(x)
 
 
 @primitive(floating=True, x=lambda F, g, out: g * (out * (1 - out)))
 def sigmoid(xp: Any, x: Array) -> Array:
-    """Return 1 / (1 + exp(-x))."""
+    """Return the logistic function 1 / (1 + exp(-x)).
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x; integers give the default dtype.
+
+    Notes
+    -----
+    x is limited from below to where exp(-x) is finite; the gradient is σ(x) (1 - σ(x)).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.sigmoid(tg.tensor([0.0, 100.0]))
+    tensor([0.5, 1. ])
+    """
     lowest = (
         -88.0 if x.dtype.itemsize == 4 else -11.0 if x.dtype.itemsize == 2 else -709.0
     )  # exp(-x) still finite
@@ -126,13 +443,57 @@ def sigmoid(xp: Any, x: Array) -> Array:
 
 @primitive(x=lambda F, g, out: g * (out > 0))
 def relu(xp: Any, x: Array) -> Array:
-    """Return max(x, 0); its gradient at 0 is 0."""
+    """Return max(x, 0).
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
+
+    Notes
+    -----
+    Of the subgradients at 0 it takes 0.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+    >>> tg.relu(x).sum().backward()
+    >>> x.grad
+    tensor([0., 0., 1.])
+    """
     return xp.maximum(x, 0)
 
 
 @primitive(floating=True, x=lambda F, g, x: g * F.sigmoid(x))
 def softplus(xp: Any, x: Array) -> Array:
-    """Return log(1 + exp(x)), without overflow."""
+    """Return log(1 + exp(x)), without overflow.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x; integers give the default dtype.
+
+    Notes
+    -----
+    The gradient is the logistic function.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.softplus(tg.tensor([0.0, 1000.0]))
+    tensor([6.931472e-01, 1.000000e+03])
+    """
     return xp.logaddexp(x, 0)
 
 
@@ -142,7 +503,24 @@ def softplus(xp: Any, x: Array) -> Array:
     y=lambda F, g, y, out: g * F.exp(y - out),
 )
 def logaddexp(xp: Any, x: Array, y: Array) -> Array:
-    """Return log(exp(x) + exp(y)), without overflow."""
+    """Return log(exp(x) + exp(y)), without overflow.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Of the broadcast shape; integers give the default dtype.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.logaddexp(tg.tensor([0.0, 1000.0]), 0.0)
+    tensor([6.931472e-01, 1.000000e+03])
+    """
     return xp.logaddexp(x, y)
 
 
@@ -155,7 +533,30 @@ def _half_if_equal(F: Any, g: Any, wins: Any, equal: Any) -> Any:
     y=lambda F, g, x, y: _half_if_equal(F, g, y > x, x == y),
 )
 def maximum(xp: Any, x: Array, y: Array) -> Array:
-    """Return the greater of x and y; equal operands get half of the gradient each."""
+    """Return the greater of x and y, element by element.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Of the broadcast shape.
+
+    Notes
+    -----
+    The gradient goes to the greater operand, half to each of two equal ones.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([-1.0, 0.0, 1.0], requires_grad=True)
+    >>> tg.maximum(x, 0.0).sum().backward()
+    >>> x.grad
+    tensor([0. , 0.5, 1. ])
+    """
     return xp.maximum(x, y)
 
 
@@ -164,7 +565,30 @@ def maximum(xp: Any, x: Array, y: Array) -> Array:
     y=lambda F, g, x, y: _half_if_equal(F, g, y < x, x == y),
 )
 def minimum(xp: Any, x: Array, y: Array) -> Array:
-    """Return the lesser of x and y; equal operands get half of the gradient each."""
+    """Return the lesser of x and y, element by element.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Of the broadcast shape.
+
+    Notes
+    -----
+    The gradient goes to the lesser operand, half to each of two equal ones.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([-1.0, 0.0, 1.0], requires_grad=True)
+    >>> tg.minimum(x, 0.0).sum().backward()
+    >>> x.grad
+    tensor([1. , 0.5, 0. ])
+    """
     return xp.minimum(x, y)
 
 
@@ -175,8 +599,33 @@ def _within(F: Any, g: Any, x: Any, min: Any, max: Any) -> Any:
 
 @primitive(x=_within)
 def clip(xp: Any, x: Array, min: float | None = None, max: float | None = None) -> Array:
-    """Return x limited to [min, max] (None: no limit); the gradient passes where min <= x <= "
-    "max."""
+    """Return x limited to [min, max].
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    min, max : float, optional
+        The limits; None sets none.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
+
+    Notes
+    -----
+    The gradient passes where min <= x <= max, the limits included.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([-2.0, -1.0, 0.0], requires_grad=True)
+    >>> y = tg.clip(x, min=-1.0)
+    >>> y.sum().backward()
+    >>> y.detach(), x.grad
+    (tensor([-1., -1.,  0.]), tensor([0., 1., 1.]))
+    """
     return xp.clip(x, min, max)
 
 
@@ -186,44 +635,169 @@ def clip(xp: Any, x: Array, min: float | None = None, max: float | None = None) 
     y=lambda F, g, condition: F.where(condition, 0.0, g),
 )
 def where(xp: Any, condition: Array, x: Array, y: Array) -> Array:
-    """Return x where `condition` holds and y elsewhere; the gradient goes to the one that was "
-    "chosen."""
+    """Return x where `condition` holds and y elsewhere.
+
+    Parameters
+    ----------
+    condition : Tensor
+        Booleans.
+    x, y : Tensor or number
+        The three have shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Of the broadcast shape.
+
+    Notes
+    -----
+    The gradient goes to the one that was chosen, 0 to the other.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([1.0, -2.0])
+    >>> tg.where(x > 0, x, 0.0)
+    tensor([1., 0.])
+    """
     return xp.where(condition, x, y)
 
 
 @primitive(x=None, y=None)
 def equal(xp: Any, x: Array, y: Array) -> Array:
-    """Return x == y, as booleans."""
+    """Return whether x == y, element by element.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Booleans of the broadcast shape; they have no gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.equal(tg.tensor([1.0, 2.0, 3.0]), 2.0)
+    tensor([False,  True, False])
+    """
     return x == y
 
 
 @primitive(x=None, y=None)
 def not_equal(xp: Any, x: Array, y: Array) -> Array:
-    """Return x != y, as booleans."""
+    """Return whether x != y, element by element.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Booleans of the broadcast shape; they have no gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.not_equal(tg.tensor([1.0, 2.0, 3.0]), 2.0)
+    tensor([ True, False,  True])
+    """
     return x != y
 
 
 @primitive(x=None, y=None)
 def less(xp: Any, x: Array, y: Array) -> Array:
-    """Return x < y, as booleans."""
+    """Return whether x < y, element by element.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Booleans of the broadcast shape; they have no gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.less(tg.tensor([1.0, 2.0, 3.0]), 2.0)
+    tensor([ True, False, False])
+    """
     return x < y
 
 
 @primitive(x=None, y=None)
 def less_equal(xp: Any, x: Array, y: Array) -> Array:
-    """Return x <= y, as booleans."""
+    """Return whether x <= y, element by element.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Booleans of the broadcast shape; they have no gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.less_equal(tg.tensor([1.0, 2.0, 3.0]), 2.0)
+    tensor([ True,  True, False])
+    """
     return x <= y
 
 
 @primitive(x=None, y=None)
 def greater(xp: Any, x: Array, y: Array) -> Array:
-    """Return x > y, as booleans."""
+    """Return whether x > y, element by element.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Booleans of the broadcast shape; they have no gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.greater(tg.tensor([1.0, 2.0, 3.0]), 2.0)
+    tensor([False, False,  True])
+    """
     return x > y
 
 
 @primitive(x=None, y=None)
 def greater_equal(xp: Any, x: Array, y: Array) -> Array:
-    """Return x >= y, as booleans."""
+    """Return whether x >= y, element by element.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Of shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        Booleans of the broadcast shape; they have no gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.greater_equal(tg.tensor([1.0, 2.0, 3.0]), 2.0)
+    tensor([False,  True,  True])
+    """
     return x >= y
 
 

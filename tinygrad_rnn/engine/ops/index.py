@@ -1,5 +1,7 @@
-"""Reading parts of a tensor. What is read is a pending `Part` on the way back: its cost is that "
-"of the part."""
+"""Reading parts of a tensor.
+
+What is read is a pending `Part` on the way back: its cost is that of the part.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,7 @@ def scatter(xp: Any, *parts: Array, keys: tuple[Any, ...], shape: tuple[int, ...
 
 
 def _tile(keys: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
-    """Tell whether the keys cut one axis into pieces that cover all of it, each once (what "
-    "unbind and split read)."""
+    """Tell whether the keys cut one axis into pieces that cover it, as unbind and split do."""
     axis = len(keys[0]) - 1 if isinstance(keys[0], tuple) else -1
     if axis < 0 or any(not isinstance(key, tuple) or len(key) != axis + 1 for key in keys):
         return False
@@ -62,7 +63,39 @@ def _tile(keys: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
-    """Return ``x[key]`` with NumPy's basic, integer-array and boolean indexing."""
+    """Return ``x[key]``.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    key : int, slice, None, Ellipsis, Tensor, array or a tuple of these
+        NumPy's basic, integer-array and boolean indexing.
+
+    Returns
+    -------
+    Tensor
+        On the memory of x if there is no array in the key.
+
+    Raises
+    ------
+    DTypeError
+        If an array in the key holds neither integers nor booleans.
+    ShapeError
+        If a mask has not the shape of the axes that it stands for.
+
+    Notes
+    -----
+    The gradients of an element that was read more than once add up.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.zeros(3, requires_grad=True)
+    >>> x[[0, 0, 2]].sum().backward()
+    >>> x.grad
+    tensor([2., 0., 1.])
+    """
     keys = [_plain(k) for k in (key if isinstance(key, tuple) else (key,))]
     if any(getattr(k, "dtype", None) == backend.bool_ for k in keys):
         keys = _without_masks(keys, x.shape)
@@ -101,18 +134,73 @@ def _without_masks(keys: list[Any], shape: tuple[int, ...]) -> list[Any]:
     ]
 
 
+def _tensor(x: Any) -> Tensor:
+    """Return x as a Tensor: itself if it is one, so that its readers share a pending gradient."""
+    return x if hasattr(x, "_edge") else reshape(x, shape=None)
+
+
 def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
-    """Return the elements of x at `indices` along `axis` (None: of the flat x)."""
+    """Return the elements of x at given indices along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    indices : Tensor, array or int
+        Integers, of any shape.
+    axis : int or None
+        None reads the flat x.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x, the axis replaced by the shape of `indices`.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.take(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), [1, 1, 0], axis=0)
+    tensor([[3., 4.],
+            [3., 4.],
+            [1., 2.]])
+    """
     if axis is None:
         return getitem(reshape(x, shape=-1), indices)
-    x = reshape(x, shape=None)
+    x = _tensor(x)
     return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (indices,))
 
 
 def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
-    """Return, along `axis`, the element of x that `indices`, of as many axes, names at each "
-    "place."""
-    x = reshape(x, shape=None)
+    """Return, at each place, the element of x that `indices` names along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    indices : Tensor or array
+        Integers, of as many axes as x.
+    axis : int
+        Negative ones count from the end.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of `indices`.
+
+    Raises
+    ------
+    ShapeError
+        If `indices` has not as many axes as x.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> tg.take_along_axis(x, tg.argmax(x, axis=1, keepdims=True), axis=1)
+    tensor([[2.],
+            [4.]])
+    """
+    x = _tensor(x)
     where = _plain(indices)
     axis = axis_of(axis, x.ndim)
     if getattr(where, "ndim", 0) != x.ndim:
@@ -130,8 +218,36 @@ def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
 
 
 def split(x: Tensor, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """Return x cut along `axis` into equal sections (an integer), or at the given places."""
-    x = reshape(x, shape=None)
+    """Return x cut into pieces along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    indices_or_sections : int or sequence of int
+        How many equal pieces, or the places to cut at.
+    axis : int
+        Negative ones count from the end.
+
+    Returns
+    -------
+    list of Tensor
+        The pieces, on the memory of x.
+
+    Raises
+    ------
+    ShapeError
+        If the axis does not divide into so many equal pieces.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.split(tg.arange(4), 2)
+    [tensor([0, 1]), tensor([2, 3])]
+    >>> tg.split(tg.arange(4), [1])
+    [tensor([0]), tensor([1, 2, 3])]
+    """
+    x = _tensor(x)
     axis = axis_of(axis, x.ndim)
     length = x.shape[axis]
     if isinstance(indices_or_sections, int):
@@ -152,8 +268,32 @@ def split(x: Tensor, indices_or_sections: int | Sequence[int], axis: int = 0) ->
 
 
 def unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
-    """Return the slices of x along `axis`, without that axis."""
-    x = reshape(x, shape=None)
+    """Return the slices of x along an axis, without that axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int
+        Negative ones count from the end.
+
+    Returns
+    -------
+    list of Tensor
+        One for each index, on the memory of x.
+
+    Raises
+    ------
+    ArgumentError
+        If x has no axis.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.unbind(tg.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    [tensor([1., 2.]), tensor([3., 4.])]
+    """
+    x = _tensor(x)
     if x.ndim == 0:
         raise ArgumentError("unbind: a 0-d tensor has no axis to iterate over")
     axis = axis_of(axis, x.ndim)

@@ -73,22 +73,49 @@ def gemm(
 
 
 def _untransposed(x: Tensor) -> tuple[Tensor, bool]:
-    """Return the matrix that x is the transpose of, and True; the product then sends its "
-    "gradient straight there."""
-    node = None if x._edge is None else x._edge[0]
+    """Return the matrix that x is the transpose of, and True: its gradient goes straight there."""
+    node: Any = None if x._edge is None else x._edge[0]
     if (
         x.ndim == 2
-        and getattr(node, "row", None) is permute.row
+        and getattr(node, "row", None) is permute.row  # type: ignore[attr-defined]
         and node.saved
         and node.saved[0] == ((1, 0),)
-    ):  # type: ignore
-        return type(x)._make(x._data.swapaxes(0, 1), node.parents[0], x._version), True  # type: ignore[union-attr]
+    ):
+        return type(x)._make(x._data.swapaxes(0, 1), node.parents[0], x._version), True
     return x, False
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """Return the matrix product x @ y: the last two axes multiply, the others broadcast; 1-d "
-    "operands are vectors."""
+    """Return the matrix product x @ y.
+
+    Parameters
+    ----------
+    x : Tensor
+        (..., n, k), or a vector (k,).
+    y : Tensor
+        (..., k, m), or a vector (k,). The leading axes broadcast.
+
+    Returns
+    -------
+    Tensor
+        (..., n, m); without n or m where an operand is a vector.
+
+    Raises
+    ------
+    ShapeError
+        If an operand has no axis, or the inner lengths differ.
+
+    Notes
+    -----
+    The gradients are g yᵀ and xᵀ g. For a matrix that several products share, such as a recurrent
+    weight, the factors are kept and multiplied once for all uses.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.matmul(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), tg.tensor([1.0, 1.0]))
+    tensor([3., 7.])
+    """
     x, y = (
         reshape(x, shape=None) if not hasattr(x, "_edge") else x,
         reshape(y, shape=None) if not hasattr(y, "_edge") else y,
@@ -121,8 +148,31 @@ def _is_leaf(x: Tensor) -> bool:
 
 
 def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
-    """Return the sum of products over pairs of axes: the last `axes` of x with the first of y, "
-    "or two lists of axes."""
+    """Return the sum of products over pairs of axes.
+
+    Parameters
+    ----------
+    x, y : Tensor
+        Of any shapes that agree on these axes.
+    axes : int or two sequences of int
+        How many of the last axes of x meet the first of y, or the axes of each.
+
+    Returns
+    -------
+    Tensor
+        The other axes of x, then those of y.
+
+    Raises
+    ------
+    ShapeError
+        If the axes differ in length.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.tensordot(tg.ones(2, 3, 4), tg.ones(4, 3, 5), axes=([1, 2], [1, 0])).shape
+    (2, 5)
+    """
     x, y = reshape(x, shape=None), reshape(y, shape=None)
     if isinstance(axes, int):
         over_x, over_y = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
@@ -155,9 +205,7 @@ def _to_operands(
             index for index in indices if index in output or any(index in name for name in names)
         )
         grad = F.contract(g, *others, operands=(output, *names), output=there)
-        if (
-            there != indices
-        ):  # an index that only this operand has was summed over: its gradient is the same all along it
+        if there != indices:  # along a summed index that no other has, the gradient is the same
             kept = tuple(
                 n if index in there else 1 for index, n in zip(indices, shape, strict=True)
             )
@@ -173,8 +221,34 @@ def contract(xp: Any, *arrays: Array, operands: tuple[str, ...], output: str) ->
 
 
 def einsum(subscripts: str, *operands: Tensor) -> Tensor:
-    """Return a sum of products in Einstein's notation, each index once in an operand: "
-    "``einsum("ij,jk->ik", x, y)``."""
+    """Return a sum of products in Einstein's notation.
+
+    Parameters
+    ----------
+    subscripts : str
+        The letters of each operand's axes, ``->``, the letters of the result. Without the arrow the
+        result has the letters that occur once, in alphabetical order.
+    *operands : Tensor
+        One for each group of letters.
+
+    Returns
+    -------
+    Tensor
+        Of the axes that the result's letters name; the others are summed over.
+
+    Raises
+    ------
+    ArgumentError
+        If the letters do not make sense; ``...`` is not supported.
+    ShapeError
+        If a letter occurs twice in an operand, or with two lengths.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.einsum("ij,ij->i", tg.tensor([[1.0, 2.0], [3.0, 4.0]]), tg.ones(2, 2))
+    tensor([3., 7.])
+    """
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     names = tuple(inputs.split(","))
     letters = "".join(names)

@@ -1,5 +1,7 @@
-"""Sums, extremes and other reductions over axes: `axis` is None (all), an integer or a tuple, "
-"negative ones allowed."""
+"""Reductions over axes: sums, extremes and others.
+
+`axis` is None (all), an integer or a tuple; negative ones count from the end.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,28 @@ def _count(shape: tuple[int, ...], axis: Axis) -> int:
     ),
 )
 def sum(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Return the sum over `axis`."""
+    """Return the sum over `axis`.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        The axes to reduce, negative ones counted from the end; None reduces all.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x without (or with length 1 at) `axis`.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.sum(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
+    tensor([4., 6.])
+    """
     return xp.sum(x, axis=axis, keepdims=keepdims)
 
 
@@ -47,12 +70,60 @@ def sum(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     ),
 )
 def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Return the mean over `axis`."""
+    """Return the mean over `axis`.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        The axes to reduce, negative ones counted from the end; None reduces all.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x without (or with length 1 at) `axis`; integers give the default dtype.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.mean(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
+    tensor([1.5, 3.5])
+    """
     return xp.mean(x, axis=axis, keepdims=keepdims)
 
 
 def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    """Return the variance over `axis`: the sum of squared deviations over (count - ddof)."""
+    """Return the variance over `axis`.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        The axes to reduce, negative ones counted from the end; None reduces all.
+    ddof : int
+        Subtracted from the count; 1 for the unbiased estimate from a sample.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x without (or with length 1 at) `axis`.
+
+    Notes
+    -----
+    The sum of the squared deviations from the mean, over count - `ddof`, in two passes.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.var(tg.tensor([1.0, 2.0, 3.0])), tg.var(tg.tensor([1.0, 2.0, 3.0]), ddof=1)
+    (tensor(0.6666667), tensor(1.))
+    """
     deviation = x - mean(x, axis=axis, keepdims=True)
     return sum(deviation * deviation, axis=axis, keepdims=keepdims) / (
         _count(deviation.shape, axis) - ddof
@@ -60,7 +131,34 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
 
 
 def std(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    """Return the standard deviation over `axis`, the root of `var`."""
+    """Return the standard deviation over `axis`, the root of `var`.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        The axes to reduce, negative ones counted from the end; None reduces all.
+    ddof : int
+        Subtracted from the count, as in `var`.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x without (or with length 1 at) `axis`.
+
+    Notes
+    -----
+    It has no gradient (nan) where the variance is 0.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.std(tg.tensor([1.0, 2.0, 3.0]), ddof=1)
+    tensor(1.)
+    """
     return sqrt(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
 
@@ -71,19 +169,99 @@ def _to_extremes(F: Any, g: Any, x: Any, out: Any, x_shape: Any, axis: Axis, kee
 
 @primitive(x=_to_extremes)
 def max(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Return the greatest value over `axis`; equal ones share its gradient evenly."""
+    """Return the greatest value over `axis`.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        The axes to reduce, negative ones counted from the end; None reduces all.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x without (or with length 1 at) `axis`.
+
+    Notes
+    -----
+    Equal greatest values share the gradient evenly.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([3.0, 1.0, 3.0], requires_grad=True)
+    >>> tg.max(x).backward()
+    >>> x.grad
+    tensor([0.5, 0. , 0.5])
+    """
     return xp.max(x, axis=axis, keepdims=keepdims)
 
 
 @primitive(x=_to_extremes)
 def min(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Return the least value over `axis`; equal ones share its gradient evenly."""
+    """Return the least value over `axis`.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        The axes to reduce, negative ones counted from the end; None reduces all.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x without (or with length 1 at) `axis`.
+
+    Notes
+    -----
+    Equal least values share the gradient evenly.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([1.0, 1.0, 3.0], requires_grad=True)
+    >>> tg.min(x).backward()
+    >>> x.grad
+    tensor([0.5, 0.5, 0. ])
+    """
     return xp.min(x, axis=axis, keepdims=keepdims)
 
 
 def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return the product over `axis`, multiplied pairwise, so that zeros do no harm to its "
-    "gradient."""
+    """Return the product over `axis`.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        The axes to reduce, negative ones counted from the end; None reduces all.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x without (or with length 1 at) `axis`; of nothing at all, 1.
+
+    Notes
+    -----
+    The elements are multiplied pairwise, never divided out, so that zeros leave the gradient exact.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([2.0, 0.0, 3.0], requires_grad=True)
+    >>> tg.prod(x).backward()
+    >>> x.grad
+    tensor([0., 6., 0.])
+    """
     x = reshape(x, shape=None)  # whatever can be made a tensor
     if x.dtype.kind != "f":
         x = sum(x, axis=())  # over no axis: this widens small integers, as NumPy's product does
@@ -108,7 +286,33 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     ),
 )
 def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Return log(sum(exp(x))) over `axis`, without overflow."""
+    """Return log(sum(exp(x))) over `axis`, without overflow.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        The axes to reduce, negative ones counted from the end; None reduces all.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x without (or with length 1 at) `axis`; integers give the default dtype.
+
+    Notes
+    -----
+    The maximum is subtracted before `exp` and added to the result (Blanchard, Higham and Higham,
+    IMA J. Numer. Anal. 41, 2021). The gradient is softmax(x).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.logsumexp(tg.tensor([1000.0, 0.0]))
+    tensor(1000.)
+    """
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
     out = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
@@ -131,7 +335,26 @@ def cumsum_along(xp: Any, x: Array, axis: int) -> Array:
 
 
 def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
-    """Return the running sums along `axis` (None: of all elements, in C order)."""
+    """Return the running sums along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int or None
+        None sums all elements, in C order.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x; flat if `axis` is None.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.cumsum(tg.tensor([1.0, 2.0, 3.0]), axis=0)
+    tensor([1., 3., 6.])
+    """
     return (
         cumsum_along(reshape(x, shape=-1), axis=0) if axis is None else cumsum_along(x, axis=axis)
     )
@@ -139,13 +362,53 @@ def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
 
 @primitive(x=None)
 def argmax(xp: Any, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
-    """Return the index of the (first) greatest value along `axis` (None: in the flat array); it "
-    "has no gradient."""
+    """Return the index of the greatest value along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int or None
+        None counts in the flat array.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Integers, the first index of equal values; they have no gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.argmax(tg.tensor([[1.0, 5.0, 5.0], [2.0, 0.0, 1.0]]), axis=1)
+    tensor([1, 0])
+    """
     return xp.argmax(x, axis=axis, keepdims=keepdims)
 
 
 @primitive(x=None)
 def argmin(xp: Any, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
-    """Return the index of the (first) least value along `axis` (None: in the flat array); it has "
-    "no gradient."""
+    """Return the index of the least value along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int or None
+        None counts in the flat array.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Integers, the first index of equal values; they have no gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.argmin(tg.tensor([[1.0, 5.0, 1.0], [2.0, 0.0, 1.0]]), axis=1)
+    tensor([0, 1])
+    """
     return xp.argmin(x, axis=axis, keepdims=keepdims)

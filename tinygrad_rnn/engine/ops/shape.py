@@ -38,7 +38,27 @@ def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
 
 @primitive(view=True, x=lambda F, g, x_shape: F.reshape(g, shape=x_shape))
 def reshape(xp: Any, x: Array, shape: Any) -> Array:
-    """Return x in another shape, in C order; one length may be -1 (None: the shape it has)."""
+    """Return x in another shape, its elements in C order.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    shape : int or tuple of int
+        As many elements; one length may be -1. None: the shape of x.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`, on the memory of x where that is possible.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.reshape(tg.arange(6), (2, -1))
+    tensor([[0, 1, 2],
+            [3, 4, 5]])
+    """
     return x.reshape(x.shape if shape is None else shape)
 
 
@@ -53,7 +73,31 @@ def permute(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
-    """Return x with its axes in the order `axes` (None: reversed)."""
+    """Return x with its axes in another order.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axes : sequence of int, optional
+        Every axis, once; reversed if not given.
+
+    Returns
+    -------
+    Tensor
+        On the memory of x.
+
+    Raises
+    ------
+    ShapeError
+        If `axes` does not name every axis once.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.transpose(tg.zeros(2, 3, 4), (1, 0, 2)).shape
+    (3, 2, 4)
+    """
     ndim = _ndim(x)
     order = tuple(range(ndim))[::-1] if axes is None else axes_of(tuple(axes), ndim)
     if len(order) != ndim:
@@ -66,7 +110,26 @@ def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
 
 
 def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
-    """Return x with two axes exchanged."""
+    """Return x with two axes exchanged.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis1, axis2 : int
+        Negative ones count from the end.
+
+    Returns
+    -------
+    Tensor
+        On the memory of x.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.swapaxes(tg.zeros(2, 3, 4), 0, -1).shape
+    (4, 3, 2)
+    """
     order = list(range(_ndim(x)))
     i, j = axis_of(axis1, len(order)), axis_of(axis2, len(order))
     order[i], order[j] = j, i
@@ -76,7 +139,31 @@ def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
 def moveaxis(
     x: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...]
 ) -> Tensor:
-    """Return x with the axes `source` moved to the places `destination`."""
+    """Return x with axes moved to other places.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    source, destination : int or tuple of int
+        The axes, and where they are in the result; the others keep their order.
+
+    Returns
+    -------
+    Tensor
+        On the memory of x.
+
+    Raises
+    ------
+    ShapeError
+        If there are not as many places as axes.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.moveaxis(tg.zeros(2, 3, 4), 0, -1).shape
+    (3, 4, 2)
+    """
     ndim = _ndim(x)
     sources, destinations = axes_of(source, ndim), axes_of(destination, ndim)
     if len(sources) != len(destinations):
@@ -88,7 +175,31 @@ def moveaxis(
 
 
 def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
-    """Return x without the axes of length 1 (None: all of them)."""
+    """Return x without axes of length 1.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        Which; None: all that have length 1.
+
+    Returns
+    -------
+    Tensor
+        On the memory of x.
+
+    Raises
+    ------
+    ShapeError
+        If an axis of `axis` is longer or shorter than 1.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.squeeze(tg.zeros(2, 1, 3), axis=1).shape
+    (2, 3)
+    """
     shape = _shape(x)
     axes = (
         tuple(i for i, n in enumerate(shape) if n == 1)
@@ -101,7 +212,26 @@ def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
 
 
 def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
-    """Return x with axes of length 1 put in, so that they are at `axis` in the result."""
+    """Return x with axes of length 1 put in.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int or tuple of int
+        Where they are in the result.
+
+    Returns
+    -------
+    Tensor
+        On the memory of x.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.expand_dims(tg.zeros(2, 3), (0, -1)).shape
+    (1, 2, 3, 1)
+    """
     shape = list(_shape(x))
     count = len(axis) if isinstance(axis, tuple) else 1
     for i in sorted(axes_of(axis, len(shape) + count)):
@@ -111,13 +241,56 @@ def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
 
 @primitive(view=True, x=lambda F, g: g)
 def broadcast_to(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
-    """Return x stretched to `shape` without a copy."""
+    """Return x stretched to a shape, without a copy.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    shape : tuple of int
+        One that the shape of x broadcasts to.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`, on the memory of x.
+
+    Notes
+    -----
+    The gradient is summed over the axes that were stretched.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.broadcast_to(tg.tensor([1.0, 2.0]), (2, 2))
+    tensor([[1., 2.],
+            [1., 2.]])
+    """
     return xp.broadcast_to(x, shape)
 
 
 @primitive(view=True, x=lambda F, g, axis: F.flip(g, axis=axis))
 def flip(xp: Any, x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
-    """Return x in reverse order along `axis` (None: along all)."""
+    """Return x in reverse order along axes.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        None: along all.
+
+    Returns
+    -------
+    Tensor
+        On the memory of x.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.flip(tg.tensor([1.0, 2.0, 3.0]))
+    tensor([3., 2., 1.])
+    """
     return xp.flip(x, axis)
 
 
@@ -143,13 +316,38 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
             f"pad: pad_width {pad_width} for an array of {ndim} axes: one (before, after) >= 0 "
             "for each axis"
         )
-    return pairs  # type: ignore[return-value]
+    return pairs
 
 
 @primitive(x=_inside)
 def pad(xp: Any, x: Array, pad_width: Any, constant_values: float = 0) -> Array:
-    """Return x with a border of `constant_values`, (before, after) elements wide along each "
-    "axis."""
+    """Return x with a border around it.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    pad_width : int, pair or sequence of pairs
+        Elements (before, after) along each axis; one pair or number holds for all axes.
+    constant_values : float
+        What the border is filled with; it has no gradient.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x, each axis longer by its two widths.
+
+    Raises
+    ------
+    ShapeError
+        If the pairs are not one for each axis, or a width is negative.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.pad(tg.tensor([1.0, 2.0]), (1, 2))
+    tensor([0., 1., 2., 0., 0.])
+    """
     return xp.pad(x, _widths(pad_width, x.ndim), constant_values=constant_values)
 
 
@@ -185,20 +383,68 @@ def pile(xp: Any, *arrays: Array, axis: int) -> Array:
 
 @primitive(view=True, x=lambda F, g: g)
 def feature_major(xp: Any, x: Array) -> Array:
-    """Return x, its last two axes laid out column by column in memory: the order that recurrent "
-    "products like."""
+    """Return x with its last two axes laid out column by column in memory, as products like it."""
     return backend.to_feature_major(x)
 
 
 def concatenate(arrays: Sequence[Tensor], axis: int | None = 0) -> Tensor:
-    """Return the tensors one after the other along `axis` (None: all of them flat)."""
+    """Return tensors one after the other along an axis.
+
+    Parameters
+    ----------
+    arrays : list of Tensor
+        Of shapes that agree but for `axis`.
+    axis : int or None
+        None joins all of them flat.
+
+    Returns
+    -------
+    Tensor
+        As long along `axis` as all of them together.
+
+    Raises
+    ------
+    ArgumentError
+        If the list is empty, or no list.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.concatenate([tg.zeros(2), tg.ones(3)])
+    tensor([0., 0., 1., 1., 1.])
+    """
     if axis is None:
         return join(*[reshape(x, shape=-1) for x in arrays], axis=0)
     return join(*_several("concatenate", arrays), axis=axis)
 
 
 def stack(arrays: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Return the tensors, all of one shape, beside each other along a new axis."""
+    """Return tensors beside each other along a new axis.
+
+    Parameters
+    ----------
+    arrays : list of Tensor
+        Of one shape.
+    axis : int
+        Where the new axis is in the result.
+
+    Returns
+    -------
+    Tensor
+        With one axis more, of length ``len(arrays)``.
+
+    Raises
+    ------
+    ArgumentError
+        If the list is empty, or no list.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.stack([tg.zeros(2), tg.ones(2)], axis=1)
+    tensor([[0., 1.],
+            [0., 1.]])
+    """
     return pile(*_several("stack", arrays), axis=axis)
 
 

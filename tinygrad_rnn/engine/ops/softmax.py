@@ -1,5 +1,4 @@
-"""Softmax, its logarithm, and the cross-entropy from logits: stable, whatever the size of the "
-"logits."""
+"""Softmax, its logarithm, and the cross-entropy from logits: stable for logits of any size."""
 
 from __future__ import annotations
 
@@ -19,7 +18,30 @@ if TYPE_CHECKING:
     floating=True, x=lambda F, g, out, axis: out * (g - F.sum(g * out, axis=axis, keepdims=True))
 )
 def softmax(xp: Any, x: Array, axis: int = -1) -> Array:
-    """Return exp(x) over its sum along `axis`."""
+    """Return exp(x) over its sum along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int
+        Negative ones count from the end.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x, positive, with sum 1 along `axis`.
+
+    Notes
+    -----
+    The maximum is subtracted before `exp`, which changes nothing but the range.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.softmax(tg.tensor([1000.0, 1000.0]))
+    tensor([0.5, 0.5])
+    """
     out = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
     return out / xp.sum(out, axis=axis, keepdims=True)
 
@@ -28,15 +50,37 @@ def softmax(xp: Any, x: Array, axis: int = -1) -> Array:
     floating=True, x=lambda F, g, out, axis: g - F.exp(out) * F.sum(g, axis=axis, keepdims=True)
 )
 def log_softmax(xp: Any, x: Array, axis: int = -1) -> Array:
-    """Return x - logsumexp(x) along `axis`."""
+    """Return the logarithm of the softmax along an axis: x - logsumexp(x).
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int
+        Negative ones count from the end.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
+
+    Notes
+    -----
+    The maximum is subtracted before `exp`; no small probability is rounded to 0 on the way.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.log_softmax(tg.tensor([1000.0, 1000.0]))
+    tensor([-0.6931472, -0.6931472])
+    """
     shifted = x - xp.max(x, axis=axis, keepdims=True)
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
 
 
 @primitive(logits=None, target=None)
 def smoothed_one_hot(xp: Any, logits: Array, target: Array, axis: int, smoothing: float) -> Array:
-    """Return, in the shape of the logits, the distribution 1 - smoothing at the target and "
-    "smoothing spread evenly."""
+    """Return the distribution 1 - smoothing at the target plus smoothing spread evenly."""
     size = logits.shape[axis]
     out = xp.full_like(logits, smoothing / size)
     classes = xp.arange(size).reshape([-1 if i == axis else 1 for i in range(out.ndim)])
@@ -53,8 +97,7 @@ def _to_logits(F: Any, g: Any, logits: Any, target: Any, axis: int, label_smooth
 
 @primitive(logits=_to_logits, target=None)
 def nats(xp: Any, logits: Array, target: Array, axis: int, label_smoothing: float) -> Array:
-    """Return logsumexp(logits) minus the logit of the target (with smoothing: minus the mean "
-    "one, in that proportion)."""
+    """Return logsumexp(logits) minus the target's logit, or minus its mix with the mean one."""
     shifted = logits - xp.max(logits, axis=axis, keepdims=True)
     total = xp.log(xp.sum(xp.exp(shifted), axis=axis))
     picked = xp.take_along_axis(shifted, xp.expand_dims(target, axis), axis=axis).squeeze(axis)
@@ -66,8 +109,44 @@ def nats(xp: Any, logits: Array, target: Array, axis: int, label_smoothing: floa
 def cross_entropy(
     logits: Tensor, target: Any, axis: int = -1, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return -log softmax(logits) at the target class, in nats, for every position; `target` has "
-    "no `axis`."""
+    """Return -log softmax(logits) at the target class, in nats, for every position.
+
+    Parameters
+    ----------
+    logits : Tensor
+        Of any shape, with the classes along `axis`.
+    target : Tensor
+        Class numbers, integers of the shape of `logits` without `axis`.
+    axis : int
+        Negative ones count from the end.
+    label_smoothing : float
+        The part ε in [0, 1] of the target that is spread evenly over the classes.
+
+    Returns
+    -------
+    Tensor
+        The losses, of the shape of `target`.
+
+    Raises
+    ------
+    DTypeError
+        If `target` does not hold integers.
+    ShapeError
+        If its shape is not that of `logits` without `axis`.
+    ArgumentError
+        If a class number or `label_smoothing` is out of range.
+
+    Notes
+    -----
+    The target distribution is (1 - ε) one_hot + ε / K (Szegedy et al. 2016, section 7). The
+    gradient to the logits is softmax(logits) minus that distribution.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.engine.ops.cross_entropy(tg.tensor([[0.0, 0.0], [1000.0, 0.0]]), tg.tensor([1, 0]))
+    tensor([0.6931472, 0.       ])
+    """
     logits = reshape(logits, shape=None)
     axis = axis_of(axis, logits.ndim)
     classes = backend.asarray(target._data if hasattr(target, "_data") else target)
