@@ -47,7 +47,9 @@ class Row:
 # -- values ----------------------------------------------------------------------------------------
 
 
-def grid(low: float, high: float, offset: float = 0.0, step: float = 0.1) -> st.SearchStrategy[float]:
+def grid(
+    low: float, high: float, offset: float = 0.0, step: float = 0.1
+) -> st.SearchStrategy[float]:
     """Numbers `offset` + k · `step` between two bounds, the ones nearest to 0 first."""
     first, last = math.ceil((low - offset) / step - 1e-9), math.floor((high - offset) / step + 1e-9)
     return st.sampled_from(
@@ -110,7 +112,9 @@ def powers(draw):
     """A positive base and any exponent, or any base and an exponent that is a small integer."""
     if draw(st.booleans()):
         return draw(binary(POSITIVE, REAL))
-    return Case((draw(arrays(SHAPES, NONZERO)),), {"y": draw(st.sampled_from([2, 3, 0, 1, -1, 2.0]))})
+    return Case(
+        (draw(arrays(SHAPES, NONZERO)),), {"y": draw(st.sampled_from([2, 3, 0, 1, -1, 2.0]))}
+    )
 
 
 @st.composite
@@ -290,7 +294,9 @@ def joins(draw, flat=False):
     shape = draw(WITH_AXES)
     axis = draw(st.integers(-len(shape), len(shape) - 1))
     lengths = draw(st.lists(st.integers(0, 3), min_size=1, max_size=3))
-    shapes = [tuple(n if i == axis % len(shape) else m for i, m in enumerate(shape)) for n in lengths]
+    shapes = [
+        tuple(n if i == axis % len(shape) else m for i, m in enumerate(shape)) for n in lengths
+    ]
     return Case(
         tuple(draw(arrays(s)) for s in shapes),
         {"axis": None if flat and draw(st.booleans()) else axis},
@@ -369,9 +375,7 @@ def scattered(draw):
         places: Sequence[Any] = [(*whole, i) for i in draw(st.permutations(range(length)))]
     elif kind == "pieces":
         cuts = sorted(draw(st.lists(st.integers(0, length), max_size=2)))
-        places = [
-            (*whole, slice(a, b)) for a, b in zip([0, *cuts], [*cuts, length], strict=True)
-        ]
+        places = [(*whole, slice(a, b)) for a, b in zip([0, *cuts], [*cuts, length], strict=True)]
     elif kind == "some":
         some = st.integers(-length, length - 1) | st.slices(length)
         places = [(*whole, k) for k in draw(st.lists(some, min_size=1, max_size=3))]
@@ -537,7 +541,13 @@ ROWS = [
     Row("broadcast_to", ops.broadcast_to, np.broadcast_to, stretches(), **KEPT),
     Row("cast", ops.cast, np.ndarray.astype, unary(dtype=np.dtype(np.float64))),
     Row("clip", ops.clip, np.clip, clips()),
-    Row("concatenate", in_a_list(ops.concatenate), in_a_list(np.concatenate), joins(flat=True), **KEPT),
+    Row(
+        "concatenate",
+        in_a_list(ops.concatenate),
+        in_a_list(np.concatenate),
+        joins(flat=True),
+        **KEPT,
+    ),
     Row(
         "contract",
         PRIMITIVES["contract"],
@@ -568,8 +578,13 @@ ROWS = [
     Row("greater", ops.greater, np.greater, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
     Row("greater_equal", ops.greater_equal, np.greater_equal, binary(), **NO_GRADIENT, **ANYWHERE),
     Row("index", ops.index, getitem, indexed(boolean=False), **KEPT),
-    Row("join", lambda *arrays, axis: PRIMITIVES["join"](*arrays, axis=axis),
-        in_a_list(np.concatenate), joins(), **KEPT),
+    Row(
+        "join",
+        lambda *arrays, axis: PRIMITIVES["join"](*arrays, axis=axis),
+        in_a_list(np.concatenate),
+        joins(),
+        **KEPT,
+    ),
     Row("less", ops.less, np.less, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
     Row("less_equal", ops.less_equal, np.less_equal, binary(), **NO_GRADIENT, **ANYWHERE),
     Row("log", ops.log, np.log, unary(POSITIVE), **FLOATING, **ANYWHERE),
@@ -590,8 +605,13 @@ ROWS = [
     Row("not_equal", ops.not_equal, np.not_equal, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
     Row("pad", ops.pad, np.pad, borders(), **KEPT),
     Row("permute", PRIMITIVES["permute"], transposed, permutations(negative=False), **KEPT),
-    Row("pile", lambda *arrays, axis: PRIMITIVES["pile"](*arrays, axis=axis),
-        in_a_list(np.stack), piles(), **KEPT),
+    Row(
+        "pile",
+        lambda *arrays, axis: PRIMITIVES["pile"](*arrays, axis=axis),
+        in_a_list(np.stack),
+        piles(),
+        **KEPT,
+    ),
     Row("power", ops.power, lambda x, y: x**y, powers()),
     Row("prod", ops.prod, np.prod, reductions(empty=True), **KEPT),
     Row("relu", ops.relu, lambda x: np.maximum(x, 0), unary(BETWEEN), **KEPT, **ANYWHERE),

@@ -364,7 +364,7 @@ def test_a_test_that_changes_global_state_fails(tmp_path: Path) -> None:
         text=True,
         cwd=tmp_path,
         env={k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_"))}
-        | {"PYTHONPATH": str(PACKAGE.parent)},
+        | {"PYTHONPATH": str(PACKAGE.parent), "COLUMNS": "200"},
     )
     errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR")]
     assert "5 passed, 3 errors" in done.stdout, done.stdout

@@ -188,7 +188,9 @@ def test_gradient_with_respect_to_a_transposed_matrix():
     w = leaf([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     transposed = w.T
     y = leaf(np.ones((4, 3))) @ transposed
-    np.testing.assert_array_equal(tg.grad(y.sum(), transposed, retain_graph=True).numpy(), np.full((3, 2), 4.0))
+    np.testing.assert_array_equal(
+        tg.grad(y.sum(), transposed, retain_graph=True).numpy(), np.full((3, 2), 4.0)
+    )
     total = y.sum() + (transposed * 2).sum()
     np.testing.assert_array_equal(tg.grad(total, transposed).numpy(), np.full((3, 2), 6.0))
 

@@ -259,7 +259,11 @@ def test_reading_every_step_costs_as_much_as_the_whole_once(name, create_graph, 
             assert len(nodes_of(gradient)) <= counts[steps] + 8 * steps + 10
         expected = np.zeros(x.shape)
         for part, keys in zip(READERS[name](x), READERS[name](index_of(x)), strict=True):
-            np.add.at(expected.reshape(-1), keys.numpy().astype(int).reshape(-1), 2 * part.numpy().reshape(-1))
+            np.add.at(
+                expected.reshape(-1),
+                keys.numpy().astype(int).reshape(-1),
+                2 * part.numpy().reshape(-1),
+            )
         np.testing.assert_allclose(gradient.numpy(), expected)
     assert counts[32] - counts[8] == (counts[8] - overhead(counts)) * 3
 
@@ -353,7 +357,9 @@ def test_the_gradient_of_a_weight_used_at_every_step_is_one_product(name, create
     direction = rng.normal(size=shape)
     h = 1e-5
     up, down = (unrolled(leaf(w.numpy() + s * h * direction)).item() for s in (1, -1))
-    np.testing.assert_allclose((gradient.numpy() * direction).sum(), (up - down) / (2 * h), rtol=1e-6)
+    np.testing.assert_allclose(
+        (gradient.numpy() * direction).sum(), (up - down) / (2 * h), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("layer", [tg.nn.RNN, tg.nn.GRU, tg.nn.LSTM])

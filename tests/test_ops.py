@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from op_table import ROWS, Case, Row
 
 import tinygrad_rnn as tg
+from op_table import ROWS, Case, Row
 from tinygrad_rnn.engine import ops
 from tinygrad_rnn.engine.primitive import PRIMITIVES
 from tinygrad_rnn.errors import GraphError
@@ -73,8 +73,10 @@ def differences(
         return [(up - down) / (2 * h) for up, down in zip(*ends, strict=True)]
 
     coarse, middle, fine = central(8e-3), central(4e-3), central(2e-3)
-    once = [[(4 * b - a) / 3 for a, b in zip(*pair, strict=True)] for pair in
-            ((coarse, middle), (middle, fine))]
+    once = [
+        [(4 * b - a) / 3 for a, b in zip(*pair, strict=True)]
+        for pair in ((coarse, middle), (middle, fine))
+    ]
     return [(16 * b - a) / 15 for a, b in zip(*once, strict=True)]
 
 
@@ -87,10 +89,12 @@ def check_vjp(function: Function, arrays: Sequence[np.ndarray], seed: int) -> No
     grads = gradients(function, tensors, cotangents)
     for grad, array in zip(grads, arrays, strict=True):
         assert grad is None or (grad.shape, grad.dtype) == (array.shape, array.dtype)
-    forward = [u * jv for u, jv in
-               zip(cotangents, differences(function, arrays, directions), strict=True)]
-    backward = [np.zeros(()) if g is None else g.numpy() * v
-                for g, v in zip(grads, directions, strict=True)]
+    forward = [
+        u * jv for u, jv in zip(cotangents, differences(function, arrays, directions), strict=True)
+    ]
+    backward = [
+        np.zeros(()) if g is None else g.numpy() * v for g, v in zip(grads, directions, strict=True)
+    ]
     scale = max(sum(np.abs(part).sum() for part in parts) for parts in (forward, backward))
     difference = sum(part.sum() for part in forward) - sum(part.sum() for part in backward)
     assert abs(difference) <= 1e-7 * scale + 1e-10, (difference, scale)
@@ -177,7 +181,15 @@ def test_a_row_that_is_missing_is_noticed(row):
 
 
 def test_every_public_operation_is_a_function_of_the_package():
-    inner = {"cast", "contract", "cross_entropy", "cumsum_along", "feature_major", "gemm", "getitem"}
+    inner = {
+        "cast",
+        "contract",
+        "cross_entropy",
+        "cumsum_along",
+        "feature_major",
+        "gemm",
+        "getitem",
+    }
     inner |= {"index", "join", "nats", "permute", "pile", "rows", "scatter", "smoothed_one_hot"}
     for name in public_functions() - inner - {"to_device"}:
         assert getattr(tg, name) is getattr(ops, name)
@@ -203,7 +215,9 @@ def assert_equal_to_numpy(got: Any, expected: Any, rtol: float = 1e-12, atol: fl
         assert isinstance(ours.data, np.ndarray)
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
         eps = 4 * np.finfo(theirs.dtype).eps if theirs.dtype.kind == "f" else 0.0
-        np.testing.assert_allclose(ours.numpy(), theirs, rtol=max(rtol, eps), atol=max(atol, eps**2))
+        np.testing.assert_allclose(
+            ours.numpy(), theirs, rtol=max(rtol, eps), atol=max(atol, eps**2)
+        )
 
 
 @every_row
@@ -340,13 +354,25 @@ def test_dtypes_are_kept(row, data, seed):
         cotangents = [rng.uniform(-1, 1, out.shape).astype(dtype) for out in outputs]
         for grad in gradients(lambda *_, o=outputs: o, tensors, cotangents):
             assert grad is None or grad.dtype == dtype
-        again = gradient_function(lambda *t, k=keywords: listed(row.function(*t, **k)), len(tensors))
+        again = gradient_function(
+            lambda *t, k=keywords: listed(row.function(*t, **k)), len(tensors)
+        )
         for grad in again(*tensors, *map(tg.tensor, cotangents)):
             assert grad.dtype == dtype
     tg.set_default_dtype(np.float32)
 
 
-BINARY = ["add", "divide", "logaddexp", "maximum", "minimum", "multiply", "power", "subtract", "where"]
+BINARY = [
+    "add",
+    "divide",
+    "logaddexp",
+    "maximum",
+    "minimum",
+    "multiply",
+    "power",
+    "subtract",
+    "where",
+]
 
 
 @pytest.mark.parametrize("name", BINARY)
@@ -358,7 +384,11 @@ def test_integers_booleans_and_scalars_never_widen(name, dtype, data):
     other = data.draw(
         st.sampled_from(
             [2, True, 2.0, np.float64(2), np.float32(2), np.int64(2), np.bool_(True)]
-            + [np.full(shape, 2, dtype=d) for shape in ((), (3,), (2, 3)) for d in (np.int64, np.uint8)]
+            + [
+                np.full(shape, 2, dtype=d)
+                for shape in ((), (3,), (2, 3))
+                for d in (np.int64, np.uint8)
+            ]
             + [np.ones((2, 1), dtype=bool), tg.arange(1, 4), tg.tensor(True)]
         )
     )
@@ -397,9 +427,13 @@ def test_gradients_at_ties():
     assert gradient_of(ops.minimum, [1.0, 2.0], [1.0, 0.0]) == [[0.5, 0], [0.5, 1]]
     assert gradient_of(lambda x: ops.maximum(x, x), [1.0]) == [[1]]
     assert gradient_of(lambda x: ops.maximum(x, 0), [0.0, 1.0]) == [[0.5, 1]]
-    assert gradient_of(lambda x: ops.clip(x, -1, 1), [-2.0, -1.0, 0.0, 1.0, 2.0]) == [[0, 1, 1, 1, 0]]
+    assert gradient_of(lambda x: ops.clip(x, -1, 1), [-2.0, -1.0, 0.0, 1.0, 2.0]) == [
+        [0, 1, 1, 1, 0]
+    ]
     assert gradient_of(lambda x: ops.max(x), [3.0, 1.0, 3.0]) == [[0.5, 0, 0.5]]
-    assert gradient_of(lambda x: ops.min(x, axis=0), [[1.0, 2.0], [1.0, 3.0]]) == [[[0.5, 1], [0.5, 0]]]
+    assert gradient_of(lambda x: ops.min(x, axis=0), [[1.0, 2.0], [1.0, 3.0]]) == [
+        [[0.5, 1], [0.5, 0]]
+    ]
     assert gradient_of(lambda x: ops.where(x > 0, x, -x), [0.0]) == [[-1]]
 
 

@@ -1,5 +1,4 @@
-"""The exceptions of the library: each is a subclass of the built-in one that a user would "
-"expect."""
+"""The exceptions of the library, each a subclass of a built-in one."""
 
 from __future__ import annotations
 

@@ -41,9 +41,7 @@ def module_of(array: Array) -> Module:
     """Return the array library that `array` belongs to."""
     module = modules.get(array.__class__)
     if module is None:
-        if isinstance(
-            array, np.generic | np.ndarray
-        ):  # a reduction of NumPy's, or a subclass such as a memory map
+        if isinstance(array, np.generic | np.ndarray):  # a scalar, or a subclass (a memory map)
             return np
         raise DTypeError(f"expected an array of {known_modules()}, got {type(array).__name__}")
     return module
@@ -71,9 +69,7 @@ def cuda_unavailable_because() -> str | None:
             register(cupy.ndarray, cupy)
             return None
         return "CuPy is installed, but it finds no CUDA device"
-    except (
-        Exception
-    ) as error:  # CuPy raises several unrelated classes where the driver is missing or too old
+    except Exception as error:  # of several unrelated classes: driver missing, driver too old
         return f"CuPy is installed, but CUDA does not start: {error}"
 
 
@@ -258,10 +254,8 @@ def gemm(x: Array, y: Array) -> Array:
     """
     module = module_of(x)
     if x.ndim > 2 and y.ndim == 2 and not is_feature_major(x) and x.size:
-        rows = module.matmul(
-            x.reshape(-1, x.shape[-1]), y
-        )  # one product instead of one for each leading index
-        return rows.reshape(*x.shape[:-1], y.shape[1])
+        out = module.matmul(x.reshape(-1, x.shape[-1]), y)  # one product, not one a leading index
+        return out.reshape(*x.shape[:-1], y.shape[1])
     if is_feature_major(x):
         return module.matmul(y.swapaxes(-1, -2), x.swapaxes(-1, -2)).swapaxes(-1, -2)
     return module.matmul(x, y)
@@ -307,9 +301,7 @@ def _keep_freed_memory() -> None:
     ``TINYGRAD_RNN_MALLOPT=0`` to leave the allocator alone.
     """
     if sys.platform.startswith("linux") and os.environ.get("TINYGRAD_RNN_MALLOPT", "1") != "0":
-        mallopt = getattr(
-            ctypes.CDLL(None), "mallopt", None
-        )  # absent where the C library is not glibc
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent from other C libraries
         if mallopt is not None:
             trim_threshold, mmap_threshold = -1, -3  # from <malloc.h>
             mallopt(mmap_threshold, 1 << 25)  # the largest that glibc takes

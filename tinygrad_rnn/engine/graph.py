@@ -36,8 +36,7 @@ PENDING_BYTES = (
 
 
 class Node:
-    """An operation that took place: the edges of its arguments, and the shape and dtype of each "
-    "output."""
+    """An operation that took place: its arguments' edges, its outputs' shapes and dtypes."""
 
     __slots__ = ("__weakref__", "order", "outputs", "parents")
     name = "node"
@@ -48,7 +47,7 @@ class Node:
         self.outputs = outputs
 
     def pull(self, grads: Any, live: set[Node] | None, retain: bool) -> Sequence[Gradient]:
-        """Return the gradient of each argument, None where nobody needs it, from that of the output.
+        """Return each argument's gradient, None where nobody needs it, from the output's.
 
         For a node of several outputs `grads` is a list, None where there is no gradient.
         `live` are the nodes that lead to what is wanted (None: all); what was saved is let go
@@ -90,7 +89,7 @@ def _recording(on: bool) -> Iterator[None]:
 
 
 def no_grad() -> contextlib._GeneratorContextManager[None]:
-    """Record no graph inside a ``with`` block or a decorated function; a setting of the current thread alone.
+    """Record no graph in a ``with`` block or decorated function, for this thread alone.
 
     Examples
     --------
@@ -176,8 +175,7 @@ class Product:
 
 
 class Sum:
-    """A gradient that several users contribute to: dense terms, parts and factors, made dense "
-    "once, at the end."""
+    """A gradient with several contributions, made dense once, at the end."""
 
     __slots__ = ("dense", "factors", "held", "owned", "parts")
 
@@ -194,7 +192,9 @@ class Sum:
     @property
     def sample(self) -> Gradient:
         """One of the arrays inside, to tell their kind by."""
-        return self.dense if self.dense is not None else (*self.parts, *self.factors)[0].sample
+        if self.dense is not None:
+            return self.dense
+        return self.parts[0].sample if self.parts else self.factors[0].sample
 
     def add(self, grad: Gradient, F: Namespace) -> None:
         """Take one more contribution."""
@@ -234,12 +234,11 @@ class Sum:
         return self.dense
 
 
-PENDING = frozenset((Part, Product, Sum))
+PENDING: frozenset[Any] = frozenset((Part, Product, Sum))
 
 
 def fit(grad: Gradient, spec: Spec, F: Namespace) -> Gradient:
-    """Bring a gradient to the shape and dtype of its argument: sum over the axes along which it "
-    "was broadcast."""
+    """Bring a gradient to its argument's shape and dtype: sum where it was broadcast."""
     shape, dtype = spec
     if grad.shape != shape:
         extra = len(grad.shape) - len(shape)
@@ -282,8 +281,10 @@ def collect(held: Gradient, grad: Gradient, F: Namespace) -> Sum:
 
 
 def reachable(end: Node, since: int = 0) -> list[Node]:
-    """Return the nodes that `end` was computed from, and itself, newest first; those older than "
-    "`since` are not entered."""
+    """Return `end` and the nodes it was computed from, newest first.
+
+    Those older than `since` are not entered.
+    """
     seen, found, stack = {end}, [end], [end]
     while stack:
         node = stack.pop()
@@ -306,7 +307,7 @@ def run(
     retain: bool = False,
     since: int = 0,
 ) -> dict[Edge, tuple[Gradient, bool]]:
-    """Walk the graph from `roots` and return the gradient of each wanted edge (of each leaf, if `wanted` is None).
+    """Return the gradient of each wanted edge (of each leaf, if `wanted` is None).
 
     Gradients live in a dict and are dropped as they are consumed. The flag beside each result says
     that its memory belongs to nobody else. Nodes older than `since` end the walk (a checkpoint's

@@ -44,8 +44,7 @@ _ORIGINS = {"out": _OUT, "inputs": _ALL}
 
 
 class Row:
-    """One row of the table: the forward, and the rule of each argument (or one joint rule for "
-    "all of them)."""
+    """One row of the table: the forward, and each argument's rule or a joint one."""
 
     def __init__(
         self, forward: Callable[..., Array], vjps: dict[str, Vjp | None], joint: Vjp | None
@@ -104,8 +103,7 @@ class Row:
         return arrays, params
 
     def _rule(self, vjp: Vjp) -> Rule:
-        """Return the vjp, the expression of the values that it names, and the input that each of "
-        "them is."""
+        """Return the vjp, the expression of what it saves, and the origin of each value."""
         picks: list[str] = []
         origins: list[int | None] = []
         for name in list(inspect.signature(vjp).parameters)[2:]:
@@ -122,7 +120,7 @@ class Row:
         return vjp, "(" + "".join(pick + ", " for pick in picks) + ")", tuple(origins)
 
     def _saver(self) -> Callable[..., Any]:
-        """Return the function that collects, for each argument that has an edge, the values that its vjp names.
+        """Return the function that collects the values that the vjps name.
 
         It runs for every operation that is recorded, so it is one expression, without a loop over
         arguments and names.
@@ -136,8 +134,7 @@ class Row:
         return eval(f"lambda edges, inputs, out, params: ({', '.join(each)},)")
 
     def _puller(self) -> Callable[..., Any]:
-        """Return the function that calls the vjp of each argument for which values were saved: "
-        "one expression, too."""
+        """Return the function that calls the vjp of each argument with saved values."""
         if self.joint is not None:
             return lambda F, g, saved: self.joint[0](F, g, *saved[0])  # type: ignore[index]
         each = [
@@ -149,8 +146,7 @@ class Row:
 
 
 class Record(Node):
-    """The node of a primitive: its row, and for each argument that needs a gradient the values "
-    "that its vjp names."""
+    """The node of a primitive: its row, and what the vjps name, argument by argument."""
 
     __slots__ = ("row", "saved", "versions")
     row: Row
@@ -185,14 +181,13 @@ class Record(Node):
             ]
         if live is not None and self.row.joint is None:
             saved = [
-                None if values is None or parent[0] not in live else values
+                values if parent is not None and parent[0] in live else None
                 for values, parent in zip(saved, self.parents, strict=True)
             ]
         return self.row.pull(F, grads, saved)
 
     def _check(self, saved: Sequence[Any]) -> None:
-        """Raise if an input that was saved has been written to since: its last write is younger "
-        "than this node."""
+        """Raise if a saved input was written to since: its last write is younger."""
         for version, readers in zip(self.versions, self.row.readers):  # noqa: B905 - a joint rule has one entry for all
             if (
                 version is not None
@@ -206,8 +201,7 @@ class Record(Node):
                 )
 
     def _tensors(self, values: tuple[Any, ...], rule: Any, F: Any) -> list[Any]:
-        """Give the saved arrays their places in the graph back, so that what the vjp computes is "
-        "recorded."""
+        """Give the saved arrays their places in the graph back, to record what is computed."""
         wrapped = []
         for value, origin in zip(values, rule[2], strict=True):
             if origin == _ALL:
@@ -222,8 +216,7 @@ class Record(Node):
 
 
 class Raw:
-    """The primitives on arrays of one library: what a vjp's ``F`` is in the ordinary backward "
-    "pass."""
+    """The primitives on arrays of one library: ``F`` in the ordinary backward pass."""
 
     records = False
     in_place = True
@@ -278,15 +271,13 @@ _wrap: Any = None
 
 
 def bind(tensor_class: type, wrap: Callable[..., Tensor]) -> None:
-    """Tell the operations which class their results have; tensor.py, which stands above this "
-    "file, calls it once."""
+    """Tell the operations the class of their results; tensor.py, above, calls it once."""
     global _Tensor, _wrap
     _Tensor, _wrap = tensor_class, wrap
 
 
 def _conform(row: Row, values: list[Any]) -> list[Any]:
-    """Bring arguments of unlike kinds together: one device, integers follow floats, Python "
-    "scalars follow arrays."""
+    """Bring unlike arguments together: integers and Python scalars follow floats."""
     values = [x.item() if isinstance(x, np.generic) else x for x in values]
     values = [
         x if x.__class__ in _SCALARS or backend.is_array(x) else backend.asarray(x) for x in values
@@ -312,8 +303,7 @@ def _conform(row: Row, values: list[Any]) -> list[Any]:
 
 
 def _to_floating(values: list[Any]) -> list[Any]:
-    """Give integers the default floating dtype, where the result is floating whatever the "
-    "arguments are."""
+    """Give integers the default floating dtype, if the result is floating anyway."""
     if any(
         x.__class__ is float or (x.__class__ not in _SCALARS and x.dtype.kind == "f")
         for x in values
@@ -427,7 +417,7 @@ def primitive(
             """Go the short way: two Tensors of one kind, or a floating one and a Python number."""
             try:
                 a = x._data
-                b = y._data if y.__class__ not in _SCALARS else y
+                b: Any = y._data if y.__class__ not in _SCALARS else y
                 kind = a.__class__
                 if b is y and a.dtype.kind == "f":
                     edge_y = None

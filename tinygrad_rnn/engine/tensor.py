@@ -96,7 +96,7 @@ class Tensor:
 
     @property
     def data(self) -> Array:
-        """The array: a leaf's own, read-only (NumPy) if computed. Assigning writes into a leaf's array, in place.
+        """The array; read-only (NumPy) if computed. Assigning writes into a leaf's array.
 
         A write such as ``p.data[0] = 7`` cannot be seen by the graph: assign to ``p.data`` instead.
         """
@@ -436,8 +436,10 @@ class Tensor:
     def __array_function__(
         self, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Any:
+        if function in (np.shape, np.ndim, np.size) and len(args) == 1 and not keywords:
+            return getattr(args[0], function.__name__)
         ours = getattr(ops, function.__name__, None)
-        if ours is None:
+        if not callable(ours):
             raise TypeError(
                 f"numpy.{function.__name__} on a Tensor would lose its graph: use .numpy() if no "
                 "gradient is wanted"
@@ -471,8 +473,7 @@ bind(Tensor, Tensor._make)
 def _roots(
     outputs: Sequence[Tensor], grads: Sequence[Any], create_graph: bool
 ) -> list[tuple[Edge, Any]]:
-    """Return the places where a pass starts, with the gradients to start from, after checking "
-    "both."""
+    """Return where a pass starts, with the gradients to start from, both checked."""
     roots = []
     for output, grad in zip(outputs, grads, strict=True):
         if not isinstance(output, Tensor) or output._edge is None:
@@ -512,7 +513,7 @@ def grad(
     create_graph: bool = False,
     allow_unused: bool = False,
 ) -> Any:
-    """Return the gradient of `outputs` with respect to `inputs`; nothing is written to any ``.grad``.
+    """Return the gradient of `outputs` by `inputs`; no ``.grad`` is written.
 
     Parameters
     ----------

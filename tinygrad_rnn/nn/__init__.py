@@ -1,5 +1,4 @@
-"""Networks: modules, layers, recurrent cells and the loop over time. Names, shapes and order are "
-"PyTorch's."""
+"""Networks, with PyTorch's names: modules, layers, cells and the loop over time."""
 
 from .. import functional as functional
 from . import init as init

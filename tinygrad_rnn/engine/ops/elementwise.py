@@ -435,9 +435,7 @@ def sigmoid(xp: Any, x: Array) -> Array:
     >>> tg.sigmoid(tg.tensor([0.0, 100.0]))
     tensor([0.5, 1. ])
     """
-    lowest = (
-        -88.0 if x.dtype.itemsize == 4 else -11.0 if x.dtype.itemsize == 2 else -709.0
-    )  # exp(-x) still finite
+    lowest = {2: -11.0, 4: -88.0}.get(x.dtype.itemsize, -709.0)  # exp(-x) is finite from there
     return 1 / (1 + xp.exp(-xp.maximum(x, lowest)))
 
 

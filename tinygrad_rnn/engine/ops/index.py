@@ -75,7 +75,7 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     Returns
     -------
     Tensor
-        On the memory of x if there is no array in the key.
+        On the memory of x where NumPy's would be.
 
     Raises
     ------
@@ -122,7 +122,9 @@ def _without_masks(keys: list[Any], shape: tuple[int, ...]) -> list[Any]:
     """Return the key with each boolean mask as the integer arrays of the places where it holds."""
     used = 0
     for i, key in enumerate(keys):
-        if getattr(key, "dtype", None) == backend.bool_ and Ellipsis not in keys[:i]:
+        if getattr(key, "dtype", None) == backend.bool_ and not any(
+            k is Ellipsis for k in keys[:i]
+        ):
             seen = shape[used : used + key.ndim]
             if seen != key.shape:
                 raise ShapeError(f"indexing: a mask of shape {key.shape} for axes of shape {seen}")
@@ -185,7 +187,7 @@ def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
     Returns
     -------
     Tensor
-        Of the shape of `indices`.
+        Of the shape of `indices`, its other axes broadcast with those of x.
 
     Raises
     ------
@@ -280,7 +282,7 @@ def unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
     Returns
     -------
     list of Tensor
-        One for each index, on the memory of x.
+        One for each index.
 
     Raises
     ------

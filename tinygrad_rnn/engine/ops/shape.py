@@ -52,6 +52,11 @@ def reshape(xp: Any, x: Array, shape: Any) -> Array:
     Tensor
         Of `shape`, on the memory of x where that is possible.
 
+    Raises
+    ------
+    ShapeError
+        If `shape` has not as many elements as x.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -413,9 +418,10 @@ def concatenate(arrays: Sequence[Tensor], axis: int | None = 0) -> Tensor:
     >>> tg.concatenate([tg.zeros(2), tg.ones(3)])
     tensor([0., 0., 1., 1., 1.])
     """
+    arrays = _several("concatenate", arrays)
     if axis is None:
         return join(*[reshape(x, shape=-1) for x in arrays], axis=0)
-    return join(*_several("concatenate", arrays), axis=axis)
+    return join(*arrays, axis=axis)
 
 
 def stack(arrays: Sequence[Tensor], axis: int = 0) -> Tensor:
@@ -454,7 +460,7 @@ def _several(name: str, arrays: Sequence[Any]) -> Sequence[Any]:
             f"{name} takes a list of at least one tensor, got {type(arrays).__name__} of "
             f"{len(arrays)}"
         )
-    return arrays
+    return [x if hasattr(x, "shape") else backend.asarray(x) for x in arrays]
 
 
 def _shape(x: Any) -> tuple[int, ...]:

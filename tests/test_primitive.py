@@ -1,0 +1,327 @@
+"""Operations of a user's own: `tinygrad_rnn.primitive`."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import tinygrad_rnn as tg
+from test_ops import check_second_order, check_vjp
+from tinygrad_rnn.engine.primitive import PRIMITIVES
+from tinygrad_rnn.errors import DTypeError, GraphError
+
+SEEDS = st.integers(0, 2**32 - 1)
+NUMBERS = st.integers(-20, 20).map(lambda n: n / 10)
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+
+
+@pytest.fixture(autouse=True)
+def same_primitives():
+    """What a test defines is gone after it."""
+    before = dict(PRIMITIVES)
+    yield
+    PRIMITIVES.clear()
+    PRIMITIVES.update(before)
+
+
+def cube():
+    @tg.primitive(x=lambda F, g, x: 3 * g * x * x)
+    def cube(xp, x):
+        """Return x³."""
+        return x * x * x
+
+    return cube
+
+
+def swish_product():
+    """Two arguments that broadcast; each rule uses operations from F and both arguments."""
+
+    @tg.primitive(
+        x=lambda F, g, x, y: g * y * F.sigmoid(x) * (1 + x * (1 - F.sigmoid(x))),
+        y=lambda F, g, x: g * x * F.sigmoid(x),
+    )
+    def swish_product(xp, x, y):
+        return x / (1 + xp.exp(-x)) * y
+
+    return swish_product
+
+
+def scaled():
+    @tg.primitive(x=lambda F, g, factor: g * factor)
+    def scaled(xp, x, factor=2.0, *, shift=0.0):
+        return x * factor + shift
+
+    return scaled
+
+
+def weighted_sum():
+    """Any number of arguments with one rule for all."""
+
+    @tg.primitive(
+        joint=lambda F, g, inputs, weights: [
+            g * w * F.cos(x) for x, w in zip(inputs, weights, strict=True)
+        ]
+    )
+    def weighted_sum(xp, *arrays, weights):
+        return sum(w * xp.sin(x) for w, x in zip(weights, arrays, strict=True))
+
+    return weighted_sum
+
+
+# -- they work like the library's own --------------------------------------------------------------
+
+
+@given(hnp.arrays(np.float64, SHAPES, elements=NUMBERS), SEEDS)
+def test_one_argument(x, seed):
+    operation = cube()
+    np.testing.assert_allclose(operation(tg.tensor(x)).numpy(), x**3)
+    check_vjp(lambda t: [operation(t)], [x], seed)
+    check_second_order(lambda t: [operation(t)], [x], seed)
+
+
+@given(st.data(), SEEDS)
+def test_two_arguments_that_broadcast(data, seed):
+    shapes = data.draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3))
+    arrays = [data.draw(hnp.arrays(np.float64, s, elements=NUMBERS)) for s in shapes.input_shapes]
+    operation = swish_product()
+    assert operation(*map(tg.tensor, arrays)).shape == shapes.result_shape
+    check_vjp(lambda *t: [operation(*t)], arrays, seed)
+    check_second_order(lambda *t: [operation(*t)], arrays, seed)
+    check_vjp(lambda t: [operation(t, t)], arrays[:1], seed)
+
+
+@given(hnp.arrays(np.float64, SHAPES, elements=NUMBERS), NUMBERS, NUMBERS)
+def test_keyword_parameters(x, factor, shift):
+    operation = scaled()
+    t = tg.tensor(x, requires_grad=True)
+    calls = [
+        (operation(t), 2.0, 0.0),
+        (operation(t, factor), factor, 0.0),
+        (operation(t, factor=factor), factor, 0.0),
+        (operation(x=t, shift=shift), 2.0, shift),
+        (operation(t, factor, shift=shift), factor, shift),
+    ]
+    for out, used, added in calls:
+        np.testing.assert_allclose(out.numpy(), x * used + added)
+        np.testing.assert_allclose(tg.grad(out.sum(), t).numpy(), np.full(x.shape, used))
+
+
+@given(st.integers(1, 4), SEEDS)
+def test_a_joint_rule(count, seed):
+    operation = weighted_sum()
+    rng = np.random.default_rng(seed)
+    arrays = list(rng.normal(size=(count, 2)))
+    weights = tuple(rng.normal(size=count))
+    check_vjp(lambda *t: [operation(*t, weights=weights)], arrays, seed)
+    check_second_order(lambda *t: [operation(*t, weights=weights)], arrays, seed)
+
+
+def test_third_order():
+    x = tg.tensor(2.0, requires_grad=True)
+    value = cube()(x)
+    for expected in (12.0, 12.0, 6.0):
+        value = tg.grad(value, x, create_graph=True)
+        assert value.item() == expected
+
+
+def test_a_rule_may_name_the_result_the_shape_and_the_parameters():
+    @tg.primitive(
+        x=lambda F, g, out, x_shape, axis: F.broadcast_to(
+            F.reshape(g * out, shape=tuple(1 if i == axis else n for i, n in enumerate(x_shape))),
+            shape=x_shape,
+        )
+    )
+    def exp_of_sum(xp, x, axis):
+        return xp.exp(x.sum(axis=axis))
+
+    x = np.random.default_rng(0).normal(size=(2, 3))
+    for axis in (0, 1):
+        check_vjp(lambda t, axis=axis: [exp_of_sum(t, axis=axis)], [x], 0)
+        check_second_order(lambda t, axis=axis: [exp_of_sum(t, axis=axis)], [x], 0)
+
+
+def test_an_argument_without_a_gradient():
+    @tg.primitive(x=lambda F, g, mask: g * mask, mask=None)
+    def masked(xp, x, mask):
+        return x * mask
+
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    mask = tg.tensor([0.0, 1.0], requires_grad=True)
+    out = masked(x, mask)
+    first, second = tg.grad(out.sum(), [x, mask], allow_unused=True)
+    np.testing.assert_array_equal(first.numpy(), [0, 1])
+    assert second is None
+    assert not masked(x.detach(), mask).requires_grad
+    assert masked(x, [True, False]).dtype == np.float32
+
+
+def test_an_operation_made_of_the_users_operations_in_a_rule():
+    """F knows what a user has defined."""
+    cube()
+
+    @tg.primitive(x=lambda F, g, x: g * 4 * F.cube(x))
+    def fourth(xp, x):
+        return x**4
+
+    check_vjp(lambda t: [fourth(t)], [np.array([1.0, -0.5])], 0)
+    check_second_order(lambda t: [fourth(t)], [np.array([1.0, -0.5])], 0)
+
+
+def test_only_what_the_rule_names_stays_alive():
+    @tg.primitive(x=lambda F, g: g * 2)
+    def doubled(xp, x):
+        return x * 2
+
+    middle = tg.tensor([1.0, 2.0], requires_grad=True) + 0
+    array = weakref.ref(middle._data)
+    out = doubled(middle)
+    del middle
+    gc.collect()
+    assert array() is None
+    assert out.requires_grad
+
+
+def test_a_saved_argument_that_changes_is_noticed():
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    out = cube()(x).sum()
+    x.data = np.zeros(2)
+    with pytest.raises(GraphError, match=r"through cube.*changed in place"):
+        out.backward()
+    out = scaled()(x).sum()  # saves nothing of x
+    x.data = np.ones(2)
+    out.backward()
+
+
+def test_floating_makes_integers_floating():
+    @tg.primitive(floating=True, x=lambda F, g: g * 0.5)
+    def half(xp, x):
+        return x * x.dtype.type(0.5)
+
+    assert half([1, 2]).dtype == np.float32
+    assert half(np.arange(3)).dtype == np.float32
+    assert half(np.ones(2)).dtype == np.float64
+    np.testing.assert_array_equal(half(3).numpy(), 1.5)
+
+
+def test_a_view_shares_the_version():
+    @tg.primitive(view=True, x=lambda F, g: F.expand_dims(g, 0) if F.records else g[None])
+    def first(xp, x):
+        return x[0]
+
+    x = tg.tensor([[1.0, 2.0]], requires_grad=True)
+    out = (first(x) * first(x)).sum()
+    x.data = np.zeros((1, 2))
+    with pytest.raises(GraphError, match="changed in place"):
+        out.backward()
+
+
+def test_it_has_the_name_documentation_and_signature_of_the_forward():
+    operation = cube()
+    assert operation.__name__ == "cube"
+    assert operation.__doc__ == "Return x³."
+    assert str(inspect.signature(operation)) == "(x)"
+    assert "grad_fn=<cube>" in repr(operation(tg.ones(1, requires_grad=True)))
+
+
+def test_nothing_is_recorded_without_need():
+    operation = cube()
+    assert not operation(tg.ones(2)).requires_grad
+    with tg.no_grad():
+        assert not operation(tg.ones(2, requires_grad=True)).requires_grad
+
+
+def test_the_librarys_own_names_stay_its_own():
+    @tg.primitive(x=lambda F, g: g)
+    def cos(xp, x):
+        return x + 100
+
+    x = tg.tensor(0.5, requires_grad=True)
+    first = tg.grad(tg.sin(x), x, create_graph=True)  # its rule calls F.cos
+    assert first.item() == pytest.approx(np.cos(0.5))
+    assert cos(x).item() == 100.5
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def test_rules_for_arguments_that_are_not_there_are_refused():
+    for rules, match in (
+        ({"y": lambda F, g: g}, r"vjps for \['y'\], the forward takes \['x'\]"),
+        ({"x": lambda F, g: g, "y": lambda F, g: g}, r"vjps for \['x', 'y'\]"),
+    ):
+        with pytest.raises(TypeError, match=match):
+
+            @tg.primitive(**rules)
+            def one(xp, x):
+                return x
+
+    with pytest.raises(TypeError, match=r"vjps for \['y', 'x'\], the forward takes \['x', 'y'\]"):
+
+        @tg.primitive(y=lambda F, g: g, x=lambda F, g: g)
+        def wrong_order(xp, x, y):
+            return x + y
+
+
+@pytest.mark.xfail(strict=True, reason="found only where the operation is called, as a KeyError")
+def test_a_rule_that_names_what_is_not_there_is_refused():
+    with pytest.raises(TypeError, match="typo"):
+
+        @tg.primitive(x=lambda F, g, typo: g)
+        def one(xp, x):
+            return x + 0
+
+    with pytest.raises(TypeError, match="typo"):
+
+        @tg.primitive(joint=lambda F, g, typo: [g])
+        def many(xp, *arrays):
+            return arrays[0] + 0
+
+
+@pytest.mark.xfail(strict=True, raises=SyntaxError, reason="the source of the rules is empty")
+def test_no_rule_at_all_is_refused():
+    with pytest.raises(TypeError, match="none"):
+
+        @tg.primitive()
+        def none(xp, x):
+            return x
+
+
+@pytest.mark.parametrize(
+    "arguments, keywords, match",
+    [
+        ((), {}, "x"),
+        ((1.0, 2.0, 3.0), {}, r"scaled takes x, factor, shift|takes"),
+        ((1.0,), {"other": 1}, "other"),
+        ((1.0,), {"x": 1.0}, "x"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, keywords, match):
+    if len(arguments) == 3:
+        operation = cube()
+    else:
+        operation = scaled()
+    with pytest.raises(TypeError, match=match):
+        operation(*arguments, **keywords)
+
+
+def test_a_parameter_without_a_default_is_needed():
+    @tg.primitive(x=lambda F, g, factor: g * factor)
+    def times(xp, x, factor):
+        return x * factor
+
+    with pytest.raises(TypeError, match="factor"):
+        times(tg.ones(2))
+    assert times(tg.ones(2), factor=3).numpy().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("value", ["text", None, [1j]])
+def test_what_is_not_a_number_is_refused(value):
+    with pytest.raises(DTypeError, match="cannot make a tensor"):
+        cube()(value)
