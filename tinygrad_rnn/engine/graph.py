@@ -55,6 +55,10 @@ class Node:
         """
         raise NotImplementedError
 
+    def pass_on(self, pending: Gradient) -> Gradient:
+        """Return the pending gradient of the one argument, if this node can hand it on as it is."""
+        return None
+
 
 class Leaf(Node):
     """A tensor that the user made and wants the gradient of; it owns that gradient."""
@@ -168,6 +172,10 @@ class Product:
     def sample(self) -> Gradient:
         """One of the arrays inside, to tell their kind by."""
         return self.left
+
+    def transposed(self) -> Product:
+        """Return the transpose, still pending: (leftᵀ right)ᵀ = rightᵀ left."""
+        return Product(self.right, self.left)
 
     def total(self, F: Namespace) -> Gradient:
         """Return the gradient in full."""
@@ -342,6 +350,14 @@ def run(
                 grad.total(namespace(grad)) if grad.__class__ in PENDING else grad for grad in grads
             ]
         elif grads.__class__ in PENDING:
+            passed = node.pass_on(grads) if node not in targets else None
+            if passed is not None:
+                edge = parents[0]
+                held = pending.get(edge[0])
+                pending[edge[0]] = (
+                    passed if held is None else collect(held, passed, namespace(passed))
+                )
+                continue
             grads, fresh = grads.total(namespace(grads)), True
         if wanted is None:
             if not parents:

@@ -27,7 +27,7 @@ import numpy as np
 from ..errors import DeviceError, GraphError, ShapeError
 from . import backend
 from .backend import Array
-from .graph import PENDING, Gradient, Node, clock, last_write, mode
+from .graph import PENDING, Gradient, Node, Product, clock, last_write, mode
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -185,6 +185,16 @@ class Record(Node):
                 for values, parent in zip(saved, self.parents, strict=True)
             ]
         return self.row.pull(F, grads, saved)
+
+    def pass_on(self, pending: Gradient) -> Gradient:
+        """Hand the factors of a product on through a transposition, exchanged."""
+        if (
+            pending.__class__ is Product
+            and self.row.name == "permute"
+            and self.saved == (((1, 0),),)
+        ):
+            return pending.transposed()
+        return None
 
     def _check(self, saved: Sequence[Any]) -> None:
         """Raise if a saved input was written to since: its last write is younger."""

@@ -107,8 +107,8 @@ def divide(xp: Any, x: Array, y: Array) -> Array:
 
 
 def _power_x(F: Any, g: Any, x: Any, y: Any) -> Any:
-    zero = y == 0  # 0 ** -1 would spoil 0 · 0 ** (0 - 1)
-    return g * (y * (x if zero is False else x + (x == 0) * zero) ** (y - 1))
+    zero = y == 0  # 0 · x ** -1 is 0, but 1 / x overflows near 0
+    return g * (y * (x if zero is False else F.where(zero, 1.0, x)) ** (y - 1))
 
 
 @primitive(x=_power_x, y=lambda F, g, x, out: g * (out * F.log(x + (x == 0))))

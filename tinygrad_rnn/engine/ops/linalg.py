@@ -10,7 +10,7 @@ from .. import backend
 from ..backend import Array
 from ..graph import Leaf, Product
 from ..primitive import primitive
-from .shape import axes_of, permute, reshape, transpose
+from .shape import axes_of, reshape, transpose
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -72,19 +72,6 @@ def gemm(
     )
 
 
-def _untransposed(x: Tensor) -> tuple[Tensor, bool]:
-    """Return the matrix that x is the transpose of, and True: its gradient goes straight there."""
-    node: Any = None if x._edge is None else x._edge[0]
-    if (
-        x.ndim == 2
-        and getattr(node, "row", None) is permute.row  # type: ignore[attr-defined]
-        and node.saved
-        and node.saved[0] == ((1, 0),)
-    ):
-        return type(x)._make(x._data.swapaxes(0, 1), node.parents[0], x._version), True
-    return x, False
-
-
 def matmul(x: Tensor, y: Tensor) -> Tensor:
     """Return the matrix product x @ y.
 
@@ -135,16 +122,18 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     if y.ndim == 1:
         out = matmul(x, reshape(y, shape=(-1, 1)))
         return reshape(out, shape=out.shape[:-1])
-    x, transpose_x = _untransposed(x)
-    y, transpose_y = _untransposed(y)
     weight = "y" if y.ndim == 2 else ""
-    if x.ndim == 2 and y.ndim == 2 and _is_leaf(x) and not _is_leaf(y):
+    if x.ndim == 2 and y.ndim == 2 and _is_weight(x) and not _is_weight(y):
         weight = "x"
-    return gemm(x, y, transpose_x=transpose_x, transpose_y=transpose_y, weight=weight)
+    return gemm(x, y, transpose_x=False, transpose_y=False, weight=weight)
 
 
-def _is_leaf(x: Tensor) -> bool:
-    return x._edge is not None and isinstance(x._edge[0], Leaf)
+def _is_weight(x: Tensor) -> bool:
+    """Tell whether a matrix is a leaf, or the transpose of one."""
+    node = None if x._edge is None else x._edge[0]
+    if node is not None and node.name == "permute" and node.parents[0] is not None:
+        node = node.parents[0][0]
+    return isinstance(node, Leaf)
 
 
 def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:

@@ -460,7 +460,7 @@ def _several(name: str, arrays: Sequence[Any]) -> Sequence[Any]:
             f"{name} takes a list of at least one tensor, got {type(arrays).__name__} of "
             f"{len(arrays)}"
         )
-    return [x if hasattr(x, "shape") else backend.asarray(x) for x in arrays]
+    return [x if hasattr(x, "_edge") else backend.asarray(x) for x in arrays]
 
 
 def _shape(x: Any) -> tuple[int, ...]:
