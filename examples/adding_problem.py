@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--cell", choices=list(CELLS), default="gru")
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--sequence", type=int, default=50, help="the length of the sequences")
-    parser.add_argument("--steps", type=int, default=1000, help="minibatches to train on")
+    parser.add_argument("--steps", type=int, default=700, help="minibatches to train on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="three minibatches, no target")
     args = parser.parse_args()

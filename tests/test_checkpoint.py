@@ -161,7 +161,6 @@ def test_the_generator_goes_on_as_if_nothing_had_been_drawn_again():
     np.testing.assert_array_equal(*results)
 
 
-@pytest.mark.xfail(strict=True, reason="the state is not given back where the function raises")
 def test_the_generator_goes_on_after_a_function_that_fails_when_it_is_run_again():
     x = leaf(np.ones(10))
     runs = []

@@ -268,7 +268,7 @@ def add_at(target: Array, key: Any, values: Array) -> None:
     arrays = [k for k in key if is_array(k)]
     if not arrays:
         target[key] += values
-    elif len(key) == 1 and arrays[0].ndim and target.ndim > 1 and arrays[0].size:
+    elif len(key) == 1 and arrays[0].ndim and target.ndim > 1 and values.size:
         _add_rows(target, key[0].reshape(-1), values.reshape(-1, *target.shape[1:]))
     else:
         module_of(target).add.at(target, key, values)

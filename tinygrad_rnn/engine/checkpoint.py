@@ -38,11 +38,13 @@ class Checkpoint(Node):
         after = _random.get_state()
         _random.set_state(self.random_state)
         since = next(clock)
-        with enable_grad():
-            outputs = _flat(self.function(*self.args))
+        try:
+            with enable_grad():
+                outputs = _flat(self.function(*self.args))
+        finally:
+            _random.set_state(after)
         if not retain:
             self.function, self.args = None, ()
-        _random.set_state(after)
         grads = grads if isinstance(grads, list) else [grads]
         create_graph = any(isinstance(g, Tensor) for g in grads)
         roots = [

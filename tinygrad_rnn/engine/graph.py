@@ -352,9 +352,9 @@ def run(
         elif grads.__class__ in PENDING:
             passed = node.pass_on(grads) if node not in targets else None
             if passed is not None:
-                edge = parents[0]
-                held = pending.get(edge[0])
-                pending[edge[0]] = (
+                parent, _ = parents[0]  # type: ignore[misc]
+                held = pending.get(parent)
+                pending[parent] = (
                     passed if held is None else collect(held, passed, namespace(passed))
                 )
                 continue

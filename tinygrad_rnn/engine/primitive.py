@@ -59,6 +59,8 @@ class Row:
                 f"primitive {self.name}: vjps for {self.inputs}, the forward takes "
                 f"{[p.name for p in parameters]}"
             )
+        if not vjps and joint is None:
+            raise TypeError(f"primitive {self.name}: give a vjp (or None) for each argument")
         self.rules = [None if vjp is None else self._rule(vjp) for vjp in vjps.values()]
         self.joint = None if joint is None else self._rule(joint)
         self.partial = joint is None and None in self.rules
@@ -114,8 +116,13 @@ class Row:
                 picks.append(f"inputs[{self.inputs.index(array)}].shape")
             elif name == "shapes":
                 picks.append("tuple(x.shape for x in inputs)")
+            elif name in self.params:
+                picks.append(f"params[{name!r}]")
+            elif name in _ORIGINS:
+                picks.append(name)
             else:
-                picks.append(name if name in ("inputs", "out") else f"params[{name!r}]")
+                known = ", ".join([*self.inputs, *self.params, *_ORIGINS])
+                raise TypeError(f"primitive {self.name}: a vjp names {name!r}; there are {known}")
             origins.append(self.inputs.index(name) if name in self.inputs else _ORIGINS.get(name))
         return vjp, "(" + "".join(pick + ", " for pick in picks) + ")", tuple(origins)
 

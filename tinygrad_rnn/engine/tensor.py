@@ -247,9 +247,12 @@ class Tensor:
 
     def astype(self, dtype: DType) -> Tensor:
         """Return this tensor in another dtype."""
-        if dtype is None or np.dtype(dtype).kind not in "fiub":
+        try:
+            dtype = np.dtype(dtype) if dtype is not None else np.dtype("O")
+        except TypeError:
+            raise DTypeError(f"{dtype!r} is neither a device nor a dtype") from None
+        if dtype.kind not in "fiub":
             raise DTypeError(f"astype: a real or boolean dtype is needed, got {dtype}")
-        dtype = np.dtype(dtype)
         if dtype == self.dtype:
             return self
         return ops.cast(self if dtype.kind == "f" else self.detach(), dtype=dtype)

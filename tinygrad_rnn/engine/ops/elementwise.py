@@ -107,8 +107,9 @@ def divide(xp: Any, x: Array, y: Array) -> Array:
 
 
 def _power_x(F: Any, g: Any, x: Any, y: Any) -> Any:
-    zero = y == 0  # 0 · x ** -1 is 0, but 1 / x overflows near 0
-    return g * (y * (x if zero is False else F.where(zero, 1.0, x)) ** (y - 1))
+    if y.__class__ in (int, float, bool):
+        return g * (y * x ** (y - 1)) if y else g * 0
+    return g * (y * (x + (x == 0) * (y == 0)) ** (y - 1))  # 0 ** -1 would spoil 0 · 0 ** (0 - 1)
 
 
 @primitive(x=_power_x, y=lambda F, g, x, out: g * (out * F.log(x + (x == 0))))
@@ -624,6 +625,8 @@ def clip(xp: Any, x: Array, min: float | None = None, max: float | None = None) 
     >>> y.detach(), x.grad
     (tensor([-1., -1.,  0.]), tensor([0., 1., 1.]))
     """
+    if hasattr(min, "_edge") or hasattr(max, "_edge"):
+        raise TypeError("clip: the bounds are numbers; limit by Tensors with maximum and minimum")
     return xp.clip(x, min, max)
 
 

@@ -122,13 +122,12 @@ def _without_masks(keys: list[Any], shape: tuple[int, ...]) -> list[Any]:
     """Return the key with each boolean mask as the integer arrays of the places where it holds."""
     used = 0
     for i, key in enumerate(keys):
-        if getattr(key, "dtype", None) == backend.bool_ and not any(
-            k is Ellipsis for k in keys[:i]
-        ):
+        mask = getattr(key, "dtype", None) == backend.bool_
+        if mask and not any(k is Ellipsis for k in keys[:i]):
             seen = shape[used : used + key.ndim]
             if seen != key.shape:
                 raise ShapeError(f"indexing: a mask of shape {key.shape} for axes of shape {seen}")
-        used += 0 if key is None else getattr(key, "ndim", 1)
+        used += 0 if key is None else key.ndim if mask else 1
     return [
         k
         for key in keys
