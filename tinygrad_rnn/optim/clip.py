@@ -72,6 +72,8 @@ def clip_grad_norm(
             f"clip_grad_norm: the norm of {len(grads)} gradients is {float(norm)}, because of "
             f"those of the parameters {bad}; the gradients are unchanged"
         )
+    if max_norm == float("inf"):  # asked for the norm alone
+        return Tensor._make(backend.asarray(norm, dtype), None, None)
     factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
     for grad in grads.values():
         array = grad._data
