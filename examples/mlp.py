@@ -20,18 +20,10 @@ CLASSES = 3
 Loss = Callable[[tg.Tensor, tg.Tensor], tg.Tensor]
 
 
-class Tanh(tg.nn.Module):
-    """The hyperbolic tangent as a layer."""
-
-    def forward(self, x: tg.Tensor) -> tg.Tensor:
-        """Return tanh(x)."""
-        return tg.tanh(x)
-
-
 def perceptron(inputs: int, outputs: int, hidden: int = 64) -> tg.nn.Sequential:
     linear = tg.nn.Linear
     return tg.nn.Sequential(
-        linear(inputs, hidden), Tanh(), linear(hidden, hidden), Tanh(), linear(hidden, outputs)
+        linear(inputs, hidden), tg.tanh, linear(hidden, hidden), tg.tanh, linear(hidden, outputs)
     )
 
 
