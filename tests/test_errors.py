@@ -48,6 +48,7 @@ MISUSES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: tg.tensor([1j]), DTypeError, "complex128"),
     (lambda: tg.tensor([[1], [2, 3]]), ShapeError, "differ in length"),
     (lambda: tg.tensor([1, 2], requires_grad=True), DTypeError, "int64"),
+    (lambda: tg.tensor(np.ma.array([1.0, 2.0], mask=[0, 1])), DTypeError, "filled"),
     (lambda: X.astype(None), DTypeError, "real or boolean dtype"),
     (lambda: X.to("gpu"), DTypeError, "neither a device nor a dtype"),
     (lambda: X.to("cpu:1"), DeviceError, "cpu:1"),
@@ -101,3 +102,11 @@ def test_a_norm_without_a_bound_leaves_gradients_alone() -> None:
     norm = tg.optim.clip_grad_norm([p], float("inf"))
     assert float(norm) == pytest.approx(18**0.5)
     assert (p.grad.numpy() == 3).all()
+
+
+def test_a_default_device_that_is_not_there_is_refused_and_changes_nothing() -> None:
+    with pytest.raises(DeviceError, match="unknown device 'tpu'"), tg.default_device("tpu"):
+        pass
+    with tg.default_device("cpu"):
+        assert tg.ones(2).device == "cpu"
+    assert tg.ones(2).device == "cpu"

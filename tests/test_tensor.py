@@ -665,3 +665,13 @@ def test_dlpack_with_pytorch_shares_memory(t):
     assert torch.from_dlpack(t.detach()).shape == (2, 2)
     with pytest.raises(BufferError, match="detach"):
         torch.from_dlpack(t)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", ">f8"])
+def test_a_memory_map_of_any_byte_order_is_an_array_like_another(tmp_path, dtype):
+    mapped = np.memmap(tmp_path / "numbers", dtype=dtype, mode="w+", shape=(4,))
+    mapped[:] = np.arange(4)
+    native = np.dtype(dtype).newbyteorder("=")
+    for x in (tg.tensor(mapped) * 2, tg.ones(4, dtype=native) * mapped * 2, tg.add(mapped, mapped)):
+        assert x.dtype == native
+        assert x.numpy().tolist() == [0, 2, 4, 6]

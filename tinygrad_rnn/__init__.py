@@ -11,6 +11,7 @@ from . import nn as nn
 from . import optim as optim
 from . import spelling as _spelling
 from .creation import arange as arange
+from .creation import default_device as default_device
 from .creation import eye as eye
 from .creation import from_dlpack as from_dlpack
 from .creation import full as full

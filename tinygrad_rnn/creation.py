@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,35 @@ from .engine import backend
 from .engine import random as _random
 from .engine.backend import Array, DType
 from .engine.tensor import Tensor, axes_or_shape
+
+
+@contextlib.contextmanager
+def default_device(device: str) -> Iterator[None]:
+    """Make new tensors on a device inside a ``with`` block, for the current thread.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device; the message says why.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> with tg.default_device("cpu"):
+    ...     tg.zeros(2).device
+    'cpu'
+    """
+    before = backend.default_device()
+    backend.set_default_device(device)
+    try:
+        yield
+    finally:
+        backend.set_default_device(before)
 
 
 def _filled(

@@ -43,13 +43,8 @@ def module_of(array: Array) -> Module:
     if module is None:
         if isinstance(array, np.generic | np.ndarray):  # a scalar, or a subclass (a memory map)
             return np
-        raise DTypeError(f"expected an array of {known_modules()}, got {type(array).__name__}")
+        raise DTypeError(f"expected an array of NumPy or CuPy, got {type(array).__name__}")
     return module
-
-
-def known_modules() -> str:
-    """Return the names of the array libraries in use, for messages."""
-    return " or ".join(sorted({module.__name__ for module in modules.values()}))
 
 
 def is_array(value: object) -> bool:
@@ -186,7 +181,9 @@ def set_default_dtype(dtype: DType) -> None:
 def asarray(data: Any, dtype: DType = None) -> Array:
     """Return `data` as an array: arrays as they are, Python floats in the default dtype."""
     if is_array(data):
-        array = np.asarray(data) if isinstance(data, np.generic) else data
+        if isinstance(data, np.ma.MaskedArray):
+            raise DTypeError("a masked array: say what stands in the gaps, with .filled(value)")
+        array: Array = data if data.__class__ in modules else np.asarray(data)
     else:
         try:
             array = np.asarray(data)
@@ -198,7 +195,9 @@ def asarray(data: Any, dtype: DType = None) -> Array:
             array = array.astype(get_default_dtype())
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"cannot make a tensor of dtype {array.dtype}: real numbers only")
-    return array if dtype is None or array.dtype == dtype else array.astype(dtype)
+    if dtype is None:
+        dtype = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
+    return array if array.dtype == dtype else array.astype(dtype)
 
 
 def full(shape: tuple[int, ...], value: float, dtype: DType, like: Array) -> Array:

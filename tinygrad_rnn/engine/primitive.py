@@ -296,9 +296,7 @@ def bind(tensor_class: type, wrap: Callable[..., Tensor]) -> None:
 def _conform(row: Row, values: list[Any]) -> list[Any]:
     """Bring unlike arguments together: integers and Python scalars follow floats."""
     values = [x.item() if isinstance(x, np.generic) else x for x in values]
-    values = [
-        x if x.__class__ in _SCALARS or backend.is_array(x) else backend.asarray(x) for x in values
-    ]
+    values = [x if x.__class__ in _SCALARS else backend.asarray(x) for x in values]
     arguments = [i for i in range(len(values)) if row.joint is not None or row.rules[i] is not None]
     if all(values[i].__class__ in _SCALARS for i in arguments):
         values = [backend.asarray(x) for x in values]
