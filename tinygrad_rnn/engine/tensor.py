@@ -42,14 +42,12 @@ class Tensor:
     def __init__(
         self, data: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
     ) -> None:
-        array = backend.asarray(data._data if isinstance(data, Tensor) else data, dtype)
-        if device is not None or not backend.is_array(data):
+        source = data._data if isinstance(data, Tensor) else data
+        given = backend.is_array(source)
+        array = backend.asarray(source, dtype)
+        if device is not None or not given:  # an array stays where it is unless told otherwise
             array = backend.to_device(array, device)
-        self._data = (
-            array.copy()
-            if array is data or backend.is_array(data) or isinstance(data, Tensor)
-            else array
-        )
+        self._data = array.copy() if given else array
         self._version = [0]
         self._edge = None
         self.requires_grad = requires_grad
@@ -100,7 +98,7 @@ class Tensor:
 
         A write such as ``p.data[0] = 7`` cannot be seen by the graph: assign to ``p.data`` instead.
         """
-        if self._version is not None and (self._edge is None or self.is_leaf):
+        if self._version is not None and self.is_leaf:
             return self._data
         view = self._data.view()
         if isinstance(view, np.ndarray):
@@ -109,7 +107,7 @@ class Tensor:
 
     @data.setter
     def data(self, value: Any) -> None:
-        if self._version is None or (self._edge is not None and not self.is_leaf):
+        if self._version is None or not self.is_leaf:
             raise GraphError(
                 "data: this tensor was computed; only those made by tinygrad_rnn.tensor and the "
                 "like can be written"
