@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .engine.tensor import Tensor
+from .tensors.tensor import Tensor
 
 
 def detach(state: Any) -> Any:

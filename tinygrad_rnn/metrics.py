@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from .engine import backend
-from .engine.tensor import Tensor
 from .errors import ArgumentError
 from .functional import perplexity
+from .tensors.tensor import Tensor
 
 
 class Perplexity:

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ...engine import random as tg_random
-from ...engine.tensor import Tensor, tensor
+from ... import random as tg_random
 from ...errors import ArgumentError
+from ...tensors.tensor import Tensor, tensor
 from .._check import positive, token_ids
 
 Rng = int | np.random.Generator | None

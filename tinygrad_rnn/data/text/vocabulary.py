@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DTypeError
+from ...tensors.tensor import Tensor
 from .._check import positive, token_ids
 
 Tokenizer = Callable[[str], Iterable[str]]
