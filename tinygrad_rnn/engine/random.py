@@ -100,7 +100,7 @@ def set_state(state: dict[str, Any]) -> None:
     ArgumentError
         If it is no such state; the generator goes on as before.
     """
-    trial = np.random.Philox(0)  # NumPy writes what it can before it finds a fault
+    trial: Any = np.random.Philox(0)  # NumPy writes what it can before it finds a fault
     try:
         trial.state = state
         if str(trial.state) != str(state) or not 0 <= state["buffer_pos"] <= 4:
