@@ -267,7 +267,10 @@ def _decode(node: Any, arrays: Iterator[Array]) -> Any:
     if kind == "tuple":
         return tuple(_decode(content, arrays))
     if kind == "array":
-        return next(arrays).transpose(np.argsort(content))
+        array = next(arrays)
+        if sorted(content) != list(range(array.ndim)):
+            raise ValueError(f"axes {content!r} of an array of {array.ndim}")
+        return array.transpose(np.argsort(content))
     if kind == "scalar":
         return next(arrays)[()]
     if kind == "complex":
