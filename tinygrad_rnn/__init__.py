@@ -36,8 +36,12 @@ from .engine.graph import is_grad_enabled as is_grad_enabled
 from .engine.graph import no_grad as no_grad
 from .engine.primitive import primitive as primitive
 from .engine.variable import grad as grad
+from .interop import load_safetensors as load_safetensors
+from .interop import save_safetensors as save_safetensors
 from .random import manual_seed as manual_seed
 from .recompute import checkpoint as checkpoint
+from .saving import load as load
+from .saving import save as save
 from .tensors import abs as abs
 from .tensors import add as add
 from .tensors import argmax as argmax

@@ -40,7 +40,7 @@ class Variable:
         array = backend.asarray(source, dtype)
         if device is not None or not given:  # an array stays where it is unless told otherwise
             array = backend.to_device(array, device)
-        self._data, self._version, self._node = array.copy() if given else array, [0], None
+        self._data, self._version, self._node = backend.copy(array) if given else array, [0], None
         self.requires_grad = requires_grad
 
     @property

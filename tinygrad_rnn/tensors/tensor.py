@@ -123,7 +123,7 @@ class Tensor(Variable):
         if not self.is_leaf:
             raise GraphError("deepcopy of a computed tensor: copy leaves, or detach() it first")
         copy = object.__new__(type(self))
-        copy._data, copy._version, copy._node = self._data.copy(), [0], None
+        copy._data, copy._version, copy._node = backend.copy(self._data), [0], None
         copy.requires_grad = self.requires_grad
         if self.grad is not None:
             copy.grad = self.grad
