@@ -6,10 +6,13 @@
 >>> x, y = next(tg.data.text.sequential(vocab.encode(train), batch_size=32, steps=35))
 >>> x.shape, y.shape
 ((35, 32), (35, 32))
+
+A text that is too large for memory stays in its file, and its ids go into another (`TextFile`).
 """
 
 from .corpora import corpus as corpus
 from .corpora import sha256 as sha256
+from .files import TextFile as TextFile
 from .partition import evaluation as evaluation
 from .partition import random as random
 from .partition import sequential as sequential

@@ -12,12 +12,13 @@ from ...engine import random as tg_random
 from ...engine.tensor import Tensor, tensor
 from ...errors import ArgumentError
 from .._check import positive, token_ids
+from .files import TextFile
 
 Rng = int | np.random.Generator | None
 Ids = npt.ArrayLike | Tensor
 Pairs = Iterator[tuple[Tensor, Tensor]]
 _Array = npt.NDArray[np.integer[Any]]
-_Stream = TypeVar("_Stream", str, list[str], list[int], npt.NDArray[Any], Tensor)
+_Stream = TypeVar("_Stream", str, TextFile, list[str], list[int], npt.NDArray[Any], Tensor)
 
 
 def split(ids: _Stream, valid: float = 0.1) -> tuple[_Stream, _Stream]:
@@ -25,7 +26,7 @@ def split(ids: _Stream, valid: float = 0.1) -> tuple[_Stream, _Stream]:
 
     Parameters
     ----------
-    ids : str, list, ndarray or Tensor of length n
+    ids : str, TextFile, list, ndarray or Tensor of length n
         Split the text itself and make the `Vocabulary` from the first part, so that nothing is
         learned from the held-out one.
     valid : float
@@ -180,9 +181,9 @@ def random(
     generator = tg_random.generator(rng)
     offset = int(generator.integers(steps))
     count = (len(stream) - offset - 1) // steps
-    starts = offset + steps * generator.permutation(count)
+    order = generator.permutation(count)
     stop = count - count % batch_size if drop_last else count
-    return _random(stream, starts[:stop], batch_size, steps, device)
+    return _random(stream[offset:], order[:stop], batch_size, steps, device)
 
 
 def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None) -> Pairs:
@@ -235,21 +236,19 @@ def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None)
         raise ArgumentError(
             f"evaluation: {len(stream)} tokens hold no prediction: hold out two tokens or more"
         )
+    return _evaluation(stream, batch_size, steps, device)
+
+
+def _evaluation(stream: _Array, batch_size: int, steps: int, device: str | None) -> Pairs:
     predictions = len(stream) - 1
-    length = -(-predictions // batch_size)
-    x, y = (
-        _columns(part, fill, batch_size, length, steps)
-        for part, fill in ((stream[:-1], 0), (stream[1:], -1))
-    )
-    return _windows(x, y, steps, device)
-
-
-def _columns(part: _Array, fill: int, batch_size: int, length: int, steps: int) -> _Array:
-    """Lay `part` in columns, fill up the last one, then all of them to whole windows."""
-    flat = np.full(batch_size * length, fill, np.int64)
-    flat[: len(part)] = part
-    columns = flat.reshape(batch_size, length).T
-    return np.pad(columns, ((0, -length % steps), (0, 0)), constant_values=fill)
+    length = -(-predictions // batch_size)  # of a column
+    for start in range(0, length, steps):
+        row = np.arange(start, start + steps)[:, None]
+        position = row + length * np.arange(batch_size)
+        there = (row < length) & (position < predictions)
+        position = np.where(there, position, 0)
+        x, y = (stream[position + shift].astype(np.int64) for shift in (0, 1))
+        yield _on(device, np.where(there, x, 0)), _on(device, np.where(there, y, -1))
 
 
 def _windows(x: _Array, y: _Array, steps: int, device: str | None) -> Pairs:
@@ -258,10 +257,10 @@ def _windows(x: _Array, y: _Array, steps: int, device: str | None) -> Pairs:
 
 
 def _random(
-    stream: _Array, starts: _Array, batch_size: int, steps: int, device: str | None
+    stream: _Array, order: _Array, batch_size: int, steps: int, device: str | None
 ) -> Pairs:
-    for i in range(0, len(starts), batch_size):
-        positions = np.arange(steps)[:, None] + starts[i : i + batch_size]
+    for i in range(0, len(order), batch_size):
+        positions = np.arange(steps)[:, None] + steps * order[i : i + batch_size]
         yield _on(device, stream[positions]), _on(device, stream[positions + 1])
 
 
