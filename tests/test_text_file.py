@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tinygrad_rnn.data import text
-from tinygrad_rnn.data.text.files import _BEFORE_STARTER
+from tinygrad_rnn.data.text.text_file import _BEFORE_STARTER
 from tinygrad_rnn.errors import ArgumentError
 
 MARK = "\ufeff"

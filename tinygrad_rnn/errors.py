@@ -25,3 +25,7 @@ class GraphError(RuntimeError):
 
 class MissingExtraError(ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+class CheckpointError(ValueError):
+    """A file that `load` cannot trust: cut off, altered, or never written by `save`."""

@@ -3,3 +3,4 @@
 from . import tasks as tasks
 from . import text as text
 from .minibatches import batches as batches
+from .stream import Stream as Stream

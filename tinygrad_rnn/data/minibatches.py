@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from ..engine import random as tg_random
 from ..engine.tensor import Tensor, tensor
 from ..errors import ArgumentError, ShapeError
 from ._check import positive
+from .stream import Stream, Window, permutation_of, smallest
 
 
 def batches(
@@ -20,7 +20,7 @@ def batches(
     shuffle: bool = True,
     rng: int | np.random.Generator | None = None,
     drop_last: bool = False,
-) -> Iterator[tuple[Tensor, ...]]:
+) -> Stream[tuple[Tensor, ...]]:
     """Return one epoch of minibatches: each row of the arrays once, rows that belong together.
 
     Parameters
@@ -40,8 +40,9 @@ def batches(
 
     Returns
     -------
-    iterator of tuple of Tensor
-        One tensor of shape (batch_size, ...) for each of `arrays`.
+    Stream of tuple of Tensor
+        An iterator; one tensor of shape (batch_size, ...) for each of `arrays`. Its state can be
+        saved in the middle of the epoch.
 
     Raises
     ------
@@ -69,16 +70,25 @@ def batches(
     stop = n - n % batch_size if drop_last else n
     if stop == 0:
         raise ArgumentError(f"batches: {n} rows make no minibatch of {batch_size}")
-    order = tg_random.generator(rng).permutation(n) if shuffle else np.arange(n)
-    return _batches(sources, order[:stop], batch_size)
 
+    def plan(order: Any = None) -> tuple[int, Window[tuple[Tensor, ...]]]:
+        order = permutation_of("batches", order, n) if shuffle else np.arange(n)
 
-def _batches(
-    sources: list[Any], order: npt.NDArray[np.int64], batch_size: int
-) -> Iterator[tuple[Tensor, ...]]:
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        yield tuple(_take(source, rows) for source in sources)
+        def window(i: int) -> tuple[Tensor, ...]:
+            rows = order[i * batch_size : min((i + 1) * batch_size, stop)]
+            return tuple(_take(source, rows) for source in sources)
+
+        return -(-stop // batch_size), window
+
+    settings = {
+        "stream": "batches",
+        "shapes": shapes,
+        "batch_size": int(batch_size),
+        "shuffle": bool(shuffle),
+        "drop_last": bool(drop_last),
+    }
+    drawn = {"order": smallest(tg_random.generator(rng).permutation(n))} if shuffle else {}
+    return Stream(settings, drawn, plan)
 
 
 def _take(source: Any, rows: npt.NDArray[np.int64]) -> Tensor:

@@ -12,9 +12,9 @@ A text that is too large for memory stays in its file, and its ids go into anoth
 
 from .corpora import corpus as corpus
 from .corpora import sha256 as sha256
-from .files import TextFile as TextFile
 from .partition import evaluation as evaluation
 from .partition import random as random
 from .partition import sequential as sequential
 from .partition import split as split
+from .text_file import TextFile as TextFile
 from .vocabulary import Vocabulary as Vocabulary

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ...errors import ArgumentError, MissingExtraError
-from .files import Text, TextFile, pieces
+from .text_file import Text, TextFile, pieces
 
 
 class _Download(NamedTuple):

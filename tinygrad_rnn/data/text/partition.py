@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,11 +11,12 @@ from ...engine import random as tg_random
 from ...engine.tensor import Tensor, tensor
 from ...errors import ArgumentError
 from .._check import positive, token_ids
-from .files import TextFile
+from ..stream import Stream, Window, offset_below, permutation_of, smallest
+from .text_file import TextFile
 
 Rng = int | np.random.Generator | None
 Ids = npt.ArrayLike | Tensor
-Pairs = Iterator[tuple[Tensor, Tensor]]
+Pairs = Stream[tuple[Tensor, Tensor]]
 _Array = npt.NDArray[np.integer[Any]]
 _Stream = TypeVar("_Stream", str, TextFile, list[str], list[int], npt.NDArray[Any], Tensor)
 
@@ -89,9 +89,9 @@ def sequential(
 
     Returns
     -------
-    iterator of (x, y)
-        int64 Tensors of shape (steps, batch_size), time first; y is x shifted by one: the token
-        that follows.
+    Stream of (x, y)
+        An iterator, whose state can be saved in the middle of the epoch. x and y are int64 Tensors
+        of shape (steps, batch_size), time first; y is x shifted by one: the token that follows.
 
     Raises
     ------
@@ -117,14 +117,19 @@ def sequential(
     stream = token_ids("sequential", ids)
     positive("sequential", batch_size=batch_size, steps=steps)
     _long_enough("sequential", stream, batch_size, steps, batch_size * (steps if drop_last else 1))
-    offset = int(tg_random.generator(rng).integers(steps))
     # The same length for every offset: all columns shift together, and what is left out with them.
     length = (len(stream) - steps) // batch_size
-    end = offset + length * batch_size
-    x = stream[offset:end].reshape(batch_size, length).T
-    y = stream[offset + 1 : end + 1].reshape(batch_size, length).T
     stop = length - length % steps if drop_last else length
-    return _windows(x[:stop], y[:stop], steps, device)
+
+    def plan(offset: Any) -> tuple[int, Window[tuple[Tensor, Tensor]]]:
+        offset = offset_below("sequential", offset, steps)
+        end = offset + length * batch_size
+        x = stream[offset:end].reshape(batch_size, length).T
+        y = stream[offset + 1 : end + 1].reshape(batch_size, length).T
+        return _windows(x[:stop], y[:stop], steps, device)
+
+    settings = _settings("sequential", stream, batch_size, steps, drop_last)
+    return Stream(settings, {"offset": int(tg_random.generator(rng).integers(steps))}, plan)
 
 
 def random(
@@ -158,9 +163,9 @@ def random(
 
     Returns
     -------
-    iterator of (x, y)
-        int64 Tensors of shape (steps, batch_size), time first; y is x shifted by one: the token
-        that follows.
+    Stream of (x, y)
+        An iterator, whose state can be saved in the middle of the epoch. x and y are int64 Tensors
+        of shape (steps, batch_size), time first; y is x shifted by one: the token that follows.
 
     Raises
     ------
@@ -178,12 +183,25 @@ def random(
     stream = token_ids("random", ids)
     positive("random", batch_size=batch_size, steps=steps)
     _long_enough("random", stream, batch_size, steps, steps * (batch_size if drop_last else 1))
+
+    def plan(offset: Any, order: Any) -> tuple[int, Window[tuple[Tensor, Tensor]]]:
+        offset = offset_below("random", offset, steps)
+        count = (len(stream) - offset - 1) // steps
+        order = permutation_of("random", order, count)
+        stop = count - count % batch_size if drop_last else count
+
+        def window(i: int) -> tuple[Tensor, Tensor]:
+            first = offset + steps * order[i * batch_size : min((i + 1) * batch_size, stop)]
+            positions = np.arange(steps)[:, None] + first
+            return _on(device, stream[positions]), _on(device, stream[positions + 1])
+
+        return -(-stop // batch_size), window
+
     generator = tg_random.generator(rng)
     offset = int(generator.integers(steps))
-    count = (len(stream) - offset - 1) // steps
-    order = generator.permutation(count)
-    stop = count - count % batch_size if drop_last else count
-    return _random(stream[offset:], order[:stop], batch_size, steps, device)
+    order = smallest(generator.permutation((len(stream) - offset - 1) // steps))
+    settings = _settings("random", stream, batch_size, steps, drop_last)
+    return Stream(settings, {"offset": offset, "order": order}, plan)
 
 
 def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None) -> Pairs:
@@ -205,10 +223,10 @@ def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None)
 
     Returns
     -------
-    iterator of (x, y)
-        int64 Tensors of shape (steps, batch_size), time first. Where the text is over, x is 0 and y
-        is -1: pass ``ignore_index=-1`` to `tg.functional.cross_entropy`, sum its losses, and divide
-        the total by n - 1.
+    Stream of (x, y)
+        An iterator over int64 Tensors of shape (steps, batch_size), time first. Where the text is
+        over, x is 0 and y is -1: pass ``ignore_index=-1`` to `tg.functional.cross_entropy`, sum its
+        losses, and divide the total by n - 1.
 
     Raises
     ------
@@ -236,32 +254,44 @@ def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None)
         raise ArgumentError(
             f"evaluation: {len(stream)} tokens hold no prediction: hold out two tokens or more"
         )
-    return _evaluation(stream, batch_size, steps, device)
-
-
-def _evaluation(stream: _Array, batch_size: int, steps: int, device: str | None) -> Pairs:
     predictions = len(stream) - 1
     length = -(-predictions // batch_size)  # of a column
-    for start in range(0, length, steps):
-        row = np.arange(start, start + steps)[:, None]
+
+    def window(i: int) -> tuple[Tensor, Tensor]:
+        row = np.arange(i * steps, (i + 1) * steps)[:, None]
         position = row + length * np.arange(batch_size)
         there = (row < length) & (position < predictions)
         position = np.where(there, position, 0)
         x, y = (stream[position + shift].astype(np.int64) for shift in (0, 1))
-        yield _on(device, np.where(there, x, 0)), _on(device, np.where(there, y, -1))
+        return _on(device, np.where(there, x, 0)), _on(device, np.where(there, y, -1))
+
+    settings = _settings("evaluation", stream, batch_size, steps, False)
+    return Stream(settings, {}, lambda: (-(-length // steps), window))
 
 
-def _windows(x: _Array, y: _Array, steps: int, device: str | None) -> Pairs:
-    for t in range(0, len(x), steps):
-        yield _on(device, x[t : t + steps]), _on(device, y[t : t + steps])
+def _windows(
+    x: _Array, y: _Array, steps: int, device: str | None
+) -> tuple[int, Window[tuple[Tensor, Tensor]]]:
+    """Return how many windows of consecutive rows there are, and the function that cuts them."""
+
+    def window(i: int) -> tuple[Tensor, Tensor]:
+        rows = slice(i * steps, (i + 1) * steps)
+        return _on(device, x[rows]), _on(device, y[rows])
+
+    return -(-len(x) // steps), window
 
 
-def _random(
-    stream: _Array, order: _Array, batch_size: int, steps: int, device: str | None
-) -> Pairs:
-    for i in range(0, len(order), batch_size):
-        positions = np.arange(steps)[:, None] + steps * order[i : i + batch_size]
-        yield _on(device, stream[positions]), _on(device, stream[positions + 1])
+def _settings(
+    name: str, stream: _Array, batch_size: int, steps: int, drop_last: bool
+) -> dict[str, Any]:
+    """Return what the windows depend on, to be compared when a saved place is loaded."""
+    return {
+        "stream": name,
+        "tokens": len(stream),
+        "batch_size": int(batch_size),
+        "steps": int(steps),
+        "drop_last": bool(drop_last),
+    }
 
 
 def _on(device: str | None, window: _Array) -> Tensor:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DTypeError
 from .._check import positive, token_ids
-from .files import AFTER_LINE, AFTER_SPACE, Text, cut, pieces
 from .ids_file import memory_map
+from .text_file import AFTER_LINE, AFTER_SPACE, Text, cut, pieces
 
 Tokenizer = Callable[[str], Iterable[str]]
 
