@@ -29,7 +29,7 @@ PACKAGE = Path(tg.__file__).parent
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-EXTRAS = ["cupy", "cupyx", "hypothesis", "matplotlib", "pooch", "torch", "tqdm"]
+EXTRAS = ["cupy", "cupyx", "hypothesis", "matplotlib", "pooch", "safetensors", "torch", "tqdm"]
 
 
 def module_name(file: Path) -> str:

@@ -101,6 +101,8 @@ from .engine.random import manual_seed as manual_seed
 from .engine.tensor import Tensor as Tensor
 from .engine.tensor import grad as grad
 from .engine.tensor import tensor as tensor
+from .interop import load_safetensors as load_safetensors
+from .interop import save_safetensors as save_safetensors
 from .saving import load as load
 from .saving import save as save
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from .engine import backend
@@ -85,6 +86,42 @@ class Perplexity:
         if count:  # the mean of no tokens is nan
             self.total += float(array) * int(count)
             self.count += int(count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the total and the count, for `load_state_dict`."""
+        return {"total": self.total, "count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from a `state_dict`.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` returned.
+
+        Raises
+        ------
+        ArgumentError
+            `state` is something else; nothing was loaded.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> first, second = tg.metrics.Perplexity(), tg.metrics.Perplexity()
+        >>> first.update(0.5, 10)
+        >>> second.load_state_dict(first.state_dict())
+        >>> second.nats
+        0.5
+        """
+        if not isinstance(state, Mapping) or state.keys() != {"total", "count"}:
+            raise ArgumentError("Perplexity.load_state_dict: total and count are expected")
+        total, count = state["total"], state["count"]
+        if not isinstance(total, float) or not isinstance(count, int) or count < 0:
+            raise ArgumentError(
+                "Perplexity.load_state_dict: total must be a float and count an integer >= 0, "
+                f"got {total!r} and {count!r}"
+            )
+        self.total, self.count = total, count
 
     @property
     def nats(self) -> float:

@@ -123,7 +123,7 @@ def gpu_module() -> Module:
 
 
 def copy(array: Array) -> Array:
-    """Return a copy of an array, with memory of its own."""
+    """Return a copy of an array, with memory of its own and its axes in the same order there."""
     return module_of(array).array(array)
 
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from ..errors import ArgumentError
 
+Rng = int | np.random.Generator | None
 _library = np.random.Generator(np.random.Philox(0))
 
 
-def generator(rng: int | np.random.Generator | None = None) -> np.random.Generator:
+def generator(rng: Rng = None) -> np.random.Generator:
     """Return the generator that `rng` names.
 
     Parameters
@@ -39,15 +40,11 @@ def generator(rng: int | np.random.Generator | None = None) -> np.random.Generat
     >>> bool(tg.random.generator(3).random() == tg.random.generator(3).random())
     True
     """
-    if rng is None:
-        return _library
-    if isinstance(rng, np.random.Generator):
-        return rng
+    if rng is None or isinstance(rng, np.random.Generator):
+        return rng or _library
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
         return np.random.Generator(np.random.Philox(int(rng)))
-    raise ArgumentError(
-        f"rng must be None, a seed (an integer >= 0) or a numpy.random.Generator, got {rng!r}"
-    )
+    raise ArgumentError(f"rng must be an integer >= 0 or a numpy.random.Generator, got {rng!r}")
 
 
 def manual_seed(seed: int) -> None:
@@ -101,17 +98,19 @@ def set_state(state: dict[str, Any]) -> None:
     Raises
     ------
     ArgumentError
-        If it is no such state.
+        If it is no such state; the generator goes on as before.
     """
-    if not isinstance(state, dict) or state.get("bit_generator") != "Philox":
-        raise ArgumentError("random.set_state takes what random.get_state returned")
+    trial: Any = np.random.Philox(0)  # NumPy writes what it can before it finds a fault
+    try:
+        trial.state = state
+        if str(trial.state) != str(state) or not 0 <= state["buffer_pos"] <= 4:
+            raise ValueError("an entry too many, or out of its range")  # NumPy does not mind
+    except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ArgumentError("random.set_state takes what random.get_state returned") from error
     _library.bit_generator.state = state
 
 
-def keep_mask(
-    shape: tuple[int, ...], keep: float, rng: int | np.random.Generator | None = None
-) -> Any:
+def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None) -> Any:
     """Return booleans, each True with probability `keep`: raw random bits below a threshold."""
-    count = int(np.prod(shape, dtype=np.int64))
-    bits = generator(rng).integers(0, 2**32, count, dtype=np.uint32)
-    return (bits <= np.uint32(round(keep * (2**32 - 1)))).reshape(shape)
+    bits = generator(rng).integers(0, 2**32, shape, dtype=np.uint32)
+    return np.asarray(bits <= np.uint32(round(keep * (2**32 - 1))))

@@ -47,7 +47,7 @@ class Tensor:
         array = backend.asarray(source, dtype)
         if device is not None or not given:  # an array stays where it is unless told otherwise
             array = backend.to_device(array, device)
-        self._data = array.copy() if given else array
+        self._data = backend.copy(array) if given else array
         self._version = [0]
         self._edge = None
         self.requires_grad = requires_grad
@@ -303,7 +303,7 @@ class Tensor:
         if not self.is_leaf:
             raise GraphError("deepcopy of a computed tensor: copy leaves, or detach() it first")
         copy = _new(type(self))
-        copy._data, copy._version, copy._edge = self._data.copy(), [0], None
+        copy._data, copy._version, copy._edge = backend.copy(self._data), [0], None
         copy.requires_grad = self.requires_grad
         if self.grad is not None:
             copy.grad = self.grad

@@ -354,6 +354,11 @@ class Module:
         >>> bool((a.weight.numpy() == b.weight.numpy()).all())
         True
         """
+        if not isinstance(state, Mapping):
+            raise ArgumentError(
+                f"{type(self).__name__}.load_state_dict: what state_dict() returned is expected, "
+                f"got a {type(state).__name__}"
+            )
         own = dict(self._state(parameters=True, buffers=True))
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]

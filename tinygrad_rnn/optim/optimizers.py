@@ -170,20 +170,23 @@ class Optimizer:
         if not isinstance(state, Mapping) or state.keys() != own.keys():
             raise ArgumentError(f"{op}: a dict with the keys {', '.join(own)} is expected")
         problems = []
+        given, wanted = state["hyperparameters"], own["hyperparameters"]
         if state["optimizer"] != own["optimizer"]:
             problems.append(f"the state is one of {state['optimizer']}")
         settings = {}
-        if state["hyperparameters"].keys() != own["hyperparameters"].keys():
-            problems.append(
-                f"hyperparameters are {', '.join(state['hyperparameters'])}; "
-                f"{', '.join(own['hyperparameters'])} are expected"
-            )
+        if not isinstance(given, Mapping) or given.keys() != wanted.keys():
+            names = ", ".join(given) if isinstance(given, Mapping) else repr(given)
+            problems.append(f"hyperparameters are {names}; {', '.join(wanted)} are expected")
         else:
-            settings = _checked(state["hyperparameters"], op)
-        if len(state["slots"]) != len(self._slots):
-            problems.append(
-                f"the state is for {len(state['slots'])} parameters, there are {len(self._slots)}"
-            )
+            settings = _checked(given, op)
+            problems += [
+                f"{name} is {value!r}, and a {type(wanted[name]).__name__} is expected"
+                for name, value in settings.items()
+                if type(value) is not type(wanted[name])
+            ]
+        if not isinstance(state["slots"], list | tuple) or len(state["slots"]) != len(self._slots):
+            found = len(state["slots"]) if hasattr(state["slots"], "__len__") else "no"
+            problems.append(f"the state is for {found} parameters, there are {len(self._slots)}")
         else:
             for i, (given, slots) in enumerate(zip(state["slots"], self._slots, strict=True)):
                 problems += _misfits(given, slots, f"parameter {i}")
@@ -630,10 +633,11 @@ def _describe(spec: tuple[Any, ...]) -> str:
     return f"{spec[0]} {spec[1]} on {spec[2]}"
 
 
-def _misfits(given: Mapping[str, Any], slots: dict[str, Array], where: str) -> list[str]:
+def _misfits(given: Any, slots: dict[str, Array], where: str) -> list[str]:
     """Return what is wrong with saved slots, a line each."""
-    if given.keys() != slots.keys():
-        return [f"{where}: slots are {sorted(given)}, {sorted(slots)} are expected"]
+    if not isinstance(given, Mapping) or given.keys() != slots.keys():
+        names = sorted(given) if isinstance(given, Mapping) else repr(given)
+        return [f"{where}: slots are {names}, {sorted(slots)} are expected"]
     problems = []
     for name, slot in slots.items():
         value = given[name]

@@ -223,12 +223,18 @@ class Scheduler:
         ArgumentError
             `state` holds something else; nothing was loaded.
         """
-        if state.keys() != {"base_lr", "count"}:
+        if not isinstance(state, Mapping) or state.keys() != {"base_lr", "count"}:
+            seen = sorted(state) if isinstance(state, Mapping) else repr(state)
             raise ArgumentError(
-                f"Scheduler.load_state_dict: base_lr and count are expected, got {sorted(state)}"
+                f"Scheduler.load_state_dict: base_lr and count are expected, got {seen}"
             )
-        base_lr, count = float(state["base_lr"]), int(state["count"])
-        self.optimizer.lr = base_lr * self.schedule(count)
+        base_lr, count = state["base_lr"], state["count"]
+        if not isinstance(base_lr, float) or not isinstance(count, int) or count < 0:
+            raise ArgumentError(
+                "Scheduler.load_state_dict: base_lr must be a float and count an integer >= 0, "
+                f"got {base_lr!r} and {count!r}"
+            )
+        self.optimizer.lr = base_lr * self.schedule(count)  # raises if it is no learning rate
         self.base_lr, self.count = base_lr, count
 
 

@@ -267,7 +267,8 @@ class Vocabulary:
         Raises
         ------
         ArgumentError
-            If the vocabulary had a tokenizer of its own and none is given, or the other way round.
+            If `state` is no vocabulary's, or the vocabulary had a tokenizer of its own and none is
+            given, or the other way round.
 
         Examples
         --------
@@ -276,12 +277,35 @@ class Vocabulary:
         >>> tg.data.text.Vocabulary.from_state_dict(state).tokens
         ('<unk>', 'a', 'b')
         """
+        fault = _fault(state)
+        if fault:
+            raise ArgumentError(f"Vocabulary.from_state_dict: {fault}")
         if state["has_tokenizer"] != (tokenizer is not None):
             had = "had one of its own: pass the same" if state["has_tokenizer"] else "had none"
             raise ArgumentError(f"Vocabulary.from_state_dict: tokenizer={tokenizer}, but it {had}")
         vocabulary = cls.__new__(cls)
         vocabulary._number(state["tokens"], state["level"], tokenizer)
         return vocabulary
+
+
+def _fault(state: Any) -> str | None:
+    """Return what is wrong with a state, or None."""
+    keys = {"level", "tokens", "has_tokenizer"}
+    if not isinstance(state, Mapping) or state.keys() != keys:
+        return f"a dict with the keys {', '.join(sorted(keys))} is expected"
+    tokens = state["tokens"]
+    if not isinstance(tokens, list | tuple) or not all(isinstance(t, str) for t in tokens):
+        return "tokens must be a list of strings"
+    if tokens[:1] != [UNKNOWN] and tokens[:1] != (UNKNOWN,):
+        return f"the first token must be {UNKNOWN!r}, got {tokens[:1]}"
+    if len(set(tokens)) < len(tokens):
+        return f"the token {Counter(tokens).most_common(1)[0][0]!r} occurs twice"
+    if state["level"] not in ("char", "word") or not isinstance(state["has_tokenizer"], bool):
+        return f"unknown level {state['level']!r} or has_tokenizer {state['has_tokenizer']!r}"
+    if state["level"] == "char" and not state["has_tokenizer"]:
+        long = [token for token in tokens[1:] if len(token) != 1]
+        return f"the token {long[0]!r} is not one character" if long else None
+    return None
 
 
 def _count(text: Text | Iterable[str], level: str, tokenizer: Tokenizer | None) -> Counter[str]:
