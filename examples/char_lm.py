@@ -335,10 +335,10 @@ def train(run: Run, data: Data, args: argparse.Namespace) -> bool:
                 if pressed:
                     break
             else:
+                if run.epoch + 1 == args.epochs and run.recent.count:
+                    say(report(run, data, args))
                 run.end_epoch()
-        if run.epoch == args.epochs and run.recent.count:
-            say(report(run, data, args))
-        elif args.save:
+        if args.save:
             save(args.save, run, data, args)
     if bar is not None:
         bar.close()
