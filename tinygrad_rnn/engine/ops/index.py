@@ -12,6 +12,9 @@ from ..backend import Array
 from ..graph import Part
 from ..primitive import primitive
 
+_WHOLE = slice(None)
+_PLAIN = {int, type(None)}
+
 
 @primitive(view=True, x=lambda F, g, x_shape, key: Part(g, key, x_shape))
 def index(xp: Any, x: Array, key: Any) -> Array:
@@ -35,22 +38,22 @@ def scatter(xp: Any, *parts: Array, keys: tuple[Any, ...], shape: tuple[int, ...
 
 def _tile(keys: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
     """Tell whether the keys cut one axis into pieces that cover it, as unbind and split do."""
-    axis = len(keys[0]) - 1 if isinstance(keys[0], tuple) else -1
-    if axis < 0 or any(not isinstance(key, tuple) or len(key) != axis + 1 for key in keys):
-        return False
+    axis = len(keys[0]) - 1 if keys[0].__class__ is tuple else -1
     spans = []
-    for *whole, last in keys:
-        if any(not isinstance(k, slice) or k != slice(None) for k in whole):
+    for key in keys:
+        if axis < 0 or key.__class__ is not tuple or len(key) != axis + 1:
             return False
-        if isinstance(last, int) and not isinstance(last, bool):
+        if axis and any(k.__class__ is not slice or k != _WHOLE for k in key[:-1]):
+            return False
+        last = key[-1]
+        if last.__class__ is int:
             spans.append((last, last + 1))
-        elif isinstance(last, slice) and last.step is None:
-            start, stop, _ = last.indices(shape[axis])
-            spans.append((start, stop))
+        elif last.__class__ is slice and _PLAIN >= {x.__class__ for x in (last.start, last.stop)}:
+            if last.step is not None:
+                return False
+            spans.append((last.start or 0, shape[axis] if last.stop is None else last.stop))
         else:
             return False
     spans.sort()
-    joints = [0, *(stop for _, stop in spans)]
-    return joints[-1] == shape[axis] and all(
-        start == end for (start, _), end in zip(spans, joints, strict=False)
-    )
+    ends = [0, *(stop for _, stop in spans)]
+    return ends == [*(start for start, _ in spans), shape[axis]]
