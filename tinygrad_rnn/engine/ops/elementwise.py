@@ -808,7 +808,7 @@ def cast(xp: Any, x: Array, dtype: Any) -> Array:
     return x.astype(dtype)
 
 
-@primitive(x=lambda F, g, source: F.to_device(g, device=source, source=None))
-def to_device(xp: Any, x: Array, device: str, source: str | None) -> Array:
+@primitive(x=lambda F, g, device, source: F.to_device(g, device=source, source=device))
+def to_device(xp: Any, x: Array, device: str, source: str) -> Array:
     """Return x on another device; the gradient comes back to `source`, the one that x is on."""
     return backend.to_device(x, device)

@@ -76,10 +76,9 @@ def log_softmax(xp: Any, x: Array, axis: int = -1) -> Array:
 def smoothed_one_hot(xp: Any, logits: Array, target: Array, axis: int, smoothing: float) -> Array:
     """Return the distribution 1 - smoothing at the target plus smoothing spread evenly."""
     size = logits.shape[axis]
-    out = xp.full_like(logits, smoothing / size)
-    classes = xp.arange(size).reshape([-1 if i == axis else 1 for i in range(out.ndim)])
-    out[classes == xp.expand_dims(target, axis)] += 1 - smoothing
-    return out
+    classes = xp.arange(size).reshape([-1 if i == axis else 1 for i in range(logits.ndim)])
+    hot = (classes == xp.expand_dims(target, axis)).astype(logits.dtype)
+    return hot * (1 - smoothing) + smoothing / size if smoothing else hot
 
 
 def _to_logits(F: Any, g: Any, logits: Any, target: Any, axis: int, label_smoothing: float) -> Any:
