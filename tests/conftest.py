@@ -32,14 +32,41 @@ settings.load_profile(
 )
 
 
-@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+ACCELERATORS = ["strict", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(scope="session", params=["cpu", *ACCELERATORS])
 def device(request: pytest.FixtureRequest) -> str:
-    """Return each device in turn; skip the GPU with the reason why there is none."""
-    if request.param == "cuda":
+    """Return each device in turn: the CPU, a GPU's stand-in (strict_device.py), a GPU."""
+    return device_called(request.param)
+
+
+@pytest.fixture(scope="session", params=ACCELERATORS)
+def accelerator(request: pytest.FixtureRequest) -> str:
+    """Return what is not the CPU: a GPU's stand-in (strict_device.py), a GPU."""
+    return device_called(request.param)
+
+
+def device_called(name: str) -> str:
+    """Return the device of a fixture's value; skip the GPU with the reason why there is none."""
+    if name == "cuda":
         available = tg.cuda.is_available()
         if not available:
             pytest.skip(available.reason)
-    return str(request.param)
+    return "cpu" if name == "cpu" else "cuda"
+
+
+@pytest.fixture(autouse=True)
+def stand_in(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Put the stand-in for CuPy in its place while a test runs on the device ``strict``."""
+    chosen = getattr(getattr(request.node, "callspec", None), "params", {})
+    if "strict" not in (chosen.get("device"), chosen.get("accelerator")):
+        yield
+        return
+    import strict_device
+
+    with strict_device.installed():
+        yield
 
 
 def global_state() -> dict[str, Any]:

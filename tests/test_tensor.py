@@ -623,7 +623,6 @@ def test_moving_to_cuda_without_a_gpu_is_a_device_error(t):
             tensor.to("cuda:3")
 
 
-@pytest.mark.gpu
 def test_moving_to_a_gpu_and_back_keeps_the_graph(device, t):
     there = t.to(device)
     assert there.device.startswith(device)
@@ -632,12 +631,21 @@ def test_moving_to_a_gpu_and_back_keeps_the_graph(device, t):
     np.testing.assert_allclose(gradient.numpy(), 2 * t.numpy())
 
 
-@pytest.mark.gpu
-def test_devices_do_not_mix(device, t):
-    if device == "cpu":
-        pytest.skip("needs two devices")
-    with pytest.raises(DeviceError, match=r"different devices.*\.to\(device\)"):
-        t + t.to(device)
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda t, there: t + there,
+        lambda t, there: there + t,
+        lambda t, there: t @ there,
+        lambda t, there: tg.where(t > 0, there, there),
+        lambda t, there: tg.concatenate([t, there]),
+        lambda t, there: there[t.astype(bool)],
+        lambda t, there: there + t.numpy(),
+    ],
+)
+def test_devices_do_not_mix(accelerator, t, mix):
+    with pytest.raises(DeviceError, match=r"cpu.*\.to\("):
+        mix(t, t.to(accelerator))
 
 
 def test_dlpack_with_numpy_shares_memory(t):

@@ -1,0 +1,493 @@
+"""A stand-in for CuPy that computes with NumPy and refuses what a GPU would refuse or punish.
+
+``installed()`` makes it the ``cupy`` of the process, with two devices, so that ``device="cuda"``
+works on any machine. An array of it wraps a NumPy array without being one: nothing turns it into
+one in silence, and a NumPy call on device data fails here as it fails on a GPU.
+
+Where CuPy itself says no, so does the stand-in: NumPy arrays in operators and ufuncs, implicit
+conversion, functions, methods and keywords that CuPy 14 does not have, arrays of a device that is
+not the current one. It is stricter than CuPy where CuPy agrees but the host would wait for the
+device, copy in silence, or get something undefined:
+
+- ``float()``, ``int()``, ``bool()``, an index, iteration, boolean masks: a value is read by
+  ``.item()``, an array by ``.get()``, the places of a mask by ``.nonzero()``, and by nothing else;
+  ``syncs`` counts these;
+- NumPy's functions, which CuPy answers when they are handed its arrays;
+- NumPy's arrays and scalars as indices and operands: a hidden transfer, and ``float32 *
+  np.float64`` widens; ``transfers`` counts what ``asarray`` uploads;
+- writing to repeated places, and reading outside an array, where CuPy wraps around;
+- memory from ``empty``, which holds nan or absurd numbers until it is written to.
+
+Results of functions element by element lie in C order, whatever the operands' order was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.machinery
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygrad_rnn.engine import backend
+
+
+class StrictError(TypeError):
+    """Something was done with device data that a GPU refuses or would have to wait for."""
+
+
+class _State(threading.local):
+    device = 0
+
+
+_current = _State()
+syncs = 0  # how often a value was read from the device
+transfers = 0  # how often an array was uploaded
+
+
+def _read() -> None:
+    global syncs
+    syncs += 1
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _operand(value: Any, where: str) -> Any:
+    """Return what NumPy computes with for one operand: an array of the current device, a number."""
+    if isinstance(value, ndarray):
+        if value._number != _current.device:
+            raise ValueError(
+                f"{where}: the device where the array resides ({value._number}) is different from "
+                f"the current device ({_current.device}). Peer access is unavailable between these "
+                "devices."
+            )
+        return value._array
+    if value.__class__ in (bool, int, float):
+        return value
+    raise StrictError(f"Unsupported type {_kind(value)} in {where}: not an array of the device")
+
+
+def _operands(value: Any, where: str) -> Any:
+    """Do the same for operands in lists and tuples (concatenate, einsum)."""
+    if isinstance(value, list | tuple):
+        return type(value)(_operands(element, where) for element in value)
+    return value if value is None or isinstance(value, str) else _operand(value, where)
+
+
+def _result(value: Any, c_order: bool = False) -> Any:
+    """Return what NumPy computed as arrays of the current device: 0-d ones stay arrays."""
+    if isinstance(value, tuple | list):
+        return type(value)(_result(element) for element in value)
+    array = np.asarray(value)
+    if c_order and not array.flags.c_contiguous:
+        array = array.copy(order="C")
+    return ndarray._of(array)
+
+
+def _key(key: Any, writing: bool) -> Any:
+    """Return an index for NumPy from what CuPy takes, hidden transfers left out."""
+    parts = []
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, ndarray):
+            array = _operand(part, "an index")
+            if array.dtype.kind == "b":
+                raise StrictError(
+                    "a boolean mask as an index waits for the device, to know how many places "
+                    "there are: use where(), or say nonzero()"
+                )
+            if writing and np.unique(array).size != array.size:
+                raise StrictError("writing to repeated places is undefined on a GPU")
+            parts.append(array)
+        elif part is None or part is Ellipsis or part.__class__ in (int, slice):
+            parts.append(part)
+        else:
+            raise StrictError(f"an index of {_kind(part)} would be uploaded in silence: asarray()")
+    return tuple(parts)
+
+
+class ndarray:
+    """An array on a device: the part of ``cupy.ndarray`` that the library may use."""
+
+    __slots__ = ("__weakref__", "_array", "_number")
+    __array_priority__ = 100
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        raise StrictError("an array of the device is made by asarray, empty, zeros, ...")
+
+    @classmethod
+    def _of(cls, array: np.ndarray) -> ndarray:
+        self = object.__new__(cls)
+        self._array, self._number = array, _current.device
+        return self
+
+    # -- what it is
+
+    shape = property(lambda self: self._array.shape)
+    ndim = property(lambda self: self._array.ndim)
+    size = property(lambda self: self._array.size)
+    dtype = property(lambda self: self._array.dtype)
+    itemsize = property(lambda self: self._array.itemsize)
+    nbytes = property(lambda self: self._array.nbytes)
+    strides = property(lambda self: self._array.strides)
+    flags = property(lambda self: self._array.flags)
+    device = property(lambda self: Device(self._number))
+    T = property(lambda self: self._view(self._array.T))
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __repr__(self) -> str:
+        return f"<array of {self.dtype} {self.shape} on device {self._number}>"
+
+    def _view(self, array: np.ndarray) -> ndarray:
+        """Return an array on the memory of this one; it stays where it is."""
+        view = ndarray._of(array)
+        view._number = self._number
+        return view
+
+    # -- reading values: in these ways, and in no other
+
+    def get(self) -> np.ndarray:
+        """Return a copy on the host."""
+        _read()
+        return self._array.copy()
+
+    def item(self) -> Any:
+        """Return the one element as a Python number."""
+        _read()
+        return self._array.item()
+
+    def nonzero(self) -> tuple[ndarray, ...]:
+        """Return the places that are not zero."""
+        _read()
+        return _result(np.nonzero(_operand(self, "nonzero")))
+
+    def __array__(self, *args: Any, **keywords: Any) -> Any:
+        raise StrictError(
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct "
+            "a NumPy array explicitly."
+        )
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
+        raise StrictError(
+            f"numpy.{ufunc.__name__} on data of a device, with {', '.join(map(_kind, inputs))}: "
+            "use the array's own module"
+        )
+
+    def __array_function__(self, function: Any, *_: Any) -> Any:
+        raise StrictError(
+            f"numpy.{function.__name__} on data of a device: use the array's own module"
+        )
+
+    def _hidden(self, *_: Any) -> Any:
+        raise StrictError(
+            "float(), int(), bool(), an index or a loop over data of a device waits for it behind "
+            "the user's back: say .item(), or stay on the device"
+        )
+
+    __float__ = __int__ = __bool__ = __index__ = __complex__ = __iter__ = __contains__ = _hidden
+
+    # -- memory
+
+    def astype(self, dtype: Any, order: str = "K", copy: bool = True) -> ndarray:
+        """Return a copy in another dtype."""
+        if not copy and self.dtype == dtype:
+            return self
+        return _result(_operand(self, "astype").astype(dtype, order=order))
+
+    def copy(self, order: str = "C") -> ndarray:
+        """Return a copy."""
+        return _result(_operand(self, "copy").copy(order))
+
+    def view(self, dtype: Any = None) -> ndarray:
+        """Return the same memory."""
+        return self._view(self._array.view() if dtype is None else self._array.view(dtype))
+
+    def fill(self, value: Any) -> None:
+        """Set every element."""
+        self._array.fill(_operand(value, "fill"))
+
+    def reshape(self, *shape: Any, order: str = "C") -> ndarray:
+        """Return it in another shape, on the same memory if possible."""
+        return self._view(self._array.reshape(*shape, order=order))
+
+    def transpose(self, *axes: Any) -> ndarray:
+        """Return the same memory with the axes in another order."""
+        return self._view(self._array.transpose(*axes))
+
+    def swapaxes(self, axis1: int, axis2: int) -> ndarray:
+        """Return the same memory with two axes exchanged."""
+        return self._view(self._array.swapaxes(axis1, axis2))
+
+    def squeeze(self, axis: Any = None) -> ndarray:
+        """Return the same memory without axes of length 1."""
+        return self._view(self._array.squeeze(axis))
+
+    def ravel(self) -> ndarray:
+        """Return it flat, on the same memory if possible."""
+        return self._view(self._array.ravel())
+
+    def sum(self, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> ndarray:
+        """Return the sum, 0-d on the device."""
+        return _result(_operand(self, "sum").sum(axis, dtype, keepdims=keepdims))
+
+    def __getitem__(self, key: Any) -> ndarray:
+        return self._view(np.asarray(self._array[_key(key, writing=False)]))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._array[_key(key, writing=True)] = _operand(value, "assignment")
+
+    def __copy__(self) -> ndarray:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> ndarray:
+        return self.copy()
+
+    def __dlpack__(self, **keywords: Any) -> Any:
+        return self._array.__dlpack__(**keywords)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self._number  # kDLCUDA
+
+
+def _operator(name: str, of_numpy: Callable[..., Any], swapped: bool, in_place: bool) -> Any:
+    def method(self: ndarray, *others: Any) -> Any:
+        if any(  # somebody else's class has its own operator, as Tensor has
+            not isinstance(x, ndarray | np.ndarray | np.generic | bool | int | float)
+            for x in others
+        ):
+            return NotImplemented
+        values = [_operand(x, name) for x in (self, *others)]
+        if in_place:
+            of_numpy(*values, out=self._array)
+            return self
+        return _result(of_numpy(*(values[::-1] if swapped else values)), c_order=name != "matmul")
+
+    return method
+
+
+for _name, _ufunc in {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide,
+    "floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "matmul": np.matmul,
+    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "rshift": np.right_shift,
+    "lshift": np.left_shift,
+}.items():  # fmt: skip
+    setattr(ndarray, f"__{_name}__", _operator(_name, _ufunc, False, False))
+    setattr(ndarray, f"__r{_name}__", _operator(_name, _ufunc, True, False))
+    if _name != "matmul":  # CuPy has no @=
+        setattr(ndarray, f"__i{_name}__", _operator(_name, _ufunc, False, True))
+for _name, _ufunc in {
+    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
+    "ge": np.greater_equal, "neg": np.negative, "abs": np.abs, "invert": np.invert,
+}.items():  # fmt: skip
+    setattr(ndarray, f"__{_name}__", _operator(_name, _ufunc, False, False))
+
+
+# -- the module ------------------------------------------------------------------------------------
+
+# Every name that the library calls on an array module: the arguments that CuPy 14 has besides the
+# arrays, in their order. `test_the_stand_in_offers_nothing_that_cupy_has_not` compares with CuPy.
+UFUNCS = """
+    abs add cos divide equal exp expm1 greater greater_equal isfinite less less_equal log log1p
+    logaddexp matmul maximum minimum multiply negative not_equal power sign sin sqrt subtract
+    tanh bitwise_and bitwise_or bitwise_xor right_shift left_shift invert
+""".split()
+FUNCTIONS = {
+    "argmax": "axis dtype out keepdims", "argmin": "axis dtype out keepdims",
+    "ascontiguousarray": "dtype", "broadcast_to": "shape", "clip": "a_min a_max out",
+    "concatenate": "axis out", "cumsum": "axis dtype out", "einsum": "dtype optimize",
+    "expand_dims": "axis", "flip": "axis", "max": "axis out keepdims",
+    "mean": "axis dtype out keepdims", "min": "axis out keepdims", "pad": "pad_width mode",
+    "prod": "axis dtype out keepdims", "squeeze": "axis", "stack": "axis out",
+    "sum": "axis dtype out keepdims", "take_along_axis": "indices axis", "where": "x y",
+    "zeros_like": "dtype", "ones_like": "dtype",
+}  # fmt: skip
+_PLAIN = {"axis", "dtype", "keepdims", "shape", "pad_width", "mode", "optimize", "order"}
+_VIEWS = {"broadcast_to", "expand_dims", "flip", "squeeze"}
+
+
+class _Ufunc:
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+        self._ufunc = getattr(np, name)
+
+    def __call__(self, *args: Any, out: Any = None, dtype: Any = None) -> Any:
+        if len(args) != self._ufunc.nin:
+            raise TypeError(f"{self.__name__} takes {self._ufunc.nin} arrays, and out by name")
+        values = [_operand(x, self.__name__) for x in args]
+        if out is None:
+            return _result(self._ufunc(*values, dtype=dtype), c_order=True)
+        if not isinstance(out, ndarray):
+            raise StrictError(f"{self.__name__}: Output arguments must be arrays of the device")
+        self._ufunc(*values, dtype=dtype, out=_operand(out, self.__name__))
+        return out
+
+    def at(self, array: ndarray, key: Any, values: Any) -> None:
+        """Compute in place at indices, repeated ones counted: of add only, as far as is needed."""
+        if self.__name__ != "add":
+            raise StrictError(f"{self.__name__}.at is not offered by CuPy")
+        np.add.at(_operand(array, "add.at"), _key(key, False), _operand(values, "add.at"))
+
+
+def _function(name: str) -> Callable[..., Any]:
+    known = FUNCTIONS[name].split()
+    count = 0 if name == "einsum" else 1
+
+    def function(*args: Any, **keywords: Any) -> Any:
+        unknown = set(keywords) - {*known, *(["constant_values"] if name == "pad" else [])}
+        if unknown or (count and len(args) > count + len(known)):
+            raise TypeError(f"CuPy's {name} has no argument {', '.join(unknown) or len(args)}")
+        first = args[0] if args else None
+        if name == "where" and not isinstance(first, ndarray):
+            raise StrictError(f"where: the condition is a {_kind(first)}, not an array")
+        if count and name not in ("concatenate", "stack") and not isinstance(first, ndarray):
+            raise StrictError(f"Unsupported type {_kind(first)} in {name}")
+        out = keywords.pop("out", None)
+        plain = {k: v for k, v in zip(known, args[count:], strict=False) if k in _PLAIN and count}
+        values = [
+            x
+            if count and i >= count and known[i - count] in plain
+            else _einsum_operand(x)
+            if name == "einsum"
+            else _operands(x, name)
+            for i, x in enumerate(args)
+        ]
+        keywords = {
+            k: v if k in _PLAIN or k == "constant_values" else _operand(v, name)
+            for k, v in keywords.items()
+        }
+        if out is not None:
+            getattr(np, name)(*values, **keywords, out=_operand(out, name))
+            return out
+        return _result(getattr(np, name)(*values, **keywords))
+
+    function.__name__ = name
+    return function
+
+
+def _einsum_operand(x: Any) -> Any:
+    return x if isinstance(x, str | list) else _operand(x, "einsum")
+
+
+def _full(shape: Any, value: Any, dtype: Any = None, order: str = "C") -> ndarray:
+    return _result(np.full(shape, _operand(value, "full"), dtype, order))
+
+
+def _empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+    dtype = np.dtype(dtype)
+    junk = np.nan if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
+    return _result(np.full(shape, junk, dtype, order))
+
+
+def _asarray(a: Any, dtype: Any = None, order: Any = None) -> ndarray:
+    """Return an array of the current device: a copy of what is on the host or on another one."""
+    global transfers
+    if isinstance(a, ndarray):
+        same = a._number == _current.device and (dtype is None or a.dtype == dtype)
+        return a if same else _result(a._array.astype(a.dtype if dtype is None else dtype))
+    transfers += 1
+    array = np.array(a, dtype)
+    if array.dtype.kind not in "fiubc":
+        raise ValueError(f"Unsupported dtype {array.dtype}")
+    return _result(array)
+
+
+def _array(a: Any, dtype: Any = None, copy: bool = True) -> ndarray:
+    made = _asarray(a, dtype)
+    return made.copy() if made is a and copy else made
+
+
+class Device:
+    """A device by its number: a context that makes it the current one of the thread."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self.id = _current.device if number is None else int(number)
+        self._before: list[int] = []
+
+    def use(self) -> None:
+        """Make it the current one until another is."""
+        if not 0 <= self.id < _device_count():
+            raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+        _current.device = self.id
+
+    def __enter__(self) -> Device:
+        self._before.append(_current.device)
+        self.use()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _current.device = self._before.pop()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<Device {self.id}>"
+
+
+def _device_count() -> int:
+    return 2
+
+
+class _Module(types.ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"the stand-in for CuPy has no {name!r}: if CuPy has it, add it to strict_device.py"
+        )
+
+
+def _make_module() -> _Module:
+    module = _Module("cupy", "CuPy without a device: see strict_device.py")
+    module.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
+    names: dict[str, Any] = {name: _Ufunc(name) for name in UFUNCS}
+    names |= {name: _function(name) for name in FUNCTIONS}
+    names |= {"ndarray": ndarray, "asarray": _asarray, "array": _array, "full": _full}
+    names |= {
+        "empty": _empty,
+        "empty_like": lambda a, dtype=None: _empty(a.shape, dtype or a.dtype),
+    }
+    names |= {"zeros": lambda shape, dtype=float: _full(shape, 0, dtype)}
+    names |= {"full_like": lambda a, value, dtype=None: _full(a.shape, value, dtype or a.dtype)}
+    names |= {
+        "arange": lambda start, stop=None, step=1, dtype=None: _result(
+            np.arange(start, dtype=dtype)
+            if stop is None
+            else np.arange(start, stop, step, dtype=dtype)
+        )
+    }
+    names |= {"asnumpy": lambda a: a.get()}
+    runtime = types.SimpleNamespace(getDeviceCount=_device_count)
+    names |= {"cuda": types.SimpleNamespace(Device=Device, runtime=runtime)}
+    for name, value in names.items():
+        setattr(module, name, value)
+    return module
+
+
+cupy = _make_module()
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[types.ModuleType]:
+    """Make the stand-in the ``cupy`` of the process, and a real one again afterwards."""
+    before, modules = sys.modules.get("cupy"), dict(backend.modules)
+    sys.modules["cupy"] = cupy
+    try:
+        yield cupy
+    finally:
+        _current.device = 0
+        backend.modules.clear()
+        backend.modules.update(modules)
+        if before is None:
+            del sys.modules["cupy"]
+        else:
+            sys.modules["cupy"] = before
