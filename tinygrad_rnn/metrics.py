@@ -73,7 +73,7 @@ class Perplexity:
         if count is None:
             if array.ndim == 0:
                 raise ArgumentError("Perplexity.update: say of how many tokens this is the mean")
-            self.total += float(array.sum(dtype=backend.float64))
+            self.total += array.sum(dtype=backend.float64).item()
             self.count += array.size
             return
         if isinstance(count, bool) or not hasattr(count, "__index__") or count.__index__() < 0:
@@ -84,7 +84,7 @@ class Perplexity:
                 "leave out the count, or take their mean"
             )
         if count:  # the mean of no tokens is nan
-            self.total += float(array) * int(count)
+            self.total += array.item() * int(count)
             self.count += int(count)
 
     def state_dict(self) -> dict[str, Any]:

@@ -63,14 +63,14 @@ def clip_grad_norm(
     device, dtype = leaves[0].device, leaves[0].dtype
     grads = {i: p.grad for i, p in enumerate(leaves) if p.grad is not None}
     squares = {i: _squares(grad._data) for i, grad in grads.items()}
-    total = backend.to_device(backend.asarray(0.0, backend.float64), device)
-    for square in squares.values():
-        total = total + backend.to_device(square, device)
+    parts = [backend.to_device(square, device) for square in squares.values()]
+    # Without a gradient there is nothing on the device to start the sum from.
+    total = sum(parts[1:], start=parts[0]) if parts else backend.to_device(_ZERO, device)
     norm = total**0.5
-    if error_if_nonfinite and not math.isfinite(norm):
-        bad = ", ".join(str(i) for i, square in squares.items() if not math.isfinite(square))
+    if error_if_nonfinite and not math.isfinite(norm.item()):
+        bad = ", ".join(str(i) for i, part in squares.items() if not math.isfinite(part.item()))
         raise FloatingPointError(
-            f"clip_grad_norm: the norm of {len(grads)} gradients is {float(norm)}, because of "
+            f"clip_grad_norm: the norm of {len(grads)} gradients is {norm.item()}, because of "
             f"those of the parameters {bad}; the gradients are unchanged"
         )
     if max_norm == float("inf"):  # asked for the norm alone
@@ -114,6 +114,9 @@ def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
             array = p.grad._data
             backend.module_of(array).clip(array, -max_value, max_value, out=array)
             p.grad._bump()
+
+
+_ZERO = backend.asarray(0.0, backend.float64)
 
 
 def _squares(array: Array) -> Array:

@@ -73,7 +73,7 @@ class Optimizer:
     @property
     def lr(self) -> float:
         """The learning rate; assign to change it."""
-        return float(next(iter(self._rates.values())))
+        return float(next(iter(self._rates.values())).item())
 
     @lr.setter
     def lr(self, value: float) -> None:
