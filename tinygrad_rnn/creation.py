@@ -19,6 +19,8 @@ from .tensors.tensor import Tensor, axes_or_shape
 def default_device(device: str) -> Iterator[None]:
     """Make new tensors on a device inside a ``with`` block, for the current thread.
 
+    A GPU is also the one that the thread computes on: of several GPUs it can use one at a time.
+
     Parameters
     ----------
     device : str
@@ -37,11 +39,12 @@ def default_device(device: str) -> Iterator[None]:
     'cpu'
     """
     before = backend.default_device()
-    backend.set_default_device(device)
-    try:
-        yield
-    finally:
-        backend.set_default_device(before)
+    with backend.computing_on(device):
+        backend.set_default_device(device)
+        try:
+            yield
+        finally:
+            backend.set_default_device(before)
 
 
 def _filled(

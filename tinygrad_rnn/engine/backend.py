@@ -6,11 +6,13 @@ asks which one that is. CuPy is imported at the first use of a ``cuda`` device, 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -84,6 +86,32 @@ def set_default_device(device: str) -> None:
     """Set the device of new tensors of this thread, after checking that it is there."""
     _place(device)
     _default.device = device
+
+
+def computing_on(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Make a GPU the one that this thread computes on inside a ``with`` block."""
+    module, index = _place(device)
+    return contextlib.nullcontext() if module is np else module.cuda.Device(index)
+
+
+def misplaced(values: Iterable[Any]) -> str | None:
+    """Return why arrays cannot be computed with where they are, or None if they can."""
+    arrays = [x for x in values if is_array(x)]
+    devices = [device_of(x) for x in arrays]
+    if len(set(devices)) > 1:
+        return (
+            f"operands on different devices ({', '.join(devices)}): move them together with "
+            ".to(device)"
+        )
+    if not arrays or devices[0] == "cpu":
+        return None
+    current = f"cuda:{module_of(arrays[0]).cuda.Device().id}"
+    if devices[0] == current:
+        return None
+    return (
+        f"operands on {devices[0]}, but this thread computes on {current}: do it inside "
+        f"`with tinygrad_rnn.default_device({devices[0]!r})`"
+    )
 
 
 def _place(device: str) -> tuple[Module, int]:
