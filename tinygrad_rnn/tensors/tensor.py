@@ -276,7 +276,7 @@ _UFUNCS: dict[str, Any] = {
     name: getattr(ops, _NUMPY_NAMES.get(name, name), None)
     for name in (
         *_NUMPY_NAMES,
-        *(name for name in dir(np) if isinstance(getattr(np, name), np.ufunc)),
+        *(name for name, value in vars(np).items() if isinstance(value, np.ufunc)),
     )
 }
 for _name, _ours in OTHER_NAMES.items():
