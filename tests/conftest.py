@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random as python_random
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,6 +77,7 @@ def global_state() -> dict[str, Any]:
         "grad mode": tg.is_grad_enabled(),
         "default dtype": tg.get_default_dtype(),
         "NumPy's global random state": (random["state"]["pos"], random["state"]["key"].tobytes()),
+        "Python's global random state": python_random.getstate(),
     }
 
 

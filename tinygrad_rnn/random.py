@@ -1,11 +1,13 @@
-"""Random numbers: one generator of the library, or one that you pass.
+"""Random numbers: one generator of the library in every thread, or one that you pass.
 
-NumPy's global state is never touched. Numbers are drawn on the host by a counter-based generator
-(Philox4x64; Salmon, Moraes, Dror and Shaw 2011), so that the CPU and the GPU get the same ones.
+NumPy's global state is never touched, and what a thread draws does not depend on another thread.
+Numbers are drawn on the host by a counter-based generator (Philox4x64; Salmon, Moraes, Dror and
+Shaw 2011), so that the CPU and the GPU get the same ones.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,14 @@ import numpy as np
 from .errors import ArgumentError
 
 Rng = int | np.random.Generator | None
-_library = np.random.Generator(np.random.Philox(0))
+
+
+class _Library(threading.local):
+    def __init__(self) -> None:  # once in every thread
+        self.generator = np.random.Generator(np.random.Philox(0))
+
+
+_library = _Library()
 
 
 def generator(rng: Rng = None) -> np.random.Generator:
@@ -41,14 +50,14 @@ def generator(rng: Rng = None) -> np.random.Generator:
     True
     """
     if rng is None or isinstance(rng, np.random.Generator):
-        return rng or _library
+        return rng or _library.generator
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
         return np.random.Generator(np.random.Philox(int(rng)))
     raise ArgumentError(f"rng must be an integer >= 0 or a numpy.random.Generator, got {rng!r}")
 
 
 def manual_seed(seed: int) -> None:
-    """Start the library's generator anew.
+    """Start the library's generator of this thread anew.
 
     Parameters
     ----------
@@ -84,7 +93,7 @@ def get_state() -> dict[str, Any]:
     >>> bool((a == tg.randn(3)).numpy().all())
     True
     """
-    return dict(_library.bit_generator.state)
+    return dict(_library.generator.bit_generator.state)
 
 
 def set_state(state: dict[str, Any]) -> None:
@@ -107,7 +116,7 @@ def set_state(state: dict[str, Any]) -> None:
             raise ValueError("an entry too many, or out of its range")  # NumPy does not mind
     except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ArgumentError("random.set_state takes what random.get_state returned") from error
-    _library.bit_generator.state = state
+    _library.generator.bit_generator.state = state
 
 
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None) -> Any:
