@@ -117,7 +117,7 @@ def test_importing_is_light() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert not set(done.stdout.split()) & set(HEAVY)
-    assert "tinygrad_rnn.engine.tensor" in done.stdout
+    assert "tinygrad_rnn.tensors.tensor" in done.stdout
 
 
 def test_importing_warns_of_nothing_and_prints_nothing() -> None:

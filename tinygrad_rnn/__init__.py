@@ -1,7 +1,5 @@
 """A small autograd engine on NumPy and CuPy, and recurrent networks in plain tensor code on it."""
 
-from typing import Any as _Any
-
 from . import bptt as bptt
 from . import cuda as cuda
 from . import data as data
@@ -109,6 +107,4 @@ from .tensors.tensor import tensor as tensor
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> _Any:
-    hint = f"; here it is {_spelling.OTHER_NAMES[name]}" if name in _spelling.OTHER_NAMES else ""
-    raise AttributeError(f"module 'tinygrad_rnn' has no attribute {name!r}{hint}")
+__getattr__ = _spelling.absent(__name__, _spelling.OTHER_NAMES, globals())

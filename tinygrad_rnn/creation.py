@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
 from . import random as _random
 from .engine import backend
 from .engine.backend import Array, DType
 from .engine.primitive import make
-from .tensors.tensor import Tensor, axes_or_shape
+from .errors import ArgumentError, DTypeError
+from .tensors.tensor import Tensor
 
 
 @contextlib.contextmanager
@@ -48,11 +50,16 @@ def default_device(device: str) -> Iterator[None]:
 
 
 def _filled(
-    shape: tuple[Any, ...], value: Any, dtype: DType, device: str | None, requires_grad: bool
+    name: str,
+    shape: tuple[Any, ...],
+    value: Any,
+    dtype: DType,
+    device: str | None,
+    requires_grad: bool,
 ) -> Tensor:
-    array = np.full(
-        axes_or_shape(shape), value, dtype=backend.get_default_dtype() if dtype is None else dtype
-    )
+    if not isinstance(value, bool | int):
+        value = checks.any_number(value, f"{name}: the value")
+    array = np.full(checks.lengths(shape, name), value, dtype=checks.real_dtype(dtype, name))
     return _owned(array, device, requires_grad)
 
 
@@ -89,7 +96,7 @@ def zeros(
     >>> tg.zeros(2, 3).shape
     (2, 3)
     """
-    return _filled(shape, 0, dtype, device, requires_grad)
+    return _filled("zeros", shape, 0, dtype, device, requires_grad)
 
 
 def ones(
@@ -119,7 +126,7 @@ def ones(
     >>> tg.ones(2)
     tensor([1., 1.])
     """
-    return _filled(shape, 1, dtype, device, requires_grad)
+    return _filled("ones", shape, 1, dtype, device, requires_grad)
 
 
 def full(
@@ -155,7 +162,7 @@ def full(
     >>> tg.full((2,), 7.0)
     tensor([7., 7.])
     """
-    return _filled((shape,), fill_value, dtype, device, requires_grad)
+    return _filled("full", (shape,), fill_value, dtype, device, requires_grad)
 
 
 def zeros_like(x: Tensor) -> Tensor:
@@ -177,6 +184,7 @@ def zeros_like(x: Tensor) -> Tensor:
     >>> tg.zeros_like(tg.ones(2))
     tensor([0., 0.])
     """
+    x = checks.as_tensor(x, "zeros_like")
     return zeros(x.shape, dtype=x.dtype, device=x.device)
 
 
@@ -199,6 +207,7 @@ def ones_like(x: Tensor) -> Tensor:
     >>> tg.ones_like(tg.zeros(2))
     tensor([1., 1.])
     """
+    x = checks.as_tensor(x, "ones_like")
     return ones(x.shape, dtype=x.dtype, device=x.device)
 
 
@@ -225,7 +234,15 @@ def arange(*bounds: float, dtype: DType = None, device: str | None = None) -> Te
     >>> tg.arange(3), tg.arange(1.0, 2.0, 0.5)
     (tensor([0, 1, 2]), tensor([1. , 1.5]))
     """
-    array = np.arange(*bounds, dtype=dtype)
+    numbers = [
+        int(b) if hasattr(b, "__index__") else checks.any_number(b, "arange: a bound")
+        for b in bounds
+    ]
+    if not 1 <= len(numbers) <= 3 or (len(numbers) == 3 and not numbers[2]):
+        raise ArgumentError(
+            f"arange takes stop, or start, stop and a step that is not 0, got {bounds}"
+        )
+    array = np.arange(*numbers, dtype=None if dtype is None else checks.real_dtype(dtype, "arange"))
     return _owned(
         array.astype(backend.get_default_dtype())
         if dtype is None and array.dtype.kind == "f"
@@ -261,9 +278,9 @@ def eye(n: int, m: int | None = None, dtype: DType = None, device: str | None = 
     tensor([[1., 0.],
             [0., 1.]])
     """
-    return _owned(
-        np.eye(n, m, dtype=backend.get_default_dtype() if dtype is None else dtype), device, False
-    )
+    n = checks.positive(n, "eye: n", least=0)
+    m = n if m is None else checks.positive(m, "eye: m", least=0)
+    return _owned(np.eye(n, m, dtype=checks.real_dtype(dtype, "eye")), device, False)
 
 
 def randn(
@@ -303,10 +320,9 @@ def randn(
     >>> bool((tg.randn(3, rng=0) == tg.randn(3, rng=0)).numpy().all())
     True
     """
-    numbers = _random.generator(rng).standard_normal(axes_or_shape(shape))
-    return _owned(
-        np.asarray(numbers, dtype=dtype or backend.get_default_dtype()), device, requires_grad
-    )
+    dtype = checks.real_dtype(dtype, "randn", kinds="f")
+    numbers = _random.generator(rng).standard_normal(checks.lengths(shape, "randn"))
+    return _owned(np.asarray(numbers, dtype=dtype), device, requires_grad)
 
 
 def rand(
@@ -347,10 +363,9 @@ def rand(
     >>> bool(x.min().item() >= 0), bool(x.max().item() < 1)
     (True, True)
     """
-    numbers = _random.generator(rng).random(axes_or_shape(shape))
-    return _owned(
-        np.asarray(numbers, dtype=dtype or backend.get_default_dtype()), device, requires_grad
-    )
+    dtype = checks.real_dtype(dtype, "rand", kinds="f")
+    numbers = _random.generator(rng).random(checks.lengths(shape, "rand"))
+    return _owned(np.asarray(numbers, dtype=dtype), device, requires_grad)
 
 
 def from_dlpack(x: Any) -> Tensor:
@@ -378,6 +393,11 @@ def from_dlpack(x: Any) -> Tensor:
     >>> tg.from_dlpack(np.arange(3.0, dtype=np.float32))
     tensor([0., 1., 2.])
     """
+    if not hasattr(x, "__dlpack_device__"):
+        raise DTypeError(
+            f"from_dlpack: an array of NumPy, PyTorch, JAX or CuPy is expected, got "
+            f"{type(x).__name__}: use tinygrad_rnn.tensor"
+        )
     device_kind = x.__dlpack_device__()[0]
     module = np if device_kind == 1 else backend.gpu_module()
     return make(module.from_dlpack(x), None, [0])

@@ -10,12 +10,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import checks
 from . import random as tg_random
 from . import tensors as ops
 from .engine import backend
 from .engine.backend import Array
 from .engine.primitive import make
 from .errors import ArgumentError, DTypeError, ShapeError
+from .spelling import absent, explained
 from .tensors import log_softmax as log_softmax
 from .tensors import softmax as softmax
 from .tensors.tensor import Tensor
@@ -54,19 +56,30 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> tg.functional.linear(tg.ones(2, 3), tg.ones(4, 3)).shape
     (2, 4)
     """
-    if x.ndim == 0 or x.shape[-1] != weight.shape[-1]:
-        seen = f"{x.shape[-1]} features" if x.ndim else "no axis"
-        raise ShapeError(
-            f"Linear: input {x.shape} has {seen}, weight {weight.shape} expects "
-            f"{weight.shape[-1]}: the features stand on the last axis"
-        )
-    if x.dtype != weight.dtype:
+    x = checks.as_tensor(x, "Linear")
+    if x.shape[-1:] != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ShapeError(_linear_misfit(x, weight, bias))
+    for part, other in (("input", x), ("bias", bias)):
+        if other is None or other.dtype == weight.dtype:
+            continue
         raise DTypeError(
-            f"Linear: input is {x.dtype}, weight is {weight.dtype}: convert the input by "
-            f".astype({str(weight.dtype)!r}) or the layer by .to({str(x.dtype)!r})"
+            f"Linear: {part} is {other.dtype}, weight is {weight.dtype}: convert the input by "
+            f".astype({str(weight.dtype)!r}) or the layer by .to({str(other.dtype)!r})"
         )
     y = x @ weight.T
     return y if bias is None else y + bias
+
+
+def _linear_misfit(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
+    """Return what is wrong with the shapes that `linear` was given."""
+    if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        parts = f"{weight.shape}" if bias is None else f"{weight.shape} and {bias.shape}"
+        return f"Linear: a weight (out, in) and a bias (out,) are expected, got {parts}"
+    seen = f"{x.shape[-1]} features" if x.ndim else "no axis"
+    return (
+        f"Linear: input {x.shape} has {seen}, weight {weight.shape} expects {weight.shape[-1]}: "
+        "the features stand on the last axis"
+    )
 
 
 def embedding(ids: Any, weight: Tensor) -> Tensor:
@@ -99,9 +112,13 @@ def embedding(ids: Any, weight: Tensor) -> Tensor:
     tensor([[1., 0., 0.],
             [0., 0., 1.]])
     """
+    weight = checks.as_tensor(weight, "Embedding: weight")
+    if weight.ndim != 2:
+        raise ShapeError(f"Embedding: a weight (V, D) is expected, got {weight.shape}")
     return weight[_check_ids(_array(ids, weight), weight.shape[0], "Embedding")]
 
 
+@explained
 def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     """Return vectors that are 1 at the id and 0 elsewhere.
 
@@ -133,12 +150,14 @@ def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     tensor([[1., 0., 0.],
             [0., 0., 1.]])
     """
+    num_classes = checks.positive(num_classes, "one_hot: num_classes")
+    dtype = checks.real_dtype(dtype, "one_hot")
     array = _check_ids(_array(ids), num_classes, "one_hot")
     hot = array[..., None] == backend.module_of(array).arange(num_classes)
-    hot = hot.astype(backend.get_default_dtype() if dtype is None else dtype)
-    return make(hot, None, None)
+    return make(hot.astype(dtype), None, None)
 
 
+@explained
 def layer_norm(
     x: Tensor,
     normalized_shape: int | Sequence[int],
@@ -181,7 +200,8 @@ def layer_norm(
     >>> tg.functional.layer_norm(tg.tensor([[1.0, 3.0]]), 2, eps=0.0)
     tensor([[-1.,  1.]])
     """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    x = checks.as_tensor(x, "LayerNorm")
+    shape = checks.lengths((normalized_shape,), "LayerNorm: normalized_shape")
     if not shape or x.shape[-len(shape) :] != shape:
         raise ShapeError(f"LayerNorm: input {x.shape} does not end in the normalized shape {shape}")
     for name, part in (("weight", weight), ("bias", bias)):
@@ -200,6 +220,7 @@ def layer_norm(
     return y if bias is None else y + bias
 
 
+@explained
 def dropout(
     x: Tensor, p: float = 0.5, training: bool = True, rng: int | Generator | None = None
 ) -> Tensor:
@@ -234,8 +255,8 @@ def dropout(
     >>> sorted({round(float(v), 4) for v in y.numpy()})
     [0.0, 1.3333]
     """
-    if not 0.0 <= p <= 1.0:
-        raise ArgumentError(f"Dropout: p must lie in [0, 1], got {p}")
+    p = checks.number(p, "Dropout: p", 0, 1)
+    x = checks.as_tensor(x, "Dropout")
     if not training or p == 0.0:
         return x
     if x.dtype.kind != "f":
@@ -247,6 +268,7 @@ def dropout(
     return ops.multiply(x, mask)
 
 
+@explained
 def cross_entropy(
     logits: Tensor,
     target: Any,
@@ -299,8 +321,17 @@ def cross_entropy(
     >>> round(tg.functional.cross_entropy(logits, target).item(), 4)  # log 28
     3.3322
     """
+    logits = checks.as_tensor(logits, "cross_entropy: logits")
+    if logits.dtype.kind != "f":
+        raise DTypeError(
+            f"cross_entropy: logits are {logits.dtype}; floating numbers are expected: use "
+            ".astype(...)"
+        )
+    label_smoothing = checks.number(label_smoothing, "cross_entropy: label_smoothing", 0, 1)
     ids = _array(target, logits)
     if ignore_index is not None:
+        if isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__"):
+            raise ArgumentError(f"cross_entropy: ignore_index is an id, got {ignore_index!r}")
         keep = ids != ignore_index
         ids = ids * keep  # where a target is ignored, class 0 stands in
     losses = ops.cross_entropy(logits, ids, axis=axis, label_smoothing=label_smoothing)
@@ -315,6 +346,7 @@ def cross_entropy(
     return ops.divide(ops.sum(losses), count)
 
 
+@explained
 def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     """Return the squared error (prediction - target)².
 
@@ -343,11 +375,13 @@ def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor
     >>> tg.functional.mse_loss(tg.tensor([1.0, 2.0]), [1.0, 4.0])
     tensor(2.)
     """
+    prediction = checks.as_tensor(prediction, "mse_loss: prediction")
     target = _like(target, prediction, "mse_loss")
     error = prediction - target
     return _reduce(error * error, reduction, "mse_loss")
 
 
+@explained
 def binary_cross_entropy_with_logits(
     logits: Tensor, target: Any, reduction: str = "mean"
 ) -> Tensor:
@@ -383,7 +417,10 @@ def binary_cross_entropy_with_logits(
     tensor(0.)
     """
     op = "binary_cross_entropy_with_logits"
+    logits = checks.as_tensor(logits, f"{op}: logits")
     y = _like(target, logits, op)
+    if backend.device_of(y._data) == "cpu" and y.size and (y._data.min() < 0 or y._data.max() > 1):
+        raise ArgumentError(f"{op}: targets lie in [0, 1], got {y._data.min()} to {y._data.max()}")
     losses = y * ops.softplus(-logits) + (1.0 - y) * ops.softplus(logits)
     return _reduce(losses, reduction, op)
 
@@ -413,7 +450,7 @@ def perplexity(mean_nats: float | Tensor) -> float:
     >>> round(tg.functional.perplexity(math.log(28)), 6)
     28.0
     """
-    nats = float(mean_nats)
+    nats = checks.any_number(mean_nats, "perplexity: the mean of the losses")
     return math.exp(nats) if nats < 709.0 else math.inf if nats == nats else nats
 
 
@@ -440,6 +477,11 @@ def _check_ids(ids: Array, count: int, op: str) -> Array:
 def _like(target: Any, prediction: Tensor, op: str) -> Tensor:
     """Return `target` as a floating Tensor of the shape of `prediction`."""
     is_tensor = isinstance(target, Tensor)
+    if prediction.dtype.kind != "f":
+        raise DTypeError(
+            f"{op}: the prediction is {prediction.dtype}; floating numbers are expected: "
+            "use .astype(...)"
+        )
     y: Tensor = target if is_tensor else make(_array(target, prediction), None, None)
     if y.shape != prediction.shape:
         raise ShapeError(
@@ -459,3 +501,15 @@ def _reduce(losses: Tensor, reduction: str, op: str) -> Tensor:
     if not losses.size:
         raise ArgumentError(f"{op}: the mean of no losses does not exist: the batch is empty")
     return ops.mean(losses)
+
+
+__getattr__ = absent(
+    __name__,
+    {name: f"tinygrad_rnn.{name}" for name in ("relu", "sigmoid", "tanh", "softplus", "pad")}
+    | {
+        "nll_loss": "cross_entropy, which takes logits",
+        "logsigmoid": "-tinygrad_rnn.softplus(-x)",
+        "binary_cross_entropy": "binary_cross_entropy_with_logits, which takes logits",
+    },
+    globals(),
+)

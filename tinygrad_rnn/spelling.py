@@ -1,5 +1,15 @@
 """What other libraries call by another name: the errors for unknown names answer with ours."""
 
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 OTHER_NAMES = {
     "view": "reshape(shape)",
     "unsqueeze": "expand_dims(axis)",
@@ -18,3 +28,61 @@ OTHER_NAMES = {
     "expand": "broadcast_to(shape)",
     "clamp": "clip(min, max)",
 }
+OTHER_ARGUMENTS = {
+    "dim": "axis",
+    "dims": "axes",
+    "keepdim": "keepdims",
+    "unbiased": "ddof",
+    "correction": "ddof",
+    "generator": "rng",
+}
+
+
+def hint(name: str, others: Mapping[str, str], known: Iterable[str] = ()) -> str:
+    """Return what an error for an unknown name ends with: our name for it, or one much like it."""
+    if name in others:
+        return f"; here it is {others[name]}"
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def absent(module: str, others: Mapping[str, str], known: Mapping[str, Any]) -> Any:
+    """Return a module's ``__getattr__``: it raises, with our name for what was asked for."""
+
+    def __getattr__(name: str) -> Any:
+        public = [other for other in known if not other.startswith("_")]
+        raise AttributeError(
+            f"module {module!r} has no attribute {name!r}{hint(name, others, public)}"
+        )
+
+    return __getattr__
+
+
+def explained(function: Function) -> Function:
+    """Let a public function answer a call that does not fit it with its own arguments' names."""
+    signature = inspect.signature(function)
+    name = function.__qualname__.removesuffix(".__init__")
+    names = [p for p in signature.parameters if p != "self"]
+
+    @functools.wraps(function)
+    def call(*args: Any, **keywords: Any) -> Any:
+        try:
+            return function(*args, **keywords)
+        except TypeError:
+            problem = _misfit(args, keywords)
+            if problem is None:  # the call was right: the error comes from inside
+                raise
+        raise TypeError(f"{name} {problem}: it takes {', '.join(names)}")
+
+    def _misfit(args: Any, keywords: Any) -> str | None:
+        try:
+            signature.bind(*args, **keywords)
+        except TypeError as error:
+            unknown = [k for k in keywords if k not in signature.parameters]
+            if not unknown:
+                return f"was called wrongly, {error}"
+            ours = {k: v for k, v in OTHER_ARGUMENTS.items() if v in names}
+            return f"has no argument {unknown[0]!r}{hint(unknown[0], ours, names)}"
+        return None
+
+    return call  # type: ignore[return-value]

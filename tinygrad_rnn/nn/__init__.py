@@ -1,6 +1,7 @@
 """Networks, with PyTorch's names: modules, layers, cells and the loop over time."""
 
 from .. import functional as functional
+from ..spelling import absent
 from . import init as init
 from .cells import Cell as Cell
 from .cells import GRUCell as GRUCell
@@ -18,3 +19,14 @@ from .recurrent import GRU as GRU
 from .recurrent import LSTM as LSTM
 from .recurrent import RNN as RNN
 from .recurrent import Recurrent as Recurrent
+
+_FUNCTIONS = {"ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus"}
+_LOSSES = {"CrossEntropyLoss": "cross_entropy", "MSELoss": "mse_loss"}
+_LOSSES |= {"BCEWithLogitsLoss": "binary_cross_entropy_with_logits"}
+__getattr__ = absent(
+    __name__,
+    {name: f"the function tinygrad_rnn.{ours}" for name, ours in _FUNCTIONS.items()}
+    | {name: f"the function tinygrad_rnn.functional.{ours}" for name, ours in _LOSSES.items()}
+    | {"utils": "tinygrad_rnn.optim.clip_grad_norm"},
+    globals(),
+)

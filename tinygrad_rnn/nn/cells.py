@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .. import checks
 from .. import random as tg_random
 from .. import tensors as ops
 from ..creation import zeros
@@ -91,7 +92,10 @@ class Cell(Module):
             wanted = f"a tuple of {len(self.state_sizes)} Tensors" if paired else "one Tensor"
             got = f"{len(state)} in a {type(state).__name__}" if several else type(state).__name__
             raise ArgumentError(f"{name}: the state is {wanted}, got {got}")
-        elements = tuple(state) if several else (state,)
+        elements = tuple(
+            checks.as_tensor(element, f"{name}: state")
+            for element in (state if several else (state,))
+        )
         for element, size in zip(elements, self.state_sizes, strict=True):
             if element.shape != (*leading, size):
                 raise ShapeError(
@@ -118,6 +122,7 @@ class Cell(Module):
         Tensor or tuple of Tensors
             The new state; its first (or only) element is the output.
         """
+        x = checks.as_tensor(x, type(self).__name__)
         if x.ndim not in (1, 2):
             raise ShapeError(
                 f"{type(self).__name__}: input (B, I) or (I,), got {x.shape}; for whole sequences "
@@ -148,15 +153,12 @@ class _GatedCell(Cell):
         rng: Any = None,
     ) -> None:
         super().__init__()
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(size, int) or size < 1:
-                raise ArgumentError(
-                    f"{type(self).__name__}: {name} is an integer >= 1, got {size!r}"
-                )
+        kind = type(self).__name__
+        input_size = checks.positive(input_size, f"{kind}: input_size")
+        hidden_size = checks.positive(hidden_size, f"{kind}: hidden_size")
         if not isinstance(proj_size, int) or not 0 <= proj_size < hidden_size:
             raise ArgumentError(
-                f"{type(self).__name__}: proj_size is in [0, hidden_size = {hidden_size}), got "
-                f"{proj_size!r}"
+                f"{kind}: proj_size is in [0, hidden_size = {hidden_size}), got {proj_size!r}"
             )
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -176,6 +178,7 @@ class _GatedCell(Cell):
 
     def forward(self, x: Tensor, state: State = None) -> State:
         """Check the input, then take one step."""
+        x = checks.as_tensor(x, type(self).__name__)
         if x.shape[-1:] != (self.input_size,):
             raise ShapeError(
                 f"{type(self).__name__}: input of shape {x.shape}, its last axis must be "

@@ -7,12 +7,14 @@ float64 network, on the CPU or on a GPU, start from the same values.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .. import checks
 from .. import random as tg_random
 from ..engine import backend
 from ..engine.backend import Array
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ..spelling import absent
 from ..tensors.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -45,9 +47,11 @@ def uniform(
     >>> bool((abs(w.numpy()) <= 0.1).all())
     True
     """
+    _check(tensor, "uniform")
+    low, high = (checks.any_number(value, "init.uniform: a bound") for value in (low, high))
     if not low <= high:
         raise ArgumentError(f"init.uniform: low ({low}) is above high ({high})")
-    return _fill(tensor, tg_random.generator(rng).uniform(low, high, tensor.shape), "uniform")
+    return _fill(tensor, tg_random.generator(rng).uniform(low, high, tensor.shape))
 
 
 def normal(
@@ -75,9 +79,11 @@ def normal(
     >>> tg.nn.init.normal(tg.zeros(2, 3), std=0.01, rng=0).shape
     (2, 3)
     """
-    if not std >= 0:
+    _check(tensor, "normal")
+    mean = checks.any_number(mean, "init.normal: mean")
+    if not checks.any_number(std, "init.normal: std") >= 0:
         raise ArgumentError(f"init.normal: std must not be negative, got {std}")
-    return _fill(tensor, tg_random.generator(rng).normal(mean, std, tensor.shape), "normal")
+    return _fill(tensor, tg_random.generator(rng).normal(mean, std, tensor.shape))
 
 
 def xavier_uniform(tensor: Tensor, gain: float = 1.0, rng: int | Generator | None = None) -> Tensor:
@@ -260,7 +266,7 @@ def orthogonal(tensor: Tensor, gain: float = 1.0, rng: int | Generator | None = 
     xp = backend.module_of(drawn)
     q, r = xp.linalg.qr(drawn)
     q *= gain * xp.sign(r.diagonal())
-    return _fill(tensor, (q if rows >= columns else q.T).reshape(tensor.shape), "orthogonal")
+    return _fill(tensor, (q if rows >= columns else q.T).reshape(tensor.shape))
 
 
 def zeros(tensor: Tensor) -> Tensor:
@@ -306,19 +312,29 @@ def constant(tensor: Tensor, value: float) -> Tensor:
     >>> tg.nn.init.constant(tg.zeros(2), 0.5)
     tensor([0.5, 0.5])
     """
+    _check(tensor, "constant")
+    value = checks.any_number(value, "init.constant: the value")
     tensor.data = backend.full(tensor.shape, value, tensor.dtype, like=tensor._data)
     return tensor
 
 
-def _fill(tensor: Tensor, drawn: Array, name: str) -> Tensor:
+def _check(tensor: Any, name: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise DTypeError(
+            f"init.{name}: a Tensor that is written into is expected, got a {type(tensor).__name__}"
+        )
     if tensor.dtype.kind != "f":
         raise DTypeError(f"init.{name}: the tensor must be floating, got {tensor.dtype}")
+
+
+def _fill(tensor: Tensor, drawn: Array) -> Tensor:
     tensor.data = backend.to_device(drawn.astype(tensor.dtype), tensor.device)
     return tensor
 
 
 def _fans(tensor: Tensor, name: str) -> tuple[int, int]:
     """Return how many inputs an output of the weight has, and how many outputs an input has."""
+    _check(tensor, name)
     if tensor.ndim < 2 or not tensor.size:
         raise ShapeError(
             f"init.{name}: a weight of shape (out, in, ...) is needed, got {tensor.shape}; "
@@ -332,3 +348,11 @@ def _fan(tensor: Tensor, mode: str, name: str) -> int:
     if mode not in ("fan_in", "fan_out"):
         raise ArgumentError(f"init.{name}: mode must be 'fan_in' or 'fan_out', got {mode!r}")
     return _fans(tensor, name)[mode == "fan_out"]
+
+
+__getattr__ = absent(
+    __name__,
+    {f"{name}_": name for name in list(globals()) if not name.startswith("_")}
+    | {"constant_": "constant", "ones_": "constant(tensor, 1.0)"},
+    globals(),
+)

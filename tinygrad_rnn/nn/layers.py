@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import checks
 from .. import functional as F
 from .. import random as tg_random
 from ..creation import ones, zeros
-from ..errors import ArgumentError
 from ..tensors.tensor import Tensor
 from . import init
 from .module import Module, Parameter
@@ -65,8 +65,8 @@ class Linear(Module):
     ) -> None:
         super().__init__()
         rng = tg_random.generator(rng)
-        in_features = _size(in_features, "Linear: in_features")
-        out_features = _size(out_features, "Linear: out_features")
+        in_features = checks.positive(in_features, "Linear: in_features")
+        out_features = checks.positive(out_features, "Linear: out_features")
         bound = 1.0 / math.sqrt(in_features)
         self.weight = Parameter(zeros(out_features, in_features, dtype=dtype, device=device))
         init.uniform(self.weight, -bound, bound, rng)
@@ -120,8 +120,8 @@ class Embedding(Module):
     ) -> None:
         super().__init__()
         shape = (
-            _size(num_embeddings, "Embedding: num_embeddings"),
-            _size(embedding_dim, "Embedding: embedding_dim"),
+            checks.positive(num_embeddings, "Embedding: num_embeddings"),
+            checks.positive(embedding_dim, "Embedding: embedding_dim"),
         )
         self.weight = Parameter(zeros(shape, dtype=dtype, device=device))
         init.normal(self.weight, rng=rng)
@@ -159,9 +159,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, rng: int | Generator | None = None) -> None:
         super().__init__()
-        if not 0.0 <= p <= 1.0:
-            raise ArgumentError(f"Dropout: p must lie in [0, 1], got {p}")
-        self.p = p
+        self.p = checks.number(p, "Dropout: p", 0, 1)
         # A seed makes one generator here: the masks differ from call to call.
         self._rng = None if rng is None else tg_random.generator(rng)
 
@@ -224,9 +222,11 @@ class LayerNorm(Module):
         device: str | None = None,
     ) -> None:
         super().__init__()
-        sizes = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
-        self.normalized_shape = tuple(_size(n, "LayerNorm: normalized_shape") for n in sizes)
-        self.eps = eps
+        sizes = checks.lengths((normalized_shape,), "LayerNorm: normalized_shape")
+        self.normalized_shape = tuple(
+            checks.positive(n, "LayerNorm: normalized_shape") for n in sizes
+        )
+        self.eps = checks.number(eps, "LayerNorm: eps", 0, math.inf)
         self.weight = self.bias = None
         if elementwise_affine:
             shape = self.normalized_shape
@@ -242,10 +242,3 @@ class LayerNorm(Module):
         """Return the shape where no parameter shows it, and ε."""
         shape = "" if self.weight is not None else f"{self.normalized_shape}, "
         return f"{shape}eps={self.eps}"
-
-
-def _size(value: Any, what: str) -> int:
-    """Return a size as a Python integer, if it is a positive one."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
-        raise ArgumentError(f"{what} must be a positive integer, got {value!r}")
-    return int(value)

@@ -16,6 +16,7 @@ import numpy as np
 from ..engine import backend
 from ..engine.backend import Array
 from ..errors import ArgumentError, DTypeError
+from ..spelling import explained
 from ..tensors.tensor import Tensor, tensor
 
 T = TypeVar("T")
@@ -114,6 +115,11 @@ class Module:
     training: bool
     _buffers: frozenset[str]
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
+
     def __init__(self) -> None:
         # Not by assignment: __setattr__ takes a missing `training` for a forgotten call of this.
         self.__dict__.update(training=True, _buffers=frozenset())
@@ -187,7 +193,11 @@ class Module:
         tensor([0.5, 0.5])
         """
         kind = type(self).__name__
-        if not name.isidentifier() or (name not in self._buffers and hasattr(self, name)):
+        if (
+            not isinstance(name, str)
+            or not name.isidentifier()
+            or (name not in self._buffers and hasattr(self, name))
+        ):
             raise ArgumentError(
                 f"{kind}.register_buffer: {name!r} is taken already or is no identifier"
             )
@@ -583,6 +593,10 @@ class ModuleList(_Numbered):
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()
+        if isinstance(modules, Module) and not isinstance(modules, ModuleList):
+            raise ArgumentError(
+                f"ModuleList: a list of modules is expected, got one, {type(modules).__name__}"
+            )
         for module in modules:
             self.append(module)
 

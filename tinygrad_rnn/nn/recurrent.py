@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .. import checks
 from .. import random as tg_random
 from .. import tensors as ops
 from ..engine import backend
@@ -112,33 +113,30 @@ class Recurrent(Module):
     ) -> None:
         super().__init__()
         kind = type(self).__name__
-        for name, value in (
-            ("input_size", input_size),
-            ("hidden_size", hidden_size),
-            ("num_layers", num_layers),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ArgumentError(f"{kind}: {name} is an integer >= 1, got {value!r}")
-        if not 0 <= dropout < 1:
-            raise ArgumentError(f"{kind}: dropout is in [0, 1), got {dropout!r}")
+        input_size = checks.positive(input_size, f"{kind}: input_size")
+        hidden_size = checks.positive(hidden_size, f"{kind}: hidden_size")
+        num_layers = checks.positive(num_layers, f"{kind}: num_layers")
+        dropout = checks.number(dropout, f"{kind}: dropout", 0, 1, "[)")
         self.input_size, self.num_layers = input_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
         count = num_layers * self.directions
+        cells: list[Any]
         if isinstance(cell, type):
-            first = cell(input_size, hidden_size, **cell_arguments)
-            width = self.directions * first.state_sizes[0]
-            cells = [
-                first,
-                *(
-                    cell(input_size, hidden_size, **cell_arguments)
-                    for _ in range(self.directions - 1)
-                ),
-            ]
-            cells += [
-                cell(width, hidden_size, **cell_arguments) for _ in range(count - self.directions)
-            ]
+            make: Any = cell
+            if not issubclass(cell, Cell):
+                raise ArgumentError(
+                    f"{kind}: a subclass of tinygrad_rnn.nn.Cell is expected, got {cell.__name__}"
+                )
+            first = make(input_size, hidden_size, **cell_arguments)
+            sizes = [input_size] * self.directions
+            sizes += [self.directions * first.state_sizes[0]] * (count - self.directions)
+            cells = [first, *(make(n, hidden_size, **cell_arguments) for n in sizes[1:])]
         else:
-            cells = [cell] if isinstance(cell, Cell) else list(cell)
+            cells = list(cell) if isinstance(cell, list | tuple | ModuleList) else [cell]
+            if not all(isinstance(c, Cell) for c in cells):
+                raise ArgumentError(
+                    f"{kind}: a class or instances of Cell are expected, got {cell!r}"
+                )
             if len({id(c) for c in cells}) != count:
                 raise ArgumentError(
                     f"{kind}: {num_layers} layers in {self.directions} directions need {count} "
@@ -192,6 +190,7 @@ class Recurrent(Module):
             If sizes, dtypes or lengths do not fit.
         """
         kind = type(self).__name__
+        x = checks.as_tensor(x, kind)
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             order = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ShapeError(

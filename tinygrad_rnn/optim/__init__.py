@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spelling import absent
 from . import schedule as schedule
 from .clip import clip_grad_norm as clip_grad_norm
 from .clip import clip_grad_value as clip_grad_value
@@ -11,3 +12,13 @@ from .optimizers import Adam as Adam
 from .optimizers import AdamW as AdamW
 from .optimizers import Optimizer as Optimizer
 from .optimizers import RMSprop as RMSprop
+
+__getattr__ = absent(
+    __name__,
+    {
+        "lr_scheduler": "tinygrad_rnn.optim.schedule",
+        "clip_grad_norm_": "clip_grad_norm",
+        "clip_grad_value_": "clip_grad_value",
+    },
+    globals(),
+)

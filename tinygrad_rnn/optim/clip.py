@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from .. import checks
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.primitive import make
-from ..errors import ArgumentError
 from ..tensors.tensor import Tensor
 from .optimizers import parameter_list
 
@@ -57,8 +57,7 @@ def clip_grad_norm(
     >>> w.grad
     tensor([0.6, 0.8])
     """
-    if not max_norm > 0:
-        raise ArgumentError(f"clip_grad_norm: max_norm must be above 0, got {max_norm}")
+    max_norm = checks.above_zero(max_norm, "clip_grad_norm: max_norm")
     leaves = parameter_list(params, "clip_grad_norm")
     device, dtype = leaves[0].device, leaves[0].dtype
     grads = {i: p.grad for i, p in enumerate(leaves) if p.grad is not None}
@@ -107,8 +106,7 @@ def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
     >>> w.grad
     tensor([ 1. , -0.5])
     """
-    if not max_value > 0:
-        raise ArgumentError(f"clip_grad_value: max_value must be above 0, got {max_value}")
+    max_value = checks.above_zero(max_value, "clip_grad_value: max_value")
     for p in parameter_list(params, "clip_grad_value"):
         if p.grad is not None:
             array = p.grad._data

@@ -8,14 +8,21 @@ rule reads a value back from a device, and a recorded step sees a new learning r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .. import checks
 from ..engine import backend
 from ..engine.backend import Array
 from ..errors import ArgumentError
+from ..spelling import explained
 from ..tensors.tensor import Tensor
 
+_CURES = {  # what stands in a list of parameters by mistake
+    "dict": "; for groups make one optimiser each",
+    "tuple": "; named_parameters() gives pairs, parameters() the parameters alone",
+    "str": "; of a dict take the .values()",
+}
 _BELOW = {  # every hyperparameter lies in [0, bound)
     "lr": math.inf,
     "momentum": 1.0,
@@ -59,6 +66,11 @@ class Optimizer:
     >>> w
     tensor([ 0.5, -0.5], requires_grad=True)
     """
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, params: Iterable[Tensor], lr: float, **hyperparameters: float) -> None:
         name = type(self).__name__
@@ -319,10 +331,13 @@ class Adam(Optimizer):
         self,
         params: Iterable[Tensor],
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
+        if not isinstance(betas, Sequence) or len(betas) != 2:
+            name = type(self).__name__
+            raise ArgumentError(f"{name}: betas are two numbers, (0.9, 0.999), got {betas!r}")
         beta1, beta2 = betas
         super().__init__(params, lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
 
@@ -394,7 +409,7 @@ class AdamW(Adam):
         self,
         params: Iterable[Tensor],
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ) -> None:
@@ -582,7 +597,7 @@ def parameter_list(params: Iterable[Tensor], op: str) -> list[Tensor]:
     seen: dict[int, int] = {}
     for i, p in enumerate(result):
         if not isinstance(p, Tensor):
-            cure = "; for groups make one optimiser each" if isinstance(p, dict) else ""
+            cure = _CURES.get(type(p).__name__, "")
             raise ArgumentError(f"{op}: parameter {i} is a {type(p).__name__}, not a Tensor{cure}")
         if not p.requires_grad:
             raise ArgumentError(
@@ -606,13 +621,7 @@ def _checked(settings: Mapping[str, Any], op: str) -> dict[str, Any]:
         if isinstance(value, bool):
             result[name] = value
             continue
-        bound = _BELOW.get(name, math.inf)
-        try:
-            result[name] = float(value)
-        except (TypeError, ValueError):
-            raise ArgumentError(f"{op}: {name} must be a number, got {value!r}") from None
-        if not 0.0 <= result[name] < bound:
-            raise ArgumentError(f"{op}: {name} must lie in [0, {bound}), got {value}")
+        result[name] = checks.number(value, f"{op}: {name}", 0, _BELOW.get(name, math.inf), "[)")
     return result
 
 

@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .. import checks
 from ..errors import ArgumentError
+from ..spelling import absent
 from .optimizers import Optimizer
 
 Schedule = Callable[[int], float]
@@ -35,7 +37,8 @@ def constant(factor: float = 1.0) -> Schedule:
     >>> tg.optim.schedule.constant()(7)
     1.0
     """
-    return lambda t: float(factor)
+    factor = checks.number(factor, "schedule.constant: factor", 0, math.inf)
+    return lambda t: factor
 
 
 def step(every: int, gamma: float = 0.1) -> Schedule:
@@ -59,7 +62,8 @@ def step(every: int, gamma: float = 0.1) -> Schedule:
     >>> [tg.optim.schedule.step(2, 0.5)(t) for t in range(5)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
     """
-    every = _steps(every, "step: every")
+    every = checks.positive(every, "schedule.step: every")
+    gamma = checks.number(gamma, "schedule.step: gamma", 0, math.inf)
     return lambda t: float(gamma ** (t // every))
 
 
@@ -82,6 +86,7 @@ def exponential(gamma: float) -> Schedule:
     >>> [tg.optim.schedule.exponential(0.5)(t) for t in range(3)]
     [1.0, 0.5, 0.25]
     """
+    gamma = checks.number(gamma, "schedule.exponential: gamma", 0, math.inf)
     return lambda t: float(gamma**t)
 
 
@@ -111,7 +116,8 @@ def cosine(total: int, floor: float = 0.0) -> Schedule:
     >>> [round(tg.optim.schedule.cosine(4)(t), 3) for t in range(6)]
     [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
     """
-    total = _steps(total, "cosine: total")
+    total = checks.positive(total, "schedule.cosine: total")
+    floor = checks.number(floor, "schedule.cosine: floor", 0, math.inf)
     return lambda t: floor + (1.0 - floor) * (1.0 + math.cos(math.pi * min(t, total) / total)) / 2.0
 
 
@@ -138,7 +144,7 @@ def linear_warmup(steps: int) -> Schedule:
     >>> [tg.optim.schedule.linear_warmup(4)(t) for t in range(5)]
     [0.25, 0.5, 0.75, 1.0, 1.0]
     """
-    steps = _steps(steps, "linear_warmup: steps")
+    steps = checks.positive(steps, "schedule.linear_warmup: steps")
     return lambda t: min(1.0, (t + 1) / steps)
 
 
@@ -162,6 +168,8 @@ def compose(*schedules: Schedule) -> Schedule:
     >>> [s.compose(s.linear_warmup(2), s.exponential(0.5))(t) for t in range(3)]
     [0.5, 0.5, 0.25]
     """
+    for schedule in schedules:
+        _function(schedule, "schedule.compose")
     return lambda t: math.prod(schedule(t) for schedule in schedules)
 
 
@@ -195,8 +203,12 @@ class Scheduler:
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentError(
+                f"Scheduler: an optimiser is expected first, got a {type(optimizer).__name__}"
+            )
         self.optimizer = optimizer
-        self.schedule = schedule
+        self.schedule = _function(schedule, "Scheduler")
         self.base_lr = optimizer.lr
         self.count = 0
         optimizer.lr = self.base_lr * schedule(0)
@@ -238,7 +250,21 @@ class Scheduler:
         self.base_lr, self.count = base_lr, count
 
 
-def _steps(value: int, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ArgumentError(f"{what} must be a positive integer, got {value!r}")
-    return value
+def _function(schedule: Any, op: str) -> Schedule:
+    if not callable(schedule):
+        raise ArgumentError(
+            f"{op}: a schedule is a function from the number of steps to a factor, got {schedule!r}"
+        )
+    return schedule
+
+
+__getattr__ = absent(
+    __name__,
+    {
+        "StepLR": "Scheduler(optimizer, schedule.step(every, gamma))",
+        "ExponentialLR": "Scheduler(optimizer, schedule.exponential(gamma))",
+        "CosineAnnealingLR": "Scheduler(optimizer, schedule.cosine(total))",
+        "LambdaLR": "Scheduler(optimizer, function)",
+    },
+    globals(),
+)

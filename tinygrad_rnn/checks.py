@@ -1,0 +1,98 @@
+"""What a user may hand over, checked: each error names the operation, what it saw, and the cure."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from .engine import backend
+from .engine.primitive import make
+from .errors import ArgumentError, DTypeError, ShapeError
+from .tensors.tensor import Tensor
+
+
+def as_tensor(x: Any, op: str) -> Tensor:
+    """Return `x` if it is a Tensor, an array as a Tensor on its memory; raise for all else."""
+    if isinstance(x, Tensor):
+        return x
+    if backend.is_array(x):
+        made: Tensor = make(backend.asarray(x), None, None)
+        return made
+    raise DTypeError(
+        f"{op}: a Tensor is expected, got {_described(x)}: make one by tinygrad_rnn.tensor(...)"
+    )
+
+
+def positive(value: Any, what: str, least: int = 1) -> int:
+    """Return a size as a Python integer, if it is one of at least `least`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
+        wanted = "a positive integer" if least == 1 else f"an integer >= {least}"
+        raise ArgumentError(f"{what} must be {wanted}, got {value!r}")
+    return int(value)
+
+
+def any_number(value: Any, what: str) -> float:
+    """Return a number, also from a Tensor of one element; text is none."""
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{what} must be a number, got {value!r:.60}") from None
+
+
+def number(value: Any, what: str, low: float, high: float, ends: str = "[]") -> float:
+    """Return a number between two bounds, which belong to the range where `ends` is square."""
+    result = any_number(value, what)
+    above = result >= low if ends[0] == "[" else result > low
+    below = result <= high if ends[1] == "]" else result < high
+    if not (above and below):
+        raise ArgumentError(f"{what} must lie in {ends[0]}{low}, {high}{ends[1]}, got {value!r}")
+    return result
+
+
+def above_zero(value: Any, what: str) -> float:
+    """Return a number above 0, infinity among them."""
+    result = any_number(value, what)
+    if not result > 0:
+        raise ArgumentError(f"{what} must be above 0, got {value!r}")
+    return result
+
+
+def real_dtype(dtype: Any, op: str, kinds: str = "fiub") -> np.dtype[Any]:
+    """Return a dtype of real numbers; None is the default floating one."""
+    if dtype is None:
+        return backend.get_default_dtype()
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        result = np.dtype("O")
+    if result.kind not in kinds:
+        wanted = "a floating" if kinds == "f" else "a real or boolean"
+        raise DTypeError(f"{op}: {wanted} dtype such as 'float32' is expected, got {dtype!r}")
+    return result
+
+
+def lengths(shape: tuple[Any, ...], op: str) -> tuple[int, ...]:
+    """Return a shape, given as one tuple or as several integers, if it is one."""
+    if len(shape) == 1 and isinstance(shape[0], tuple | list):
+        shape = tuple(shape[0])
+    result = []
+    for n in shape:
+        try:
+            result.append(operator.index(n))
+        except TypeError:
+            cure = (
+                ": the dtype is given by name, dtype=..." if isinstance(n, type | np.dtype) else ""
+            )
+            raise ShapeError(f"{op}: a shape is made of integers, got {n!r}{cure}") from None
+    if any(n < 0 for n in result):
+        raise ShapeError(f"{op}: lengths are not negative, got the shape {tuple(result)}")
+    return tuple(result)
+
+
+def _described(x: Any) -> str:
+    kind = type(x).__name__
+    return f"the class {x.__name__}" if isinstance(x, type) else f"{kind} {x!r:.40}"
