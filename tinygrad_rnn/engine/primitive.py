@@ -288,11 +288,7 @@ def conform(row: Row, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
     arrays = [x for x in values if x.__class__ not in _SCALARS]
     modules = {backend.module_of(x) for x in arrays} or {np}
     if len(modules) > 1:
-        devices = ", ".join(backend.device_of(x) for x in arrays)
-        raise DeviceError(
-            f"{row.name}: operands on different devices ({devices}): move them together with "
-            ".to(device)"
-        )
+        raise DeviceError(f"{row.name}: {backend.misplaced(arrays)}")
     xp = modules.pop()
     ruled = [i for i, name in enumerate(row.inputs) if name in row.ruled] or range(len(values))
     if row.joint or all(values[i].__class__ in _SCALARS for i in ruled):
@@ -320,6 +316,9 @@ def explained(row: Row, values: Sequence[Any], error: ValueError) -> ValueError:
     """Return an error of the array library with the operation and the shapes that it was about."""
     if type(error).__module__ == ShapeError.__module__:
         return error
+    misplaced = backend.misplaced(values)
+    if misplaced:
+        return DeviceError(f"{row.name}: {misplaced}")
     shapes = " and ".join(str(getattr(x, "shape", x)) for x in values)
     return ShapeError(f"{row.name} of {shapes}: {error}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine import backend
 from ..engine.ops import axis_of, index, reshape
 from ..engine.variable import Variable
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from .shape import as_tensor
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     >>> x.grad
     tensor([2., 0., 1.])
     """
-    keys = [_plain(k) for k in (key if isinstance(key, tuple) else (key,))]
+    keys = [_plain(k, x) for k in (key if isinstance(key, tuple) else (key,))]
     if any(getattr(k, "dtype", None) == backend.bool_ for k in keys):
         keys = _without_masks(keys, x.shape)
     return index(x, key=tuple(keys))
 
 
-def _plain(key: Any) -> Any:
-    """Return one element of a key in the form that arrays take."""
+def _plain(key: Any, x: Tensor) -> Any:
+    """Return one element of a key of x in the form that arrays take."""
     if (
         key is None
         or key is Ellipsis
@@ -68,9 +68,17 @@ def _plain(key: Any) -> Any:
         if array.size:
             raise DTypeError(f"an index is made of integers or booleans, got {array.dtype}")
         array = array.astype(backend.int64)  # an empty list
-    if array.ndim == 0 and array.dtype.kind != "b":
+    found = backend.device_of(array)
+    if array.ndim == 0 and array.dtype.kind != "b" and found == "cpu":
         return int(array)
-    return backend.copy(array) if array.dtype.kind != "b" else array  # kept for the gradient
+    if found == x.device:
+        return backend.copy(array) if array.dtype.kind != "b" else array  # kept for the gradient
+    if isinstance(key, Variable):
+        raise DeviceError(
+            f"indexing: the tensor is on {x.device}, the index on {found}: move it with "
+            f".to({x.device!r})"
+        )
+    return backend.to_device(array, x.device)
 
 
 def _without_masks(keys: list[Any], shape: tuple[int, ...]) -> list[Any]:
@@ -152,7 +160,7 @@ def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
             [4.]])
     """
     x = as_tensor(x)
-    where = _plain(indices)
+    where = _plain(indices, x)
     axis = axis_of(axis, x.ndim)
     if getattr(where, "ndim", 0) != x.ndim:
         raise ShapeError(
