@@ -38,12 +38,36 @@ OTHER_ARGUMENTS = {
 }
 
 
+PUBLIC_NAMES = {  # of the primitives that a user calls by another name
+    "cast": "astype",
+    "contract": "einsum",
+    "cumsum_along": "cumsum",
+    "gemm": "matmul",
+    "index": "indexing",
+    "join": "concatenate",
+    "nats": "cross_entropy",
+    "permute": "transpose",
+    "pile": "stack",
+    "smoothed_one_hot": "cross_entropy",
+    "to_device": "to",
+}
+
+
 def hint(name: str, others: Mapping[str, str], known: Iterable[str] = ()) -> str:
     """Return what an error for an unknown name ends with: our name for it, or one much like it."""
     if name in others:
         return f"; here it is {others[name]}"
     near = difflib.get_close_matches(name, known, n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def unknown_argument(function: str, name: str, names: list[str]) -> str:
+    """Return the message for an argument that a function does not have."""
+    takes = f"it takes {', '.join(names)}" if names else "it takes nothing"
+    ours = OTHER_ARGUMENTS.get(name)
+    if ours in names:
+        return f"{function} has no argument {name!r}: {takes}; PyTorch's {name}= is {ours}= here"
+    return f"{function} has no argument {name!r}{hint(name, {}, names)}: {takes}"
 
 
 def absent(module: str, others: Mapping[str, str], known: Mapping[str, Any]) -> Any:
@@ -68,21 +92,29 @@ def explained(function: Function) -> Function:
     def call(*args: Any, **keywords: Any) -> Any:
         try:
             return function(*args, **keywords)
-        except TypeError:
-            problem = _misfit(args, keywords)
+        except (TypeError, ValueError, IndexError) as error:
+            problem = _misfit(args, keywords) if type(error) is TypeError else None
             if problem is None:  # the call was right: the error comes from inside
+                _name(error)
                 raise
-        raise TypeError(f"{name} {problem}: it takes {', '.join(names)}")
+        raise TypeError(problem)
+
+    def _name(error: Exception) -> None:
+        """Let a message of the library begin with what the user called."""
+        ours = isinstance(error, IndexError) or type(error).__module__.startswith(__package__)
+        begins = str(error).lower().replace("_", "").startswith(name.lower().replace("_", ""))
+        if ours and error.args and not begins:
+            error.args = (f"{name}: {error.args[0]}", *error.args[1:])
 
     def _misfit(args: Any, keywords: Any) -> str | None:
         try:
             signature.bind(*args, **keywords)
         except TypeError as error:
             unknown = [k for k in keywords if k not in signature.parameters]
-            if not unknown:
-                return f"was called wrongly, {error}"
-            ours = {k: v for k, v in OTHER_ARGUMENTS.items() if v in names}
-            return f"has no argument {unknown[0]!r}{hint(unknown[0], ours, names)}"
+            if unknown:
+                return unknown_argument(name, unknown[0], names)
+            takes = f"it takes {', '.join(names)}" if names else "it takes nothing"
+            return f"{name} was called wrongly, {error}: {takes}"
         return None
 
     return call  # type: ignore[return-value]

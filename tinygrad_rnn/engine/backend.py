@@ -97,21 +97,12 @@ def computing_on(device: str) -> contextlib.AbstractContextManager[Any]:
 def misplaced(values: Iterable[Any]) -> str | None:
     """Return why arrays cannot be computed with where they are, or None if they can."""
     arrays = [x for x in values if is_array(x)]
-    devices = [device_of(x) for x in arrays]
-    if len(set(devices)) > 1:
-        return (
-            f"operands on different devices ({', '.join(devices)}): move them together with "
-            ".to(device)"
-        )
-    if not arrays or devices[0] == "cpu":
-        return None
-    current = f"cuda:{module_of(arrays[0]).cuda.Device().id}"
-    if devices[0] == current:
-        return None
-    return (
-        f"operands on {devices[0]}, but this thread computes on {current}: do it inside "
-        f"`with tinygrad_rnn.default_device({devices[0]!r})`"
-    )
+    devices, first = ", ".join(map(device_of, arrays)), device_of(arrays[0])
+    if {device_of(x) for x in arrays} != {first}:
+        return f"operands on different devices ({devices}): move them together with .to(device)"
+    here = "cpu" if first == "cpu" else f"cuda:{module_of(arrays[0]).cuda.Device().id}"
+    cure = f"compute inside `with tinygrad_rnn.default_device({first!r})`"
+    return None if here == first else f"operands on {first}, this thread is on {here}: {cure}"
 
 
 def _place(device: str) -> tuple[Module, int]:

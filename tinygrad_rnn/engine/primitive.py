@@ -29,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DeviceError, GraphError, ShapeError
+from ..errors import DeviceError, DTypeError, GraphError, ShapeError
+from ..spelling import PUBLIC_NAMES, unknown_argument
 from . import backend
 from .backend import Array
 from .graph import Gradient, Node, Parents, last_write, mode, tick
@@ -82,8 +83,8 @@ def {name}{signature}:
 {bring}
     try:
         out = forward(xp, {arrays}{params})
-    except ValueError as error:
-        raise explained(row, ({arrays},), error) from None
+    except (ValueError, TypeError, IndexError) as error:
+        raise explained(row, ({arrays},), dict({given}), error) from error
     if out.__class__ not in modules:  # NumPy returns a scalar where the operands are 0-d
         out = xp.asarray(out)
     result = new(Tensor)
@@ -138,6 +139,7 @@ class Row:
         self, forward: Callable[..., Array], vjps: dict[str, Vjp | None], joint: Vjp | None
     ) -> None:
         self.name, self.forward, self.joint = forward.__name__, forward, joint
+        self.title = PUBLIC_NAMES.get(self.name, self.name)  # in messages
         self.parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = [p.name for p in self.parameters[: len(vjps)]]
         self.params = [p.name for p in self.parameters[len(vjps) or 1 :]]
@@ -224,6 +226,7 @@ class Row:
             "name": self.name,
             "signature": f"({', '.join(filter(None, [*map(_plain, self.parameters), unknown]))})",
             "params": "".join(f", {name}={name}" for name in self.params),
+            "given": ", ".join(f"{name}={name}" for name in self.params),
             "version": f"{self.inputs[0]}._version" if self.view else "None",
             "saved": saved,
             "versions": versions,
@@ -249,7 +252,7 @@ class Row:
         linecache.cache[file] = len(code), None, code.splitlines(True), file  # for tracebacks
         defaults = {p.name: p.default for p in self.parameters}
         scope = {**_scope, "row": self, "forward": self.forward, "defaults": defaults}
-        own = {"__slots__": (), "row": self, "name": self.name, "passes": self.pending}
+        own = {"__slots__": (), "row": self, "name": self.title, "passes": self.pending}
         scope["Record"] = node = type("Record", (Record,), own)
         scope["vjps"] = self.rules
         exec(compile(code, file, "exec"), scope)
@@ -288,7 +291,7 @@ def conform(row: Row, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
     arrays = [x for x in values if x.__class__ not in _SCALARS]
     modules = {backend.module_of(x) for x in arrays} or {np}
     if len(modules) > 1:
-        raise DeviceError(f"{row.name}: {backend.misplaced(arrays)}")
+        raise DeviceError(f"{row.title}: {backend.misplaced(arrays)}")
     xp = modules.pop()
     ruled = [i for i, name in enumerate(row.inputs) if name in row.ruled] or range(len(values))
     if row.joint or all(values[i].__class__ in _SCALARS for i in ruled):
@@ -312,25 +315,26 @@ def _foreign(x: Any, keep: bool) -> Any:
     return backend.copy(array) if keep and backend.is_array(x) else array
 
 
-def explained(row: Row, values: Sequence[Any], error: ValueError) -> ValueError:
-    """Return an error of the array library with the operation and the shapes that it was about."""
+def explained(
+    row: Row, values: Sequence[Any], given: dict[str, Any], error: Exception
+) -> Exception:
+    """Return an error of the array library with the operation and what it was given."""
     if type(error).__module__ == ShapeError.__module__:
         return error
     misplaced = backend.misplaced(values)
     if misplaced:
-        return DeviceError(f"{row.name}: {misplaced}")
+        return DeviceError(f"{row.title}: {misplaced}")
     shapes = " and ".join(str(getattr(x, "shape", x)) for x in values)
-    return ShapeError(f"{row.name} of {shapes}: {error}")
+    options = ", ".join(f"{k}={v!r:.60}" for k, v in given.items() if v is not None)
+    message = f"{row.title} of {shapes}{' with ' * bool(options)}{options}: {error}"
+    if isinstance(error, ValueError):  # an error of an axis is one, and an IndexError too
+        return ShapeError(message)
+    return DTypeError(message) if isinstance(error, TypeError) else IndexError(message)
 
 
 def refuse(row: Row, unknown: dict[str, Any]) -> None:
     """Raise for keyword arguments that the operation has not."""
-    name = next(iter(unknown))
-    hint = "; PyTorch's dim= is axis= here" if name in ("dim", "keepdim") else ""
-    raise TypeError(
-        f"{row.name} has no argument {name!r}: it takes "
-        f"{', '.join([*row.inputs, *row.params])}{hint}"
-    )
+    raise TypeError(unknown_argument(row.title, next(iter(unknown)), [*row.inputs, *row.params]))
 
 
 _scope: dict[str, Any] = {

@@ -93,6 +93,8 @@ class Variable:
             raise ShapeError(
                 f"data: array of shape {array.shape} assigned to a tensor of shape {self.shape}"
             )
+        if array.dtype.kind == "f" and self.dtype.kind != "f":
+            raise DTypeError(f"data: {array.dtype} assigned to {self.dtype} would lose fractions")
         self._data[...] = backend.to_device(array, self.device)
         self._bump()
 

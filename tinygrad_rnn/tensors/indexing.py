@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..engine import backend
 from ..engine.ops import axis_of, index, reshape
 from ..engine.variable import Variable
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from ..spelling import explained
 from .shape import as_tensor
 
 if TYPE_CHECKING:
@@ -63,6 +68,8 @@ def _plain(key: Any, x: Tensor) -> Any:
         or (isinstance(key, slice | int) and not isinstance(key, bool))
     ):
         return key
+    if isinstance(key, bool | np.bool_ | str | dict):
+        raise DTypeError(f"an index is made of integers, slices and arrays, got {key!r}")
     array = backend.asarray(key._data if isinstance(key, Variable) else key)
     if array.dtype.kind not in "iub":
         if array.size:
@@ -98,6 +105,7 @@ def _without_masks(keys: list[Any], shape: tuple[int, ...]) -> list[Any]:
     ]
 
 
+@explained
 def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     """Return the elements of x at given indices along an axis.
 
@@ -123,12 +131,15 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
             [3., 4.],
             [1., 2.]])
     """
+    if indices is None or isinstance(indices, slice):
+        raise DTypeError(f"take: the indices are integers, got {indices!r}")
     if axis is None:
         return getitem(reshape(x, shape=-1), indices)
     x = as_tensor(x)
     return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (indices,))
 
 
+@explained
 def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
     """Return, at each place, the element of x that `indices` names along an axis.
 
@@ -176,6 +187,7 @@ def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
     return index(x, key=tuple(grid))
 
 
+@explained
 def split(x: Tensor, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """Return x cut into pieces along an axis.
 
@@ -209,16 +221,15 @@ def split(x: Tensor, indices_or_sections: int | Sequence[int], axis: int = 0) ->
     x = as_tensor(x)
     axis = axis_of(axis, x.ndim)
     length = x.shape[axis]
-    if isinstance(indices_or_sections, int):
-        if indices_or_sections < 1 or length % indices_or_sections:
+    if hasattr(indices_or_sections, "__index__") and not isinstance(indices_or_sections, bool):
+        count = operator.index(indices_or_sections)
+        if count < 1 or length % count:
             raise ShapeError(
-                f"split: an axis of length {length} does not divide into {indices_or_sections} "
-                "equal sections"
+                f"split: an axis of length {length} does not divide into {count} equal sections"
             )
-        size = length // indices_or_sections
-        cuts = [size * i for i in range(1, indices_or_sections)]
+        cuts = [length // count * i for i in range(1, count)]
     else:
-        cuts = [int(cut) for cut in indices_or_sections]
+        cuts = _cuts(indices_or_sections, length)
     whole = (slice(None),) * axis
     return [
         index(x, key=(*whole, slice(a, b)))
@@ -226,6 +237,24 @@ def split(x: Tensor, indices_or_sections: int | Sequence[int], axis: int = 0) ->
     ]
 
 
+def _cuts(places: Any, length: int) -> list[int]:
+    """Return the places where an axis of a length is cut, if they are some."""
+    try:
+        cuts = [operator.index(cut) for cut in places]
+    except TypeError:
+        raise ArgumentError(
+            f"split takes a number of sections or a list of places to cut at, got {places!r}"
+        ) from None
+    if [0, *cuts, length] != sorted([0, *cuts, length]):
+        sizes = sum(cuts) == length
+        cure = f"; for pieces of these sizes cut at {list(accumulate(cuts[:-1]))}" if sizes else ""
+        raise ShapeError(
+            f"split: {cuts} are not places to cut at, from 0 to {length} in order{cure}"
+        )
+    return cuts
+
+
+@explained
 def unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
     """Return the slices of x along an axis, without that axis.
 

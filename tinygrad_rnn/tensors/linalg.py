@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.graph import Leaf
 from ..engine.ops import axes_of, contract, gemm, reshape
 from ..errors import ArgumentError, ShapeError
+from ..spelling import explained
 from .shape import as_tensor, transpose
 
 if TYPE_CHECKING:
@@ -70,11 +71,12 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
 def _is_weight(x: Tensor) -> bool:
     """Tell whether a matrix is a leaf, or the transpose of one."""
     node = x._node
-    if node is not None and node.name == "permute":
+    if node is not None and node.name == "transpose":
         node = node.parents[0]
     return isinstance(node, Leaf)
 
 
+@explained
 def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
     """Return the sum of products over pairs of axes.
 
@@ -102,13 +104,17 @@ def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
     (2, 5)
     """
     x, y = as_tensor(x), as_tensor(y)
-    if isinstance(axes, int):
-        over_x, over_y = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
+    pair: Any
+    if isinstance(axes, int) and 0 <= axes <= min(x.ndim, y.ndim):
+        pair = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
+    elif isinstance(axes, tuple | list) and len(axes) == 2:
+        pair = tuple(a if isinstance(a, int) else tuple(a) for a in axes)
     else:
-        over_x, over_y = (
-            axes_of(a if isinstance(a, int) else tuple(a), t.ndim)
-            for a, t in zip(axes, (x, y), strict=True)
+        raise ArgumentError(
+            f"tensordot: axes are a number from 0 to {min(x.ndim, y.ndim)}, or two lists, those of "
+            f"{x.shape} and those of {y.shape}; got {axes!r}"
         )
+    over_x, over_y = axes_of(pair[0], x.ndim), axes_of(pair[1], y.ndim)
     if tuple(x.shape[i] for i in over_x) != tuple(y.shape[i] for i in over_y):
         raise ShapeError(
             f"tensordot: axes {over_x} of {x.shape} and {over_y} of {y.shape} differ in length"
@@ -151,6 +157,11 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
     >>> tg.einsum("ij,ij->i", tg.tensor([[1.0, 2.0], [3.0, 4.0]]), tg.ones(2, 2))
     tensor([3., 7.])
     """
+    if not isinstance(subscripts, str):
+        raise ArgumentError(
+            f"einsum: the subscripts come first, such as 'ij,jk->ik', got a "
+            f"{type(subscripts).__name__}"
+        )
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     names = tuple(inputs.split(","))
     letters = "".join(names)

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from ..engine.ops import axes_of, cumsum_along, index, mean, reshape, sqrt, sum
+from ..spelling import explained
 from .shape import as_tensor, concatenate, transpose
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def _count(x: Tensor, axis: Axis) -> int:
     return math.prod(x.shape[i] for i in axes_of(axis, x.ndim))
 
 
+@explained
 def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Return the variance over `axis`.
 
@@ -47,12 +49,14 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     >>> tg.var(tg.tensor([1.0, 2.0, 3.0])), tg.var(tg.tensor([1.0, 2.0, 3.0]), ddof=1)
     (tensor(0.6666667), tensor(1.))
     """
+    x = as_tensor(x)
     deviation = x - mean(x, axis=axis, keepdims=True)
     return sum(deviation * deviation, axis=axis, keepdims=keepdims) / (
         _count(deviation, axis) - ddof
     )
 
 
+@explained
 def std(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Return the standard deviation over `axis`, the root of `var`.
 
@@ -85,6 +89,7 @@ def std(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     return sqrt(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
 
+@explained
 def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return the product over `axis`.
 
@@ -131,6 +136,7 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return reshape(x, shape=kept if keepdims else shape)
 
 
+@explained
 def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
     """Return the running sums along an axis.
 

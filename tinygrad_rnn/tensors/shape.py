@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..engine import backend
 from ..engine.ops import axes_of, axis_of, join, permute, pile, reshape, scatter
 from ..engine.variable import Variable
 from ..errors import ArgumentError, ShapeError
+from ..spelling import explained
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -19,6 +22,7 @@ def as_tensor(x: Any) -> Tensor:
     return x if isinstance(x, Variable) else reshape(x, shape=None)  # type: ignore[return-value]
 
 
+@explained
 def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     """Return x with its axes in another order.
 
@@ -57,6 +61,7 @@ def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     return permute(x, axes=order)
 
 
+@explained
 def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     """Return x with two axes exchanged.
 
@@ -85,6 +90,7 @@ def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     return permute(x, axes=tuple(order))
 
 
+@explained
 def moveaxis(
     x: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...]
 ) -> Tensor:
@@ -123,6 +129,7 @@ def moveaxis(
     return permute(x, axes=tuple(order))
 
 
+@explained
 def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Return x without axes of length 1.
 
@@ -161,6 +168,7 @@ def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
     return reshape(x, shape=tuple(n for i, n in enumerate(shape) if i not in axes))
 
 
+@explained
 def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """Return x with axes of length 1 put in.
 
@@ -192,20 +200,19 @@ def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
 
 def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     """Return NumPy's forms of `pad_width` as one (before, after) for each axis."""
-    if isinstance(pad_width, int):
-        return [(pad_width, pad_width)] * ndim
-    pairs = [(w, w) if isinstance(w, int) else tuple(w) * (2 // len(w)) for w in pad_width]
-    if len(pad_width) == 2 and all(isinstance(w, int) for w in pad_width):
-        pairs = [tuple(pad_width)]
-    pairs = pairs * ndim if len(pairs) == 1 else pairs
-    if len(pairs) != ndim or any(min(pair) < 0 for pair in pairs):
+    try:
+        widths = np.broadcast_to(pad_width, (ndim, 2))
+    except ValueError:
+        widths = np.array([-1])
+    if widths.dtype.kind not in "iu" or (widths < 0).any():
         raise ShapeError(
-            f"pad: pad_width {pad_width} for an array of {ndim} axes: one (before, after) >= 0 "
-            "for each axis"
+            f"pad: pad_width {pad_width!r} for an array of {ndim} axes: integers >= 0, one "
+            "(before, after) for each axis"
         )
-    return pairs
+    return [(int(before), int(after)) for before, after in widths]
 
 
+@explained
 def pad(x: Tensor, pad_width: Any, constant_values: float = 0) -> Tensor:
     """Return x with a border around it.
 
@@ -236,6 +243,8 @@ def pad(x: Tensor, pad_width: Any, constant_values: float = 0) -> Tensor:
     """
     x = as_tensor(x)
     widths = _widths(pad_width, x.ndim)
+    if not isinstance(constant_values, int | float | np.number):
+        raise ArgumentError(f"pad: constant_values is one number, got {constant_values!r}")
     inside = tuple(
         slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True)
     )
@@ -248,6 +257,7 @@ def pad(x: Tensor, pad_width: Any, constant_values: float = 0) -> Tensor:
     return padded + border
 
 
+@explained
 def concatenate(arrays: Sequence[Tensor], axis: int | None = 0) -> Tensor:
     """Return tensors one after the other along an axis.
 
@@ -280,6 +290,7 @@ def concatenate(arrays: Sequence[Tensor], axis: int | None = 0) -> Tensor:
     return join(*arrays, axis=axis)
 
 
+@explained
 def stack(arrays: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Return tensors beside each other along a new axis.
 
@@ -311,9 +322,9 @@ def stack(arrays: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def _several(name: str, arrays: Sequence[Any]) -> list[Tensor]:
-    if len(arrays) == 0 or not isinstance(arrays, tuple | list):
+    if not isinstance(arrays, tuple | list) or not arrays:
         raise ArgumentError(
-            f"{name} takes a list of at least one tensor, got {type(arrays).__name__} of "
-            f"{len(arrays)}"
+            f"{name} takes a list of at least one tensor, got {type(arrays).__name__}"
+            + (f" of {len(arrays)}" if hasattr(arrays, "__len__") else "")
         )
     return [as_tensor(x) for x in arrays]

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from ...errors import ArgumentError, DTypeError
 from .. import backend
 from ..backend import Array
 from ..primitive import primitive
@@ -625,8 +628,12 @@ def clip(xp: Any, x: Array, min: float | None = None, max: float | None = None) 
     >>> y.detach(), x.grad
     (tensor([-1., -1.,  0.]), tensor([0., 1., 1.]))
     """
-    if hasattr(min, "_node") or hasattr(max, "_node"):
-        raise TypeError("clip: the bounds are numbers; limit by Tensors with maximum and minimum")
+    if not all(bound is None or isinstance(bound, int | float | np.number) for bound in (min, max)):
+        raise DTypeError(
+            "clip: the bounds are numbers; limit by Tensors and arrays with maximum and minimum"
+        )
+    if None not in (min, max) and not min <= max:  # type: ignore[operator]
+        raise ArgumentError(f"clip: min is at most max, got {min} and {max}")
     return xp.clip(x, min, max)
 
 
@@ -661,6 +668,10 @@ def where(xp: Any, condition: Array, x: Array, y: Array) -> Array:
     >>> tg.where(x > 0, x, 0.0)
     tensor([1., 0.])
     """
+    if getattr(condition, "dtype", backend.bool_).kind != "b":
+        raise DTypeError(
+            f"where: the condition is {condition.dtype}; booleans are expected: x != 0"
+        )
     return xp.where(condition, x, y)
 
 

@@ -14,13 +14,11 @@ from ..primitive import primitive
 
 def axis_of(axis: Any, ndim: int) -> int:
     """Return one axis as a number in [0, ndim)."""
-    try:
-        number = operator.index(axis)
-    except TypeError:
-        raise ArgumentError(f"an axis is an integer, got {axis!r}") from None
-    if not -ndim <= number < ndim:
-        raise ShapeError(f"axis {number} is out of range for an array of {ndim} axes")
-    return number % ndim
+    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+        raise ArgumentError(f"an axis is an integer, got {axis!r}")
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"axis {axis} is out of range for an array of {ndim} axes")
+    return operator.index(axis) % ndim
 
 
 def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -61,6 +59,8 @@ def reshape(xp: Any, x: Array, shape: Any) -> Array:
     tensor([[0, 1, 2],
             [3, 4, 5]])
     """
+    if shape.__class__ is tuple and shape and min(shape) < -1:
+        raise ShapeError(f"reshape: a length is not negative, or -1 for the one left over: {shape}")
     return x.reshape(x.shape if shape is None else shape)
 
 
