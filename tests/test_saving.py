@@ -455,6 +455,26 @@ def test_a_file_with_a_right_digest_is_checked_nevertheless(tmp_path: Path, case
         tracemalloc.stop()
 
 
+def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
+    """One array inside the bytes of another: so a small file could fill the memory."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("arrays/1.npy", described("'|u1'", "(5000,)", bytes(5000)))
+        end = archive.fp.tell()  # type: ignore[union-attr]
+        info = archive.getinfo("arrays/1.npy")
+    record = inner.getvalue()[:end]
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        archive.comment = b"tinygrad_rnn sha256 " + bytes(64)
+        archive.writestr("tree.json", json.dumps(tree([{"array": [0]}, {"array": [0]}])))
+        archive.writestr("arrays/0.npy", described("'|u1'", f"({end},)", record))
+        info.header_offset = memory.getvalue().index(record)
+        archive.filelist.append(info)
+    (tmp_path / "x").write_bytes(signed(memory.getvalue()))
+    with pytest.raises(CheckpointError, match=r"is compressed, or of|Overlapped"):
+        tg.load(tmp_path / "x")
+
+
 def test_a_newer_format_is_named(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(crafted(tree(None, version=2)))
     with pytest.raises(CheckpointError, match=r"has format 2, written by tinygrad_rnn 9\.9; this"):
