@@ -64,6 +64,7 @@ def arrays(draw: Any) -> np.ndarray:
     return array
 
 
+TEXT = st.text(st.characters()) | st.text(st.sampled_from('\ud83d\ude00😀é\0"\\{'))
 SCALARS = (
     st.none()
     | st.booleans()
@@ -73,11 +74,11 @@ SCALARS = (
     | st.binary(min_size=8, max_size=8).map(lambda b: struct.unpack("<d", b)[0])
     | st.sampled_from([0.0, -0.0, math.inf, -math.inf, math.nan, 5e-324])
     | st.complex_numbers()
-    | st.text(st.characters(categories=None))
+    | TEXT
     # A scalar of longdouble has bytes that mean nothing, and they differ from copy to copy.
     | arrays().filter(lambda a: a.size and a.dtype.char not in "gG").map(lambda a: a.flat[0])
 )
-KEYS = st.text(st.characters(categories=None)) | st.integers() | st.sampled_from(["dict", "../a"])
+KEYS = TEXT | st.integers() | st.sampled_from(["dict", "../a"])
 TREES = st.recursive(
     SCALARS | arrays(),
     lambda inner: (
