@@ -156,7 +156,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
 
 @given(
     st.sampled_from(list(MAKERS)),
-    st.tuples(st.integers(80, 300), st.integers(1, 7), st.integers(1, 9)),
+    st.tuples(st.integers(80, 1500), st.integers(1, 7), st.integers(1, 9)),
     st.booleans(),
     st.data(),
 )
