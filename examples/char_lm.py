@@ -1,7 +1,8 @@
 r"""Train a character language model on a text, then let it write.
 
     python examples/char_lm.py
-    python examples/char_lm.py --text book.txt --cell gru --prefix "Once " --save gru.npz
+    python examples/char_lm.py --text book.txt --cell gru --prefix "Once " --save run.ckpt --resume
+    python examples/char_lm.py --sample-only run.best.ckpt --prefix "Twice " --temperature 0.5
     python examples/char_lm.py --text time_machine --clean letters --max-tokens 10000 \
         --cell rnn --optimizer sgd --lr 1 --epochs 500 --valid 0
 
@@ -9,31 +10,77 @@ The last takes the settings of the book Dive into Deep Learning, which however h
 characters and a constant learning rate (--embedding 0 --decay none). The text is split first;
 --max-tokens shortens the part to train on, and the vocabulary is made of what is left of it.
 
-The figures of training are the mean over the last epoch, each loss before its step. Those of
-validation come after the last step: every held-out character but the first is predicted once, with
-the state carried from window to window.
+A report comes every --every steps: the mean loss since the one before, each taken before its step,
+and the loss of validation, in which every held-out character but the first is predicted once, with
+the state carried from window to window. Then the run is saved (--save run.ckpt), and beside it the
+best one so far in validation (run.best.ckpt). The same command with --resume goes on from there:
+after a kill, a power failure or Ctrl-C, the parameters become bit for bit those of a run that
+nobody interrupted, on the same machine with the same number of threads and the same versions of
+Python and NumPy. Ctrl-C saves, lets the model write, and exits with status 130.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
-import os
+import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import tinygrad_rnn as tg
 
-F, text_data = tg.functional, tg.data.text
+F, text_data, schedule = tg.functional, tg.data.text, tg.optim.schedule
 
 CELLS = {"rnn": tg.nn.RNN, "gru": tg.nn.GRU, "lstm": tg.nn.LSTM}
 OPTIMIZERS = {"sgd": tg.optim.SGD, "adam": tg.optim.Adam, "rmsprop": tg.optim.RMSprop}
+PARTITIONS = {"sequential": text_data.sequential, "random": text_data.random}
+DECAYS = {"cosine": schedule.cosine, "none": lambda epochs: schedule.constant()}
+# A run that goes on cannot change the first of these, and does not take over the second.
+COURSE = """clean normalize valid max_tokens partition cell embedding hidden layers steps batch
+            optimizer lr decay clip dropout seed"""
+THIS_TIME = {"save", "resume", "sample_only", "json"}
+
+
+class Data(NamedTuple):
+    """A text, its two parts, and what they are to the model."""
+
+    text: str | text_data.TextFile
+    train_text: str | text_data.TextFile
+    valid_text: str | text_data.TextFile
+    vocab: text_data.Vocabulary
+    train_ids: np.ndarray
+    valid_ids: np.ndarray
+    sha256: str
+
+
+def read(args: argparse.Namespace) -> Data:
+    """Split and encode the text. A file is read piece by piece; --ids leaves its ids in a file."""
+    if args.clean or not Path(args.text).is_file():
+        text = text_data.corpus(args.text, args.encoding, args.clean, args.normalize)
+    else:
+        text = text_data.TextFile(args.text, args.encoding, args.normalize)
+    train_text, valid_text = text_data.split(text, args.valid)
+    train_text = train_text[: args.max_tokens]
+    vocab = text_data.Vocabulary(train_text)
+    ids = vocab.encode(text, out=args.ids)
+    train_ids, valid_ids = ids[: len(train_text)], ids[len(text) - len(valid_text) :]
+    sha256 = text_data.sha256(text)
+    print(f"{args.text}: {len(text):,} characters, sha256 {sha256}")
+    print(f"training on {len(train_ids):,} characters, vocabulary of {len(vocab):,}")
+    if len(valid_ids):
+        unknown = vocab.unknown_rate(valid_ids)
+        print(f"validation on {len(valid_ids):,} characters, {unknown:.3%} unknown")
+    missing = "".join(c for c in args.prefix if c not in vocab)
+    if missing:
+        print(f"--prefix: the text has no {missing!r}: the model sees unknown characters")
+    return Data(text, train_text, valid_text, vocab, train_ids, valid_ids, sha256)
 
 
 class CharLM(tg.nn.Module):
@@ -57,22 +104,89 @@ class CharLM(tg.nn.Module):
         return self.head(self.dropout(output)), state
 
 
-def train_epoch(model: CharLM, windows: Iterable[Any], optimizer: Any, args: Any) -> Any:
-    """Take one step of the optimiser for each window; return the losses before the steps."""
-    losses = tg.metrics.Perplexity()
-    model.train()
-    state = None
-    for x, y in windows:
-        logits, state = model(x, state)
-        loss = F.cross_entropy(logits, y)
-        optimizer.zero_grad()
+class Run:
+    """All that changes while a model learns; what has no underscore is saved."""
+
+    def __init__(self, data: Data, args: argparse.Namespace) -> None:
+        self._data, self._args = data, args
+        self.model = CharLM(len(data.vocab), args)
+        self.optimizer = OPTIMIZERS[args.optimizer](self.model.parameters(), lr=args.lr)
+        self.scheduler = schedule.Scheduler(self.optimizer, DECAYS[args.decay](args.epochs))
+        self.epoch, self.step, self.tokens, self.seconds = 0, 0, 0, 0.0  # that are over
+        self.windows: Any = None  # of the epoch, once it has begun
+        self.state: Any = None  # what the next window takes over from the last one
+        self.losses = tg.metrics.Perplexity()  # of the epoch
+        self.recent = tg.metrics.Perplexity()  # since the last report
+        self.recent_norms: list[float] = []
+        self.recent_seconds = 0.0
+        self.best = math.inf
+        self.curve: list[tuple[float, float, float | None]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rest of the run depends on."""
+        saved = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        return saved | {"random": tg.random.get_state()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take the place of the run that was saved."""
+        if saved["windows"] is not None:
+            self.begin_epoch()  # something to load the place in the epoch into
+        for name in vars(self).keys() & saved.keys():
+            if hasattr(part := getattr(self, name), "load_state_dict"):
+                part.load_state_dict(saved[name])
+            else:
+                setattr(self, name, saved[name])
+        self.state = tg.bptt.restore(self.state, self._args.device)
+        tg.random.set_state(saved["random"])  # last: what was made on the way drew numbers
+
+    def begin_epoch(self) -> None:
+        """Draw new windows; the first starts from the initial state."""
+        ids, args = self._data.train_ids, self._args
+        self.windows = PARTITIONS[args.partition](ids, args.batch, args.steps, device=args.device)
+        self.state = None
+        self.losses.reset()
+
+    def end_epoch(self) -> None:
+        """Count the epoch and set the learning rate of the next."""
+        self.windows = None
+        self.epoch += 1
+        self.scheduler.step()
+
+    def learn(self, x: tg.Tensor, y: tg.Tensor) -> None:
+        """Take one step of the optimiser. A loss that is not finite changes nothing and raises."""
+        began, random = time.perf_counter(), tg.random.get_state()
+        self.model.train()
+        loss, state = self.loss(x, y)
+        self.optimizer.zero_grad()
         loss.backward()
-        tg.optim.clip_grad_norm(model.parameters(), args.clip, error_if_nonfinite=True)
-        optimizer.step()
+        norm = tg.optim.clip_grad_norm(self.model.parameters(), self._args.clip).item()
+        nats = loss.item()
+        if not math.isfinite(nats + norm):
+            tg.random.set_state(random)
+            raise FloatingPointError(
+                f"step {self.step + 1}: the loss is {nats:.6g}, the norm of its gradient "
+                f"{norm:.6g}{self.first_anomaly(x, y)}: use a smaller --lr or --clip"
+            )
+        self.optimizer.step()
         # A window that continues the last one takes its state, without the gradient's way back.
-        state = tg.bptt.detach(state) if args.partition == "sequential" else None
-        losses.update(loss.item(), y.size)
-    return losses
+        self.state = tg.bptt.detach(state) if self._args.partition == "sequential" else None
+        self.losses.update(nats, y.size)
+        self.recent.update(nats, y.size)
+        self.recent_norms.append(norm)
+        self.step += 1
+        self.tokens += y.size
+        seconds = time.perf_counter() - began
+        self.seconds += seconds
+        self.recent_seconds += seconds
+
+    def loss(self, x: tg.Tensor, y: tg.Tensor) -> tuple[tg.Tensor, Any]:
+        """Return the mean loss of a window in nats, and the state after it."""
+        logits, state = self.model(x, self.state)
+        return F.cross_entropy(logits, y), state
+
+    def first_anomaly(self, x: tg.Tensor, y: tg.Tensor) -> str:
+        """Take the loss and its gradient again and tell which operation was the first to fail."""
+        return ""
 
 
 @tg.no_grad()
@@ -88,7 +202,7 @@ def evaluate(model: CharLM, ids: np.ndarray, args: Any) -> Any:
     return losses
 
 
-def choose(logits: np.ndarray, args: Any) -> int:
+def choose(logits: np.ndarray, args: Any, rng: np.random.Generator) -> int:
     """Draw the next character: of the likeliest ``top_k``, the fewest that hold ``top_p``."""
     logits = logits.astype(np.float64)
     logits[0] = -np.inf  # never the unknown token
@@ -99,24 +213,142 @@ def choose(logits: np.ndarray, args: Any) -> int:
     p /= p.sum()
     enough = np.searchsorted(p.cumsum(), args.top_p) + 1
     p = p[:enough] / p[:enough].sum()
-    return int(tg.random.generator().choice(likeliest[:enough], p=p))
+    return int(rng.choice(likeliest[:enough], p=p))
 
 
 @tg.no_grad()
 def write(model: CharLM, vocab: text_data.Vocabulary, args: Any) -> str:
     """Return the prefix and ``length`` characters that the model makes follow it."""
     model.eval()
+    rng = tg.random.generator(args.seed)  # of its own: to write changes nothing in training
     ids, state, written = vocab.encode(args.prefix).astype(np.int64), None, []
     for _ in range(args.length):
         logits, state = model(tg.tensor(ids[:, None], device=args.device), state)
-        ids = np.array([choose(logits[-1, 0].numpy(), args)])
+        ids = np.array([choose(logits[-1, 0].numpy(), args, rng)])
         written.append(ids[0])
-    return args.prefix + vocab.decode(np.array(written, np.int64))
+    return f"\n{args.prefix}{vocab.decode(np.array(written, np.int64))}\n"
 
 
-def report(losses: Any, text: str, tokens_per_s: float) -> dict[str, float]:
+def report(run: Run, data: Data, args: argparse.Namespace) -> str:
+    """Validate, log and save; return a line to be printed."""
+    valid = evaluate(run.model, data.valid_ids, args).nats if len(data.valid_ids) else None
+    loss, epoch = run.recent.nats, run.tokens / len(data.train_ids)
+    left = run.seconds * max(args.epochs / epoch - 1, 0)
+    figures = {
+        "step": run.step,
+        "epoch": epoch,
+        "loss": loss,
+        "valid_loss": valid,
+        "gradient_norm": sum(run.recent_norms) / len(run.recent_norms),
+        "lr": run.optimizer.lr,
+        "tokens_per_s": run.recent.count / run.recent_seconds,
+        "seconds": run.seconds,
+        "seconds_left": left,
+    }
+    run.curve.append((epoch, loss, valid))
+    run.recent.reset()
+    run.recent_norms, run.recent_seconds = [], 0.0
+    better = valid is not None and valid < run.best
+    if better:
+        run.best = valid
+    if args.log:
+        with args.log.open("a", encoding="utf-8") as file:
+            print(json.dumps(figures), file=file)
+    if args.save:
+        if better:
+            save(args.save.with_stem(f"{args.save.stem}.best"), run, data, args)
+        save(args.save, run, data, args)
+    line = f"epoch {min(run.epoch + 1, args.epochs):3}, step {run.step:,}: "
+    line += f"perplexity {math.exp(loss):.3f}"
+    line += "" if valid is None else f", validation {math.exp(valid):.3f}"
+    return line + f", {left / 60:.0f} min left"
+
+
+def save(path: Path, run: Run, data: Data, args: argparse.Namespace) -> None:
+    """Write all that the run, or somebody who only samples, has to know; never broken weights."""
+    for name, parameter in run.model.named_parameters():
+        if not np.isfinite(parameter.numpy()).all():
+            raise FloatingPointError(
+                f"after step {run.step}, {name} is not finite, so the run was not saved: "
+                "use a smaller --lr"
+            )
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    tg.save(path, run=run, vocabulary=data.vocab, options=options, sha256=data.sha256)
+
+
+def trim(log: Path, step: int) -> None:
+    """Keep the lines of a log up to a step: those after it, or half of one, came before a kill."""
+    kept = ""
+    if step and log.exists():
+        for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
+            if not line.endswith("\n") or json.loads(line)["step"] > step:
+                break
+            kept += line
+    with tg.files.replacing(log) as file:
+        file.write(kept.encode())
+
+
+@contextlib.contextmanager
+def ctrl_c() -> Iterator[list[int]]:
+    """Collect Ctrl-C, so that it ends the run between two steps; a second one ends it at once."""
+    pressed: list[int] = []
+
+    def press(number: int, frame: Any) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def progress_bar(total: int, done: int) -> Any:
+    """Return a bar of tqdm, or None where it is not installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    options = {"unit": " tokens", "unit_scale": True, "leave": False, "disable": None}
+    return tqdm(total=total, initial=done, **options)
+
+
+def train(run: Run, data: Data, args: argparse.Namespace) -> bool:
+    """Go on with a run to its end, and return True, or until Ctrl-C, and return False."""
+    bar = progress_bar(args.epochs * len(data.train_ids), run.tokens)
+    say = bar.write if bar is not None else lambda line: print(line, flush=True)
+    steps = args.epochs * len(data.train_ids) // (args.batch * args.steps)
+    every = args.every or max(steps // 10, 1)
+    with ctrl_c() as pressed:
+        while run.epoch < args.epochs and not pressed:
+            if run.windows is None:
+                run.begin_epoch()
+            for x, y in run.windows:
+                run.learn(x, y)
+                if bar is not None:
+                    bar.update(y.size)
+                if run.step % every == 0:
+                    say(report(run, data, args))
+                if args.sample_every and run.step % args.sample_every == 0:
+                    say(write(run.model, data.vocab, args))
+                if pressed:
+                    break
+            else:
+                if run.epoch + 1 == args.epochs and run.recent.count:
+                    say(report(run, data, args))
+                run.end_epoch()
+        if args.save:
+            save(args.save, run, data, args)
+    if bar is not None:
+        bar.close()
+    return run.epoch == args.epochs
+
+
+def figures_of(losses: Any, text: Any, tokens_per_s: float) -> dict[str, float]:
     """Return the figures of a text from the losses of its characters."""
-    bytes_per_char = len(text.encode("utf-8", "surrogatepass")) / len(text)
+    pieces = [text] if isinstance(text, str) else text
+    bytes_per_char = sum(len(p.encode("utf-8", "surrogatepass")) for p in pieces) / len(text)
     return {
         "loss": losses.nats,
         "perplexity": losses.value,
@@ -134,33 +366,24 @@ def show(name: str, figures: dict[str, float]) -> None:
     print(form.format(name, **figures))
 
 
-def progress_bar(total: int) -> Any:
-    """Return a bar of tqdm, or None where it is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None
-    return tqdm(total=total, unit=" tokens", unit_scale=True, leave=False, disable=None)
+def conclude(run: Run, data: Data, args: argparse.Namespace) -> dict[str, Any]:
+    """Print the figures of the last epoch and of the validation after it, and return them."""
+    figures: dict[str, Any] = figures_of(run.losses, data.train_text, run.tokens / run.seconds)
+    show("training", figures)
+    valid: dict[str, Any] = dict.fromkeys(figures)
+    if len(data.valid_ids):
+        began = time.perf_counter()
+        losses = evaluate(run.model, data.valid_ids, args)
+        speed = losses.count / (time.perf_counter() - began)
+        valid = figures_of(losses, data.valid_text, speed)
+        show("validation", valid)
+    figures |= {f"valid_{name}": figure for name, figure in valid.items()}
+    unknown = data.vocab.unknown_rate(data.valid_ids) if len(data.valid_ids) else None
+    figures |= {"seconds": run.seconds, "text": args.text, "sha256": data.sha256}
+    return figures | {"vocabulary": len(data.vocab), "unknown_rate": unknown}
 
 
-def counted(windows: Iterable[Any], bar: Any) -> Iterator[Any]:
-    """Hand the windows on and move the bar."""
-    for x, y in windows:
-        yield x, y
-        if bar is not None:
-            bar.update(y.size)
-
-
-def save(path: Path, model: CharLM, vocab: text_data.Vocabulary, args: Any) -> None:
-    """Write the weights, and vocabulary and options as JSON, so that no half of a file is left."""
-    about = json.dumps({"vocabulary": vocab.state_dict(), "options": vars(args)}, default=str)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, about=np.array(about), **model.state_dict())
-    os.replace(temporary, path)
-
-
-def plot(path: Path, curve: list[tuple[int, float, float | None]]) -> None:
+def plot(path: Path, curve: list[tuple[float, float, float | None]]) -> None:
     """Draw the losses over the epochs."""
     try:
         from matplotlib.figure import Figure
@@ -183,17 +406,20 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def arguments() -> argparse.Namespace:
+def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
+    """Return the options, and the checkpoint that the run goes on from, or None."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--text", default="python_docs", metavar="NAME|PATH")
-    add("--encoding", default="utf-8-sig", help="of the file")
-    add("--clean", choices=["none", "letters"], default="none", help="letters: a-z and space only")
+    add("--encoding", default="utf-8-sig", help="of the file, for example gb18030")
+    add("--clean", choices=["letters"], help="a-z and space only")
+    add("--normalize", choices=["NFC"], help="one code point for a letter and its accents")
+    add("--ids", type=Path, metavar="PATH", help="leave the encoded text in this file (.npy)")
     add("--valid", type=float, default=0.1, help="the share of the text that is held out")
     add("--max-tokens", type=positive, help="train on the first so many characters")
-    add("--partition", choices=["sequential", "random"], default="sequential")
+    add("--partition", choices=list(PARTITIONS), default="sequential")
     add("--cell", choices=list(CELLS), default="lstm")
     add("--embedding", type=int, default=128, help="its size; 0 for one-hot characters")
     add("--hidden", type=positive, default=256)
@@ -203,106 +429,93 @@ def arguments() -> argparse.Namespace:
     add("--epochs", type=positive, default=8)
     add("--optimizer", choices=list(OPTIMIZERS), default="adam")
     add("--lr", type=float, default=4e-3, help="the learning rate")
-    add("--decay", choices=["cosine", "none"], default="cosine", help="of the learning rate")
+    add("--decay", choices=list(DECAYS), default="cosine", help="of the learning rate")
     add("--clip", type=float, default=1.0, help="the largest norm of the gradient")
     add("--dropout", type=float, default=0.0)
     add("--seed", type=int, default=0)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
+    add("--save", type=Path, metavar="PATH", help="keep the run here, and PATH's .best beside it")
+    add("--resume", action="store_true", help="go on with the run at --save, if there is one")
+    add("--every", type=positive, metavar="STEPS", help="between reports; a tenth of the run")
+    add("--log", type=Path, metavar="PATH", help="add one line of JSON for each report")
+    add("--sample-every", type=positive, metavar="STEPS", help="let it write while it learns")
+    add("--sample-only", type=Path, metavar="PATH", help="let a saved model write, no training")
     add("--prefix", default="the ", help="what the model continues")
     add("--length", type=positive, default=400, help="characters to write")
     add("--temperature", type=float, default=0.7, help="0 takes the likeliest character")
     add("--top-k", type=positive, help="draw from the k likeliest characters")
     add("--top-p", type=float, default=1.0, help="draw from the fewest that hold this probability")
-    add("--save", type=Path, metavar="PATH", help="write weights and vocabulary (.npz)")
     add("--plot", type=Path, metavar="PATH", help="draw the losses (.png, .svg, ...)")
     add("--json", action="store_true", help="the last line is one JSON object with all figures")
     add("--smoke", action="store_true", help="seconds instead of minutes: does it run?")
-    args = parser.parse_args()
+    args, saved = parser.parse_args(), None
+    if args.resume and not args.save:
+        parser.error("--resume goes on with the run at --save PATH: which one?")
+    source = args.sample_only or (args.save if args.resume and args.save.exists() else None)
+    if source:
+        saved = tg.load(source)
+        if saved.keys() != {"run", "vocabulary", "options", "sha256"}:
+            parser.error(f"{source} is no run of this example")
+        # What was given then is what is not given now.
+        parser.set_defaults(**{k: v for k, v in saved["options"].items() if k not in THIS_TIME})
+        args = parser.parse_args()
     if args.smoke:
         args.max_tokens, args.hidden, args.epochs, args.length = 5000, 32, 2, 80
+    for name in COURSE.split() if source and not args.sample_only else ():
+        then, now = saved["options"].get(name), getattr(args, name)
+        if then != now:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"{source} has {option} {then}, which cannot become {now} on the way")
     if not args.prefix:
         parser.error("--prefix: the model needs a character to start from")
     if args.temperature < 0 or not 0 < args.top_p <= 1:
         parser.error("--temperature is at least 0, --top-p above 0 and at most 1")
-    for path in (args.save, args.plot):
+    for path in (args.save, args.log, args.ids, args.plot):
         if path is not None and not path.parent.is_dir():
             parser.error(f"{path}: there is no such directory")
-    return args
+    return args, saved
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
+    """Do what is asked for and return the exit status."""
+    if args.sample_only:
+        vocab = text_data.Vocabulary.from_state_dict(saved["vocabulary"])
+        model = CharLM(len(vocab), args)
+        model.load_state_dict(saved["run"]["model"])
+        print(write(model, vocab, args))
+        return 0
     tg.manual_seed(args.seed)
-    clean = None if args.clean == "none" else args.clean
-    text = text_data.corpus(args.text, encoding=args.encoding, clean=clean)
-    train_text, valid_text = text_data.split(text, args.valid)
-    train_text = train_text[: args.max_tokens]
-    vocab = text_data.Vocabulary(train_text)
-    train_ids, valid_ids = vocab.encode(train_text), vocab.encode(valid_text)
-    unknown = vocab.unknown_rate(valid_ids) if valid_text else None
-    digest = text_data.sha256(text)
-    print(f"{args.text}: {len(text):,} characters, sha256 {digest}")
-    print(f"training on {len(train_ids):,} characters, vocabulary of {len(vocab)}")
-    if valid_text:
-        print(f"validation on {len(valid_ids):,} characters, {unknown:.3%} unknown")
-
-    model = CharLM(len(vocab), args)
-    print(model)
-    optimizer = OPTIMIZERS[args.optimizer](model.parameters(), lr=args.lr)
-    schedules = {"cosine": tg.optim.schedule.cosine(args.epochs), "none": lambda epoch: 1.0}
-    scheduler = tg.optim.schedule.Scheduler(optimizer, schedules[args.decay])
-    minibatches = {"sequential": text_data.sequential, "random": text_data.random}[args.partition]
-
-    bar = progress_bar(args.epochs * len(train_ids))
-    tokens, training_seconds, curve = 0, 0.0, []
-    start = time.perf_counter()
-    for epoch in range(1, args.epochs + 1):
-        began = time.perf_counter()
-        windows = minibatches(train_ids, args.batch, args.steps, device=args.device)
-        train = train_epoch(model, counted(windows, bar), optimizer, args)
-        if not math.isfinite(train.value):
-            raise FloatingPointError(f"diverged in epoch {epoch}: use a smaller --lr or --clip")
-        scheduler.step()
-        training_seconds += time.perf_counter() - began
-        tokens += train.count
-        if epoch * 10 % args.epochs >= 10:
-            continue  # ten reports are enough
-        line, began = f"epoch {epoch:3}: perplexity {train.value:.3f}", time.perf_counter()
-        valid = evaluate(model, valid_ids, args) if valid_text else None
-        valid_seconds = time.perf_counter() - began
-        line += f", validation {valid.value:.3f}" if valid else ""
-        line += f", {time.perf_counter() - start:.0f} s"
-        print(line, flush=True) if bar is None else bar.write(line)
-        curve.append((epoch, train.nats, valid.nats if valid else None))
-    seconds = time.perf_counter() - start
-    if bar is not None:
-        bar.close()
-
-    figures: dict[str, Any] = report(train, train_text, tokens / training_seconds)
-    show("training", figures)
-    if valid:
-        valid_figures = report(valid, valid_text, valid.count / valid_seconds)
-        show("validation", valid_figures)
-        figures |= {f"valid_{name}": figure for name, figure in valid_figures.items()}
-    else:
-        figures |= {f"valid_{name}": None for name in figures}
-    print(f"\n{write(model, vocab, args)}\n")
-    if args.save:
-        save(args.save, model, vocab, args)
-    if args.plot:
-        plot(args.plot, curve)
+    data = read(args)
+    run = Run(data, args)
+    print(run.model)
+    if saved:
+        if saved["sha256"] != data.sha256:
+            raise ValueError(f"{args.save}: the run has learned another text: {saved['sha256']}")
+        run.load_state_dict(saved["run"])
+        print(f"going on after step {run.step:,}")
+    if args.log:
+        trim(args.log, run.step)
+    over = train(run, data, args)
+    figures = conclude(run, data, args) if over else {}
+    print(write(run.model, data.vocab, args))
+    if args.plot and run.curve:
+        plot(args.plot, run.curve)
+    if not over:
+        print("interrupted; " + (f"saved: {args.save}" if args.save else "not saved: no --save"))
+        return 130
     if args.json:
-        figures |= {"seconds": seconds, "text": args.text, "sha256": digest}
-        figures |= {"vocabulary": len(vocab), "unknown_rate": unknown}
         print(json.dumps(figures))
+    return 0
 
 
 def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character
-    user_errors = (tg.errors.ArgumentError, tg.errors.DeviceError, ImportError, OSError)
     try:
-        run(arguments())
-    except (*user_errors, FloatingPointError) as error:
+        sys.exit(run(*arguments()))
+    except (ValueError, ImportError, OSError, FloatingPointError) as error:
         sys.exit(f"char_lm: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -208,9 +208,9 @@ def test_the_inside_is_not_kept():
         return t
 
     out = tg.checkpoint(long, x)
-    node, index = out._edge
-    assert (node.name, index) == ("checkpoint", 0)
-    assert [edge[0].name for edge in node.parents] == ["leaf"]
+    (whole,) = out._node.parents
+    assert (out._node.name, out._node.index, whole.name) == ("piece", 0, "checkpoint")
+    assert [parent.name for parent in whole.parents] == ["leaf"]
 
 
 def test_nothing_is_recorded_inside_no_grad():

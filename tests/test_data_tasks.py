@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tinygrad_rnn.data import batches, tasks
 from tinygrad_rnn.engine import backend
-from tinygrad_rnn.engine.tensor import Tensor, tensor
 from tinygrad_rnn.errors import ArgumentError, ShapeError
+from tinygrad_rnn.tensors.tensor import Tensor, tensor
 
 SIZES = st.integers(1, 12)
 SEEDS = st.integers(0, 2**32 - 1)

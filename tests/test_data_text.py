@@ -18,8 +18,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tinygrad_rnn.data import text
-from tinygrad_rnn.engine.tensor import tensor
 from tinygrad_rnn.errors import ArgumentError, DTypeError, MissingExtraError, ShapeError
+from tinygrad_rnn.tensors.tensor import tensor
 
 CHARACTERS = st.characters(exclude_categories=())  # lone surrogates and control characters too
 TEXTS = st.text(CHARACTERS, min_size=1, max_size=60)

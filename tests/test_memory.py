@@ -29,12 +29,12 @@ def no_collector():
 
 def nodes_of(*tensors):
     """All nodes that led to the tensors."""
-    seen, stack = set(), [t._edge[0] for t in tensors]
+    seen, stack = set(), [t._node for t in tensors]
     while stack:
         node = stack.pop()
         if node not in seen:
             seen.add(node)
-            stack += [edge[0] for edge in node.parents if edge is not None]
+            stack += [parent for parent in node.parents if parent is not None]
     return seen
 
 
@@ -81,7 +81,7 @@ def test_a_graph_is_freed_after_backward(no_collector, weights):
 def test_leaves_are_freed_with_their_gradients(no_collector):
     weights = leaf(np.eye(2)), leaf([[0.5, 1.0], [2.0, -0.3]])
     network(*weights).backward()
-    references = [weakref.ref(w._edge[0]) for w in weights] + [weakref.ref(w.grad) for w in weights]
+    references = [weakref.ref(w._node) for w in weights] + [weakref.ref(w.grad) for w in weights]
     references += [weakref.ref(w.data) for w in weights]
     del weights
     assert [r() for r in references] == [None] * 6
@@ -181,7 +181,7 @@ def test_memory_is_flat_over_a_thousand_truncated_windows(no_collector):
 
     tracemalloc.start()
     try:
-        for _ in range(700):  # until the interpreter's free lists are full: they count as in use
+        for _ in range(2500):  # until the interpreter's free lists are full: they count as used
             state = window(state)
         before, first_peak = tracemalloc.get_traced_memory()
         for _ in range(1000):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .engine.backend import default_device, is_array
-from .engine.tensor import Tensor, tensor
+from .tensors.tensor import Tensor, tensor
 
 
 def detach(state: Any) -> Any:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from . import random as _random
 from .engine import backend
-from .engine import random as _random
 from .engine.backend import Array, DType
-from .engine.tensor import Tensor, axes_or_shape
+from .engine.primitive import make
+from .tensors.tensor import Tensor, axes_or_shape
 
 
 @contextlib.contextmanager
@@ -53,7 +54,7 @@ def _filled(
 
 
 def _owned(array: Array, device: str | None, requires_grad: bool) -> Tensor:
-    result = Tensor._make(backend.to_device(array, device), None, [0])
+    result = make(backend.to_device(array, device), None, [0])
     result.requires_grad = requires_grad
     return result
 
@@ -376,4 +377,4 @@ def from_dlpack(x: Any) -> Tensor:
     """
     device_kind = x.__dlpack_device__()[0]
     module = np if device_kind == 1 else backend.gpu_module()
-    return Tensor._make(module.from_dlpack(x), None, [0])
+    return make(module.from_dlpack(x), None, [0])

@@ -10,13 +10,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .engine import backend, ops
-from .engine import random as tg_random
+from . import random as tg_random
+from . import tensors as ops
+from .engine import backend
 from .engine.backend import Array
-from .engine.ops import log_softmax as log_softmax
-from .engine.ops import softmax as softmax
-from .engine.tensor import Tensor
+from .engine.primitive import make
 from .errors import ArgumentError, DTypeError, ShapeError
+from .tensors import log_softmax as log_softmax
+from .tensors import softmax as softmax
+from .tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -134,7 +136,7 @@ def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     array = _check_ids(_array(ids), num_classes, "one_hot")
     hot = array[..., None] == backend.module_of(array).arange(num_classes)
     hot = hot.astype(backend.get_default_dtype() if dtype is None else dtype)
-    return Tensor._make(hot, None, None)
+    return make(hot, None, None)
 
 
 def layer_norm(
@@ -438,7 +440,7 @@ def _check_ids(ids: Array, count: int, op: str) -> Array:
 def _like(target: Any, prediction: Tensor, op: str) -> Tensor:
     """Return `target` as a floating Tensor of the shape of `prediction`."""
     is_tensor = isinstance(target, Tensor)
-    y: Tensor = target if is_tensor else Tensor._make(_array(target, prediction), None, None)
+    y: Tensor = target if is_tensor else make(_array(target, prediction), None, None)
     if y.shape != prediction.shape:
         raise ShapeError(
             f"{op}: prediction {prediction.shape} and target {y.shape} differ; "

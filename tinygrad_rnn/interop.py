@@ -16,9 +16,9 @@ import numpy as np
 
 from .engine import backend
 from .engine.backend import Array
-from .engine.tensor import Tensor
 from .errors import ArgumentError, CheckpointError, DTypeError, MissingExtraError
 from .files import replacing
+from .tensors.tensor import Tensor
 
 _NAMES = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
 

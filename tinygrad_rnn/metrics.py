@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .engine import backend
-from .engine.tensor import Tensor
 from .errors import ArgumentError
 from .functional import perplexity
+from .tensors.tensor import Tensor
 
 
 class Perplexity:

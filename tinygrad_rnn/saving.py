@@ -34,9 +34,9 @@ import numpy as np
 
 from .engine import backend
 from .engine.backend import Array
-from .engine.tensor import Tensor
 from .errors import ArgumentError, CheckpointError, DTypeError
 from .files import replacing
+from .tensors.tensor import Tensor
 
 _FORMAT = 1
 _KINDS = "biufc"  # booleans, integers, floats, complex numbers; everything else needs pickle

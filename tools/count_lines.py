@@ -14,7 +14,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tinygrad_rnn"
 AIM = 1000
-CEILING = 1997  # stands above the 1,300 that is wanted; it may only be lowered
+CEILING = 1300
 
 NOT_CODE = {
     tokenize.COMMENT,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..engine import random as tg_random
-from ..engine.tensor import Tensor, tensor
+from .. import random as tg_random
 from ..errors import ArgumentError, ShapeError
+from ..tensors.tensor import Tensor, tensor
 from ._check import positive
 from .stream import Stream, Window, permutation_of, smallest
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import random as tg_random
 from ..engine import backend
-from ..engine import random as tg_random
-from ..engine.tensor import Tensor, tensor
 from ..errors import ArgumentError
+from ..tensors.tensor import Tensor, tensor
 from ._check import positive
 
 Rng = int | np.random.Generator | None

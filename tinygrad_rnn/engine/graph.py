@@ -1,10 +1,9 @@
 """The graph and the pass over it; it knows nodes and gradients, not arrays.
 
-Every result of an operation is an output of a `Node`; its *edge*, the pair ``(node, index)``, is
-its place in the graph. A node holds the edges of its arguments, so the graph is alive as long as
-somebody holds its end, and no longer. `run` walks the nodes from the newest to the oldest: a node
-is older than whatever was computed from it, so the order of creation is a topological order, and no
-recursion is needed.
+Every result of a recorded operation has a `Node`, its place in the graph. A node holds the nodes of
+its arguments, so the graph is alive as long as somebody holds its end, and no longer. `run` takes
+the youngest node that has a gradient, again and again: a node is older than whatever was computed
+from it, so the order of creation is a topological order, and no recursion is needed.
 
 The pass is written once for two kinds of gradient. With raw arrays it is the fast, ordinary
 backward pass; with Tensors (``create_graph=True``) it records a graph of its own, which can be
@@ -17,47 +16,42 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Any
 
 from ..errors import GraphError
 
-Edge = tuple["Node", int]
-Spec = tuple[tuple[int, ...], Any]  # shape and dtype of one output
-Gradient = Any  # an array, a Tensor, or a pending gradient (Part, Product, Sum)
+Gradient = Any  # an array, a Tensor, or a pending gradient (Part, Product, Sum, Pieces)
 Namespace = Any
+Parents = tuple["Node | None", ...]
 
-clock = itertools.count(1)
+tick = itertools.count(1).__next__  # the clock that nodes and writes are ordered by
 last_write = [0]  # when, on this clock, any tensor was last written to in place
-PENDING_BYTES = (
-    256 << 20
-)  # what the factors of one pending product may hold before they are multiplied
+PENDING_BYTES = 256 << 20  # what the factors of one pending product may hold unmultiplied
 
 
 class Node:
-    """An operation that took place: its arguments' edges, its outputs' shapes and dtypes."""
+    """An operation that took place: its arguments' nodes, the shape and dtype of its result."""
 
-    __slots__ = ("__weakref__", "order", "outputs", "parents")
+    __slots__ = ("__weakref__", "dtype", "order", "parents", "shape")
     name = "node"
+    passes = False  # whether `pull` takes a pending Product as it is
 
-    def __init__(self, parents: tuple[Edge | None, ...], outputs: tuple[Spec, ...]) -> None:
-        self.order = next(clock)
+    def __init__(self, parents: Parents, shape: tuple[int, ...], dtype: Any) -> None:
+        self.order = tick()
         self.parents = parents
-        self.outputs = outputs
+        self.shape, self.dtype = shape, dtype
 
-    def pull(self, grads: Any, live: set[Node] | None, retain: bool) -> Sequence[Gradient]:
-        """Return each argument's gradient, None where nobody needs it, from the output's.
+    def pull(
+        self, F: Namespace, grad: Gradient, parents: Parents, retain: bool
+    ) -> Sequence[Gradient]:
+        """Return the gradient of each of the `parents` (None: nobody needs it) from the result's.
 
-        For a node of several outputs `grads` is a list, None where there is no gradient.
-        `live` are the nodes that lead to what is wanted (None: all); what was saved is let go
-        unless `retain`.
+        What was saved is let go unless `retain`.
         """
         raise NotImplementedError
-
-    def pass_on(self, pending: Gradient) -> Gradient:
-        """Return the pending gradient of the one argument, if this node can hand it on as it is."""
-        return None
 
 
 class Leaf(Node):
@@ -66,10 +60,27 @@ class Leaf(Node):
     __slots__ = ("grad", "version")
     name = "leaf"
 
-    def __init__(self, output: Spec, version: list[int]) -> None:
-        super().__init__((), (output,))
+    def __init__(self, shape: tuple[int, ...], dtype: Any, version: list[int]) -> None:
+        super().__init__((), shape, dtype)
         self.grad: Any = None
         self.version = version
+
+
+class Piece(Node):
+    """One result of an operation of several, which is its one parent."""
+
+    __slots__ = ("index",)
+    name = "piece"
+
+    def __init__(self, whole: Node, index: int, shape: tuple[int, ...], dtype: Any) -> None:
+        super().__init__((whole,), shape, dtype)
+        self.index = index
+
+    def pull(
+        self, F: Namespace, grad: Gradient, parents: Parents, retain: bool
+    ) -> Sequence[Gradient]:
+        """Hand the gradient on under the number of the result."""
+        return (Pieces({self.index: grad}),)
 
 
 # -- recording -------------------------------------------------------------------------------------
@@ -137,24 +148,29 @@ def is_grad_enabled() -> bool:
 
 
 class Part:
-    """A gradient that is zero but for ``[key]``: what reading ``x[key]`` gives back to x.
+    """A gradient that is zero but for some places: what reading ``x[key]`` gives back to x.
 
     T steps read from one tensor cost the bytes that were read, not T times the whole.
     """
 
-    __slots__ = ("grad", "key", "shape")
+    __slots__ = ("grads", "keys", "shape")
 
     def __init__(self, grad: Gradient, key: Any, shape: tuple[int, ...]) -> None:
-        self.grad, self.key, self.shape = grad, key, shape
+        self.grads, self.keys, self.shape = [grad], [key], shape
 
     @property
     def sample(self) -> Gradient:
         """One of the arrays inside, to tell their kind by."""
-        return self.grad
+        return self.grads[0]
+
+    def add(self, other: Part, F: Namespace) -> None:
+        """Take what another read gives back."""
+        self.grads += other.grads
+        self.keys += other.keys
 
     def total(self, F: Namespace) -> Gradient:
         """Return the gradient in full."""
-        return F.scatter(self.grad, keys=(self.key,), shape=self.shape)
+        return F.scatter(*self.grads, keys=tuple(self.keys), shape=self.shape)
 
 
 class Product:
@@ -163,229 +179,196 @@ class Product:
     For a weight that is used at every step the factors of all steps become one large product.
     """
 
-    __slots__ = ("left", "right")
+    __slots__ = ("done", "held", "lefts", "rights")
 
-    def __init__(self, left: Gradient, right: Gradient) -> None:
-        self.left, self.right = left, right
+    def __init__(self, lefts: list[Gradient], rights: list[Gradient], done: Gradient = None):
+        self.lefts, self.rights, self.done = lefts, rights, done
+        self.held = sum((x.size * x.dtype.itemsize) for x in (*lefts, *rights))
 
     @property
     def sample(self) -> Gradient:
         """One of the arrays inside, to tell their kind by."""
-        return self.left
+        return self.lefts[0] if self.lefts else self.done
 
-    def transposed(self) -> Product:
+    def add(self, other: Product, F: Namespace) -> None:
+        """Take another use's factors; multiply when they hold too much memory."""
+        self.lefts += other.lefts
+        self.rights += other.rights
+        self.held += other.held
+        if self.held > PENDING_BYTES:
+            self.done = self.total(F)
+            self.lefts, self.rights, self.held = [], [], 0
+
+    def transposed(self, F: Namespace) -> Product:
         """Return the transpose, still pending: (leftᵀ right)ᵀ = rightᵀ left."""
-        return Product(self.right, self.left)
+        done = None if self.done is None else F.permute(self.done, axes=(1, 0))
+        return Product(self.rights, self.lefts, done)
 
     def total(self, F: Namespace) -> Gradient:
         """Return the gradient in full."""
-        return F.gemm(self.left, self.right, transpose_x=True)
+        if not self.lefts:
+            return self.done
+        left, right = (
+            factors[0] if len(factors) == 1 else F.join(*factors, axis=0)
+            for factors in (self.lefts, self.rights)
+        )
+        product = F.gemm(F.permute(left, axes=(1, 0)), right)
+        return product if self.done is None else self.done + product
+
+
+class Pieces(dict[int, Gradient]):
+    """The gradients of an operation of several results, by the number of the result."""
+
+    @property
+    def sample(self) -> Gradient:
+        """One of the arrays inside, to tell their kind by."""
+        return next(iter(self.values()))
+
+    def add(self, other: Pieces, F: Namespace) -> None:
+        """Take another result's."""
+        self.update(other)
+
+    def total(self, F: Namespace) -> Gradient:
+        """Return all of them."""
+        return self
 
 
 class Sum:
     """A gradient with several contributions, made dense once, at the end."""
 
-    __slots__ = ("dense", "factors", "held", "owned", "parts")
+    __slots__ = ("F", "dense", "owned", "rest")
 
-    def __init__(self, first: Gradient, F: Namespace) -> None:
+    def __init__(self, F: Namespace, first: Gradient) -> None:
+        self.F = F
         self.dense: Gradient = None
-        self.owned = (
-            False  # the first dense term belongs to somebody else and must not be written to
-        )
-        self.parts: list[Part] = []
-        self.factors: list[Product] = []
-        self.held = 0
-        self.add(first, F)
+        self.owned = False  # the first dense term is somebody else's and must not be written to
+        self.rest: list[Any] = []
+        self.add(first)
 
     @property
     def sample(self) -> Gradient:
         """One of the arrays inside, to tell their kind by."""
-        if self.dense is not None:
-            return self.dense
-        return self.parts[0].sample if self.parts else self.factors[0].sample
+        return self.rest[0].sample if self.dense is None else self.dense
 
-    def add(self, grad: Gradient, F: Namespace) -> None:
+    def add(self, grad: Gradient, F: Namespace = None) -> None:
         """Take one more contribution."""
-        if grad.__class__ is Part:
-            self.parts.append(grad)
-        elif grad.__class__ is Product:
-            self.factors.append(grad)
-            self.held += (grad.left.size + grad.right.size) * grad.left.dtype.itemsize
-            if self.held > PENDING_BYTES:
-                self._multiply(F)
+        if grad.__class__ in PENDING:
+            for other in self.rest:
+                if other.__class__ is grad.__class__:
+                    other.add(grad, self.F)
+                    return
+            self.rest.append(grad)
+        elif self.owned:
+            self.dense += grad
         elif self.dense is None:
             self.dense = grad
-        elif self.owned and F.in_place:
-            self.dense += grad
         else:
-            self.dense, self.owned = self.dense + grad, True
-
-    def _multiply(self, F: Namespace) -> None:
-        factors, self.factors, self.held = self.factors, [], 0
-        if len(factors) == 1:
-            grad = factors[0].total(F)
-        else:
-            left = F.join(*[factor.left for factor in factors], axis=0)
-            right = F.join(*[factor.right for factor in factors], axis=0)
-            grad = F.gemm(left, right, transpose_x=True)
-        self.add(grad, F)
-        self.owned = self.owned or self.dense is grad
+            self.dense, self.owned = self.dense + grad, self.F.in_place
 
     def total(self, F: Namespace) -> Gradient:
         """Return the gradient in full."""
-        if self.factors:
-            self._multiply(F)
-        if self.parts:
-            parts, self.parts = self.parts, []
-            keys = tuple(part.key for part in parts)
-            self.add(F.scatter(*[part.grad for part in parts], keys=keys, shape=parts[0].shape), F)
+        rest, self.rest = self.rest, []
+        for grad in rest:
+            self.add(grad.total(F))
         return self.dense
 
 
-PENDING: frozenset[Any] = frozenset((Part, Product, Sum))
+PENDING: frozenset[Any] = frozenset((Part, Product, Pieces, Sum))
 
 
-def fit(grad: Gradient, spec: Spec, F: Namespace) -> Gradient:
+def fit(grad: Gradient, node: Node, F: Namespace) -> Gradient:
     """Bring a gradient to its argument's shape and dtype: sum where it was broadcast."""
-    shape, dtype = spec
+    shape = node.shape
     if grad.shape != shape:
         extra = len(grad.shape) - len(shape)
-        if extra < 0 or any(
-            n not in (1, m) for n, m in zip(shape, grad.shape[extra:], strict=True)
-        ):
+        if extra < 0 or any(n not in (1, m) for n, m in zip(shape, grad.shape[extra:])):  # noqa: B905 - of one length
             raise GraphError(
                 f"a vjp returned a gradient of shape {grad.shape} for an argument of shape {shape}"
             )
         stretched = (i + extra for i, n in enumerate(shape) if n == 1 != grad.shape[i + extra])
         grad = F.sum(grad, axis=(*range(extra), *stretched), keepdims=True)
-        if extra:
-            grad = F.reshape(grad, shape=shape)
-    return grad if grad.dtype == dtype else F.cast(grad, dtype=dtype)
+        grad = F.reshape(grad, shape=shape) if extra else grad
+    return grad if grad.dtype == node.dtype else F.cast(grad, dtype=node.dtype)
 
 
 # -- the pass --------------------------------------------------------------------------------------
 
 
-class Start(Node):
-    """What a pass starts from: its arguments are the outputs to differentiate."""
-
-    __slots__ = ()
-
-    def __init__(self, roots: Sequence[tuple[Edge, Gradient]]) -> None:
-        super().__init__(
-            tuple(edge for edge, _ in roots), tuple(edge[0].outputs[edge[1]] for edge, _ in roots)
-        )
-
-    def pull(self, grads: Any, live: set[Node] | None, retain: bool) -> Sequence[Gradient]:
-        """Hand the gradients on."""
-        return grads
-
-
-def collect(held: Gradient, grad: Gradient, F: Namespace) -> Sum:
-    """Return the sum of what is held and one more contribution."""
-    total = held if held.__class__ is Sum else Sum(held, F)
-    total.add(grad, F)
-    return total
-
-
-def reachable(end: Node, since: int = 0) -> list[Node]:
-    """Return `end` and the nodes it was computed from, newest first.
+def reachable(ends: Sequence[Node], since: int = 0) -> list[Node]:
+    """Return `ends` and the nodes they were computed from, oldest first.
 
     Those older than `since` are not entered.
     """
-    seen, found, stack = {end}, [end], [end]
+    found, stack = set(ends), list(ends)
     while stack:
         node = stack.pop()
         if node.order >= since:
-            for edge in node.parents:
-                if edge is not None and edge[0] not in seen:
-                    seen.add(edge[0])
-                    found.append(edge[0])
-                    stack.append(edge[0])
-    found.sort(
-        key=attrgetter("order"), reverse=True
-    )  # found nearly in order: a sort of linear cost
-    return found
+            new = [p for p in node.parents if p is not None and p not in found]
+            found.update(new)
+            stack += new
+    return sorted(found, key=attrgetter("order"))
 
 
 def run(
-    roots: Sequence[tuple[Edge, Gradient]],
-    namespace: Callable[[Gradient], Namespace],
-    wanted: Sequence[Edge] | None = None,
+    roots: Sequence[tuple[Node, Gradient]],
+    namespaces: Mapping[type, Namespace],
+    wanted: Collection[Node] = (),
     retain: bool = False,
     since: int = 0,
-) -> dict[Edge, tuple[Gradient, bool]]:
-    """Return the gradient of each wanted edge (of each leaf, if `wanted` is None).
+) -> dict[Node, tuple[Gradient, bool]]:
+    """Return the gradient of each wanted node; if there are none, of each leaf.
 
     Gradients live in a dict and are dropped as they are consumed. The flag beside each result says
-    that its memory belongs to nobody else. Nodes older than `since` end the walk (a checkpoint's
-    outside world).
+    that its memory belongs to nobody else. `namespaces` has ``F`` for each kind of gradient. Nodes
+    older than `since` end the walk (a checkpoint's outside world).
     """
-    start = Start(roots)
-    order = reachable(start, since)
-    live: set[Node] | None = None
-    targets: dict[Node, set[int]] = {}
-    if wanted is not None:
-        for node, index in wanted:
-            targets.setdefault(node, set()).add(index)
-        live = set(targets)
-        for node in reversed(order):
-            if node not in live and any(
-                edge is not None and edge[0] in live for edge in node.parents
-            ):
+    parents: Parents = tuple(node for node, _ in roots)
+    grads: Sequence[Gradient] = [grad for _, grad in roots]
+    live: set[Node] | None = None  # what leads to the wanted; None: every leaf is wanted
+    if wanted:
+        live = set(wanted)
+        for node in reachable(list(dict.fromkeys(parents)), since):  # type: ignore[arg-type]
+            if not live.isdisjoint(node.parents):
                 live.add(node)
+        parents = tuple([node if node in live else None for node in parents])
 
-    pending: dict[Node, Any] = {
-        start: [grad for _, grad in roots]
-    }  # a list for a node of several outputs
-    results: dict[Edge, tuple[Gradient, bool]] = {}
-    for node in order:
-        grads = pending.pop(node, None)
-        if grads is None:
-            continue
-        parents = node.parents
-        fresh = False
-        if grads.__class__ is list:
-            grads = [
-                grad.total(namespace(grad)) if grad.__class__ in PENDING else grad for grad in grads
-            ]
-        elif grads.__class__ in PENDING:
-            passed = node.pass_on(grads) if node not in targets else None
-            if passed is not None:
-                parent, _ = parents[0]  # type: ignore[misc]
-                held = pending.get(parent)
-                pending[parent] = (
-                    passed if held is None else collect(held, passed, namespace(passed))
-                )
+    pending: dict[Node, Gradient] = {}
+    youngest: list[tuple[int, Node]] = []  # a heap of the nodes with a pending gradient
+    results: dict[Node, tuple[Gradient, bool]] = {}
+    while True:
+        for parent, grad in zip(parents, grads):  # noqa: B905 - strict costs a tenth of the pass
+            if parent is None or grad is None:
                 continue
-            grads, fresh = grads.total(namespace(grads)), True
-        if wanted is None:
-            if not parents:
-                results[node, 0] = (grads, fresh)
-                continue
-        else:
-            for index in targets.get(node, ()):
-                grad = grads[index] if grads.__class__ is list else grads
-                if grad is not None:
-                    results[node, index] = (grad, fresh)
-            if not any(edge is not None and edge[0] in live for edge in parents):  # type: ignore[operator]
-                continue
-        if node.order < since:
-            continue
-        for edge, grad in zip(parents, node.pull(grads, live, retain), strict=True):
-            if grad is None or edge is None:
-                continue
-            parent, index = edge
-            outputs = parent.outputs
-            if grad.__class__ not in PENDING:
-                shape, dtype = outputs[index]
-                if grad.dtype is not dtype or grad.shape != shape:
-                    grad = fit(grad, (shape, dtype), namespace(grad))
-            if len(outputs) == 1:
-                held = pending.get(parent)
-                pending[parent] = grad if held is None else collect(held, grad, namespace(grad))
+            node = parent
+            kind = grad.__class__
+            if kind not in PENDING and (grad.dtype is not node.dtype or grad.shape != node.shape):
+                grad = fit(grad, node, namespaces[kind])
+            held = pending.get(node)
+            if held is None:
+                pending[node] = grad
+                heappush(youngest, (-node.order, node))
+            elif held.__class__ is Sum:
+                held.add(grad)
             else:
-                several = pending.setdefault(parent, [None] * len(outputs))
-                held = several[index]
-                several[index] = grad if held is None else collect(held, grad, namespace(grad))
-    return results
+                F = namespaces[grad.sample.__class__ if kind in PENDING else kind]
+                if held.__class__ is not kind or kind not in PENDING:
+                    held = pending[node] = Sum(F, held)
+                held.add(grad, F)
+        while youngest:  # to the next node that has somebody to hand its gradient on to
+            node = heappop(youngest)[1]
+            grad = pending.pop(node)
+            kind = grad.__class__
+            fresh = kind in PENDING
+            F = namespaces[grad.sample.__class__ if fresh else kind]
+            if fresh and not (kind is Product and node.passes and node not in wanted):
+                grad = grad.total(F)
+            parents = node.parents
+            if live is not None:
+                parents = tuple([p if p in live else None for p in parents])
+            if node in wanted or not parents:
+                results[node] = grad, fresh
+            if node.order >= since and parents and (live is None or any(parents)):
+                grads = node.pull(F, grad, parents, retain)
+                break
+        else:
+            return results

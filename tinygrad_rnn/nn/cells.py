@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .. import random as tg_random
+from .. import tensors as ops
 from ..creation import zeros
-from ..engine import ops
-from ..engine import random as tg_random
-from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ..tensors.tensor import Tensor
 from . import init
 from .module import Module, Parameter
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .. import random as tg_random
 from ..engine import backend
-from ..engine import random as tg_random
 from ..engine.backend import Array
-from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ..tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from numpy.random import Generator

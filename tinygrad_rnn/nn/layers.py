@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import functional as F
+from .. import random as tg_random
 from ..creation import ones, zeros
-from ..engine import random as tg_random
-from ..engine.tensor import Tensor
 from ..errors import ArgumentError
+from ..tensors.tensor import Tensor
 from . import init
 from .module import Module, Parameter
 

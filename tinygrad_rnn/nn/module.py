@@ -15,8 +15,8 @@ import numpy as np
 
 from ..engine import backend
 from ..engine.backend import Array
-from ..engine.tensor import Tensor, tensor
 from ..errors import ArgumentError, DTypeError
+from ..tensors.tensor import Tensor, tensor
 
 T = TypeVar("T")
 

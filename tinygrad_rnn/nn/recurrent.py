@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..engine import backend, ops
-from ..engine import random as tg_random
-from ..engine.tensor import Tensor, tensor
+from .. import random as tg_random
+from .. import tensors as ops
+from ..engine import backend
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import dropout as drop
+from ..tensors.tensor import Tensor, tensor
 from .cells import Cell, GRUCell, LSTMCell, RNNCell, State
 from .module import Module, ModuleList
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from ..engine import backend
 from ..engine.backend import Array
-from ..engine.tensor import Tensor
+from ..engine.primitive import make
 from ..errors import ArgumentError
+from ..tensors.tensor import Tensor
 from .optimizers import parameter_list
 
 
@@ -73,13 +74,13 @@ def clip_grad_norm(
             f"those of the parameters {bad}; the gradients are unchanged"
         )
     if max_norm == float("inf"):  # asked for the norm alone
-        return Tensor._make(backend.asarray(norm, dtype), None, None)
+        return make(backend.asarray(norm, dtype), None, None)
     factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
     for grad in grads.values():
         array = grad._data
         array *= backend.to_device(factor, grad.device).astype(array.dtype)
         grad._bump()
-    return Tensor._make(backend.asarray(norm, dtype), None, None)
+    return make(backend.asarray(norm, dtype), None, None)
 
 
 def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:

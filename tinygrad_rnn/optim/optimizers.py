@@ -13,8 +13,8 @@ from typing import Any
 
 from ..engine import backend
 from ..engine.backend import Array
-from ..engine.tensor import Tensor
 from ..errors import ArgumentError
+from ..tensors.tensor import Tensor
 
 _BELOW = {  # every hyperparameter lies in [0, bound)
     "lr": math.inf,

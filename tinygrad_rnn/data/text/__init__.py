@@ -6,6 +6,8 @@
 >>> x, y = next(tg.data.text.sequential(vocab.encode(train), batch_size=32, steps=35))
 >>> x.shape, y.shape
 ((35, 32), (35, 32))
+
+A text that is too large for memory stays in its file, and its ids go into another (`TextFile`).
 """
 
 from .corpora import corpus as corpus
@@ -14,4 +16,5 @@ from .partition import evaluation as evaluation
 from .partition import random as random
 from .partition import sequential as sequential
 from .partition import split as split
+from .text_file import TextFile as TextFile
 from .vocabulary import Vocabulary as Vocabulary

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ...errors import ArgumentError, MissingExtraError
+from .text_file import Text, TextFile, pieces
 
 
 class _Download(NamedTuple):
@@ -78,6 +79,10 @@ def corpus(
     UserWarning
         If cleaning drops more than a fifth of the characters that are not white space.
 
+    See Also
+    --------
+    TextFile : a text that is too large for memory, or not wanted there.
+
     Notes
     -----
     ``clean="letters"`` is the cleaning of Zhang, Lipton, Li and Smola, Dive into Deep Learning,
@@ -102,21 +107,20 @@ def corpus(
         raise ArgumentError(f"corpus: unknown normalize={normalize!r}: use None or 'NFC'")
     if name_or_path == "python_docs":
         text = _python_docs()
+        text = unicodedata.normalize(normalize, text) if normalize else text
     elif name_or_path in _DOWNLOADS:
-        text = _read(_download(str(name_or_path)), encoding)
+        text = _read(_download(str(name_or_path)), encoding, normalize)
     else:
-        text = _read(Path(name_or_path), encoding)
-    if normalize:
-        text = unicodedata.normalize(normalize, text)
+        text = _read(Path(name_or_path), encoding, normalize)
     return _letters(text) if clean else text
 
 
-def sha256(text: str) -> str:
+def sha256(text: Text) -> str:
     """Return the SHA-256 of a text: which text a result belongs to.
 
     Parameters
     ----------
-    text : str
+    text : str or TextFile
 
     Returns
     -------
@@ -129,7 +133,10 @@ def sha256(text: str) -> str:
     >>> tg.data.text.sha256("machine")[:16]
     'bc020a35b7f9cb13'
     """
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hashlib.sha256()
+    for piece in pieces(text):
+        digest.update(piece.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def _python_docs() -> str:
@@ -163,25 +170,13 @@ def _download(name: str) -> Path:
     return Path(path)
 
 
-def _read(path: Path, encoding: str) -> str:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
+def _read(path: Path, encoding: str, normalize: Literal["NFC"] | None) -> str:
+    if not path.exists():
         raise FileNotFoundError(
             f"corpus: there is no file {str(path)!r}, and the corpora known by name are "
             f"{', '.join(_NAMES)}"
-        ) from error
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        # the codec's own offset does not count a byte order mark that it has removed
-        offset = len(data) - len(error.object) + error.start
-        raise ArgumentError(
-            f"corpus: {str(path)!r} is not in {encoding}: byte 0x{data[offset]:02x} at offset "
-            f"{offset} ({error.reason}): pass the encoding that the file was written in, for "
-            "example encoding='gb18030' (Chinese) or 'latin-1' (Western European)"
-        ) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+        )
+    return TextFile(path, encoding, normalize).read()
 
 
 def _letters(text: str) -> str:

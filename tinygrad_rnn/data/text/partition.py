@@ -7,17 +7,18 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ...engine import random as tg_random
-from ...engine.tensor import Tensor, tensor
+from ... import random as tg_random
 from ...errors import ArgumentError
+from ...tensors.tensor import Tensor, tensor
 from .._check import positive, token_ids
 from ..stream import Stream, Window, offset_below, permutation_of, smallest
+from .text_file import TextFile
 
 Rng = int | np.random.Generator | None
 Ids = npt.ArrayLike | Tensor
 Pairs = Stream[tuple[Tensor, Tensor]]
 _Array = npt.NDArray[np.integer[Any]]
-_Stream = TypeVar("_Stream", str, list[str], list[int], npt.NDArray[Any], Tensor)
+_Stream = TypeVar("_Stream", str, TextFile, list[str], list[int], npt.NDArray[Any], Tensor)
 
 
 def split(ids: _Stream, valid: float = 0.1) -> tuple[_Stream, _Stream]:
@@ -25,7 +26,7 @@ def split(ids: _Stream, valid: float = 0.1) -> tuple[_Stream, _Stream]:
 
     Parameters
     ----------
-    ids : str, list, ndarray or Tensor of length n
+    ids : str, TextFile, list, ndarray or Tensor of length n
         Split the text itself and make the `Vocabulary` from the first part, so that nothing is
         learned from the held-out one.
     valid : float
@@ -186,11 +187,11 @@ def random(
     def plan(offset: Any, order: Any) -> tuple[int, Window[tuple[Tensor, Tensor]]]:
         offset = offset_below("random", offset, steps)
         count = (len(stream) - offset - 1) // steps
-        starts = offset + steps * permutation_of("random", order, count)
+        order = permutation_of("random", order, count)
         stop = count - count % batch_size if drop_last else count
 
         def window(i: int) -> tuple[Tensor, Tensor]:
-            first = starts[i * batch_size : min((i + 1) * batch_size, stop)]
+            first = offset + steps * order[i * batch_size : min((i + 1) * batch_size, stop)]
             positions = np.arange(steps)[:, None] + first
             return _on(device, stream[positions]), _on(device, stream[positions + 1])
 
@@ -254,21 +255,18 @@ def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None)
             f"evaluation: {len(stream)} tokens hold no prediction: hold out two tokens or more"
         )
     predictions = len(stream) - 1
-    length = -(-predictions // batch_size)
-    x, y = (
-        _columns(part, fill, batch_size, length, steps)
-        for part, fill in ((stream[:-1], 0), (stream[1:], -1))
-    )
+    length = -(-predictions // batch_size)  # of a column
+
+    def window(i: int) -> tuple[Tensor, Tensor]:
+        row = np.arange(i * steps, (i + 1) * steps)[:, None]
+        position = row + length * np.arange(batch_size)
+        there = (row < length) & (position < predictions)
+        position = np.where(there, position, 0)
+        x, y = (stream[position + shift].astype(np.int64) for shift in (0, 1))
+        return _on(device, np.where(there, x, 0)), _on(device, np.where(there, y, -1))
+
     settings = _settings("evaluation", stream, batch_size, steps, False)
-    return Stream(settings, {}, lambda: _windows(x, y, steps, device))
-
-
-def _columns(part: _Array, fill: int, batch_size: int, length: int, steps: int) -> _Array:
-    """Lay `part` in columns, fill up the last one, then all of them to whole windows."""
-    flat = np.full(batch_size * length, fill, np.int64)
-    flat[: len(part)] = part
-    columns = flat.reshape(batch_size, length).T
-    return np.pad(columns, ((0, -length % steps), (0, 0)), constant_values=fill)
+    return Stream(settings, {}, lambda: (-(-length // steps), window))
 
 
 def _windows(

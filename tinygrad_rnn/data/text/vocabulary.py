@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DTypeError
+from ...tensors.tensor import Tensor
 from .._check import positive, token_ids
+from .ids_file import memory_map
+from .text_file import AFTER_LINE, AFTER_SPACE, Text, cut, pieces
 
 Tokenizer = Callable[[str], Iterable[str]]
 
@@ -29,7 +32,7 @@ class Vocabulary:
 
     Parameters
     ----------
-    text : str or iterable of str
+    text : str, TextFile, or iterable of str
         The training text (not the held-out one: `split` first), or its tokens.
     level : {"char", "word"}
         Tokens are characters, and decoding joins them; or words and single punctuation marks, and
@@ -39,7 +42,8 @@ class Vocabulary:
     max_size : int, optional
         The largest number of tokens, ``<unk>`` included; the most frequent are kept.
     tokenizer : callable, optional
-        Cuts a str into tokens in place of the level's own rule.
+        Cuts a str into tokens in place of the level's own rule. It gets a str whole, and a
+        `TextFile` in pieces that end where a line ends.
 
     Attributes
     ----------
@@ -82,7 +86,7 @@ class Vocabulary:
         positive("Vocabulary", min_freq=min_freq)
         if max_size is not None:
             positive("Vocabulary", max_size=max_size)
-        counts = Counter(_tokenize(text, level, tokenizer))
+        counts = _count(text, level, tokenizer)
         counts.pop(UNKNOWN, None)
         if not counts:
             raise ArgumentError("Vocabulary: the text has no tokens")
@@ -120,18 +124,27 @@ class Vocabulary:
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} tokens, level={self.level!r})"
 
-    def encode(self, text: str | Iterable[str]) -> npt.NDArray[np.unsignedinteger[Any]]:
+    def encode(
+        self,
+        text: Text | Iterable[str],
+        out: str | os.PathLike[str] | None = None,
+    ) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the numbers of the tokens of a text.
 
         Parameters
         ----------
-        text : str or iterable of str
+        text : str, TextFile, or iterable of str
             A text, or its tokens.
+        out : str or path, optional
+            The file (.npy) to put the numbers into; one that is there is replaced when all are
+            written. With a `TextFile`, no more of either is in memory than is worked on.
 
         Returns
         -------
         ndarray of shape (n,)
-            In the smallest unsigned dtype that holds every number of the vocabulary.
+            In the smallest unsigned dtype that holds every number of the vocabulary. With `out` a
+            memory map of it, not to be written to; ``numpy.load(out, mmap_mode="r")`` gives it
+            again.
 
         Examples
         --------
@@ -139,11 +152,18 @@ class Vocabulary:
         >>> tg.data.text.Vocabulary("aab").encode("abc")
         array([1, 2, 0], dtype=uint8)
         """
-        if isinstance(text, str) and self.level == "char" and self._tokenizer is None:
-            points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-            return self._table.take(points, mode="clip")
-        tokens = _tokenize(text, self.level, self._tokenizer)
-        return np.fromiter((self._ids.get(token, 0) for token in tokens), self._dtype)
+        parts = self._encoded(text)
+        if out is not None:
+            return memory_map(out, parts, self._dtype)
+        return np.concatenate([np.empty(0, self._dtype), *parts])
+
+    def _encoded(self, text: Text | Iterable[str]) -> Iterator[npt.NDArray[Any]]:
+        if isinstance(text, Text) and self.level == "char" and self._tokenizer is None:
+            for piece in pieces(text):
+                yield self._table.take(_code_points(piece), mode="clip")
+        else:
+            for tokens in _tokens(text, self._tokenizer):
+                yield np.fromiter((self._ids.get(token, 0) for token in tokens), self._dtype)
 
     def decode(self, ids: npt.ArrayLike | Tensor) -> str:
         """Return the text of token numbers.
@@ -205,7 +225,7 @@ class Vocabulary:
         array = token_ids("Vocabulary.unknown_rate", ids)
         if not array.size:
             raise ArgumentError("Vocabulary.unknown_rate: there are no tokens")
-        return float((array == 0).mean())
+        return float((array.size - np.count_nonzero(array)) / array.size)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the vocabulary as a plain dict, for `from_state_dict`.
@@ -288,13 +308,35 @@ def _fault(state: Any) -> str | None:
     return None
 
 
-def _tokenize(text: str | Iterable[str], level: str, tokenizer: Tokenizer | None) -> Iterable[str]:
-    if not isinstance(text, str):
-        tokens = list(text)
-    elif tokenizer is not None:
-        tokens = list(tokenizer(text))
+def _count(text: Text | Iterable[str], level: str, tokenizer: Tokenizer | None) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    if isinstance(text, Text) and level == "char" and tokenizer is None:
+        for piece in pieces(text):
+            frequency = np.bincount(_code_points(piece))
+            points = frequency.nonzero()[0]
+            counts.update(dict(zip(map(chr, points), frequency[points].tolist(), strict=True)))
     else:
-        return text if level == "char" else _WORDS.findall(text)
+        for tokens in _tokens(text, tokenizer):
+            counts.update(tokens)
+    return counts
+
+
+def _code_points(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def _tokens(text: Text | Iterable[str], tokenizer: Tokenizer | None) -> Iterator[Iterable[str]]:
+    """Yield the tokens of the text, piece by piece."""
+    if not isinstance(text, Text):
+        yield _strings(text)
+        return
+    places = AFTER_SPACE if tokenizer is None else AFTER_LINE
+    for piece in [text] if isinstance(text, str) else cut(text, places):
+        yield _WORDS.findall(piece) if tokenizer is None else _strings(tokenizer(piece))
+
+
+def _strings(tokens: Iterable[str]) -> list[str]:
+    tokens = list(tokens)
     for token in tokens:
         if not isinstance(token, str):
             raise DTypeError(

@@ -625,7 +625,7 @@ def clip(xp: Any, x: Array, min: float | None = None, max: float | None = None) 
     >>> y.detach(), x.grad
     (tensor([-1., -1.,  0.]), tensor([0., 1., 1.]))
     """
-    if hasattr(min, "_edge") or hasattr(max, "_edge"):
+    if hasattr(min, "_node") or hasattr(max, "_node"):
         raise TypeError("clip: the bounds are numbers; limit by Tensors with maximum and minimum")
     return xp.clip(x, min, max)
 

@@ -5,18 +5,15 @@ What is read is a pending `Part` on the way back: its cost is that of the part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...errors import ArgumentError, DTypeError, ShapeError
 from .. import backend
 from ..backend import Array
 from ..graph import Part
 from ..primitive import primitive
-from .shape import axis_of, reshape
 
-if TYPE_CHECKING:
-    from ..tensor import Tensor
+_WHOLE = slice(None)
+_PLAIN = {int, type(None)}
 
 
 @primitive(view=True, x=lambda F, g, x_shape, key: Part(g, key, x_shape))
@@ -41,262 +38,22 @@ def scatter(xp: Any, *parts: Array, keys: tuple[Any, ...], shape: tuple[int, ...
 
 def _tile(keys: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
     """Tell whether the keys cut one axis into pieces that cover it, as unbind and split do."""
-    axis = len(keys[0]) - 1 if isinstance(keys[0], tuple) else -1
-    if axis < 0 or any(not isinstance(key, tuple) or len(key) != axis + 1 for key in keys):
-        return False
+    axis = len(keys[0]) - 1 if keys[0].__class__ is tuple else -1
     spans = []
-    for *whole, last in keys:
-        if any(not isinstance(k, slice) or k != slice(None) for k in whole):
+    for key in keys:
+        if axis < 0 or key.__class__ is not tuple or len(key) != axis + 1:
             return False
-        if isinstance(last, int) and not isinstance(last, bool):
+        if axis and any(k.__class__ is not slice or k != _WHOLE for k in key[:-1]):
+            return False
+        last = key[-1]
+        if last.__class__ is int:
             spans.append((last, last + 1))
-        elif isinstance(last, slice) and last.step is None:
-            start, stop, _ = last.indices(shape[axis])
-            spans.append((start, stop))
+        elif last.__class__ is slice and _PLAIN >= {x.__class__ for x in (last.start, last.stop)}:
+            if last.step is not None:
+                return False
+            spans.append((last.start or 0, shape[axis] if last.stop is None else last.stop))
         else:
             return False
     spans.sort()
-    joints = [0, *(stop for _, stop in spans)]
-    return joints[-1] == shape[axis] and all(
-        start == end for (start, _), end in zip(spans, joints, strict=False)
-    )
-
-
-def getitem(x: Tensor, key: Any) -> Tensor:
-    """Return ``x[key]``.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    key : int, slice, None, Ellipsis, Tensor, array or a tuple of these
-        NumPy's basic, integer-array and boolean indexing.
-
-    Returns
-    -------
-    Tensor
-        On the memory of x where NumPy's would be.
-
-    Raises
-    ------
-    DTypeError
-        If an array in the key holds neither integers nor booleans.
-    ShapeError
-        If a mask has not the shape of the axes that it stands for.
-
-    Notes
-    -----
-    The gradients of an element that was read more than once add up.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> x = tg.zeros(3, requires_grad=True)
-    >>> x[[0, 0, 2]].sum().backward()
-    >>> x.grad
-    tensor([2., 0., 1.])
-    """
-    keys = [_plain(k) for k in (key if isinstance(key, tuple) else (key,))]
-    if any(getattr(k, "dtype", None) == backend.bool_ for k in keys):
-        keys = _without_masks(keys, x.shape)
-    return index(x, key=tuple(keys))
-
-
-def _plain(key: Any) -> Any:
-    """Return one element of a key in the form that arrays take."""
-    if (
-        key is None
-        or key is Ellipsis
-        or (isinstance(key, slice | int) and not isinstance(key, bool))
-    ):
-        return key
-    array = backend.asarray(key._data if hasattr(key, "_data") else key)
-    if array.dtype.kind not in "iub":
-        if array.size:
-            raise DTypeError(f"an index is made of integers or booleans, got {array.dtype}")
-        array = array.astype(backend.int64)  # an empty list
-    return int(array) if array.ndim == 0 and array.dtype.kind != "b" else array
-
-
-def _without_masks(keys: list[Any], shape: tuple[int, ...]) -> list[Any]:
-    """Return the key with each boolean mask as the integer arrays of the places where it holds."""
-    used = 0
-    for i, key in enumerate(keys):
-        mask = getattr(key, "dtype", None) == backend.bool_
-        if mask and not any(k is Ellipsis for k in keys[:i]):
-            seen = shape[used : used + key.ndim]
-            if seen != key.shape:
-                raise ShapeError(f"indexing: a mask of shape {key.shape} for axes of shape {seen}")
-        used += 0 if key is None else key.ndim if mask else 1
-    return [
-        k
-        for key in keys
-        for k in (key.nonzero() if getattr(key, "dtype", None) == backend.bool_ else (key,))
-    ]
-
-
-def _tensor(x: Any) -> Tensor:
-    """Return x as a Tensor: itself if it is one, so that its readers share a pending gradient."""
-    return x if hasattr(x, "_edge") else reshape(x, shape=None)
-
-
-def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
-    """Return the elements of x at given indices along an axis.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    indices : Tensor, array or int
-        Integers, of any shape.
-    axis : int or None
-        None reads the flat x.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of x, the axis replaced by the shape of `indices`.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.take(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), [1, 1, 0], axis=0)
-    tensor([[3., 4.],
-            [3., 4.],
-            [1., 2.]])
-    """
-    if axis is None:
-        return getitem(reshape(x, shape=-1), indices)
-    x = _tensor(x)
-    return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (indices,))
-
-
-def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
-    """Return, at each place, the element of x that `indices` names along an axis.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    indices : Tensor or array
-        Integers, of as many axes as x.
-    axis : int
-        Negative ones count from the end.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of `indices`, its other axes broadcast with those of x.
-
-    Raises
-    ------
-    ShapeError
-        If `indices` has not as many axes as x.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> x = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
-    >>> tg.take_along_axis(x, tg.argmax(x, axis=1, keepdims=True), axis=1)
-    tensor([[2.],
-            [4.]])
-    """
-    x = _tensor(x)
-    where = _plain(indices)
-    axis = axis_of(axis, x.ndim)
-    if getattr(where, "ndim", 0) != x.ndim:
-        raise ShapeError(
-            f"take_along_axis: indices of {getattr(where, 'ndim', 0)} axes for a tensor of {x.ndim}"
-        )
-    module = backend.module_of(where)
-    grid = [
-        where
-        if i == axis
-        else module.arange(n).reshape([-1 if j == i else 1 for j in range(x.ndim)])
-        for i, n in enumerate(x.shape)
-    ]
-    return index(x, key=tuple(grid))
-
-
-def split(x: Tensor, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """Return x cut into pieces along an axis.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    indices_or_sections : int or sequence of int
-        How many equal pieces, or the places to cut at.
-    axis : int
-        Negative ones count from the end.
-
-    Returns
-    -------
-    list of Tensor
-        The pieces, on the memory of x.
-
-    Raises
-    ------
-    ShapeError
-        If the axis does not divide into so many equal pieces.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.split(tg.arange(4), 2)
-    [tensor([0, 1]), tensor([2, 3])]
-    >>> tg.split(tg.arange(4), [1])
-    [tensor([0]), tensor([1, 2, 3])]
-    """
-    x = _tensor(x)
-    axis = axis_of(axis, x.ndim)
-    length = x.shape[axis]
-    if isinstance(indices_or_sections, int):
-        if indices_or_sections < 1 or length % indices_or_sections:
-            raise ShapeError(
-                f"split: an axis of length {length} does not divide into {indices_or_sections} "
-                "equal sections"
-            )
-        size = length // indices_or_sections
-        cuts = [size * i for i in range(1, indices_or_sections)]
-    else:
-        cuts = [int(cut) for cut in indices_or_sections]
-    whole = (slice(None),) * axis
-    return [
-        index(x, key=(*whole, slice(a, b)))
-        for a, b in zip([0, *cuts], [*cuts, length], strict=True)
-    ]
-
-
-def unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
-    """Return the slices of x along an axis, without that axis.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    axis : int
-        Negative ones count from the end.
-
-    Returns
-    -------
-    list of Tensor
-        One for each index.
-
-    Raises
-    ------
-    ArgumentError
-        If x has no axis.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.unbind(tg.tensor([[1.0, 2.0], [3.0, 4.0]]))
-    [tensor([1., 2.]), tensor([3., 4.])]
-    """
-    x = _tensor(x)
-    if x.ndim == 0:
-        raise ArgumentError("unbind: a 0-d tensor has no axis to iterate over")
-    axis = axis_of(axis, x.ndim)
-    whole = (slice(None),) * axis
-    return [index(x, key=(*whole, i)) for i in range(x.shape[axis])]
+    ends = [0, *(stop for _, stop in spans)]
+    return ends == [*(start for start, _ in spans), shape[axis]]

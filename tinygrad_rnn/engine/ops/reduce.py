@@ -6,16 +6,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..backend import Array
 from ..primitive import primitive
-from .elementwise import sqrt
-from .index import index
-from .shape import axes_of, concatenate, reshape, transpose
-
-if TYPE_CHECKING:
-    from ..tensor import Tensor
+from .shape import axes_of
 
 Axis = int | tuple[int, ...] | None
 
@@ -95,73 +90,6 @@ def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return xp.mean(x, axis=axis, keepdims=keepdims)
 
 
-def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    """Return the variance over `axis`.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    axis : int, tuple of int or None
-        The axes to reduce, negative ones counted from the end; None reduces all.
-    ddof : int
-        Subtracted from the count; 1 for the unbiased estimate from a sample.
-    keepdims : bool
-        Whether the reduced axes stay, with length 1.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of x without (or with length 1 at) `axis`.
-
-    Notes
-    -----
-    The sum of the squared deviations from the mean, over count - `ddof`, in two passes.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.var(tg.tensor([1.0, 2.0, 3.0])), tg.var(tg.tensor([1.0, 2.0, 3.0]), ddof=1)
-    (tensor(0.6666667), tensor(1.))
-    """
-    deviation = x - mean(x, axis=axis, keepdims=True)
-    return sum(deviation * deviation, axis=axis, keepdims=keepdims) / (
-        _count(deviation.shape, axis) - ddof
-    )
-
-
-def std(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    """Return the standard deviation over `axis`, the root of `var`.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    axis : int, tuple of int or None
-        The axes to reduce, negative ones counted from the end; None reduces all.
-    ddof : int
-        Subtracted from the count, as in `var`.
-    keepdims : bool
-        Whether the reduced axes stay, with length 1.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of x without (or with length 1 at) `axis`.
-
-    Notes
-    -----
-    It has no gradient (nan) where the variance is 0.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.std(tg.tensor([1.0, 2.0, 3.0]), ddof=1)
-    tensor(1.)
-    """
-    return sqrt(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
-
-
 def _to_extremes(F: Any, g: Any, x: Any, out: Any, x_shape: Any, axis: Axis, keepdims: bool) -> Any:
     hits = F.cast(x == _kept(F, out, x_shape, axis, keepdims), dtype=g.dtype)
     return _kept(F, g, x_shape, axis, keepdims) * (hits / F.sum(hits, axis=axis, keepdims=True))
@@ -233,52 +161,6 @@ def min(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return xp.min(x, axis=axis, keepdims=keepdims)
 
 
-def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return the product over `axis`.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    axis : int, tuple of int or None
-        The axes to reduce, negative ones counted from the end; None reduces all.
-    keepdims : bool
-        Whether the reduced axes stay, with length 1.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of x without (or with length 1 at) `axis`; of nothing at all, 1.
-
-    Notes
-    -----
-    The elements are multiplied pairwise, never divided out, so that zeros leave the gradient exact.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> x = tg.tensor([2.0, 0.0, 3.0], requires_grad=True)
-    >>> tg.prod(x).backward()
-    >>> x.grad
-    tensor([0., 6., 0.])
-    """
-    x = reshape(x, shape=None)  # whatever can be made a tensor
-    if x.dtype.kind != "f":
-        x = sum(x, axis=())  # over no axis: this widens small integers, as NumPy's product does
-    axes = axes_of(axis, x.ndim)
-    rest = tuple(i for i in range(x.ndim) if i not in axes)
-    shape = tuple(x.shape[i] for i in rest)
-    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-    x = reshape(transpose(x, axes=(*axes, *rest)), shape=(_count(x.shape, axis), *shape))
-    while x.shape[0] > 1:
-        half, odd = divmod(x.shape[0], 2)
-        pairs = index(x, key=slice(0, half)) * index(x, key=slice(half, 2 * half))
-        x = concatenate([pairs, index(x, key=slice(2 * half, None))]) if odd else pairs
-    if x.shape[0] == 0:  # the empty product
-        x = sum(x, axis=0) + 1
-    return reshape(x, shape=kept if keepdims else shape)
-
-
 @primitive(
     floating=True,
     x=lambda F, g, x, out, x_shape, axis, keepdims: (
@@ -332,32 +214,6 @@ def _to_summands(F: Any, g: Any, x_shape: tuple[int, ...], axis: int) -> Any:
 def cumsum_along(xp: Any, x: Array, axis: int) -> Array:
     """Return the running sums along one axis."""
     return xp.cumsum(x, axis=axis)
-
-
-def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
-    """Return the running sums along an axis.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    axis : int or None
-        None sums all elements, in C order.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of x; flat if `axis` is None.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.cumsum(tg.tensor([1.0, 2.0, 3.0]), axis=0)
-    tensor([1., 3., 6.])
-    """
-    return (
-        cumsum_along(reshape(x, shape=-1), axis=0) if axis is None else cumsum_along(x, axis=axis)
-    )
 
 
 @primitive(x=None)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...errors import ArgumentError, DTypeError, ShapeError
-from .. import backend
 from ..backend import Array
 from ..primitive import primitive
-from .shape import axis_of, reshape
-
-if TYPE_CHECKING:
-    from ..tensor import Tensor
 
 
 @primitive(
@@ -104,75 +98,3 @@ def nats(xp: Any, logits: Array, target: Array, axis: int, label_smoothing: floa
     if not label_smoothing:
         return total - picked
     return total - (1 - label_smoothing) * picked - label_smoothing * xp.mean(shifted, axis=axis)
-
-
-def cross_entropy(
-    logits: Tensor, target: Any, axis: int = -1, label_smoothing: float = 0.0
-) -> Tensor:
-    """Return -log softmax(logits) at the target class, in nats, for every position.
-
-    Parameters
-    ----------
-    logits : Tensor
-        Of any shape, with the classes along `axis`.
-    target : Tensor
-        Class numbers, integers of the shape of `logits` without `axis`.
-    axis : int
-        Negative ones count from the end.
-    label_smoothing : float
-        The part ε in [0, 1] of the target that is spread evenly over the classes.
-
-    Returns
-    -------
-    Tensor
-        The losses, of the shape of `target`.
-
-    Raises
-    ------
-    DTypeError
-        If `target` does not hold integers.
-    ShapeError
-        If its shape is not that of `logits` without `axis`.
-    ArgumentError
-        If a class number or `label_smoothing` is out of range.
-
-    Notes
-    -----
-    The target distribution is (1 - ε) one_hot + ε / K (Szegedy et al. 2016, section 7). The
-    gradient to the logits is softmax(logits) minus that distribution.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.engine.ops.cross_entropy(tg.tensor([[0.0, 0.0], [1000.0, 0.0]]), tg.tensor([1, 0]))
-    tensor([0.6931472, 0.       ])
-    """
-    logits = reshape(logits, shape=None)
-    axis = axis_of(axis, logits.ndim)
-    classes = backend.asarray(target._data if hasattr(target, "_data") else target)
-    rest = logits.shape[:axis] + logits.shape[axis + 1 :]
-    if classes.dtype.kind not in "iu":
-        raise DTypeError(
-            f"cross_entropy: targets are class numbers (integers), got {classes.dtype}"
-        )
-    if classes.shape != rest:
-        hint = ""
-        if logits.ndim > 1 and axis != 1 and classes.shape == logits.shape[:1] + logits.shape[2:]:
-            hint = "; if the classes are on axis 1, as in PyTorch, pass axis=1"
-        raise ShapeError(
-            f"cross_entropy: logits {logits.shape} with classes on axis {axis} need a target of "
-            f"{rest}, got {classes.shape}{hint}"
-        )
-    if not 0 <= label_smoothing <= 1:
-        raise ArgumentError(f"cross_entropy: label_smoothing is in [0, 1], got {label_smoothing}")
-    size = logits.shape[axis]
-    if (
-        classes.size
-        and backend.device_of(classes) == "cpu"
-        and (classes.min() < 0 or classes.max() >= size)
-    ):
-        raise ArgumentError(
-            f"cross_entropy: targets from {classes.min()} to {classes.max()}, but there are "
-            f"{size} classes"
-        )
-    return nats(logits, classes, axis=axis, label_smoothing=label_smoothing)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from ..errors import GraphError
 from . import random as _random
-from .graph import Edge, Gradient, Leaf, Node, Start, clock, enable_grad, mode, reachable, run
-from .primitive import namespace
-from .tensor import Tensor
+from .engine.graph import (
+    Leaf,
+    Node,
+    Parents,
+    Piece,
+    Pieces,
+    enable_grad,
+    mode,
+    reachable,
+    run,
+    tick,
+)
+from .engine.primitive import make, namespaces
+from .engine.variable import Variable
+from .errors import GraphError
 
 
 class Checkpoint(Node):
@@ -21,23 +32,20 @@ class Checkpoint(Node):
     args: tuple[Any, ...]
     random_state: Any
 
-    def pull(self, grads: Any, live: set[Node] | None, retain: bool) -> Sequence[Gradient]:
+    def pull(self, F: Any, grad: Pieces, parents: Parents, retain: bool) -> list[Any]:
         """Run the function again with the same random numbers, and walk the graph it leaves."""
         if self.function is None:
             raise GraphError(
                 "backward through checkpoint a second time: pass retain_graph=True the first time"
             )
-        leaves = (
-            edge[0] for edge in self.parents if edge is not None and isinstance(edge[0], Leaf)
-        )
-        if any(leaf.version[0] > self.order for leaf in leaves):
+        if any(isinstance(p, Leaf) and p.version[0] > self.order for p in self.parents):
             raise GraphError(
                 "backward through checkpoint: a tensor that it reads was changed in place after "
                 "the forward pass"
             )
         after = _random.get_state()
         _random.set_state(self.random_state)
-        since = next(clock)
+        since = tick()
         try:
             with enable_grad():
                 outputs = _flat(self.function(*self.args))
@@ -45,21 +53,14 @@ class Checkpoint(Node):
             _random.set_state(after)
         if not retain:
             self.function, self.args = None, ()
-        grads = grads if isinstance(grads, list) else [grads]
-        create_graph = any(isinstance(g, Tensor) for g in grads)
-        roots = [
-            (y._edge, g)
-            for y, g in zip(outputs, grads, strict=True)
-            if g is not None and y._edge is not None
-        ]
-        wanted = [
-            edge for edge in self.parents if edge is not None and (live is None or edge[0] in live)
-        ]
-        results = run(roots, namespace, wanted=wanted, retain=create_graph, since=since)
-        return [results[edge][0] if edge in results else None for edge in self.parents]
+        ends = [(outputs[i]._node, g) for i, g in grad.items()]
+        roots = [(node, g) for node, g in ends if node is not None]
+        wanted = {p for p in parents if p is not None}
+        results = run(roots, namespaces, wanted, retain=F.records, since=since)
+        return [results[p][0] if p in results else None for p in parents]
 
 
-def _flat(value: Any) -> list[Tensor]:
+def _flat(value: Any) -> list[Variable]:
     return list(value) if isinstance(value, tuple | list) else [value]
 
 
@@ -99,23 +100,20 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     True
     """
     random_state = _random.get_state()
-    since = next(clock)
+    since = tick()
     result = fn(*args)
     outputs = _flat(result)
-    ends: list[Edge] = [y._edge for y in outputs if y._edge is not None]
+    ends = [y._node for y in outputs if y._node is not None]
     if not mode.recording or not ends:
         return result
-    outside: dict[Edge, None] = {}
-    for node in reachable(Start([(edge, None) for edge in ends]), since):
+    outside = dict.fromkeys(end for end in ends if end.order < since)
+    for node in reachable(ends, since):
         if node.order >= since:
-            outside.update(
-                (edge, None) for edge in node.parents if edge is not None and edge[0].order < since
-            )
-    outside.update((edge, None) for edge in ends if edge[0].order < since)
-    node = Checkpoint(tuple(outside), tuple((y.shape, y.dtype) for y in outputs))
-    node.function, node.args, node.random_state = fn, args, random_state
+            outside.update((p, None) for p in node.parents if p is not None and p.order < since)
+    whole = Checkpoint(tuple(outside), (), None)
+    whole.function, whole.args, whole.random_state = fn, args, random_state
     kept = [
-        Tensor._make(y._data, None if y._edge is None else (node, i), None)
+        make(y._data, None if y._node is None else Piece(whole, i, y.shape, y.dtype), None)
         for i, y in enumerate(outputs)
     ]
     return type(result)(kept) if isinstance(result, tuple | list) else kept[0]

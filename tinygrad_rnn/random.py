@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError
+from .errors import ArgumentError
 
 Rng = int | np.random.Generator | None
 _library = np.random.Generator(np.random.Philox(0))

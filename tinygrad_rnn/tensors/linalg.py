@@ -1,0 +1,180 @@
+"""Matrix products and sums over indices."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..engine.graph import Leaf
+from ..engine.ops import axes_of, contract, gemm, reshape
+from ..errors import ArgumentError, ShapeError
+from .shape import as_tensor, transpose
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+
+
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """Return the matrix product x @ y.
+
+    Parameters
+    ----------
+    x : Tensor
+        (..., n, k), or a vector (k,).
+    y : Tensor
+        (..., k, m), or a vector (k,). The leading axes broadcast.
+
+    Returns
+    -------
+    Tensor
+        (..., n, m); without n or m where an operand is a vector.
+
+    Raises
+    ------
+    ShapeError
+        If an operand has no axis, or the inner lengths differ.
+
+    Notes
+    -----
+    The gradients are g yᵀ and xᵀ g. For a matrix that several products share, such as a recurrent
+    weight, the factors are kept and multiplied once for all uses.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.matmul(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), tg.tensor([1.0, 1.0]))
+    tensor([3., 7.])
+    """
+    x, y = as_tensor(x), as_tensor(y)
+    if x.ndim == 0 or y.ndim == 0:
+        raise ShapeError(f"matmul: {x.shape} @ {y.shape}: a 0-d operand; multiply with * instead")
+    inner = y.shape[0] if y.ndim == 1 else y.shape[-2]
+    if x.shape[-1] != inner:
+        raise ShapeError(
+            f"matmul: {x.shape} @ {y.shape}: inner dimensions {x.shape[-1]} and {inner} differ"
+        )
+    if x.ndim == 1:
+        out = matmul(reshape(x, shape=(1, -1)), y)
+        return reshape(
+            out, shape=(*out.shape[:-2], *out.shape[-1:]) if y.ndim > 1 else out.shape[:-1]
+        )
+    if y.ndim == 1:
+        out = matmul(x, reshape(y, shape=(-1, 1)))
+        return reshape(out, shape=out.shape[:-1])
+    weight = "y" if y.ndim == 2 else ""
+    if x.ndim == 2 and y.ndim == 2 and _is_weight(x) and not _is_weight(y):
+        weight = "x"
+    return gemm(x, y, weight)
+
+
+def _is_weight(x: Tensor) -> bool:
+    """Tell whether a matrix is a leaf, or the transpose of one."""
+    node = x._node
+    if node is not None and node.name == "permute":
+        node = node.parents[0]
+    return isinstance(node, Leaf)
+
+
+def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
+    """Return the sum of products over pairs of axes.
+
+    Parameters
+    ----------
+    x, y : Tensor
+        Of any shapes that agree on these axes.
+    axes : int or two sequences of int
+        How many of the last axes of x meet the first of y, or the axes of each.
+
+    Returns
+    -------
+    Tensor
+        The other axes of x, then those of y.
+
+    Raises
+    ------
+    ShapeError
+        If the axes differ in length.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.tensordot(tg.ones(2, 3, 4), tg.ones(4, 3, 5), axes=([1, 2], [1, 0])).shape
+    (2, 5)
+    """
+    x, y = as_tensor(x), as_tensor(y)
+    if isinstance(axes, int):
+        over_x, over_y = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
+    else:
+        over_x, over_y = (
+            axes_of(a if isinstance(a, int) else tuple(a), t.ndim)
+            for a, t in zip(axes, (x, y), strict=True)
+        )
+    if tuple(x.shape[i] for i in over_x) != tuple(y.shape[i] for i in over_y):
+        raise ShapeError(
+            f"tensordot: axes {over_x} of {x.shape} and {over_y} of {y.shape} differ in length"
+        )
+    rest_x = tuple(i for i in range(x.ndim) if i not in over_x)
+    rest_y = tuple(i for i in range(y.ndim) if i not in over_y)
+    summed = math.prod(x.shape[i] for i in over_x)
+    left, right = tuple(x.shape[i] for i in rest_x), tuple(y.shape[i] for i in rest_y)
+    rows = reshape(transpose(x, axes=(*rest_x, *over_x)), shape=(math.prod(left), summed))
+    columns = reshape(transpose(y, axes=(*over_y, *rest_y)), shape=(summed, math.prod(right)))
+    return reshape(matmul(rows, columns), shape=left + right)
+
+
+def einsum(subscripts: str, *operands: Tensor) -> Tensor:
+    """Return a sum of products in Einstein's notation.
+
+    Parameters
+    ----------
+    subscripts : str
+        The letters of each operand's axes, ``->``, the letters of the result. Without the arrow the
+        result has the letters that occur once, in alphabetical order.
+    *operands : Tensor
+        One for each group of letters.
+
+    Returns
+    -------
+    Tensor
+        Of the axes that the result's letters name; the others are summed over.
+
+    Raises
+    ------
+    ArgumentError
+        If the letters do not make sense; ``...`` is not supported.
+    ShapeError
+        If a letter occurs twice in an operand, or with two lengths.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.einsum("ij,ij->i", tg.tensor([[1.0, 2.0], [3.0, 4.0]]), tg.ones(2, 2))
+    tensor([3., 7.])
+    """
+    inputs, arrow, output = subscripts.replace(" ", "").partition("->")
+    names = tuple(inputs.split(","))
+    letters = "".join(names)
+    if not arrow:
+        output = "".join(sorted(index for index in set(letters) if letters.count(index) == 1))
+    if not (letters + output).isalpha() and letters + output:
+        raise ArgumentError(
+            f"einsum: {subscripts!r}: indices are letters; '...' is not supported, name the axes"
+        )
+    tensors = [as_tensor(x) for x in operands]
+    if len(names) != len(tensors):
+        raise ArgumentError(
+            f"einsum: {subscripts!r} names {len(names)} operands, {len(tensors)} are given"
+        )
+    sizes: dict[str, int] = {}
+    for name, x in zip(names, tensors, strict=True):
+        if len(set(name)) != len(name) or len(name) != x.ndim:
+            raise ShapeError(
+                f"einsum: {name!r} for an operand of shape {x.shape}: one index for each axis, "
+                "each once"
+            )
+        for letter, n in zip(name, x.shape, strict=True):
+            if sizes.setdefault(letter, n) != n:
+                raise ShapeError(f"einsum: index {letter!r} has lengths {sizes[letter]} and {n}")
+    if len(set(output)) != len(output) or not set(output) <= set(letters):
+        raise ArgumentError(f"einsum: output {output!r} takes indices of {inputs!r}, each once")
+    return contract(*tensors, operands=names, output=output)

@@ -1,0 +1,314 @@
+"""Tensor: the engine's Variable with NumPy's vocabulary."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+
+from .. import tensors as ops
+from ..engine import backend
+from ..engine.backend import DType
+from ..engine.primitive import bind
+from ..engine.variable import Variable
+from ..errors import ArgumentError, DTypeError, GraphError
+from ..spelling import OTHER_NAMES
+
+
+def axes_or_shape(shape: tuple[Any, ...]) -> Any:
+    """Return a shape or a list of axes given either as one tuple or as several integers."""
+    return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+
+
+class _Elsewhere:
+    """A name that other libraries have: asking for it says what it is here.
+
+    A ``__getattr__`` would say the same, but Python looks up every attribute more slowly on a class
+    that has one.
+    """
+
+    def __init__(self, name: str, ours: str) -> None:
+        self.name, self.ours = name, ours
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        raise AttributeError(f"Tensor has no attribute {self.name!r}; here it is {self.ours}")
+
+
+class Tensor(Variable):
+    """An array with a place in the graph; made by `tinygrad_rnn.tensor` and the other constructors.
+
+    Arithmetic, methods and indexing follow NumPy; every one that computes is also a function of the
+    package, where it is documented. If ``requires_grad``, operations on it are recorded, and
+    `backward` fills `grad`.
+    """
+
+    __slots__ = ()
+    __array_priority__ = 1000.0
+    __hash__ = object.__hash__
+
+    @property
+    def T(self) -> Tensor:
+        """The tensor with its axes reversed."""
+        return ops.transpose(self)
+
+    # -- conversions
+
+    def to(self, target: Any) -> Tensor:
+        """Return this tensor on a device (a string such as ``"cuda:0"``) or in a floating dtype."""
+        if isinstance(target, str) and target.startswith(("cpu", "cuda")):
+            return (
+                self
+                if target == self.device
+                else ops.to_device(self, device=target, source=self.device)
+            )
+        return self.astype(target)
+
+    def astype(self, dtype: DType) -> Tensor:
+        """Return this tensor in another dtype."""
+        try:
+            dtype = np.dtype(dtype) if dtype is not None else np.dtype("O")
+        except TypeError:
+            raise DTypeError(f"{dtype!r} is neither a device nor a dtype") from None
+        if dtype.kind not in "fiub":
+            raise DTypeError(f"astype: a real or boolean dtype is needed, got {dtype}")
+        if dtype == self.dtype:
+            return self
+        return ops.cast(self if dtype.kind == "f" else self.detach(), dtype=dtype)
+
+    def __repr__(self) -> str:
+        body = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
+        notes = (
+            []
+            if self.dtype in (backend.float32, backend.int64, backend.bool_)
+            else [f"dtype={self.dtype}"]
+        )
+        notes += [] if self.device == "cpu" else [f"device={self.device!r}"]
+        if self._node is not None:
+            notes.append("requires_grad=True" if self.is_leaf else f"grad_fn=<{self._node.name}>")
+        return f"tensor({', '.join([body, *notes])})"
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.ndim == 0:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(self.unbind())
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ArgumentError(
+                f"the truth of a tensor of shape {self.shape} is ambiguous: use .numpy().any() or "
+                ".all()"
+            )
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        return operator.index(self.item())
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self == value).numpy().any())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        if not self.is_leaf:
+            raise GraphError("deepcopy of a computed tensor: copy leaves, or detach() it first")
+        copy = object.__new__(type(self))
+        copy._data, copy._version, copy._node = backend.copy(self._data), [0], None
+        copy.requires_grad = self.requires_grad
+        if self.grad is not None:
+            copy.grad = self.grad
+        memo[id(self)] = copy
+        return copy
+
+    def __reduce__(self) -> Any:
+        if not self.is_leaf:
+            raise GraphError("pickling a computed tensor: detach() it first")
+        return type(self), (self.numpy(), None, None, self.requires_grad)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise GraphError(
+            "tensors are not assigned to by parts: build the result with tinygrad_rnn.stack, "
+            "concatenate or where"
+        )
+
+    # -- arithmetic
+
+    __add__ = __radd__ = ops.add
+    __mul__ = __rmul__ = ops.multiply
+    __sub__ = ops.subtract
+    __truediv__ = ops.divide
+    __pow__ = ops.power
+    __matmul__ = ops.matmul
+    __neg__ = ops.negative
+    __abs__ = ops.abs
+    __eq__ = ops.equal
+    __ne__ = ops.not_equal
+    __lt__, __le__, __gt__, __ge__ = ops.less, ops.less_equal, ops.greater, ops.greater_equal
+    __getitem__ = ops.getitem
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return ops.subtract(other, self)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return ops.divide(other, self)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return ops.power(other, self)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return ops.matmul(other, self)
+
+    # -- methods: the functions of the package, x being this tensor
+
+    abs, sign, exp, expm1, log, log1p, sqrt = (
+        ops.abs,
+        ops.sign,
+        ops.exp,
+        ops.expm1,
+        ops.log,
+        ops.log1p,
+        ops.sqrt,
+    )
+    sin, cos, tanh, sigmoid, relu, softplus = (
+        ops.sin,
+        ops.cos,
+        ops.tanh,
+        ops.sigmoid,
+        ops.relu,
+        ops.softplus,
+    )
+    clip, maximum, minimum = ops.clip, ops.maximum, ops.minimum
+    sum, mean, var, std, max, min, prod = (
+        ops.sum,
+        ops.mean,
+        ops.var,
+        ops.std,
+        ops.max,
+        ops.min,
+        ops.prod,
+    )
+    cumsum, logsumexp, argmax, argmin = ops.cumsum, ops.logsumexp, ops.argmax, ops.argmin
+    softmax, log_softmax = ops.softmax, ops.log_softmax
+    swapaxes, moveaxis, squeeze, expand_dims = (
+        ops.swapaxes,
+        ops.moveaxis,
+        ops.squeeze,
+        ops.expand_dims,
+    )
+    flip, split, unbind, take, take_along_axis = (
+        ops.flip,
+        ops.split,
+        ops.unbind,
+        ops.take,
+        ops.take_along_axis,
+    )
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """Return this tensor in another shape, a tuple or integers; one length may be -1."""
+        return ops.reshape(self, shape=axes_or_shape(shape))
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """Return this tensor with its axes in another order (none given: reversed)."""
+        return ops.transpose(self, None if axes in ((), (None,)) else axes_or_shape(axes))
+
+    def broadcast_to(self, *shape: Any) -> Tensor:
+        """Return this tensor stretched to a shape."""
+        return ops.broadcast_to(self, shape=axes_or_shape(shape))
+
+    # -- NumPy's protocols: the gradient is kept, or a clear error is raised
+
+    def __array__(self, dtype: DType = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if self.requires_grad:
+            raise GraphError(
+                "a tensor that requires grad is not turned into an array in silence: use "
+                ".detach() or .numpy()"
+            )
+        return self.numpy() if dtype is None else self.numpy().astype(dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Tensor:
+        ours = _UFUNCS.get(ufunc.__name__)
+        if method != "__call__" or ours is None or keywords:
+            what = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
+            cure = (
+                f"use tinygrad_rnn.{ours.__name__}"
+                if ours
+                else "use .numpy() if no gradient is wanted"
+            )
+            raise TypeError(
+                f"{what}({', '.join(keywords)}) on a Tensor would lose its graph: {cure}"
+            )
+        return ours(*inputs)
+
+    def __array_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Any:
+        if function in (np.shape, np.ndim, np.size) and len(args) == 1 and not keywords:
+            return getattr(args[0], function.__name__)
+        ours = getattr(ops, function.__name__, None)
+        if not callable(ours):
+            raise TypeError(
+                f"numpy.{function.__name__} on a Tensor would lose its graph: use .numpy() if no "
+                "gradient is wanted"
+            )
+        return ours(*args, **keywords)
+
+    def __dlpack__(self, **keywords: Any) -> Any:
+        if self.requires_grad:
+            raise BufferError("a tensor that requires grad is not exported: use .detach()")
+        return self._data.__dlpack__(**keywords)
+
+    def __dlpack_device__(self) -> Any:
+        return self._data.__dlpack_device__()
+
+
+_NUMPY_NAMES = {"true_divide": "divide", "absolute": "abs", "power": "power"}
+_UFUNCS: dict[str, Any] = {
+    name: getattr(ops, _NUMPY_NAMES.get(name, name), None)
+    for name in (
+        *_NUMPY_NAMES,
+        *(name for name in dir(np) if isinstance(getattr(np, name), np.ufunc)),
+    )
+}
+for _name, _ours in OTHER_NAMES.items():
+    setattr(Tensor, _name, _Elsewhere(_name, _ours))
+bind(Tensor)
+
+
+def tensor(
+    data: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Return a tensor of its own copy of `data`.
+
+    Parameters
+    ----------
+    data : number, nested sequence, array or Tensor
+        Python floats get the default dtype, arrays keep theirs.
+    dtype : dtype, optional
+        A real dtype to convert to.
+    device : str, optional
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; where the array is, or the default device.
+    requires_grad : bool
+        Record what is computed from it; floating tensors only.
+
+    Raises
+    ------
+    DTypeError
+        For complex numbers, strings and objects.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.tensor([[1, 2], [3, 4]]).shape
+    (2, 2)
+    """
+    return Tensor(data, dtype, device, requires_grad)
