@@ -61,7 +61,8 @@ def test_arrays_of_any_layout_and_byte_order_come_back(file: Path, state: dict[s
         native = np.asarray(array, array.dtype.newbyteorder("="), order="C")
         assert (loaded[name].dtype, loaded[name].shape) == (native.dtype, native.shape)
         assert loaded[name].tobytes() == native.tobytes()
-        assert loaded[name].flags.writeable and loaded[name].flags.c_contiguous
+        assert loaded[name].flags.writeable and loaded[name].flags.owndata
+        assert loaded[name].flags.c_contiguous
 
 
 def test_what_is_written_is_in_c_order_whatever_safetensors_makes_of_it(file: Path) -> None:
@@ -73,11 +74,17 @@ def test_what_is_written_is_in_c_order_whatever_safetensors_makes_of_it(file: Pa
         seen.update(state)
         return b""
 
-    state = {"a": np.eye(3)[::2].T, "b": np.float32(3), "c": tg.ones(2, 3).T}
+    state = {
+        "a": np.eye(3)[::2].T,
+        "b": np.float32(3),
+        "c": tg.ones(2, 3).T,
+        "d": np.ones(2, ">f4"),
+    }
     with mock.patch.object(library, "save", spy):
         tg.save_safetensors(file, state)
     assert all(type(a) is np.ndarray and a.flags.c_contiguous for a in seen.values())
-    assert [a.shape for a in seen.values()] == [(3, 2), (), (3, 2)]
+    assert all(a.dtype.isnative for a in seen.values())
+    assert [a.shape for a in seen.values()] == [(3, 2), (), (3, 2), (2,)]
 
 
 # -- PyTorch ---------------------------------------------------------------------------------------

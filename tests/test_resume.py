@@ -156,7 +156,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
 
 @given(
     st.sampled_from(list(MAKERS)),
-    st.tuples(st.integers(80, 300), st.integers(1, 7), st.integers(1, 9)),
+    st.tuples(st.integers(80, 1500), st.integers(1, 7), st.integers(1, 9)),
     st.booleans(),
     st.data(),
 )
@@ -182,6 +182,13 @@ def test_a_stream_goes_on_where_it_was(
         next(other, None)
     other.load_state_dict(tg.load(path)["stream"])
     assert values(other) == everything[k:]
+
+
+def test_an_order_is_saved_in_one_byte_each_and_counts_beyond_255() -> None:
+    stream = text.random(np.arange(1000), batch_size=4, steps=9)
+    assert stream.state_dict()["drawn"]["order"].dtype == np.uint8
+    inputs = [token for x, _ in values(stream) for token in np.ravel(x)]
+    assert len(inputs) > 900 and len(set(inputs)) == len(inputs)
 
 
 def test_a_saved_place_does_not_move_with_the_stream() -> None:
