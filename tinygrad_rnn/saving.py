@@ -247,11 +247,10 @@ def _encode_array(value: Array, where: str, arrays: list[Array]) -> dict[str, li
     if isinstance(value, np.ma.MaskedArray) or value.dtype.kind not in _KINDS:
         kind = "masked" if isinstance(value, np.ma.MaskedArray) else value.dtype
         raise DTypeError(f"save: {where} is an array of {kind}: booleans and numbers can be saved")
-    array = np.asarray(backend.to_numpy(value))
     # The axes from the slowest to the fastest: matrix products of the same numbers in another
     # memory layout may differ in the last bit.
-    axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
-    arrays.append(np.asarray(array.transpose(axes), order="C"))
+    axes = sorted(range(value.ndim), key=lambda axis: -abs(value.strides[axis]))
+    arrays.append(np.asarray(backend.to_numpy(value.transpose(axes)), order="C"))
     return {"scalar" if isinstance(value, np.generic) else "array": axes}
 
 
@@ -267,7 +266,10 @@ def _decode(node: Any, arrays: Iterator[Array]) -> Any:
     if kind == "tuple":
         return tuple(_decode(content, arrays))
     if kind == "array":
-        return next(arrays).transpose(np.argsort(content))
+        array = next(arrays)
+        if sorted(content) != list(range(array.ndim)):
+            raise ValueError(f"axes {content!r} of an array of {array.ndim}")
+        return array.transpose(np.argsort(content))
     if kind == "scalar":
         return next(arrays)[()]
     if kind == "complex":
@@ -289,7 +291,7 @@ def _write(file: BinaryIO, tree: bytes, arrays: list[Array]) -> None:
         archive.writestr(zipfile.ZipInfo(_TREE), tree)
         for i, array in enumerate(arrays):
             info = zipfile.ZipInfo(_array_name(i))
-            with archive.open(info, "w", force_zip64=array.nbytes >= 2**31) as member:
+            with archive.open(info, "w", force_zip64=array.nbytes >= 2**30) as member:
                 np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
     digest = _digest(file, file.tell() - _DIGEST)
     file.seek(-_DIGEST, os.SEEK_END)
@@ -321,7 +323,7 @@ def _read(path: str | os.PathLike[str], use: Callable[[Any, Iterator[Array]], An
         if mark != _MARK:
             file.seek(0)
             start = file.read(8)
-            seen = "is empty" if not size else f"begins with {start!r} and ends without our mark"
+            seen = "is empty" if not size else f"begins with {start!r} and does not end as ours do"
             raise CheckpointError(
                 f"load: {name!r} ({size:,} bytes) {seen}: it was cut off, or not written by "
                 "tg.save: use an older checkpoint, or what the file was written for"
@@ -354,19 +356,21 @@ def _read(path: str | os.PathLike[str], use: Callable[[Any, Iterator[Array]], An
 
 
 def _arrays(archive: zipfile.ZipFile, limit: int) -> Iterator[Array]:
-    """Yield the arrays in their order, each once: a small file cannot ask for a lot of memory."""
+    """Yield the arrays in their order, each once; all together are no larger than the file."""
     for i in itertools.count():
-        data = io.BytesIO(_member(archive, _array_name(i), limit))
-        np.lib.format.read_magic(data)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(data)
-        stored = data.getbuffer()[data.tell() :]
+        member = _member(archive, _array_name(i), limit)
+        limit -= len(member)  # members of a zip archive may overlap
+        header = io.BytesIO(member)
+        np.lib.format.read_magic(header)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+        stored = memoryview(member)[header.tell() :]
         if dtype.kind not in _KINDS or math.prod(shape) * dtype.itemsize != len(stored):
             raise ValueError(f"array {i} is {dtype} {shape} in {len(stored):,} bytes")
         yield np.ndarray(shape, dtype, stored).copy()
 
 
 def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """Return the bytes of a member, which cannot be more than the file has."""
+    """Return the bytes of a member that is not larger than `limit`, as none that we wrote is."""
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED or max(info.file_size, info.compress_size) > limit:
         raise ValueError(f"{name} is compressed, or of {info.file_size:,} bytes")

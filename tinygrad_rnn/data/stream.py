@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -80,8 +81,9 @@ class Stream(Iterator[T]):
         >>> stream.state_dict()["position"]
         1
         """
-        drawn = {k: np.copy(v) if isinstance(v, np.ndarray) else v for k, v in self._drawn.items()}
-        return {"settings": dict(self._settings), "drawn": drawn, "position": self._position}
+        return copy.deepcopy(
+            {"settings": self._settings, "drawn": self._drawn, "position": self._position}
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict` of a stream over the same data with the same settings.
@@ -112,7 +114,7 @@ class Stream(Iterator[T]):
             ]
         if problems:
             raise ArgumentError(f"{name}: nothing was loaded:\n  " + "\n  ".join(problems))
-        drawn, position = dict(state["drawn"]), state["position"]
+        drawn, position = copy.deepcopy(dict(state["drawn"])), state["position"]
         count, window = self._plan(**drawn)
         if not isinstance(position, int) or not 0 <= position <= count:
             raise ArgumentError(f"{name}: position must be from 0 to {count}, got {position!r}")
