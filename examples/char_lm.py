@@ -25,6 +25,7 @@ import argparse
 import contextlib
 import json
 import math
+import platform
 import signal
 import sys
 import time
@@ -280,10 +281,10 @@ def trim(log: Path, step: int) -> None:
     """Keep the lines of a log up to a step: those after it, or half of one, came before a kill."""
     kept = ""
     if step and log.exists():
-        for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
-            if not line.endswith("\n") or json.loads(line)["step"] > step:
-                break
-            kept += line
+        with contextlib.suppress(ValueError):  # half a line is no JSON
+            for line in log.read_text(encoding="utf-8").splitlines():
+                if json.loads(line)["step"] <= step:
+                    kept += f"{line}\n"
     with tg.files.replacing(log) as file:
         file.write(kept.encode())
 
@@ -473,6 +474,9 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     for path in (args.save, args.log, args.ids, args.plot):
         if path is not None and not path.parent.is_dir():
             parser.error(f"{path}: there is no such directory")
+    for path in (args.save, args.log):
+        if path is not None and path.exists() and not (args.resume or args.sample_only):
+            parser.error(f"{path} is there: go on with --resume, or choose another name")
     return args, saved
 
 
@@ -493,6 +497,10 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
             raise ValueError(f"{args.save}: the run has learned another text: {saved['sha256']}")
         run.load_state_dict(saved["run"])
         print(f"going on after step {run.step:,}")
+        now = {"numpy": np.__version__, "python": platform.python_version()}
+        then = tg.saving.versions(args.save)
+        if then != now | {"tinygrad_rnn": tg.__version__}:
+            print(f"saved by other versions, {then}: the last bits may differ")
     if args.log:
         trim(args.log, run.step)
     over = train(run, data, args)

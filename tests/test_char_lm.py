@@ -373,16 +373,21 @@ def test_a_loss_that_is_not_finite(
     assert tg.load(path)["run"]["step"] == 7
 
 
-def test_weights_that_are_not_finite_are_not_saved(text: list[str], tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_not_saved(
+    text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "run.ckpt"
-    job(*text, *TINY, "--save", path, "--epochs", 1)
+    sgd = [*text, *TINY, "--optimizer", "sgd", "--lr", 1e300, "--save", path]
+    with monkeypatch.context() as patch:
+        patch.setattr(tg.optim.SGD, "step", lambda self: None)
+        interrupt_at(patch, 3)
+        job(*sgd)
     before = path.read_bytes()
-    options = [*text, *TINY, "--optimizer", "sgd", "--lr", 1e300, "--every", 1, "--save", path]
     with (
-        pytest.raises(FloatingPointError, match=r"after step 1, .*weight.* is not finite"),
+        pytest.raises(FloatingPointError, match=r"after step 4, .*weight.* is not finite"),
         np.errstate(all="ignore"),
     ):
-        job(*options)
+        job("--save", path, "--resume", "--every", 1)
     assert path.read_bytes() == before
 
 
@@ -416,6 +421,8 @@ def test_a_run_that_diverges_stops() -> None:
         ("--save {run} --resume --lr 1", "--lr 0.004, which cannot become 1.0"),
         ("--save {run} --resume --text {other}", "another text"),
         ("--save {alien} --resume", "no run of this example"),
+        ("--save {alien}", "{alien} is there: go on with --resume"),
+        ("--log {other}", "{other} is there"),
     ],
 )
 def test_an_error_is_one_message(

@@ -234,6 +234,9 @@ def test_a_map_is_read_only_and_replaces_when_complete(tmp_path: Path) -> None:
         vocab.encode(text.TextFile(broken, chunk_size=1), out=out)
     assert np.load(out).tolist() == [1, 2, 2, 1]
     assert sorted(os.listdir(tmp_path)) == ["broken.txt", "ids.npy"]
+    with pytest.raises(ArgumentError, match="is the text itself"):
+        vocab.encode(text.TextFile(broken), out=str(broken))
+    assert broken.read_bytes() == b"bb\xff"
     assert text.split(ids, 0.25)[1].tolist() == [1]
 
 

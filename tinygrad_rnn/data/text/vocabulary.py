@@ -15,7 +15,7 @@ from ...errors import ArgumentError, DTypeError
 from ...tensors.tensor import Tensor
 from .._check import positive, token_ids
 from .ids_file import memory_map
-from .text_file import AFTER_LINE, AFTER_SPACE, Text, cut, pieces
+from .text_file import AFTER_LINE, AFTER_SPACE, Text, TextFile, cut, pieces
 
 Tokenizer = Callable[[str], Iterable[str]]
 
@@ -146,6 +146,11 @@ class Vocabulary:
             memory map of it, not to be written to; ``numpy.load(out, mmap_mode="r")`` gives it
             again.
 
+        Raises
+        ------
+        ArgumentError
+            If `out` is the file that the text stays in, or that file is not in its encoding.
+
         Examples
         --------
         >>> import tinygrad_rnn as tg
@@ -154,6 +159,8 @@ class Vocabulary:
         """
         parts = self._encoded(text)
         if out is not None:
+            if isinstance(text, TextFile) and os.path.realpath(out) == os.path.realpath(text.path):
+                raise ArgumentError(f"Vocabulary.encode: out={out!r} is the text itself")
             return memory_map(out, parts, self._dtype)
         return np.concatenate([np.empty(0, self._dtype), *parts])
 
