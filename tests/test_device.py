@@ -555,7 +555,7 @@ def test_the_main_job_learns_the_same(
 ) -> None:
     """Training, validation, sampling, saving, and a run that was saved on the other device."""
     options = ["--embedding", embedding, "--save", str(tmp_path / "run")]
-    expected = main_job("cpu", *options)
+    expected = main_job("cpu", *options[:2])
     found = main_job(accelerator, *options)
     for name in ("loss", "valid_loss", "bits_per_byte"):
         assert found[name] == pytest.approx(expected[name], rel=1e-4)
