@@ -33,7 +33,7 @@ from ..errors import DeviceError, DTypeError, GraphError, ShapeError
 from ..spelling import PUBLIC_NAMES, unknown_argument
 from . import backend
 from .backend import Array
-from .graph import Gradient, Node, Parents, last_write, mode, tick
+from .graph import Gradient, Node, Parents, last_write, mode, paused, tick
 
 Vjp = Callable[..., Gradient]
 Operation = Callable[..., Any]
@@ -91,7 +91,7 @@ def {name}{signature}:
     result._data = out
     result._version = {version}
     {nodes} = {found}
-    if ({needed}) and mode.recording:
+    if ({needed}) and (not paused or mode.recording):
         result._node = node = new(Record)
         node.order = tick()
         node.parents = {parents}
@@ -345,6 +345,7 @@ _scope: dict[str, Any] = {
     "mode": mode,
     "modules": backend.modules,
     "new": object.__new__,
+    "paused": paused,
     "refuse": refuse,
     "tick": tick,
 }

@@ -49,16 +49,6 @@ class Variable:
         return self._data.shape
 
     @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return self._data.ndim
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return self._data.size
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         """The data type of the elements."""
         return self._data.dtype
@@ -194,18 +184,6 @@ class Variable:
         """Return a tensor of the same memory without the graph."""
         return make(self._data, None, self._version)
 
-    # -- getting values out
-
-    def numpy(self) -> np.ndarray[Any, Any]:
-        """Return the values as a NumPy array of their own, from any device."""
-        return np.array(backend.to_numpy(self._data))
-
-    def item(self) -> Any:
-        """Return the one element as a Python number."""
-        if self.size != 1:
-            raise ShapeError(f"item(): the tensor has {self.size} elements, shape {self.shape}")
-        return self._data.item()
-
 
 # -- derivatives -----------------------------------------------------------------------------------
 
@@ -223,7 +201,7 @@ def _roots(
                 "or it was computed under no_grad() or detached"
             )
         if grad is None:
-            if output.size != 1:
+            if output._data.size != 1:
                 raise GraphError(
                     f"backward from a tensor of shape {output.shape}: pass a gradient of that "
                     "shape, or reduce it (.sum(), .mean())"

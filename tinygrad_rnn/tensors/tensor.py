@@ -13,7 +13,7 @@ from ..engine import backend
 from ..engine.backend import DType
 from ..engine.primitive import bind
 from ..engine.variable import Variable
-from ..errors import ArgumentError, DTypeError, GraphError
+from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..spelling import OTHER_NAMES
 
 
@@ -49,11 +49,31 @@ class Tensor(Variable):
     __hash__ = object.__hash__
 
     @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._data.size
+
+    @property
     def T(self) -> Tensor:
         """The tensor with its axes reversed."""
         return ops.transpose(self)
 
-    # -- conversions
+    # -- getting values out
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Return the values as a NumPy array of their own, from any device."""
+        return np.array(backend.to_numpy(self._data))
+
+    def item(self) -> Any:
+        """Return the one element as a Python number."""
+        if self.size != 1:
+            raise ShapeError(f"item(): the tensor has {self.size} elements, shape {self.shape}")
+        return self._data.item()
 
     def to(self, target: Any) -> Tensor:
         """Return this tensor on a device (a string such as ``"cuda:0"``) or in a floating dtype."""
