@@ -327,9 +327,9 @@ def explained(
     shapes = " and ".join(str(getattr(x, "shape", x)) for x in values)
     options = ", ".join(f"{k}={v!r:.60}" for k, v in given.items() if v is not None)
     message = f"{row.title} of {shapes}{' with ' * bool(options)}{options}: {error}"
-    if isinstance(error, ValueError):  # an error of an axis is one, and an IndexError too
-        return ShapeError(message)
-    return DTypeError(message) if isinstance(error, TypeError) else IndexError(message)
+    if isinstance(error, IndexError) and not isinstance(error, ValueError):  # of an axis is both
+        return IndexError(message)
+    return (DTypeError if isinstance(error, TypeError) else ShapeError)(message)
 
 
 def refuse(row: Row, unknown: dict[str, Any]) -> None:
