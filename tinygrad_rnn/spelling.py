@@ -143,9 +143,11 @@ def absent(module: str, others: Mapping[str, str], known: Mapping[str, Any]) -> 
 
 
 def explained(function: Function) -> Function:
-    """Let a public function answer a call that does not fit it with its own arguments' names."""
+    """Let a public function answer a call that does not fit it with its own arguments' names.
+
+    What it raises itself begins with its name, too, whoever inside has found the mistake.
+    """
     signature = inspect.signature(function)
-    name = function.__qualname__.removesuffix(".__init__").replace("Variable", "Tensor")
     names = [p for p in signature.parameters if p != "self"]
 
     @functools.wraps(function)
@@ -153,20 +155,16 @@ def explained(function: Function) -> Function:
         try:
             return function(*args, **keywords)
         except (TypeError, ValueError, IndexError) as error:
-            problem = _misfit(args, keywords) if type(error) is TypeError else None
+            name = function.__qualname__.replace("Variable", "Tensor")
+            if function.__name__ == "__init__" and args:
+                name = type(args[0]).__name__
+            problem = _misfit(name, args, keywords) if type(error) is TypeError else None
             if problem is None:  # the call was right: the error comes from inside
-                _name(error)
+                _begin(error, name)
                 raise
         raise TypeError(problem)
 
-    def _name(error: Exception) -> None:
-        """Let a message of the library begin with what the user called."""
-        ours = isinstance(error, IndexError) or type(error).__module__.startswith(__package__)
-        begins = str(error).lower().replace("_", "").startswith(name.lower().replace("_", ""))
-        if ours and error.args and not begins:
-            error.args = (f"{name}: {error.args[0]}", *error.args[1:])
-
-    def _misfit(args: Any, keywords: Any) -> str | None:
+    def _misfit(name: str, args: Any, keywords: Any) -> str | None:
         try:
             signature.bind(*args, **keywords)
         except TypeError as error:
@@ -180,3 +178,11 @@ def explained(function: Function) -> Function:
         return None
 
     return call  # type: ignore[return-value]
+
+
+def _begin(error: Exception, name: str) -> None:
+    """Let a message of the library begin with the name of what the user called."""
+    ours = isinstance(error, IndexError) or type(error).__module__.startswith(__package__)
+    begins = str(error).lower().replace("_", "").startswith(name.lower().replace("_", ""))
+    if ours and error.args and not begins:
+        error.args = (f"{name}: {error.args[0]}", *error.args[1:])

@@ -315,9 +315,7 @@ def _foreign(x: Any, keep: bool) -> Any:
     return backend.copy(array) if keep and backend.is_array(x) else array
 
 
-def explained(
-    row: Row, values: Sequence[Any], given: dict[str, Any], error: Exception
-) -> Exception:
+def explained(row: Row, values: Sequence[Any], given: dict[str, Any], error: Any) -> Exception:
     """Return an error of the array library with the operation and what it was given."""
     if type(error).__module__ == ShapeError.__module__:
         return error
