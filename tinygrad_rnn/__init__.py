@@ -107,4 +107,4 @@ from .tensors.tensor import tensor as tensor
 __version__ = "0.1.0"
 
 
-__getattr__ = _spelling.absent(__name__, _spelling.OTHER_NAMES, globals())
+__getattr__ = _spelling.absent(__name__, _spelling.OF_THE_PACKAGE, globals())

@@ -22,6 +22,7 @@ from operator import attrgetter
 from typing import Any
 
 from ..errors import GraphError
+from ..spelling import explained
 
 Gradient = Any  # an array, a Tensor, or a pending gradient (Part, Product, Sum, Pieces)
 Namespace = Any
@@ -106,6 +107,7 @@ def _recording(on: bool) -> Iterator[None]:
         mode.recording = before
 
 
+@explained
 def no_grad() -> contextlib._GeneratorContextManager[None]:
     """Record no graph in a ``with`` block or decorated function, for this thread alone.
 
@@ -121,6 +123,7 @@ def no_grad() -> contextlib._GeneratorContextManager[None]:
     return _recording(False)
 
 
+@explained
 def enable_grad() -> contextlib._GeneratorContextManager[None]:
     """Record the graph again inside a `no_grad` block.
 

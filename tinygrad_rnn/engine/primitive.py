@@ -315,9 +315,7 @@ def _foreign(x: Any, keep: bool) -> Any:
     return backend.copy(array) if keep and backend.is_array(x) else array
 
 
-def explained(
-    row: Row, values: Sequence[Any], given: dict[str, Any], error: Exception
-) -> Exception:
+def explained(row: Row, values: Sequence[Any], given: dict[str, Any], error: Any) -> Exception:
     """Return an error of the array library with the operation and what it was given."""
     if type(error).__module__ == ShapeError.__module__:
         return error
@@ -327,9 +325,9 @@ def explained(
     shapes = " and ".join(str(getattr(x, "shape", x)) for x in values)
     options = ", ".join(f"{k}={v!r:.60}" for k, v in given.items() if v is not None)
     message = f"{row.title} of {shapes}{' with ' * bool(options)}{options}: {error}"
-    if isinstance(error, ValueError):  # an error of an axis is one, and an IndexError too
-        return ShapeError(message)
-    return DTypeError(message) if isinstance(error, TypeError) else IndexError(message)
+    if isinstance(error, IndexError) and not isinstance(error, ValueError):  # of an axis is both
+        return IndexError(message)
+    return (DTypeError if isinstance(error, TypeError) else ShapeError)(message)
 
 
 def refuse(row: Row, unknown: dict[str, Any]) -> None:

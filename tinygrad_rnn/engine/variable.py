@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
+from ..spelling import explained
 from . import backend
 from .backend import Array, DType
 from .graph import Leaf, Node, last_write, run, tick
@@ -148,6 +149,7 @@ class Variable:
             value = make(backend.copy(value._data), None, [0])
         self._node.grad = value
 
+    @explained
     def backward(self, grad: Any = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor to the ``.grad`` of every leaf that it was computed from.
 
@@ -188,6 +190,10 @@ class Variable:
 # -- derivatives -----------------------------------------------------------------------------------
 
 
+def _many(tensors: Any) -> bool:
+    return hasattr(tensors, "__iter__") and not isinstance(tensors, Variable)
+
+
 def _roots(
     outputs: Sequence[Variable], grads: Sequence[Any], create_graph: bool
 ) -> list[tuple[Node, Any]]:
@@ -223,6 +229,7 @@ def _roots(
     return roots
 
 
+@explained
 def grad(
     outputs: Variable | Sequence[Variable],
     inputs: Variable | Sequence[Variable],
@@ -264,10 +271,12 @@ def grad(
     >>> tg.grad(first, x)
     tensor(12.)
     """
-    several = not isinstance(inputs, Variable)
-    wanted: list[Variable] = [inputs] if isinstance(inputs, Variable) else list(inputs)
-    ends = [outputs] if isinstance(outputs, Variable) else list(outputs)
-    starts = [grad_outputs] if isinstance(outputs, Variable) else grad_outputs or [None] * len(ends)
+    several = _many(inputs)
+    wanted: list[Any] = list(inputs) if several else [inputs]  # type: ignore[arg-type]
+    ends: list[Any] = list(outputs) if _many(outputs) else [outputs]  # type: ignore[arg-type]
+    starts = (grad_outputs or [None] * len(ends)) if _many(outputs) else [grad_outputs]
+    if len(starts) != len(ends):
+        raise ShapeError(f"grad: {len(starts)} grad_outputs for {len(ends)} outputs")
     for i, tensor in enumerate(wanted):
         if not isinstance(tensor, Variable) or tensor._node is None:
             raise GraphError(

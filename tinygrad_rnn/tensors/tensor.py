@@ -14,7 +14,7 @@ from ..engine.backend import DType
 from ..engine.primitive import bind
 from ..engine.variable import Variable
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
-from ..spelling import OTHER_NAMES
+from ..spelling import OTHER_NAMES, explained
 
 
 def axes_or_shape(shape: tuple[Any, ...]) -> Any:
@@ -34,6 +34,13 @@ class _Elsewhere:
 
     def __get__(self, instance: Any, owner: type) -> Any:
         raise AttributeError(f"Tensor has no attribute {self.name!r}; here it is {self.ours}")
+
+
+def _no_operator(symbol: str, cure: str) -> Any:
+    def refuse(self: Tensor, *other: Any) -> Any:
+        raise TypeError(f"Tensor has no operator {symbol}: {cure}")
+
+    return refuse
 
 
 class Tensor(Variable):
@@ -75,6 +82,7 @@ class Tensor(Variable):
             raise ShapeError(f"item(): the tensor has {self.size} elements, shape {self.shape}")
         return self._data.item()
 
+    @explained
     def to(self, target: Any) -> Tensor:
         """Return this tensor on a device (a string such as ``"cuda:0"``) or in a floating dtype."""
         if isinstance(target, str) and target.startswith(("cpu", "cuda")):
@@ -301,6 +309,15 @@ _UFUNCS: dict[str, Any] = {
 }
 for _name, _ours in OTHER_NAMES.items():
     setattr(Tensor, _name, _Elsewhere(_name, _ours))
+for _name, _symbol, _ours in (
+    ("and", "&", "of booleans it is x * y"),
+    ("or", "|", "of booleans it is x + y"),
+    ("xor", "^", "of booleans it is x != y"),
+    ("invert", "~", "of booleans it is x == False"),
+    ("mod", "%", "it has no gradient: use .numpy()"),
+    ("floordiv", "//", "it has no gradient: use .numpy()"),
+):
+    setattr(Tensor, f"__{_name}__", _no_operator(_symbol, _ours))
 bind(Tensor)
 
 
