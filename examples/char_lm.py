@@ -186,7 +186,12 @@ class Run:
         return F.cross_entropy(logits, y), state
 
     def first_anomaly(self, x: tg.Tensor, y: tg.Tensor) -> str:
-        """Take the loss and its gradient again and tell which operation was the first to fail."""
+        """Repeat the step from the same state; tell which operation was the first to fail."""
+        try:
+            with np.errstate(over="raise", divide="raise", invalid="raise"):
+                self.loss(x, y)[0].backward()
+        except FloatingPointError as error:
+            return f", first of all {error}"
         return ""
 
 
@@ -233,6 +238,11 @@ def write(model: CharLM, vocab: text_data.Vocabulary, args: Any) -> str:
 def report(run: Run, data: Data, args: argparse.Namespace) -> str:
     """Validate, log and save; return a line to be printed."""
     valid = evaluate(run.model, data.valid_ids, args).nats if len(data.valid_ids) else None
+    if valid is not None and not math.isfinite(valid):
+        raise FloatingPointError(
+            f"after step {run.step}, the loss of validation is {valid}, so the run was not saved: "
+            "use a smaller --lr"
+        )
     loss, epoch = run.recent.nats, run.tokens / len(data.train_ids)
     left = run.seconds * max(args.epochs / epoch - 1, 0)
     figures = {
@@ -260,8 +270,8 @@ def report(run: Run, data: Data, args: argparse.Namespace) -> str:
             save(args.save.with_stem(f"{args.save.stem}.best"), run, data, args)
         save(args.save, run, data, args)
     line = f"epoch {min(run.epoch + 1, args.epochs):3}, step {run.step:,}: "
-    line += f"perplexity {math.exp(loss):.3f}"
-    line += "" if valid is None else f", validation {math.exp(valid):.3f}"
+    line += f"perplexity {F.perplexity(loss):.3f}"
+    line += "" if valid is None else f", validation {F.perplexity(valid):.3f}"
     return line + f", {left / 60:.0f} min left"
 
 

@@ -369,7 +369,7 @@ def test_a_loss_that_is_not_finite(
     message = r"^step 9: the loss is -inf.* smaller --lr"
     with pytest.raises(FloatingPointError, match=message) as info, np.errstate(all="ignore"):
         job(*text, *TINY, "--save", path)
-    assert "step 9" in str(info.value)
+    assert "divide by zero encountered in log" in str(info.value)
     assert tg.load(path)["run"]["step"] == 7
 
 
@@ -377,7 +377,7 @@ def test_weights_that_are_not_finite_are_not_saved(
     text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run.ckpt"
-    sgd = [*text, *TINY, "--optimizer", "sgd", "--lr", 1e300, "--save", path]
+    sgd = [*text, *TINY, "--valid", 0, "--optimizer", "sgd", "--lr", 1e300, "--save", path]
     with monkeypatch.context() as patch:
         patch.setattr(tg.optim.SGD, "step", lambda self: None)
         interrupt_at(patch, 3)
@@ -389,6 +389,24 @@ def test_weights_that_are_not_finite_are_not_saved(
     ):
         job("--save", path, "--resume", "--every", 1)
     assert path.read_bytes() == before
+
+
+def test_a_validation_that_is_not_finite_is_not_saved(
+    text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = char_lm.evaluate
+
+    def broken(*arguments: Any) -> Any:
+        losses = evaluate(*arguments)
+        losses.total = math.inf
+        return losses
+
+    monkeypatch.setattr(char_lm, "evaluate", broken)
+    path, log = tmp_path / "run.ckpt", tmp_path / "run.jsonl"
+    with pytest.raises(FloatingPointError, match="after step 7, the loss of validation is inf"):
+        job(*text, *TINY, "--save", path, "--log", log)
+    assert not path.exists()
+    assert log.read_text() == ""
 
 
 def test_a_run_that_diverges_stops() -> None:
