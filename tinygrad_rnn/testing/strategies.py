@@ -260,8 +260,20 @@ def indices(shape: Shape, boolean: bool = True) -> Strategy:
     if not shape or 0 in shape:
         return basic
     integers = numpy.integer_array_indices(shape, result_shape=shapes(max_dims=2))
-    kinds = [basic, integers, _mixed_indices(shape), *([_masks(shape)] if boolean else [])]
+    kinds = [basic, integers, _repeated(shape), _mixed_indices(shape)]
+    kinds += [_masks(shape)] if boolean else []
     return strategies.one_of(*kinds)
+
+
+@_composite
+def _repeated(draw: Any, shape: Shape) -> Any:
+    """Draw an integer array that names one place of an axis twice, by two numbers or the same."""
+    strategies, _ = _hypothesis()
+    axis = draw(strategies.integers(0, len(shape) - 1))
+    rows = draw(strategies.lists(strategies.integers(0, shape[axis] - 1), max_size=2))
+    place = draw(strategies.integers(0, shape[axis] - 1))
+    array = np.array([place, *rows, place - shape[axis] * draw(strategies.integers(0, 1))])
+    return (*[slice(None)] * axis, array)
 
 
 @_composite
