@@ -19,7 +19,8 @@ import test_module
 import test_ops
 import test_recurrent
 from op_table import ROWS
-from tinygrad_rnn.engine import backend, graph, ops, tensor
+from tinygrad_rnn import tensors as ops
+from tinygrad_rnn.engine import backend, graph, variable
 from tinygrad_rnn.engine.primitive import PRIMITIVES, Row
 from tinygrad_rnn.errors import GraphError
 from tinygrad_rnn.nn import cells
@@ -45,10 +46,14 @@ def catches(test: Callable[..., Any], *args: Any, **keywords: Any) -> None:
 
 
 def plant_rule(plant: Plant, name: str, **vjps: Any) -> None:
-    """Give a primitive of the table other vjps."""
-    row = PRIMITIVES[name].row
-    for attribute, value in vars(Row(row.forward, vjps, None)).items():
-        plant.setattr(row, attribute, value)
+    """Give a primitive of the table other vjps: another row's code and all that it refers to."""
+    operation = PRIMITIVES[name]
+    row = Row(operation.row.forward, vjps, None)
+    row.floating, row.view = operation.row.floating, operation.row.view
+    planted = row.operation()
+    for key, value in planted.__globals__.items():
+        plant.setitem(operation.__globals__, key, value)
+    plant.setattr(operation, "__code__", planted.__code__)
 
 
 def catches_in_derivatives(*names: str) -> None:
@@ -73,7 +78,7 @@ FIRST_ORDER = {
     "the mean's count": (
         "mean",
         {
-            "x": lambda F, g, x_shape, axis, keepdims: PRIMITIVES["sum"].row.rules[0][0](
+            "x": lambda F, g, x_shape, axis, keepdims: PRIMITIVES["sum"].row.rules[0](
                 F, g, x_shape, axis, keepdims
             )
         },
@@ -119,15 +124,14 @@ def test_a_gradient_that_is_right_once_and_wrong_twice_is_caught(
 honest_fit = graph.fit
 
 
-def first_of_each(grad: Any, spec: Any, F: Any) -> Any:
+def first_of_each(grad: Any, node: Any, F: Any) -> Any:
     """Cut a gradient down to its argument's shape instead of summing it."""
-    shape = spec[0]
-    extra = len(grad.shape) - len(shape)
-    key = (*[slice(0, 1)] * extra, *[slice(0, n) for n in shape])
-    return honest_fit(F.index(grad, key=key), spec, F)
+    extra = len(grad.shape) - len(node.shape)
+    key = (*[slice(0, 1)] * extra, *[slice(0, n) for n in node.shape])
+    return honest_fit(F.index(grad, key=key), node, F)
 
 
-@pytest.mark.parametrize("fit", [lambda grad, spec, F: grad, first_of_each], ids=["none", "cut"])
+@pytest.mark.parametrize("fit", [lambda grad, node, F: grad, first_of_each], ids=["none", "cut"])
 def test_a_missing_unbroadcast_is_caught(fit: Any, monkeypatch: Plant) -> None:
     monkeypatch.setattr(graph, "fit", fit)
     catches_in_derivatives("add", "multiply", "where")
@@ -188,8 +192,8 @@ def test_an_aliasing_gradient_is_caught(monkeypatch: Plant) -> None:
 def test_adding_into_somebody_elses_gradient_is_caught(monkeypatch: Plant) -> None:
     before = graph.Sum.__init__
 
-    def take_over(self: Any, first: Any, F: Any) -> None:
-        before(self, first, F)
+    def take_over(self: Any, F: Any, first: Any) -> None:
+        before(self, F, first)
         self.owned = True
 
     monkeypatch.setattr(graph.Sum, "__init__", take_over)
@@ -197,7 +201,7 @@ def test_adding_into_somebody_elses_gradient_is_caught(monkeypatch: Plant) -> No
 
 
 def test_a_stale_saved_array_is_caught(monkeypatch: Plant) -> None:
-    monkeypatch.setattr(tensor.Tensor, "_bump", lambda self: None)
+    monkeypatch.setattr(variable.Variable, "_bump", lambda self: None)
     catches(test_graph.test_changing_a_value_that_was_saved_is_refused, three())
     catches(test_graph.test_views_and_detached_tensors_share_the_version, three())
     catches(test_module.test_loading_accepts_tensors_and_makes_a_pending_backward_raise)

@@ -200,7 +200,7 @@ class Programs(RuleBasedStateMachine):
         assert tensor.requires_grad == (value.node is not None)
         self.pairs.append((tensor, value))
         if value.node is not None:
-            self.watched.append((weakref.ref(tensor._edge[0]), weakref.ref(value.node)))
+            self.watched.append((weakref.ref(tensor._node), weakref.ref(value.node)))
 
     def pick(self, data: Any, where: Callable[[Value], bool] = lambda v: True) -> Any:
         fitting = [pair for pair in self.pairs if where(pair[1])]
@@ -228,7 +228,10 @@ class Programs(RuleBasedStateMachine):
     def do(self, operation: Operation, *pairs: Any, recorded: bool = True) -> None:
         try:
             model = operation.apply(*[value for _, value in pairs], recorded=recorded)
-        except (ValueError, IndexError):  # shapes that do not fit: the tests of operations see to it
+        except (
+            ValueError,
+            IndexError,
+        ):  # shapes that do not fit
             return
         if not 0 < model.value.size <= LARGEST or np.abs(model.value).max() > MOST:
             return

@@ -18,7 +18,7 @@ from .engine.graph import (
     run,
     tick,
 )
-from .engine.primitive import make, namespaces
+from .engine.primitive import Record, make, namespaces
 from .engine.variable import Variable
 from .errors import GraphError
 
@@ -26,11 +26,12 @@ from .errors import GraphError
 class Checkpoint(Node):
     """The node of a function whose inside is not kept: its parents are the tensors it reads."""
 
-    __slots__ = ("args", "function", "random_state")
+    __slots__ = ("args", "function", "random_state", "versions")
     name = "checkpoint"
     function: Callable[..., Any] | None
     args: tuple[Any, ...]
     random_state: Any
+    versions: list[list[int]]  # of the memory that the function reads
 
     def pull(self, F: Any, grad: Pieces, parents: Parents, retain: bool) -> list[Any]:
         """Run the function again with the same random numbers, and walk the graph it leaves."""
@@ -38,7 +39,7 @@ class Checkpoint(Node):
             raise GraphError(
                 "backward through checkpoint a second time: pass retain_graph=True the first time"
             )
-        if any(isinstance(p, Leaf) and p.version[0] > self.order for p in self.parents):
+        if any(version[0] > self.order for version in self.versions):
             raise GraphError(
                 "backward through checkpoint: a tensor that it reads was changed in place after "
                 "the forward pass"
@@ -58,6 +59,13 @@ class Checkpoint(Node):
         wanted = {p for p in parents if p is not None}
         results = run(roots, namespaces, wanted, retain=F.records, since=since)
         return [results[p][0] if p in results else None for p in parents]
+
+
+def _read(node: Node | None) -> list[list[int]]:
+    """Return the version of the leaf that a node is or is a view of."""
+    while isinstance(node, Record) and node.row.view:
+        node = node.parents[0]
+    return [node.version] if isinstance(node, Leaf) else []
 
 
 def _flat(value: Any) -> list[Variable]:
@@ -107,11 +115,15 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     if not mode.recording or not ends:
         return result
     outside = dict.fromkeys(end for end in ends if end.order < since)
+    versions = [x._version for x in args if isinstance(x, Variable)]
     for node in reachable(ends, since):
         if node.order >= since:
             outside.update((p, None) for p in node.parents if p is not None and p.order < since)
+            versions += node.versions if isinstance(node, Record | Checkpoint) else []
+    versions += [version for node in outside for version in _read(node)]
     whole = Checkpoint(tuple(outside), (), None)
     whole.function, whole.args, whole.random_state = fn, args, random_state
+    whole.versions = [version for version in versions if version is not None]
     kept = [
         make(y._data, None if y._node is None else Piece(whole, i, y.shape, y.dtype), None)
         for i, y in enumerate(outputs)

@@ -50,6 +50,11 @@ class Record(Node):
     row: Row  # each primitive has a subclass of its own, with its row and its `pull`
     saved: tuple[Any, ...] | None  # None in place of what nobody reads; all None when let go
 
+    @property
+    def versions(self) -> tuple[list[int] | None, ...]:
+        """When each input whose values were saved was last written to."""
+        return (self.saved or ())[len(self.row.names) :]
+
     def checked(self, F: Any) -> tuple[Any, ...]:
         """Return what was saved, with its places in the graph if ``F`` records; or raise."""
         if self.saved is None:
@@ -59,9 +64,7 @@ class Record(Node):
                 "tinygrad_rnn.bptt.detach(state); to walk the same graph twice, pass "
                 "retain_graph=True the first time"
             )
-        if any(
-            version and version[0] > self.order for version in self.saved[len(self.row.names) :]
-        ):
+        if any(version and version[0] > self.order for version in self.versions):
             raise GraphError(
                 f"backward through {self.name}: a value that it saved was changed in place after "
                 "the forward pass. Call backward before optimizer.step(), or run the forward pass "
