@@ -17,9 +17,9 @@ from .engine.graph import (
     Pieces,
     enable_grad,
     last_write,
-    mode,
     reachable,
     run,
+    thread,
     tick,
 )
 from .engine.primitive import make, namespaces
@@ -86,7 +86,9 @@ def _flat(value: Any) -> list[Variable]:
 def _same(outputs: list[Variable], results: tuple[Any, ...]) -> bool:
     """Tell whether a recomputation gave what the forward pass did; nan is nan."""
     return all(
-        np.array_equal(new.numpy(), backend.to_numpy(old), equal_nan=new.dtype.kind == "f")
+        np.array_equal(
+            backend.to_numpy(new._data), backend.to_numpy(old), equal_nan=new.dtype.kind == "f"
+        )
         for new, old in zip(outputs, results, strict=True)
     )
 
@@ -134,7 +136,7 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     result = fn(*args)
     outputs = _flat(result)
     ends = [y._node for y in outputs if y._node is not None]
-    if not mode.recording or not ends:
+    if not thread.recording or not ends:
         return result
     outside = dict.fromkeys(end for end in ends if end.order < since)
     for node in reachable(ends, since):

@@ -87,24 +87,24 @@ class Piece(Node):
 # -- recording -------------------------------------------------------------------------------------
 
 
-class _Mode(threading.local):
+class _Thread(threading.local):
     recording = True
 
 
-mode = _Mode()
+thread = _Thread()
 paused: list[None] = []  # empty: no thread is in a block, so none need look up its own mode
 
 
 @contextlib.contextmanager
 def _recording(on: bool) -> Iterator[None]:
-    before = mode.recording
-    mode.recording = on
+    before = thread.recording
+    thread.recording = on
     paused.append(None)
     try:
         yield
     finally:
         paused.pop()
-        mode.recording = before
+        thread.recording = before
 
 
 @explained
@@ -147,7 +147,7 @@ def is_grad_enabled() -> bool:
     >>> tg.is_grad_enabled()
     True
     """
-    return mode.recording
+    return thread.recording
 
 
 # -- pending gradients -----------------------------------------------------------------------------

@@ -293,7 +293,12 @@ class Tensor(Variable):
     def __dlpack__(self, **keywords: Any) -> Any:
         if self.requires_grad:
             raise BufferError("a tensor that requires grad is not exported: use .detach()")
-        return self._data.__dlpack__(**keywords)
+        array = self._data
+        if any(stride < 0 for stride in array.strides):  # PyTorch ends the process on these
+            if keywords.get("copy") is False:
+                raise BufferError("a tensor that runs backwards in memory is exported as a copy")
+            array = backend.copy(array)
+        return array.__dlpack__(**keywords)
 
     def __dlpack_device__(self) -> Any:
         return self._data.__dlpack_device__()
