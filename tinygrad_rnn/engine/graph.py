@@ -231,8 +231,9 @@ class Pieces(dict[int, Gradient]):
         return next(iter(self.values()))
 
     def add(self, other: Pieces, F: Namespace) -> None:
-        """Take another result's."""
-        self.update(other)
+        """Take another result's, or more of one's."""
+        for i, grad in other.items():
+            self[i] = self[i] + grad if i in self else grad
 
     def total(self, F: Namespace) -> Gradient:
         """Return all of them."""

@@ -1,0 +1,1 @@
+"""Speed for any code: nothing here knows a cell."""
