@@ -20,6 +20,15 @@ from hypothesis.extra import numpy as hnp
 
 from tinygrad_rnn import tensors as ops
 from tinygrad_rnn.engine.primitive import PRIMITIVES
+from tinygrad_rnn.testing import (
+    arrays,
+    axes,
+    broadcastable_arrays,
+    broadcastable_shapes,
+    grid,
+    indices,
+    shapes,
+)
 
 
 @dataclass(frozen=True)
@@ -47,16 +56,6 @@ class Row:
 # -- values ----------------------------------------------------------------------------------------
 
 
-def grid(
-    low: float, high: float, offset: float = 0.0, step: float = 0.1
-) -> st.SearchStrategy[float]:
-    """Numbers `offset` + k · `step` between two bounds, the ones nearest to 0 first."""
-    first, last = math.ceil((low - offset) / step - 1e-9), math.floor((high - offset) / step + 1e-9)
-    return st.sampled_from(
-        sorted((round(offset + k * step, 6) for k in range(first, last + 1)), key=abs)
-    )
-
-
 REAL = grid(-3, 3)
 BETWEEN = grid(-3, 3, offset=0.05)  # never on the grid of REAL
 POSITIVE = grid(0.3, 3)
@@ -64,23 +63,9 @@ NONZERO = REAL.filter(lambda value: abs(value) >= 0.3)
 ABOVE_MINUS_ONE = grid(-0.7, 3)
 COARSE = grid(-8, 8, step=0.5)
 
-SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
-FULL_SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=3)
-WITH_AXES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=3)
-
-
-def arrays(
-    shape: Any, values: st.SearchStrategy[float] = REAL, unique: bool = False
-) -> st.SearchStrategy[np.ndarray]:
-    return hnp.arrays(np.float64, shape, elements=values, unique=unique)
-
-
-def several_axes(ndim: int) -> st.SearchStrategy[Any]:
-    """None, one axis, or a tuple of axes, negative ones among them."""
-    if ndim == 0:
-        return st.sampled_from([None, ()])
-    one = st.integers(-ndim, ndim - 1)
-    return st.none() | one | st.lists(one, unique_by=lambda a: a % ndim, max_size=ndim).map(tuple)
+SHAPES = shapes()
+FULL_SHAPES = shapes(min_side=1)
+WITH_AXES = shapes(min_dims=1, min_side=1)
 
 
 # -- cases -----------------------------------------------------------------------------------------
@@ -93,18 +78,13 @@ def unary(values: st.SearchStrategy[float] = REAL, **keywords: Any) -> st.Search
 
 def matrices() -> st.SearchStrategy[Case]:
     """One array of two or more axes."""
-    shapes = hnp.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=3)
-    return arrays(shapes).map(lambda x: Case((x,)))
+    return arrays(shapes(min_dims=2, max_dims=4)).map(lambda x: Case((x,)))
 
 
 @st.composite
 def binary(draw, first=REAL, second=REAL):
     """Two arrays whose shapes broadcast."""
-    shapes = draw(
-        hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_dims=3, max_side=3)
-    )
-    x, y = shapes.input_shapes
-    return Case((draw(arrays(x, first)), draw(arrays(y, second))))
+    return Case(tuple(draw(broadcastable_arrays(2, [first, second]))))
 
 
 @st.composite
@@ -127,10 +107,7 @@ def clips(draw):
 
 @st.composite
 def wheres(draw):
-    shapes = draw(
-        hnp.mutually_broadcastable_shapes(num_shapes=3, min_side=0, max_dims=3, max_side=3)
-    )
-    condition, x, y = shapes.input_shapes
+    (condition, x, y), _ = draw(broadcastable_shapes(3))
     return Case(
         (draw(arrays(x)), draw(arrays(y))), {"condition": draw(hnp.arrays(np.bool_, condition))}
     )
@@ -140,9 +117,9 @@ def wheres(draw):
 def reductions(draw, values=REAL, empty=False, unique=False, ddof=False):
     """An array, the axes to reduce and whether to keep them; `empty` ones may be reduced too."""
     shape = draw(SHAPES)
-    axis = draw(several_axes(len(shape)))
-    axes = range(len(shape)) if axis is None else np.atleast_1d(np.array(axis, dtype=int))
-    reduced = {int(i) % len(shape) for i in axes} if shape else set()
+    axis = draw(axes(len(shape)))
+    named = range(len(shape)) if axis is None else np.atleast_1d(np.array(axis, dtype=int))
+    reduced = {int(i) % len(shape) for i in named} if shape else set()
     least = 2 if unique and ddof else 1
     if not empty:
         shape = tuple(max(n, least) if i in reduced else n for i, n in enumerate(shape))
@@ -165,7 +142,7 @@ def positions(draw):
 @st.composite
 def along(draw, values=REAL, flat=False, positive=False, empty=True):
     """An array and one axis of it, None among them if `flat`."""
-    shape = draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=3))
+    shape = draw(shapes(min_dims=1))
     axis = draw(st.integers(-len(shape), len(shape) - 1))
     if not empty:
         shape = tuple(max(n, 1) if i == axis % len(shape) else n for i, n in enumerate(shape))
@@ -234,7 +211,7 @@ def moves(draw):
 
 @st.composite
 def squeezes(draw):
-    shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=2))
+    shape = draw(shapes(max_dims=4, max_side=2))
     ones = [i - len(shape) * draw(st.integers(0, 1)) for i, n in enumerate(shape) if n == 1]
     axis = draw(st.sampled_from([None, tuple(ones), *ones]))
     return Case((draw(arrays(shape)),), {"axis": axis})
@@ -242,7 +219,7 @@ def squeezes(draw):
 
 @st.composite
 def expansions(draw):
-    shape = draw(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3))
+    shape = draw(shapes(max_dims=2))
     if draw(st.booleans()):
         axis: Any = draw(st.integers(-len(shape) - 1, len(shape)))
     else:
@@ -262,16 +239,14 @@ def expansions(draw):
 
 @st.composite
 def stretches(draw):
-    shapes = draw(
-        hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_dims=3, max_side=3)
-    )
-    return Case((draw(arrays(shapes.input_shapes[0])),), {"shape": shapes.result_shape})
+    (shape, _), result = draw(broadcastable_shapes(2))
+    return Case((draw(arrays(shape)),), {"shape": result})
 
 
 @st.composite
 def flips(draw):
     shape = draw(SHAPES)
-    return Case((draw(arrays(shape)),), {"axis": draw(several_axes(len(shape)))})
+    return Case((draw(arrays(shape)),), {"axis": draw(axes(len(shape)))})
 
 
 @st.composite
@@ -294,11 +269,11 @@ def joins(draw, flat=False):
     shape = draw(WITH_AXES)
     axis = draw(st.integers(-len(shape), len(shape) - 1))
     lengths = draw(st.lists(st.integers(0, 3), min_size=1, max_size=3))
-    shapes = [
+    parts = [
         tuple(n if i == axis % len(shape) else m for i, m in enumerate(shape)) for n in lengths
     ]
     return Case(
-        tuple(draw(arrays(s)) for s in shapes),
+        tuple(draw(arrays(s)) for s in parts),
         {"axis": None if flat and draw(st.booleans()) else axis},
     )
 
@@ -323,45 +298,9 @@ def sections(draw):
 
 
 @st.composite
-def masks(draw, shape):
-    """A key with one boolean array in it, over one axis or several."""
-    before = draw(st.integers(0, len(shape) - 1))
-    after = draw(st.integers(before + 1, len(shape)))
-    mask = draw(hnp.arrays(np.bool_, shape[before:after]))
-    return (*[slice(None)] * before, mask)
-
-
-@st.composite
-def mixed_keys(draw, shape):
-    """Integer arrays, slices, integers, None and Ellipsis in one key."""
-    together = draw(hnp.array_shapes(min_dims=1, max_dims=2, min_side=0, max_side=3))
-    key: list[Any] = []
-    for n in shape:
-        index = st.integers(-n, n - 1)
-        key.append(draw(hnp.arrays(np.int64, together, elements=index) | index | st.slices(n)))
-    if draw(st.booleans()):
-        key[draw(st.integers(0, len(key) - 1)) :] = [Ellipsis]
-    if draw(st.booleans()):
-        key.insert(draw(st.integers(0, len(key))), None)
-    return tuple(key)
-
-
-def keys(shape: tuple[int, ...], boolean: bool = True) -> st.SearchStrategy[Any]:
-    """Everything that NumPy takes between square brackets."""
-    basic = hnp.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True)
-    if not shape or 0 in shape:
-        return basic
-    integers = hnp.integer_array_indices(
-        shape, result_shape=hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)
-    )
-    kinds = [basic, integers, mixed_keys(shape)]
-    return st.one_of(*kinds, masks(shape)) if boolean else st.one_of(*kinds)
-
-
-@st.composite
 def indexed(draw, boolean=True):
     shape = draw(SHAPES)
-    return Case((draw(arrays(shape)),), {"key": draw(keys(shape, boolean))})
+    return Case((draw(arrays(shape)),), {"key": draw(indices(shape, boolean))})
 
 
 @st.composite
@@ -380,7 +319,7 @@ def scattered(draw):
         some = st.integers(-length, length - 1) | st.slices(length)
         places = [(*whole, k) for k in draw(st.lists(some, min_size=1, max_size=3))]
     else:
-        places = draw(st.lists(keys(shape, boolean=False), min_size=1, max_size=3))
+        places = draw(st.lists(indices(shape, boolean=False), min_size=1, max_size=3))
     parts = tuple(draw(arrays(np.zeros(shape)[key].shape)) for key in places)
     return Case(parts, {"keys": tuple(places), "shape": shape})
 
@@ -397,9 +336,9 @@ def taken(draw):
     shape = draw(WITH_AXES)
     axis = draw(st.none() | st.integers(-len(shape), len(shape) - 1))
     length = math.prod(shape) if axis is None else shape[axis]
-    there = draw(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3))
-    indices = draw(hnp.arrays(np.int64, there, elements=st.integers(-length, length - 1)))
-    return Case((draw(arrays(shape)),), {"indices": indices, "axis": axis})
+    there = draw(shapes(max_dims=2))
+    where = draw(hnp.arrays(np.int64, there, elements=st.integers(-length, length - 1)))
+    return Case((draw(arrays(shape)),), {"indices": where, "axis": axis})
 
 
 @st.composite
@@ -409,18 +348,18 @@ def taken_along(draw):
     count = draw(st.integers(0, 3))
     there = tuple(count if i == axis % len(shape) else n for i, n in enumerate(shape))
     index = st.integers(-shape[axis], shape[axis] - 1)
-    indices = draw(hnp.arrays(np.int64, there, elements=index))
-    return Case((draw(arrays(shape)),), {"indices": indices, "axis": axis})
+    where = draw(hnp.arrays(np.int64, there, elements=index))
+    return Case((draw(arrays(shape)),), {"indices": where, "axis": axis})
 
 
 @st.composite
 def products(draw):
-    shapes = draw(
+    drawn = draw(
         hnp.mutually_broadcastable_shapes(
             signature=np.matmul.signature, min_side=0, max_side=3, max_dims=2
         )
     )
-    x, y = shapes.input_shapes
+    x, y = drawn.input_shapes
     return Case((draw(arrays(x)), draw(arrays(y))))
 
 
@@ -442,7 +381,7 @@ def gemm_reference(x, y, weight):
 def tensordots(draw):
     count = draw(st.integers(0, 2))
     summed = tuple(draw(st.integers(0, 3)) for _ in range(count))
-    rest = hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)
+    rest = shapes(max_dims=2)
     x, y = (*draw(rest), *summed), (*summed, *draw(rest))
     axes: Any = count
     if draw(st.booleans()):  # the same product with the axes of x in another order

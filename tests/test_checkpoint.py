@@ -230,6 +230,36 @@ def test_backward_inside_no_grad():
     np.testing.assert_allclose(x.grad.numpy(), np.exp(x.numpy()))
 
 
+READ = {
+    "an argument without a gradient": (lambda c, w: tg.checkpoint(lambda t: t + w, c), "c"),
+    "a view as an argument": (lambda c, w: tg.checkpoint(lambda t: t * 2, w[0]), "w"),
+    "a view of a view, captured": (lambda c, w: captured_view(w), "w"),
+    "a captured constant": (lambda c, w: tg.checkpoint(lambda t: t * c, w), "c"),
+    "inside another": (
+        lambda c, w: tg.checkpoint(lambda t: tg.checkpoint(lambda s: s * c, t), w),
+        "c",
+    ),
+}
+
+
+def captured_view(w):
+    view = w.T[1:]
+    return tg.checkpoint(lambda t: t.sum() + view, tg.ones(1, dtype=np.float64))
+
+
+@pytest.mark.parametrize("what", READ)
+def test_whatever_it_reads_must_not_change(what):
+    """It would be computed again from other values, in silence."""
+    compute, changed = READ[what]
+    (w,) = leaves(12, (3, 3))
+    values = {"c": tg.ones(3, dtype=np.float64), "w": w}
+    compute(**values).sum().backward()
+    out = compute(**values).sum()
+    values[changed].data = np.zeros(values[changed].shape)
+    with pytest.raises(GraphError, match="changed in place"):
+        out.backward()
+
+
 def test_a_change_of_what_it_reads_is_refused():
     x, w = leaves(12, (2, 3), (3, 3))
     for changed in (x, w):

@@ -205,6 +205,16 @@ def test_gradients_of_two_leaves_never_share_memory():
     assert_grad(b, [1.0, 1.0])
 
 
+def test_a_gradient_that_two_arguments_get_is_not_added_into():
+    """`add` hands one array to a and to b; b collects another, which a must not see."""
+    a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    start = np.array([1.0, 1.0])
+    (b * 2 + (a + b)).backward(start)
+    assert_grad(a, [1.0, 1.0])
+    assert_grad(b, [3.0, 3.0])
+    np.testing.assert_array_equal(start, 1)
+
+
 def test_a_gradient_shares_no_memory_with_what_it_was_started_from():
     a = leaf([1.0, 2.0])
     start = np.array([1.0, 1.0])

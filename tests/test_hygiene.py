@@ -98,7 +98,7 @@ def test_two_threads_walk_one_graph_each() -> None:
 HEAVY = """
     asyncio concurrent cupy cupyx email hypothesis IPython jax logging matplotlib
     multiprocessing numba numpy.distutils numpy.f2py numpy.testing pandas pooch pytest requests
-    scipy setuptools socket sqlite3 subprocess tinygrad_rnn.testing torch tqdm unittest xml
+    scipy setuptools socket sqlite3 subprocess torch tqdm unittest xml
 """.split()
 
 

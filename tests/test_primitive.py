@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygrad_rnn as tg
-from test_ops import check_second_order, check_vjp
 from tinygrad_rnn.engine.primitive import PRIMITIVES
 from tinygrad_rnn.errors import DTypeError, GraphError
 
@@ -82,8 +81,7 @@ def weighted_sum():
 def test_one_argument(x, seed):
     operation = cube()
     np.testing.assert_allclose(operation(tg.tensor(x)).numpy(), x**3)
-    check_vjp(lambda t: [operation(t)], [x], seed)
-    check_second_order(lambda t: [operation(t)], [x], seed)
+    tg.gradcheck(operation, [x], rng=seed)
 
 
 @given(st.data(), SEEDS)
@@ -92,9 +90,8 @@ def test_two_arguments_that_broadcast(data, seed):
     arrays = [data.draw(hnp.arrays(np.float64, s, elements=NUMBERS)) for s in shapes.input_shapes]
     operation = swish_product()
     assert operation(*map(tg.tensor, arrays)).shape == shapes.result_shape
-    check_vjp(lambda *t: [operation(*t)], arrays, seed)
-    check_second_order(lambda *t: [operation(*t)], arrays, seed)
-    check_vjp(lambda t: [operation(t, t)], arrays[:1], seed)
+    tg.gradcheck(operation, arrays, rng=seed)
+    tg.gradcheck(lambda t: operation(t, t), arrays[:1], rng=seed)
 
 
 @given(hnp.arrays(np.float64, SHAPES, elements=NUMBERS), NUMBERS, NUMBERS)
@@ -119,8 +116,7 @@ def test_a_joint_rule(count, seed):
     rng = np.random.default_rng(seed)
     arrays = list(rng.normal(size=(count, 2)))
     weights = tuple(rng.normal(size=count))
-    check_vjp(lambda *t: [operation(*t, weights=weights)], arrays, seed)
-    check_second_order(lambda *t: [operation(*t, weights=weights)], arrays, seed)
+    tg.gradcheck(lambda *t: operation(*t, weights=weights), arrays, rng=seed)
 
 
 def test_third_order():
@@ -143,8 +139,7 @@ def test_a_rule_may_name_the_result_the_shape_and_the_parameters():
 
     x = np.random.default_rng(0).normal(size=(2, 3))
     for axis in (0, 1):
-        check_vjp(lambda t, axis=axis: [exp_of_sum(t, axis=axis)], [x], 0)
-        check_second_order(lambda t, axis=axis: [exp_of_sum(t, axis=axis)], [x], 0)
+        tg.gradcheck(lambda t, axis=axis: exp_of_sum(t, axis=axis), [x])
 
 
 def test_an_argument_without_a_gradient():
@@ -170,8 +165,7 @@ def test_an_operation_made_of_the_users_operations_in_a_rule():
     def fourth(xp, x):
         return x**4
 
-    check_vjp(lambda t: [fourth(t)], [np.array([1.0, -0.5])], 0)
-    check_second_order(lambda t: [fourth(t)], [np.array([1.0, -0.5])], 0)
+    tg.gradcheck(fourth, [np.array([1.0, -0.5])])
 
 
 def test_only_what_the_rule_names_stays_alive():
@@ -289,6 +283,21 @@ def test_no_rule_at_all_is_refused():
         @tg.primitive()
         def none(xp, x):
             return x
+
+
+def test_names_that_the_operation_itself_needs_are_refused():
+    with pytest.raises(TypeError, match=r"shifted: other names than \['thread'\]"):
+
+        @tg.primitive(x=lambda F, g: g)
+        def shifted(xp, x, thread):
+            return x + thread
+
+
+def test_the_source_of_an_operation_is_what_runs():
+    operation = cube()
+    assert "def cube(x):" in operation.row.source
+    frame = inspect.getsource(operation.__globals__["pull"])  # as a traceback shows it
+    assert frame in operation.row.source
 
 
 @pytest.mark.parametrize(

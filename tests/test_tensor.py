@@ -648,33 +648,6 @@ def test_devices_do_not_mix(accelerator, t, mix):
         mix(t, t.to(accelerator))
 
 
-def test_dlpack_with_numpy_shares_memory(t):
-    array = np.arange(3.0)
-    made = tg.from_dlpack(array)
-    array[0] = 7
-    assert made.numpy()[0] == 7
-    back = np.from_dlpack(made)
-    assert np.shares_memory(back, array)
-    with pytest.raises(BufferError, match="detach"):
-        np.from_dlpack(t)
-    np.testing.assert_array_equal(np.from_dlpack(t.detach()), t.numpy())
-
-
-@pytest.mark.oracle
-def test_dlpack_with_pytorch_shares_memory(t):
-    torch = pytest.importorskip("torch")
-    peer = torch.arange(6.0).reshape(2, 3)
-    made = tg.from_dlpack(peer)
-    assert (made.shape, made.dtype) == ((2, 3), np.float32)
-    peer[0, 0] = 7
-    assert made[0, 0].item() == 7
-    back = torch.from_dlpack(made)
-    assert back.data_ptr() == peer.data_ptr()
-    assert torch.from_dlpack(t.detach()).shape == (2, 2)
-    with pytest.raises(BufferError, match="detach"):
-        torch.from_dlpack(t)
-
-
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", ">f8"])
 def test_a_memory_map_of_any_byte_order_is_an_array_like_another(tmp_path, dtype):
     mapped = np.memmap(tmp_path / "numbers", dtype=dtype, mode="w+", shape=(4,))

@@ -1,5 +1,6 @@
 """A small autograd engine on NumPy and CuPy, and recurrent networks in plain tensor code on it."""
 
+from . import allocator as _allocator
 from . import bptt as bptt
 from . import cuda as cuda
 from . import data as data
@@ -10,6 +11,7 @@ from . import nn as nn
 from . import optim as optim
 from . import random as random
 from . import spelling as _spelling
+from . import testing as testing
 from .creation import arange as arange
 from .creation import default_device as default_device
 from .creation import eye as eye
@@ -21,6 +23,11 @@ from .creation import rand as rand
 from .creation import randn as randn
 from .creation import zeros as zeros
 from .creation import zeros_like as zeros_like
+from .derivatives import hessian as hessian
+from .derivatives import hvp as hvp
+from .derivatives import jacobian as jacobian
+from .derivatives import jvp as jvp
+from .derivatives import vjp as vjp
 from .engine.backend import bool_ as bool_
 from .engine.backend import float16 as float16
 from .engine.backend import float32 as float32
@@ -103,8 +110,10 @@ from .tensors import var as var
 from .tensors import where as where
 from .tensors.tensor import Tensor as Tensor
 from .tensors.tensor import tensor as tensor
+from .testing import gradcheck as gradcheck
 
 __version__ = "0.1.0"
 
+_allocator.keep_freed_memory()
 
-__getattr__ = _spelling.absent(__name__, _spelling.OTHER_NAMES, globals())
+__getattr__ = _spelling.absent(__name__, _spelling.OF_THE_PACKAGE, globals())

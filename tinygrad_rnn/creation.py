@@ -13,7 +13,7 @@ from . import random as _random
 from .engine import backend
 from .engine.backend import Array, DType
 from .engine.primitive import make
-from .errors import ArgumentError, DTypeError
+from .errors import ArgumentError, DeviceError, DTypeError
 from .tensors.tensor import Tensor
 
 
@@ -368,6 +368,9 @@ def rand(
     return _owned(np.asarray(numbers, dtype=dtype), device, requires_grad)
 
 
+_CUDA, _ON_HOST = 2, (1, 3, 13)  # DLDeviceType: the CPU, and CUDA's host and managed memory
+
+
 def from_dlpack(x: Any) -> Tensor:
     """Return a tensor on the memory of another library's array, without a copy.
 
@@ -383,8 +386,19 @@ def from_dlpack(x: Any) -> Tensor:
 
     Raises
     ------
+    DTypeError
+        If x does not speak DLPack, or its dtype is complex or has no counterpart in NumPy
+        (bfloat16).
     DeviceError
-        If x is on a GPU and CuPy cannot be used.
+        If x is on a GPU and CuPy cannot be used, or on another kind of device.
+    BufferError
+        If its library does not give it away: a tensor that requires grad, a sparse one.
+
+    Notes
+    -----
+    Memory that is read-only there (an array of JAX) is read-only here. The other way round every
+    library's own ``from_dlpack`` takes a Tensor that does not require grad; one that runs backwards
+    in memory, such as ``x[::-1]``, goes out as a copy.
 
     Examples
     --------
@@ -398,6 +412,19 @@ def from_dlpack(x: Any) -> Tensor:
             f"from_dlpack: an array of NumPy, PyTorch, JAX or CuPy is expected, got "
             f"{type(x).__name__}: use tinygrad_rnn.tensor"
         )
-    device_kind = x.__dlpack_device__()[0]
-    module = np if device_kind == 1 else backend.gpu_module()
-    return make(module.from_dlpack(x), None, [0])
+    if isinstance(x, Tensor) and not x.requires_grad:
+        return x.detach()  # so that writes to one are noted in the other
+    kind, _ = x.__dlpack_device__()
+    if kind not in (*_ON_HOST, _CUDA):
+        raise DeviceError(
+            f"from_dlpack: an array on a device of DLPack's kind {int(kind)}: move it to the CPU "
+            "or to CUDA first"
+        )
+    module = np if kind in _ON_HOST else backend.gpu_module()
+    try:
+        array = module.from_dlpack(x)
+    except RuntimeError as error:  # NumPy's and CuPy's answer to a dtype that they have not
+        raise DTypeError(f"from_dlpack: {getattr(x, 'dtype', 'the dtype')}: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"from_dlpack: real numbers only, got {array.dtype}")
+    return make(array, None, [0])

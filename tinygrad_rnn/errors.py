@@ -29,3 +29,7 @@ class MissingExtraError(ImportError):
 
 class CheckpointError(ValueError):
     """A file that `load` cannot trust: cut off, altered, or never written by `save`."""
+
+
+class GradcheckError(AssertionError):
+    """A gradient that differences deny; the message shows where, and by how much."""

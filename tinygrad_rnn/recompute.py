@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from . import random as _random
+from .engine import backend
 from .engine.graph import (
     Leaf,
     Node,
@@ -13,24 +16,27 @@ from .engine.graph import (
     Piece,
     Pieces,
     enable_grad,
-    mode,
+    last_write,
     reachable,
     run,
+    thread,
     tick,
 )
 from .engine.primitive import make, namespaces
 from .engine.variable import Variable
-from .errors import GraphError
+from .errors import ArgumentError, DTypeError, GraphError
+from .spelling import explained
 
 
 class Checkpoint(Node):
     """The node of a function whose inside is not kept: its parents are the tensors it reads."""
 
-    __slots__ = ("args", "function", "random_state")
+    __slots__ = ("args", "function", "random_state", "results")
     name = "checkpoint"
     function: Callable[..., Any] | None
     args: tuple[Any, ...]
     random_state: Any
+    results: tuple[Any, ...]  # arrays that whatever comes next holds anyway
 
     def pull(self, F: Any, grad: Pieces, parents: Parents, retain: bool) -> list[Any]:
         """Run the function again with the same random numbers, and walk the graph it leaves."""
@@ -51,8 +57,14 @@ class Checkpoint(Node):
                 outputs = _flat(self.function(*self.args))
         finally:
             _random.set_state(after)
+        if last_write[0] > self.order and not _same(outputs, self.results):
+            raise GraphError(
+                "backward through checkpoint: the function gives something else than in the "
+                "forward pass: a tensor that it reads was changed in place, or it is not the same "
+                "function of its arguments"
+            )
         if not retain:
-            self.function, self.args = None, ()
+            self.function, self.args, self.results = None, (), ()
         ends = [(outputs[i]._node, g) for i, g in grad.items()]
         roots = [(node, g) for node, g in ends if node is not None]
         wanted = {p for p in parents if p is not None}
@@ -61,9 +73,27 @@ class Checkpoint(Node):
 
 
 def _flat(value: Any) -> list[Variable]:
-    return list(value) if isinstance(value, tuple | list) else [value]
+    outputs = list(value) if isinstance(value, tuple | list) else [value]
+    for output in outputs:
+        if not isinstance(output, Variable):
+            raise DTypeError(
+                "checkpoint: the function returns a Tensor or a flat tuple of them, got "
+                f"a {type(output).__name__}"
+            )
+    return outputs
 
 
+def _same(outputs: list[Variable], results: tuple[Any, ...]) -> bool:
+    """Tell whether a recomputation gave what the forward pass did; nan is nan."""
+    return all(
+        np.array_equal(
+            backend.to_numpy(new._data), backend.to_numpy(old), equal_nan=new.dtype.kind == "f"
+        )
+        for new, old in zip(outputs, results, strict=True)
+    )
+
+
+@explained
 def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     """Call ``fn(*args)`` without keeping what it computes; the backward pass computes it again.
 
@@ -99,12 +129,14 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     >>> bool((x.grad == 2 * x * (x * x).exp()).numpy().all())
     True
     """
+    if not callable(fn):
+        raise ArgumentError(f"checkpoint: a function comes first, got a {type(fn).__name__}")
     random_state = _random.get_state()
     since = tick()
     result = fn(*args)
     outputs = _flat(result)
     ends = [y._node for y in outputs if y._node is not None]
-    if not mode.recording or not ends:
+    if not thread.recording or not ends:
         return result
     outside = dict.fromkeys(end for end in ends if end.order < since)
     for node in reachable(ends, since):
@@ -112,6 +144,7 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
             outside.update((p, None) for p in node.parents if p is not None and p.order < since)
     whole = Checkpoint(tuple(outside), (), None)
     whole.function, whole.args, whole.random_state = fn, args, random_state
+    whole.results = tuple(y._data for y in outputs)
     kept = [
         make(y._data, None if y._node is None else Piece(whole, i, y.shape, y.dtype), None)
         for i, y in enumerate(outputs)

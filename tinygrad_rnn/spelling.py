@@ -27,6 +27,64 @@ OTHER_NAMES = {
     "cat": "concatenate",
     "expand": "broadcast_to(shape)",
     "clamp": "clip(min, max)",
+    "add": "+",
+    "mul": "*",
+    "sub": "-",
+    "div": "/",
+    "pow": "**",
+    "matmul": "@",
+    "dot": "@",
+    "dim": ".ndim",
+    "chunk": "split(sections, axis)",
+    "index_select": "take(indices, axis)",
+    "gather": "take_along_axis(indices, axis)",
+    "masked_fill": "tinygrad_rnn.where(mask, value, x)",
+    "flatten": "reshape(-1)",
+    "ravel": "reshape(-1)",
+    "repeat": "tinygrad_rnn.concatenate([x] * n), or broadcast_to(shape)",
+    "mT": "swapaxes(-1, -2)",
+    "norm": "(x * x).sum() ** 0.5",
+    "tolist": ".numpy().tolist()",
+    "any": ".numpy().any()",
+    "all": ".numpy().all()",
+    "sort": ".numpy(), which has no gradient",
+    "topk": ".numpy(), which has no gradient",
+    "floor": ".numpy(), which has no gradient",
+    "round": ".numpy(), which has no gradient",
+    "half": "astype(tinygrad_rnn.float16)",
+    "type": "astype(dtype)",
+    "type_as": "astype(other.dtype)",
+    "clone": "x itself, which no operation changes; tinygrad_rnn.tensor(x) for a new leaf",
+    "copy": "x itself, which no operation changes; tinygrad_rnn.tensor(x) for a new leaf",
+    "is_cuda": ".device",
+    "new_zeros": "tinygrad_rnn.zeros(shape, dtype=x.dtype, device=x.device)",
+    "retain_grad": "tinygrad_rnn.grad(output, x)",
+    "register_hook": "tinygrad_rnn.grad(output, x)",
+    "fill_": "x.data = array, of a leaf",
+    "zero_": "x.data = array, of a leaf",
+    "add_": "x.data = array, of a leaf",
+    "mul_": "x.data = array, of a leaf",
+    "copy_": "x.data = array, of a leaf",
+}
+OF_THE_PACKAGE = OTHER_NAMES | {
+    "from_numpy": "tensor(array), which copies, or from_dlpack(array), which does not",
+    "as_tensor": "tensor(array), which copies, or from_dlpack(array), which does not",
+    "empty": "zeros(shape)",
+    "linspace": "arange(start, stop, step)",
+    "log2": "log(x) / math.log(2)",
+    "set_grad_enabled": "no_grad() and enable_grad()",
+    "inference_mode": "no_grad()",
+    "autograd": "tinygrad_rnn.grad, .backward()",
+    "mse_loss": "functional.mse_loss",
+    "cross_entropy": "functional.cross_entropy",
+    "dropout": "functional.dropout",
+    "one_hot": "functional.one_hot",
+    "Linear": "nn.Linear",
+    "Module": "nn.Module",
+    "Parameter": "nn.Parameter",
+    "LSTM": "nn.LSTM",
+    "Adam": "optim.Adam",
+    "SGD": "optim.SGD",
 }
 OTHER_ARGUMENTS = {
     "dim": "axis",
@@ -67,6 +125,8 @@ def unknown_argument(function: str, name: str, names: list[str]) -> str:
     ours = OTHER_ARGUMENTS.get(name)
     if ours in names:
         return f"{function} has no argument {name!r}: {takes}; PyTorch's {name}= is {ours}= here"
+    if name == "create_graph":
+        takes += "; derivatives of derivatives are the business of tinygrad_rnn.grad"
     return f"{function} has no argument {name!r}{hint(name, {}, names)}: {takes}"
 
 
@@ -83,9 +143,11 @@ def absent(module: str, others: Mapping[str, str], known: Mapping[str, Any]) -> 
 
 
 def explained(function: Function) -> Function:
-    """Let a public function answer a call that does not fit it with its own arguments' names."""
+    """Let a public function answer a call that does not fit it with its own arguments' names.
+
+    What it raises itself begins with its name, too, whoever inside has found the mistake.
+    """
     signature = inspect.signature(function)
-    name = function.__qualname__.removesuffix(".__init__")
     names = [p for p in signature.parameters if p != "self"]
 
     @functools.wraps(function)
@@ -93,28 +155,34 @@ def explained(function: Function) -> Function:
         try:
             return function(*args, **keywords)
         except (TypeError, ValueError, IndexError) as error:
-            problem = _misfit(args, keywords) if type(error) is TypeError else None
+            name = function.__qualname__.replace("Variable", "Tensor")
+            if function.__name__ == "__init__" and args:
+                name = type(args[0]).__name__
+            problem = _misfit(name, args, keywords) if type(error) is TypeError else None
             if problem is None:  # the call was right: the error comes from inside
-                _name(error)
+                _begin(error, name)
                 raise
         raise TypeError(problem)
 
-    def _name(error: Exception) -> None:
-        """Let a message of the library begin with what the user called."""
-        ours = isinstance(error, IndexError) or type(error).__module__.startswith(__package__)
-        begins = str(error).lower().replace("_", "").startswith(name.lower().replace("_", ""))
-        if ours and error.args and not begins:
-            error.args = (f"{name}: {error.args[0]}", *error.args[1:])
-
-    def _misfit(args: Any, keywords: Any) -> str | None:
+    def _misfit(name: str, args: Any, keywords: Any) -> str | None:
         try:
             signature.bind(*args, **keywords)
         except TypeError as error:
             unknown = [k for k in keywords if k not in signature.parameters]
             if unknown:
                 return unknown_argument(name, unknown[0], names)
-            takes = f"it takes {', '.join(names)}" if names else "it takes nothing"
+            takes = f"it takes {', '.join(names)}"
+            if not names:
+                takes = f"it takes nothing; as a decorator it is written @{name}()"
             return f"{name} was called wrongly, {error}: {takes}"
         return None
 
     return call  # type: ignore[return-value]
+
+
+def _begin(error: Exception, name: str) -> None:
+    """Let a message of the library begin with the name of what the user called."""
+    ours = isinstance(error, IndexError) or type(error).__module__.startswith(__package__)
+    begins = str(error).lower().replace("_", "").startswith(name.lower().replace("_", ""))
+    if ours and error.args and not begins:
+        error.args = (f"{name}: {error.args[0]}", *error.args[1:])

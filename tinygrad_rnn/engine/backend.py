@@ -7,9 +7,7 @@ asks which one that is. CuPy is imported at the first use of a ``cuda`` device, 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
-import os
 import sys
 import threading
 from collections.abc import Iterable
@@ -306,24 +304,3 @@ def _add_rows(target: Array, rows: Array, values: Array) -> None:
     rows = rows[order]
     starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
     target[rows[starts]] += np.add.reduceat(values[order], starts, axis=0)
-
-
-# -- memory ----------------------------------------------------------------------------------------
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory instead of handing every large block back to the system.
-
-    A training step frees and takes the same large arrays again and again; by default each is fresh
-    memory, zeroed page by page by the kernel (a 4 MiB array costs about 1 ms). Set
-    ``TINYGRAD_RNN_MALLOPT=0`` to leave the allocator alone.
-    """
-    if sys.platform.startswith("linux") and os.environ.get("TINYGRAD_RNN_MALLOPT", "1") != "0":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent from other C libraries
-        if mallopt is not None:
-            trim_threshold, mmap_threshold = -1, -3  # from <malloc.h>
-            mallopt(mmap_threshold, 1 << 25)  # the largest that glibc takes
-            mallopt(trim_threshold, 1 << 30)
-
-
-_keep_freed_memory()

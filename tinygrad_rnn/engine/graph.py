@@ -17,11 +17,12 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heappushpop
 from operator import attrgetter
 from typing import Any
 
 from ..errors import GraphError
+from ..spelling import explained
 
 Gradient = Any  # an array, a Tensor, or a pending gradient (Part, Product, Sum, Pieces)
 Namespace = Any
@@ -86,23 +87,27 @@ class Piece(Node):
 # -- recording -------------------------------------------------------------------------------------
 
 
-class _Mode(threading.local):
+class _Thread(threading.local):
     recording = True
 
 
-mode = _Mode()
+thread = _Thread()
+paused: list[None] = []  # empty: no thread is in a block, so none need look up its own mode
 
 
 @contextlib.contextmanager
 def _recording(on: bool) -> Iterator[None]:
-    before = mode.recording
-    mode.recording = on
+    before = thread.recording
+    thread.recording = on
+    paused.append(None)
     try:
         yield
     finally:
-        mode.recording = before
+        paused.pop()
+        thread.recording = before
 
 
+@explained
 def no_grad() -> contextlib._GeneratorContextManager[None]:
     """Record no graph in a ``with`` block or decorated function, for this thread alone.
 
@@ -118,6 +123,7 @@ def no_grad() -> contextlib._GeneratorContextManager[None]:
     return _recording(False)
 
 
+@explained
 def enable_grad() -> contextlib._GeneratorContextManager[None]:
     """Record the graph again inside a `no_grad` block.
 
@@ -141,7 +147,7 @@ def is_grad_enabled() -> bool:
     >>> tg.is_grad_enabled()
     True
     """
-    return mode.recording
+    return thread.recording
 
 
 # -- pending gradients -----------------------------------------------------------------------------
@@ -333,7 +339,8 @@ def run(
         parents = tuple([node if node in live else None for node in parents])
 
     pending: dict[Node, Gradient] = {}
-    youngest: list[tuple[int, Node]] = []  # a heap of the nodes with a pending gradient
+    waiting: list[tuple[int, Node]] = []  # a heap of the nodes with a gradient, youngest first,
+    after: Node | None = None  # but for one: in a chain there is no other, and no need of a heap
     results: dict[Node, tuple[Gradient, bool]] = {}
     while True:
         for parent, grad in zip(parents, grads):  # noqa: B905 - strict costs a tenth of the pass
@@ -346,7 +353,11 @@ def run(
             held = pending.get(node)
             if held is None:
                 pending[node] = grad
-                heappush(youngest, (-node.order, node))
+                if after is not None:
+                    after, node = (after, node) if after.order > node.order else (node, after)
+                    heappush(waiting, (-node.order, node))
+                else:
+                    after = node
             elif held.__class__ is Sum:
                 held.add(grad)
             else:
@@ -354,8 +365,14 @@ def run(
                 if held.__class__ is not kind or kind not in PENDING:
                     held = pending[node] = Sum(F, held)
                 held.add(grad, F)
-        while youngest:  # to the next node that has somebody to hand its gradient on to
-            node = heappop(youngest)[1]
+        while after or waiting:  # to the youngest node that has somebody to hand its gradient to
+            if after is None:
+                node = heappop(waiting)[1]
+            elif waiting and -waiting[0][0] > after.order:
+                node = heappushpop(waiting, (-after.order, after))[1]
+            else:
+                node = after
+            after = None
             grad = pending.pop(node)
             kind = grad.__class__
             fresh = kind in PENDING

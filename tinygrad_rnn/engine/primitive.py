@@ -33,7 +33,7 @@ from ..errors import DeviceError, DTypeError, GraphError, ShapeError
 from ..spelling import PUBLIC_NAMES, unknown_argument
 from . import backend
 from .backend import Array
-from .graph import Gradient, Node, Parents, last_write, mode, tick
+from .graph import Gradient, Node, Parents, last_write, paused, thread, tick
 
 Vjp = Callable[..., Gradient]
 Operation = Callable[..., Any]
@@ -91,7 +91,7 @@ def {name}{signature}:
     result._data = out
     result._version = {version}
     {nodes} = {found}
-    if ({needed}) and mode.recording:
+    if ({needed}) and (not paused or thread.recording):
         result._node = node = new(Record)
         node.order = tick()
         node.parents = {parents}
@@ -148,8 +148,9 @@ class Row:
                 f"primitive {self.name}: give a vjp (or None) for each argument, in their order; "
                 f"there are vjps for {list(vjps)}, arguments {[p.name for p in self.parameters]}"
             )
-        if not TAKEN.isdisjoint([*self.inputs, *self.params]):
-            raise TypeError(f"primitive {self.name}: these names are taken: {sorted(TAKEN)}")
+        taken = TAKEN.union(_scope).intersection([*self.inputs, *self.params])
+        if taken:
+            raise TypeError(f"primitive {self.name}: other names than {sorted(taken)} are needed")
         self.ruled = [name for name, vjp in vjps.items() if vjp is not None]
         self.rules = [joint] if joint else [vjp for vjp in vjps.values() if vjp is not None]
         self.reads = [list(inspect.signature(vjp).parameters)[2:] for vjp in self.rules]
@@ -315,9 +316,7 @@ def _foreign(x: Any, keep: bool) -> Any:
     return backend.copy(array) if keep and backend.is_array(x) else array
 
 
-def explained(
-    row: Row, values: Sequence[Any], given: dict[str, Any], error: Exception
-) -> Exception:
+def explained(row: Row, values: Sequence[Any], given: dict[str, Any], error: Any) -> Exception:
     """Return an error of the array library with the operation and what it was given."""
     if type(error).__module__ == ShapeError.__module__:
         return error
@@ -327,9 +326,9 @@ def explained(
     shapes = " and ".join(str(getattr(x, "shape", x)) for x in values)
     options = ", ".join(f"{k}={v!r:.60}" for k, v in given.items() if v is not None)
     message = f"{row.title} of {shapes}{' with ' * bool(options)}{options}: {error}"
-    if isinstance(error, ValueError):  # an error of an axis is one, and an IndexError too
-        return ShapeError(message)
-    return DTypeError(message) if isinstance(error, TypeError) else IndexError(message)
+    if isinstance(error, IndexError) and not isinstance(error, ValueError):  # of an axis is both
+        return IndexError(message)
+    return (DTypeError if isinstance(error, TypeError) else ShapeError)(message)
 
 
 def refuse(row: Row, unknown: dict[str, Any]) -> None:
@@ -342,10 +341,11 @@ _scope: dict[str, Any] = {
     "conform": conform,
     "explained": explained,
     "last_write": last_write,
-    "mode": mode,
     "modules": backend.modules,
     "new": object.__new__,
+    "paused": paused,
     "refuse": refuse,
+    "thread": thread,
     "tick": tick,
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
+from ..spelling import explained
 from . import backend
 from .backend import Array, DType
 from .graph import Leaf, Node, last_write, run, tick
@@ -47,16 +48,6 @@ class Variable:
     def shape(self) -> tuple[int, ...]:
         """The lengths of the axes."""
         return self._data.shape
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return self._data.ndim
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return self._data.size
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -158,6 +149,7 @@ class Variable:
             value = make(backend.copy(value._data), None, [0])
         self._node.grad = value
 
+    @explained
     def backward(self, grad: Any = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor to the ``.grad`` of every leaf that it was computed from.
 
@@ -194,20 +186,12 @@ class Variable:
         """Return a tensor of the same memory without the graph."""
         return make(self._data, None, self._version)
 
-    # -- getting values out
-
-    def numpy(self) -> np.ndarray[Any, Any]:
-        """Return the values as a NumPy array of their own, from any device."""
-        return np.array(backend.to_numpy(self._data))
-
-    def item(self) -> Any:
-        """Return the one element as a Python number."""
-        if self.size != 1:
-            raise ShapeError(f"item(): the tensor has {self.size} elements, shape {self.shape}")
-        return self._data.item()
-
 
 # -- derivatives -----------------------------------------------------------------------------------
+
+
+def _many(tensors: Any) -> bool:
+    return hasattr(tensors, "__iter__") and not isinstance(tensors, Variable)
 
 
 def _roots(
@@ -223,7 +207,7 @@ def _roots(
                 "or it was computed under no_grad() or detached"
             )
         if grad is None:
-            if output.size != 1:
+            if output._data.size != 1:
                 raise GraphError(
                     f"backward from a tensor of shape {output.shape}: pass a gradient of that "
                     "shape, or reduce it (.sum(), .mean())"
@@ -245,6 +229,7 @@ def _roots(
     return roots
 
 
+@explained
 def grad(
     outputs: Variable | Sequence[Variable],
     inputs: Variable | Sequence[Variable],
@@ -286,10 +271,12 @@ def grad(
     >>> tg.grad(first, x)
     tensor(12.)
     """
-    several = not isinstance(inputs, Variable)
-    wanted: list[Variable] = [inputs] if isinstance(inputs, Variable) else list(inputs)
-    ends = [outputs] if isinstance(outputs, Variable) else list(outputs)
-    starts = [grad_outputs] if isinstance(outputs, Variable) else grad_outputs or [None] * len(ends)
+    several = _many(inputs)
+    wanted: list[Any] = list(inputs) if several else [inputs]  # type: ignore[arg-type]
+    ends: list[Any] = list(outputs) if _many(outputs) else [outputs]  # type: ignore[arg-type]
+    starts = (grad_outputs or [None] * len(ends)) if _many(outputs) else [grad_outputs]
+    if len(starts) != len(ends):
+        raise ShapeError(f"grad: {len(starts)} grad_outputs for {len(ends)} outputs")
     for i, tensor in enumerate(wanted):
         if not isinstance(tensor, Variable) or tensor._node is None:
             raise GraphError(

@@ -245,11 +245,19 @@ class Recurrent(Module):
         if state is None:
             return [cell.initial_state(B, x.dtype, x.device) for cell in self.cells]
         leading = (len(self.cells), B) if batched else (len(self.cells),)
+        first = state[0] if isinstance(state, tuple | list) and state else state
+        if batched and x.shape[0] != B and getattr(first, "shape", ())[1:2] == x.shape[:1]:
+            raise ShapeError(f"{kind}: state of shape {first.shape}{self._turned(x.shape[0], B)}")
         elements = self.cells[0].check_state(state, leading, x.dtype, kind)
         if not batched:
             elements = tuple(ops.expand_dims(element, 1) for element in elements)
         rows = list(zip(*(ops.unbind(element) for element in elements), strict=True))
         return [row if isinstance(self.cells[0].hidden_size, tuple) else row[0] for row in rows]
+
+    def _turned(self, T: int, B: int) -> str:
+        """Return what is said when a batch of `T` sequences of `B` steps seems to be meant."""
+        order, cure = ("(B, T, I)", "False") if self.batch_first else ("(T, B, I)", "True")
+        return f": the input, read as {order}, has {T} steps of {B} sequences; batch_first={cure}?"
 
     def _alive(self, lengths: Any, T: int, B: int, device: str) -> list[Tensor] | None:
         """Return which sequences go on at each step, (B, 1) each; None if all have full length."""
@@ -263,9 +271,10 @@ class Recurrent(Module):
             or array.dtype.kind not in "iu"
             or (B and (array.min() < 0 or array.max() > T))
         ):
+            turned = self._turned(T, B) if array.shape == (T,) != (B,) else ""
             raise ArgumentError(
                 f"{type(self).__name__}: lengths are {B} integers from 0 to {T}, got "
-                f"{array.tolist()}"
+                f"{array.tolist()}{turned}"
             )
         ends = array.reshape(B, 1)
         return None if (ends == T).all() else [tensor(t < ends, device=device) for t in range(T)]

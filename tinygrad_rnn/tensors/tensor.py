@@ -13,8 +13,8 @@ from ..engine import backend
 from ..engine.backend import DType
 from ..engine.primitive import bind
 from ..engine.variable import Variable
-from ..errors import ArgumentError, DTypeError, GraphError
-from ..spelling import OTHER_NAMES
+from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
+from ..spelling import OTHER_NAMES, explained
 
 
 def axes_or_shape(shape: tuple[Any, ...]) -> Any:
@@ -36,6 +36,13 @@ class _Elsewhere:
         raise AttributeError(f"Tensor has no attribute {self.name!r}; here it is {self.ours}")
 
 
+def _no_operator(symbol: str, cure: str) -> Any:
+    def refuse(self: Tensor, *other: Any) -> Any:
+        raise TypeError(f"Tensor has no operator {symbol}: {cure}")
+
+    return refuse
+
+
 class Tensor(Variable):
     """An array with a place in the graph; made by `tinygrad_rnn.tensor` and the other constructors.
 
@@ -49,12 +56,33 @@ class Tensor(Variable):
     __hash__ = object.__hash__
 
     @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._data.size
+
+    @property
     def T(self) -> Tensor:
         """The tensor with its axes reversed."""
         return ops.transpose(self)
 
-    # -- conversions
+    # -- getting values out
 
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Return the values as a NumPy array of their own, from any device."""
+        return np.array(backend.to_numpy(self._data))
+
+    def item(self) -> Any:
+        """Return the one element as a Python number."""
+        if self.size != 1:
+            raise ShapeError(f"item(): the tensor has {self.size} elements, shape {self.shape}")
+        return self._data.item()
+
+    @explained
     def to(self, target: Any) -> Tensor:
         """Return this tensor on a device (a string such as ``"cuda:0"``) or in a floating dtype."""
         if isinstance(target, str) and target.startswith(("cpu", "cuda")):
@@ -265,7 +293,12 @@ class Tensor(Variable):
     def __dlpack__(self, **keywords: Any) -> Any:
         if self.requires_grad:
             raise BufferError("a tensor that requires grad is not exported: use .detach()")
-        return self._data.__dlpack__(**keywords)
+        array = self._data
+        if any(stride < 0 for stride in array.strides):  # PyTorch ends the process on these
+            if keywords.get("copy") is False:
+                raise BufferError("a tensor that runs backwards in memory is exported as a copy")
+            array = backend.copy(array)
+        return array.__dlpack__(**keywords)
 
     def __dlpack_device__(self) -> Any:
         return self._data.__dlpack_device__()
@@ -281,6 +314,15 @@ _UFUNCS: dict[str, Any] = {
 }
 for _name, _ours in OTHER_NAMES.items():
     setattr(Tensor, _name, _Elsewhere(_name, _ours))
+for _name, _symbol, _ours in (
+    ("and", "&", "of booleans it is x * y"),
+    ("or", "|", "of booleans it is x + y"),
+    ("xor", "^", "of booleans it is x != y"),
+    ("invert", "~", "of booleans it is x == False"),
+    ("mod", "%", "it has no gradient: use .numpy()"),
+    ("floordiv", "//", "it has no gradient: use .numpy()"),
+):
+    setattr(Tensor, f"__{_name}__", _no_operator(_symbol, _ours))
 bind(Tensor)
 
 

@@ -629,9 +629,7 @@ def clip(xp: Any, x: Array, min: float | None = None, max: float | None = None) 
     (tensor([-1., -1.,  0.]), tensor([0., 1., 1.]))
     """
     if not all(bound is None or isinstance(bound, int | float | np.number) for bound in (min, max)):
-        raise DTypeError(
-            "clip: the bounds are numbers; limit by Tensors and arrays with maximum and minimum"
-        )
+        raise DTypeError("clip: the bounds are numbers; for arrays there are maximum and minimum")
     if None not in (min, max) and not min <= max:  # type: ignore[operator]
         raise ArgumentError(f"clip: min is at most max, got {min} and {max}")
     return xp.clip(x, min, max)
@@ -668,10 +666,9 @@ def where(xp: Any, condition: Array, x: Array, y: Array) -> Array:
     >>> tg.where(x > 0, x, 0.0)
     tensor([1., 0.])
     """
-    if getattr(condition, "dtype", backend.bool_).kind != "b":
-        raise DTypeError(
-            f"where: the condition is {condition.dtype}; booleans are expected: x != 0"
-        )
+    dtype = getattr(condition, "dtype", np.dtype(type(condition)))
+    if dtype.kind != "b":
+        raise DTypeError(f"where: the condition is {dtype}; booleans are expected: x != 0")
     return xp.where(condition, x, y)
 
 

@@ -1,0 +1,303 @@
+"""What operations are called with, as hypothesis draws it.
+
+Values lie on grids of 0.1, so that two grids half a step apart never meet and no difference
+quotient reaches over a kink; shapes are small, and have axes of length 0 and 1 among them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..errors import MissingExtraError
+
+Strategy = Any  # hypothesis.strategies.SearchStrategy, which need not be installed
+Shape = tuple[int, ...]
+
+# How a base is made of an array, and the view of the base (an array or a Tensor) with its values.
+LAYOUTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "C order": (lambda a: a, lambda t: t),
+    "Fortran order": (np.transpose, lambda t: t.T),
+    "negative strides": (np.flip, lambda t: t[(slice(None, None, -1),) * t.ndim]),
+    "every other element": (lambda a: np.stack([a, a], axis=-1), lambda t: t[..., 0]),
+    "last two axes exchanged": (
+        lambda a: a.swapaxes(-1, -2) if a.ndim > 1 else a,
+        lambda t: t.swapaxes(-1, -2) if t.ndim > 1 else t,
+    ),
+}
+
+
+def _hypothesis() -> tuple[Any, Any]:
+    """Return hypothesis.strategies and hypothesis.extra.numpy."""
+    try:
+        return (
+            importlib.import_module("hypothesis.strategies"),
+            importlib.import_module("hypothesis.extra.numpy"),
+        )
+    except ImportError as error:
+        raise MissingExtraError(
+            "the strategies of tinygrad_rnn.testing need hypothesis: "
+            "pip install 'tinygrad-rnn[test]'"
+        ) from error
+
+
+def _composite(function: Callable[..., Any]) -> Callable[..., Strategy]:
+    """Make a strategy of a function that draws, when it is called first."""
+
+    @functools.wraps(function)
+    def strategy(*args: Any, **keywords: Any) -> Strategy:
+        return _hypothesis()[0].composite(function)(*args, **keywords)
+
+    return strategy
+
+
+def grid(low: float, high: float, offset: float = 0.0, step: float = 0.1) -> Strategy:
+    """Draw numbers `offset` + k · `step` between two bounds, the ones nearest to 0 first.
+
+    Parameters
+    ----------
+    low, high : float
+        The bounds, both included.
+    offset, step : float
+        Where the grid lies; half a step apart, two grids never meet.
+
+    Returns
+    -------
+    SearchStrategy of float
+
+    Examples
+    --------
+    >>> from tinygrad_rnn.testing import arrays, grid
+    >>> positive = arrays((2, 3), elements=grid(0.1, 3))
+    """
+    first, last = math.ceil((low - offset) / step - 1e-9), math.floor((high - offset) / step + 1e-9)
+    numbers = (round(offset + k * step, 6) for k in range(first, last + 1))
+    return _hypothesis()[0].sampled_from(sorted(numbers, key=abs))
+
+
+def shapes(min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 3) -> Strategy:
+    """Draw shapes, of 0-d arrays and arrays without elements too.
+
+    Parameters
+    ----------
+    min_dims, max_dims : int
+        How many axes.
+    min_side, max_side : int
+        How long an axis is.
+
+    Returns
+    -------
+    SearchStrategy of tuple of int
+    """
+    return _hypothesis()[1].array_shapes(
+        min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side
+    )
+
+
+def broadcastable_shapes(count: int, max_dims: int = 3, max_side: int = 3) -> Strategy:
+    """Draw shapes that broadcast together, and the shape that they broadcast to.
+
+    Parameters
+    ----------
+    count : int
+        How many shapes.
+    max_dims, max_side : int
+        How many axes at most, and how long.
+
+    Returns
+    -------
+    SearchStrategy
+        Of pairs: the tuple of shapes, and the shape of the result.
+    """
+    drawn = _hypothesis()[1].mutually_broadcastable_shapes(
+        num_shapes=count, min_side=0, max_dims=max_dims, max_side=max_side
+    )
+    return drawn.map(lambda shapes: (shapes.input_shapes, shapes.result_shape))
+
+
+def arrays(
+    shape: Any = None, elements: Strategy = None, dtype: Any = np.float64, unique: bool = False
+) -> Strategy:
+    """Draw arrays.
+
+    Parameters
+    ----------
+    shape : tuple of int or SearchStrategy, optional
+        Any of `shapes` if not given.
+    elements : SearchStrategy, optional
+        Multiples of 0.1 in [-3, 3] if not given.
+    dtype : dtype or SearchStrategy
+        Of the arrays.
+    unique : bool
+        Whether no value comes twice (for ``max`` and the like, which have no derivative at a tie).
+
+    Returns
+    -------
+    SearchStrategy of numpy.ndarray
+
+    Examples
+    --------
+    >>> from hypothesis import given
+    >>> import tinygrad_rnn as tg
+    >>> @given(tg.testing.arrays())
+    ... def test_tanh(x):
+    ...     tg.gradcheck(tg.tanh, x)
+    >>> test_tanh()
+    """
+    return _hypothesis()[1].arrays(
+        dtype,
+        shapes() if shape is None else shape,
+        elements=grid(-3, 3) if elements is None else elements,
+        unique=unique,
+    )
+
+
+@_composite
+def broadcastable_arrays(draw: Any, count: int, elements: Strategy = None) -> list[Any]:
+    """Draw arrays whose shapes broadcast.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    elements : SearchStrategy or sequence of these, optional
+        The values of all, or of each; multiples of 0.1 in [-3, 3] if not given.
+
+    Returns
+    -------
+    SearchStrategy of list of numpy.ndarray
+    """
+    each = elements if isinstance(elements, list | tuple) else [elements] * count
+    inputs, _ = draw(broadcastable_shapes(count))
+    return [draw(arrays(shape, e)) for shape, e in zip(inputs, each, strict=True)]
+
+
+def dtypes(kinds: str = "f") -> Strategy:
+    """Draw dtypes that Tensors have.
+
+    Parameters
+    ----------
+    kinds : str
+        NumPy's letters: ``"f"`` floating, ``"i"`` and ``"u"`` integers, ``"b"`` booleans.
+
+    Returns
+    -------
+    SearchStrategy of numpy.dtype
+    """
+    names = ["float64", "float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
+    return _hypothesis()[0].sampled_from([np.dtype(n) for n in names if np.dtype(n).kind in kinds])
+
+
+@_composite
+def layouts(draw: Any, array: Any) -> Any:
+    """Draw the same values laid out otherwise in memory: see `LAYOUTS`; read-only ones too.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        The values.
+
+    Returns
+    -------
+    SearchStrategy of numpy.ndarray
+
+    Examples
+    --------
+    >>> from tinygrad_rnn.testing import arrays, layouts
+    >>> anyhow = arrays((2, 3)).flatmap(layouts)
+    """
+    strategies, _ = _hypothesis()
+    prepare, view = LAYOUTS[draw(strategies.sampled_from(sorted(LAYOUTS)))]
+    result = view(np.array(prepare(array), order="C"))
+    result = result if isinstance(result, np.ndarray) else np.asarray(result)
+    result.flags.writeable = draw(strategies.booleans())
+    return result
+
+
+def axes(ndim: int) -> Strategy:
+    """Draw what `axis` takes: None, one axis, or a tuple of axes, negative ones among them.
+
+    Parameters
+    ----------
+    ndim : int
+        How many axes the array has.
+
+    Returns
+    -------
+    SearchStrategy of None, int or tuple of int
+    """
+    strategies, _ = _hypothesis()
+    if ndim == 0:
+        return strategies.sampled_from([None, ()])
+    one = strategies.integers(-ndim, ndim - 1)
+    several = strategies.lists(one, unique_by=lambda a: a % ndim, max_size=ndim).map(tuple)
+    return strategies.none() | one | several
+
+
+def indices(shape: Shape, boolean: bool = True) -> Strategy:
+    """Draw everything that NumPy takes between square brackets.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the array.
+    boolean : bool
+        Whether masks are drawn, too.
+
+    Returns
+    -------
+    SearchStrategy
+        Of integers, slices, None, Ellipsis, integer arrays (repeated indices too), masks, and
+        tuples of these.
+    """
+    strategies, numpy = _hypothesis()
+    basic = numpy.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True)
+    if not shape or 0 in shape:
+        return basic
+    integers = numpy.integer_array_indices(shape, result_shape=shapes(max_dims=2))
+    kinds = [basic, integers, _repeated(shape), _mixed_indices(shape)]
+    kinds += [_masks(shape)] if boolean else []
+    return strategies.one_of(*kinds)
+
+
+@_composite
+def _repeated(draw: Any, shape: Shape) -> Any:
+    """Draw an integer array that names one place of an axis twice, by two numbers or the same."""
+    strategies, _ = _hypothesis()
+    axis = draw(strategies.integers(0, len(shape) - 1))
+    rows = draw(strategies.lists(strategies.integers(0, shape[axis] - 1), max_size=2))
+    place = draw(strategies.integers(0, shape[axis] - 1))
+    array = np.array([place, *rows, place - shape[axis] * draw(strategies.integers(0, 1))])
+    return (*[slice(None)] * axis, array)
+
+
+@_composite
+def _masks(draw: Any, shape: Shape) -> Any:
+    """Draw a key with one boolean array in it, over one axis or several."""
+    strategies, numpy = _hypothesis()
+    before = draw(strategies.integers(0, len(shape) - 1))
+    after = draw(strategies.integers(before + 1, len(shape)))
+    mask = draw(numpy.arrays(np.bool_, shape[before:after]))
+    return (*[slice(None)] * before, mask)
+
+
+@_composite
+def _mixed_indices(draw: Any, shape: Shape) -> Any:
+    """Draw integer arrays, slices, integers, None and Ellipsis in one key."""
+    strategies, numpy = _hypothesis()
+    together = draw(shapes(min_dims=1, max_dims=2))
+    key: list[Any] = []
+    for n in shape:
+        index = strategies.integers(-n, n - 1)
+        array = numpy.arrays(np.int64, together, elements=index)
+        key.append(draw(array | index | strategies.slices(n)))
+    if draw(strategies.booleans()):
+        key[draw(strategies.integers(0, len(key) - 1)) :] = [Ellipsis]
+    if draw(strategies.booleans()):
+        key.insert(draw(strategies.integers(0, len(key))), None)
+    return tuple(key)
