@@ -188,10 +188,10 @@ class Run:
     def first_anomaly(self, x: tg.Tensor, y: tg.Tensor) -> str:
         """Repeat the step from the same state; tell which operation was the first to fail."""
         try:
-            with np.errstate(over="raise", divide="raise", invalid="raise"):
+            with tg.detect_anomaly():
                 self.loss(x, y)[0].backward()
-        except FloatingPointError as error:
-            return f", first of all {error}"
+        except tg.errors.AnomalyError as error:
+            return f"; {error}"
         return ""
 
 
@@ -211,6 +211,8 @@ def evaluate(model: CharLM, ids: np.ndarray, args: Any) -> Any:
 def choose(logits: np.ndarray, args: Any, rng: np.random.Generator) -> int:
     """Draw the next character: of the likeliest ``top_k``, the fewest that hold ``top_p``."""
     logits = logits.astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise FloatingPointError("what the model says of the next character is not finite")
     logits[0] = -np.inf  # never the unknown token
     if args.temperature == 0:
         return int(logits.argmax())
