@@ -78,7 +78,7 @@ class Operation:
         values = [a.value for a in args]
         out = np.asarray(self.forward(*values))
         tracked = recorded and any(a.node is not None for a in args)
-        memory = args[0].memory if self.view and np.shares_memory(out, values[0]) else None
+        memory = args[0].memory if self.view else None  # also where NumPy copies: better safe
         if not tracked:
             return Value(out, None, memory, {})
         kept = [

@@ -12,6 +12,8 @@ from . import optim as optim
 from . import random as random
 from . import spelling as _spelling
 from . import testing as testing
+from .anomaly import detect_anomaly as detect_anomaly
+from .config import show_config as show_config
 from .creation import arange as arange
 from .creation import default_device as default_device
 from .creation import eye as eye
