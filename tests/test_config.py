@@ -81,8 +81,5 @@ def test_a_gpu_is_described(monkeypatch):
     assert shown()["CUDA"] == ["GPU 0, GPU 1; CUDA 12.9, cupy 99"]
 
 
-@pytest.mark.gpu
-def test_the_real_gpu_is_described(device):
-    if device == "cpu":
-        pytest.skip("the tests above are for the CPU")
+def test_the_real_gpu_is_described(gpu):
     assert "CUDA" in shown()["CUDA"][0]
