@@ -6,7 +6,6 @@ import io
 import sys
 
 import numpy as np
-import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine import backend
