@@ -82,7 +82,7 @@ def test_a_gpu_is_described(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_the_real_gpu_is_described(device):
-    if device == "cpu":
-        pytest.skip("the tests above are for the CPU")
+def test_the_real_gpu_is_described():
+    if not tg.cuda.is_available():
+        pytest.skip(tg.cuda.is_available().reason)
     assert "CUDA" in shown()["CUDA"][0]
