@@ -139,7 +139,10 @@ def test_gradients_that_overflow_when_they_are_added_up():
 
 
 def test_a_nan_to_start_from_is_told_from_one_that_was_made():
-    with tg.detect_anomaly(), pytest.raises(AnomalyError, match=r"backward of indexing .*given nan"):
+    with (
+        tg.detect_anomaly(),
+        pytest.raises(AnomalyError, match=r"backward of indexing .*given nan"),
+    ):
         leaf(1, 2)[0:2].backward([np.nan, 1.0])
 
 
