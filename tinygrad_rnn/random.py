@@ -6,6 +6,8 @@ NumPy's global state is never touched. Numbers are drawn on the host by a counte
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,32 @@ def set_state(state: dict[str, Any]) -> None:
     except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ArgumentError("random.set_state takes what random.get_state returned") from error
     _library.bit_generator.state = state
+
+
+@contextlib.contextmanager
+def replayed(state: dict[str, Any]) -> Iterator[None]:
+    """Draw the library's numbers from an earlier state again; afterwards as if nothing was drawn.
+
+    Parameters
+    ----------
+    state : dict
+        What `get_state` returned then.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> state = tg.random.get_state()
+    >>> a = tg.randn(3)
+    >>> with tg.random.replayed(state):
+    ...     print(bool((a == tg.randn(3)).numpy().all()))
+    True
+    """
+    after = get_state()
+    set_state(state)
+    try:
+        yield
+    finally:
+        set_state(after)
 
 
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None) -> Any:

@@ -43,14 +43,9 @@ class Checkpoint(Node):
                 "backward through checkpoint: a tensor that it reads was changed in place after "
                 "the forward pass"
             )
-        after = _random.get_state()
-        _random.set_state(self.random_state)
         since = tick()
-        try:
-            with enable_grad():
-                outputs = _flat(self.function(*self.args))
-        finally:
-            _random.set_state(after)
+        with enable_grad(), _random.replayed(self.random_state):
+            outputs = _flat(self.function(*self.args))
         if not retain:
             self.function, self.args = None, ()
         ends = [(outputs[i]._node, g) for i, g in grad.items()]
