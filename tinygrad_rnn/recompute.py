@@ -18,7 +18,7 @@ from .engine.graph import (
     run,
     tick,
 )
-from .engine.primitive import make, namespaces
+from .engine.primitive import SECOND_TIME, make, namespaces
 from .engine.variable import Variable
 from .errors import GraphError
 
@@ -36,7 +36,7 @@ class Checkpoint(Node):
         """Run the function again with the same random numbers, and walk the graph it leaves."""
         if self.function is None:
             raise GraphError(
-                "backward through checkpoint a second time: pass retain_graph=True the first time"
+                f"backward through checkpoint a second time, after it was freed. {SECOND_TIME}"
             )
         if any(isinstance(p, Leaf) and p.version[0] > self.order for p in self.parents):
             raise GraphError(
