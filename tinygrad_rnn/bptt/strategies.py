@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
@@ -33,10 +34,13 @@ class Strategy:
     """What the strategies share; use `Full`, `Truncated` or `Randomized`.
 
     A strategy belongs to a layer (``bptt=`` of the constructor) or to one call of it. There is one
-    ξ for each time step: all sequences of a batch, all layers, both directions and all elements of
-    the state are cut at the same edges, so that the graph really ends there. The reverse direction
-    crosses edge t from step t to step t - 1, with the same ξ_t. The edge from a given initial state
-    is whole; `windows` and `detach` cut it.
+    ξ for each time step: all sequences of a batch, all layers and all elements of the state are cut
+    at the same edges, so that the graph really ends there. The edge from a given initial state is
+    whole; `windows` and `detach` cut it.
+
+    A reverse direction crosses edge t from step t to step t - 1, with the ξ_t of the forward one.
+    In a stack of bidirectional layers each layer draws anew: a path can go forward in one layer and
+    back in the next, and a ξ_t that it met twice would have the mean 1/π_t, not 1.
 
     Under `no_grad` there is nothing to cut.
     """
@@ -93,7 +97,9 @@ class Strategy:
             return self._between(first, stop, ())
         return self._between(0, steps, self.cuts(steps, tg_random.generator(self.rng)))
 
-    def walk(self, segment: Segment, steps: int, state: Flat) -> tuple[Flat, list[Tensor]]:
+    def walk(
+        self, segment: Segment, steps: int, state: Flat, cuts: Sequence[int] = ()
+    ) -> tuple[Flat, list[Tensor]]:
         """Run a recurrence over its time steps, in segments if the strategy wants it so.
 
         A layer calls this; `weights` say what happens between the steps of a segment.
@@ -107,6 +113,8 @@ class Strategy:
             T.
         state : sequence of Tensors
             The elements of the initial state.
+        cuts : sequence of int
+            Edges of weight 0 that must not lie inside a segment.
 
         Returns
         -------
@@ -123,8 +131,12 @@ class Strategy:
         >>> tg.bptt.Full().walk(segment, 5, [tg.zeros(1)])
         ([tensor([5.])], [tensor([0.])])
         """
-        results = list(segment(0, steps)(*state))
-        return results[: len(state)], results[len(state) :]
+        outputs: list[Tensor] = []
+        for start, stop in pairwise([0, *cuts, steps]):
+            results = list(segment(start, stop)(*state))
+            outputs += results[len(state) :]
+            state = results[: len(state)]
+        return state, outputs
 
     def windows(
         self,
@@ -240,10 +252,12 @@ class Full(Strategy):
     def __repr__(self) -> str:
         return f"Full({'checkpoint=True' if self.checkpoint else ''})"
 
-    def walk(self, segment: Segment, steps: int, state: Flat) -> tuple[Flat, list[Tensor]]:
+    def walk(
+        self, segment: Segment, steps: int, state: Flat, cuts: Sequence[int] = ()
+    ) -> tuple[Flat, list[Tensor]]:
         """Run a recurrence as `Strategy.walk` says, in √T segments if it is checkpointed."""
         if not (self.checkpoint and is_grad_enabled()):
-            return super().walk(segment, steps, state)
+            return super().walk(segment, steps, state, cuts)
         count, outputs = math.isqrt(steps), []
         for start, stop in pairwise(i * steps // count for i in range(count + 1)):
             results = list(recomputed(segment(start, stop), *state))
@@ -261,9 +275,9 @@ class Truncated(Strategy):
         k2: how far back. Without `stride` every edge t with t mod `steps` = 0 is cut.
     stride : int, optional
         k1 ≤ k2: the losses of each block of k1 steps reach back k2 steps, counted from the end of
-        the block. As an edge is then open for one block and cut for another, the k2 - k1 steps
-        before each block are computed again, with the same random masks: about k2/k1 times the
-        cost.
+        the block (where it would be, if the sequence ends before). As an edge is then open for one
+        block and cut for another, the k2 - k1 steps before each block are computed again, with the
+        same random numbers: about k2/k1 times the cost.
 
     Notes
     -----
@@ -308,30 +322,30 @@ class Truncated(Strategy):
             )
         return super().weights(steps, training)
 
-    def walk(self, segment: Segment, steps: int, state: Flat) -> tuple[Flat, list[Tensor]]:
+    def walk(
+        self, segment: Segment, steps: int, state: Flat, cuts: Sequence[int] = ()
+    ) -> tuple[Flat, list[Tensor]]:
         """Run a recurrence as `Strategy.walk` says, the blocks of `stride` in overlapping runs."""
         if self.stride is None or not is_grad_enabled():
-            return super().walk(segment, steps, state)
-        stops = [*range(self.stride, steps, self.stride), steps]
-        starts = [max(0, stop - self.steps) for stop in stops]
+            return super().walk(segment, steps, state, cuts)
+        ends = range(self.stride, steps + self.stride, self.stride)
+        starts = [max(0, end - self.steps) for end in ends]
+        stops = [min(end, steps) for end in ends]
         marks = sorted({*starts, *stops})
-        states = {0: state}  # at the steps where a run starts
-        drawn: dict[int, Any] = {}  # the generator before each piece, for the same masks again
+        # Where runs start: the state, and the generator, so that a run draws the same again and
+        # then, past the end of the run before it, goes on.
+        kept = {0: (state, tg_random.get_state())}
         outputs = []
         for previous, start, stop in zip([0, *stops], starts, stops, strict=False):
-            state = states[start]
-            for a, b in pairwise([mark for mark in marks if start <= mark <= stop]):
-                if a in drawn:
-                    with tg_random.replayed(drawn[a]):
-                        results = list(segment(a, b)(*state))
-                else:
-                    drawn[a] = tg_random.get_state()
-                    results = list(segment(a, b)(*state))
+            state, generator = kept[start]
+            tg_random.set_state(generator)
+            for a, b in pairwise(marks[bisect_left(marks, start) : bisect_left(marks, stop) + 1]):
+                results = list(segment(a, b)(*state))
                 state = results[: len(state)]
                 if a >= previous:
                     outputs += results[len(state) :]
-                if b in starts:
-                    states[b] = detach(state)
+                kept[b] = detach(state), tg_random.get_state()
+            kept = {t: held for t, held in kept.items() if t >= start}
         return state, outputs
 
     def windows(

@@ -15,7 +15,7 @@ from ..bptt import Strategy, weigh
 from ..bptt.strategies import strategy_of
 from ..engine import backend
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..functional import dropout as drop
+from ..functional import masked
 from ..tensors.tensor import Tensor, tensor
 from .cells import Cell, GRUCell, LSTMCell, RNNCell, State
 from .module import Module, ModuleList
@@ -258,36 +258,56 @@ class Recurrent(Module):
                 f"{kind}: {strategy!r} in a bidirectional layer: the losses of a block would have "
                 "to reach back in time and forward; leave stride out"
             )
-        edges = [1.0] * T if strategy.overlaps else strategy.weights(T, self.training)
-        edges.append(edges[0])  # of the state that the reverse direction starts from
-        finals: list[Tensor] = []
-        # Layers of one direction go through time together, so that a segment has them all.
+        sequence, finals = self._through_time(strategy, x, states, alive, output)
+
+        width = len(self.state_sizes)
+        last = tuple(ops.stack(finals[i::width]) for i in range(width))
+        if not batched:
+            last = tuple(ops.squeeze(element, 1) for element in last)
+            sequence = ops.squeeze(sequence, 1) if output else None
+        elif self.batch_first and output:
+            sequence = ops.swapaxes(sequence, 0, 1)
+        return sequence, last if isinstance(self.cells[0].hidden_size, tuple) else last[0]
+
+    def _through_time(
+        self,
+        strategy: Strategy,
+        x: Tensor,
+        states: list[State],
+        alive: list[Tensor] | None,
+        output: bool,
+    ) -> tuple[Any, list[Tensor]]:
+        """Return the output (T, B, D·H), None if not wanted, and all elements of the final states.
+
+        Layers of one direction go through time together: a segment of the strategy has them all,
+        and an edge one weight. In two directions a path can cross an edge once in each layer, to
+        and fro, and random weights have the mean 1 on it only if each layer has its own.
+        """
+        T, B, _ = x.shape
+        masks = self._masks(T, B)
         depth = 1 if self.bidirectional else self.num_layers
+        finals: list[Tensor] = []
         for bottom in range(0, self.num_layers, depth):
-            if bottom and self.dropout:
-                x = drop(x, self.dropout, self.training)
+            if bottom and masks:
+                x = masked(x, masks[bottom - 1], self.dropout)
             wanted = output or bottom + depth < self.num_layers
+            edges = [1.0] * T if strategy.overlaps else strategy.weights(T, self.training)
+            edges.append(edges[0])  # of the state that the reverse direction starts from
+            # The products over all steps join what a cut parts, in every layer but the first.
+            cuts = [t for t in range(1, T) if edges[t] == 0] if depth > 1 else []
             sides = []
             for direction in range(self.directions):
                 first = bottom * self.directions + direction
                 numbers = range(first, first + depth)
-                segment = self._segments(numbers, x, edges, alive, direction == 1, wanted)
+                segment = self._segments(numbers, x, edges, alive, masks, direction == 1, wanted)
                 start = [element for i in numbers for element in _elements(states[i])]
-                final, outputs = strategy.walk(segment, T, start)
+                final, outputs = strategy.walk(segment, T, start, cuts)
                 finals += final
                 if wanted:
                     sides.append(ops.stack(outputs[::-1] if direction else outputs))
             if wanted:
                 x = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
-
-        width = len(self.state_sizes)
-        last = tuple(ops.stack(finals[i::width]) for i in range(width))
-        if not batched:
-            x, last = ops.squeeze(x, 1), tuple(ops.squeeze(element, 1) for element in last)
-        elif self.batch_first:
-            x = ops.swapaxes(x, 0, 1)
-        result: Any = x if output else None
-        return result, last if isinstance(self.cells[0].hidden_size, tuple) else last[0]
+        return x if output else None, finals
 
     def _segments(
         self,
@@ -295,6 +315,7 @@ class Recurrent(Module):
         x: Tensor,
         edges: Sequence[float],
         alive: list[Tensor] | None,
+        masks: list[Any],
         reverse: bool,
         wanted: bool,
     ) -> Segment:
@@ -309,7 +330,7 @@ class Recurrent(Module):
                 start, stop = T - stop, T - start
             inputs = x if stop - start == T else x[start:stop]
             weights = edges[start + reverse : stop + reverse]
-            mask = alive and alive[start:stop]
+            living = alive and alive[start:stop]
 
             def run(*state: Tensor) -> list[Tensor]:
                 z, finals = inputs, list[Tensor]()
@@ -317,12 +338,12 @@ class Recurrent(Module):
                 for i, number in enumerate(numbers):
                     if i:
                         z = ops.stack(outputs)
-                    if i and self.dropout:
-                        z = drop(z, self.dropout, self.training)
+                    if i and masks:
+                        z = masked(z, masks[i - 1][start:stop], self.dropout)
                     own: State = state[i * width : (i + 1) * width]
                     if not isinstance(self.cells[number].hidden_size, tuple):
                         (own,) = own
-                    outputs, final = scan(self.cells[number], z, own, weights, mask, reverse)
+                    outputs, final = scan(self.cells[number], z, own, weights, living, reverse)
                     finals += _elements(final)
                 return finals + outputs if wanted else finals
 
@@ -360,6 +381,16 @@ class Recurrent(Module):
             )
         ends = array.reshape(B, 1)
         return None if (ends == T).all() else [tensor(t < ends, device=device) for t in range(T)]
+
+    def _masks(self, T: int, B: int) -> list[Any]:
+        """Return what dropout keeps of the output of each layer but the last, or nothing.
+
+        It is drawn before anything runs, so that every strategy drops the same.
+        """
+        if not (self.dropout and self.training):
+            return []
+        shape = (T, B, self.directions * self.state_sizes[0])
+        return [tg_random.keep_mask(shape, 1.0 - self.dropout) for _ in range(self.num_layers - 1)]
 
     def extra_repr(self) -> str:
         """Return what differs from the defaults."""
