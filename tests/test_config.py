@@ -80,12 +80,5 @@ def test_a_gpu_is_described(monkeypatch):
     assert shown()["CUDA"] == ["GPU 0, GPU 1; CUDA 12.9, cupy 99"]
 
 
-<<<<<<< HEAD
 def test_the_real_gpu_is_described(gpu):
-=======
-@pytest.mark.gpu
-def test_the_real_gpu_is_described():
-    if not tg.cuda.is_available():
-        pytest.skip(tg.cuda.is_available().reason)
->>>>>>> help-c
     assert "CUDA" in shown()["CUDA"][0]

@@ -22,7 +22,7 @@ from .engine.graph import (
     thread,
     tick,
 )
-from .engine.primitive import Record, make, namespaces
+from .engine.primitive import SECOND_TIME, Record, make, namespaces
 from .engine.variable import Variable
 from .errors import ArgumentError, DTypeError, GraphError
 from .spelling import explained
@@ -43,21 +43,16 @@ class Checkpoint(Node):
         """Run the function again with the same random numbers, and walk the graph it leaves."""
         if self.function is None:
             raise GraphError(
-                "backward through checkpoint a second time: pass retain_graph=True the first time"
+                f"backward through checkpoint a second time, after it was freed. {SECOND_TIME}"
             )
         if any(version[0] > self.order for version in self.versions):
             raise GraphError(
                 "backward through checkpoint: a tensor that it reads was changed in place after "
                 "the forward pass"
             )
-        after = _random.get_state()
-        _random.set_state(self.random_state)
         since = tick()
-        try:
-            with enable_grad():
-                outputs = _flat(self.function(*self.args))
-        finally:
-            _random.set_state(after)
+        with enable_grad(), _random.replayed(self.random_state):
+            outputs = _flat(self.function(*self.args))
         if last_write[0] > self.order and not _same(outputs, self.results):
             raise GraphError(
                 "backward through checkpoint: the function gives something else than in the "
