@@ -1,0 +1,52 @@
+"""The choice of the next token from its distribution."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data._check import positive
+from ..errors import ArgumentError
+
+
+def check(temperature: float, top_k: int | None, top_p: float) -> None:
+    """Raise unless the options of `draw` lie in their ranges."""
+    if not 0 < temperature < math.inf:
+        raise ArgumentError(
+            f"sample: temperature must be above 0 and finite, got {temperature!r}: for the "
+            "likeliest token use top_k=1"
+        )
+    if top_k is not None:
+        positive("sample", top_k=top_k)
+    if not 0 < top_p <= 1:
+        raise ArgumentError(f"sample: top_p must be above 0 and at most 1, got {top_p!r}")
+
+
+def draw(
+    log_p: npt.NDArray[np.floating[Any]],
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+    rng: np.random.Generator,
+) -> int:
+    """Draw one of the known tokens: of the likeliest `top_k`, the fewest that hold `top_p`.
+
+    The distribution is p^(1 / temperature), normalised; of equally likely tokens the one with the
+    smaller id comes first. Token 0, the unknown one, is never drawn.
+    """
+    log_p = log_p[1:]
+    likeliest = np.argsort(-log_p, kind="stable")[:top_k]
+    best = log_p[likeliest[0]]
+    if not np.isfinite(best):
+        raise ArgumentError(
+            f"sample: the log-probability of the likeliest known token is {best}: an n-gram model "
+            "needs smoothing above 0, a network finite weights"
+        )
+    p = np.exp((log_p[likeliest] - best) / temperature)
+    p /= p.sum()
+    enough = np.searchsorted(p.cumsum(), top_p) + 1
+    p = p[:enough] / p[:enough].sum()
+    return 1 + int(rng.choice(likeliest[:enough], p=p))
