@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .. import checks
 from .. import random as tg_random
-from ..data._check import positive, token_ids
+from ..data._check import token_ids
 from ..data.text import Vocabulary
 from ..errors import ArgumentError
 from ..functional import perplexity
@@ -59,12 +60,8 @@ class LanguageModel:
     def __init__(self, vocabulary: Vocabulary | int) -> None:
         self.vocabulary = vocabulary if isinstance(vocabulary, Vocabulary) else None
         size = len(vocabulary) if isinstance(vocabulary, Vocabulary) else vocabulary
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 2:
-            raise ArgumentError(
-                f"{type(self).__name__}: vocabulary must be a Vocabulary or its size, an integer "
-                f">= 2 (token 0 is the unknown one), got {vocabulary!r}"
-            )
-        self.vocab_size = int(size)
+        what = f"{type(self).__name__}: vocabulary, or its size with the unknown token,"
+        self.vocab_size = checks.positive(size, what, least=2)
 
     def _read(self, ids: Array, state: State) -> tuple[Array, State]:
         raise NotImplementedError(f"{type(self).__name__} does not define _read(ids, state)")
@@ -140,7 +137,7 @@ class LanguageModel:
         [0.73, 0.11, 4.68]
         """
         array, before = self._text("losses", ids, context)
-        positive("losses", steps=steps)
+        checks.positive(steps, "losses: steps")
         with self._reading():
             return np.concatenate(list(self._pieces(array, before, 1, steps)))
 
@@ -181,7 +178,8 @@ class LanguageModel:
         True
         """
         array, before = self._text("score", ids, context)
-        positive("score", batch_size=batch_size, steps=steps)
+        checks.positive(batch_size, "score: batch_size")
+        checks.positive(steps, "score: steps")
         losses = Perplexity()
         with self._reading():
             for piece in self._pieces(array, before, batch_size, steps):
@@ -259,7 +257,7 @@ class LanguageModel:
         >>> model.sample("the m", 6, top_k=1)
         'achine'
         """
-        positive("sample", n=n)
+        checks.positive(n, "sample: n")
         sampling.check(temperature, top_k, top_p)
         generator = tg_random.generator(rng)
         ids = self._ids("sample", "prefix", prefix, least=0)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import checks
 from .. import functional as F
 from .. import random as tg_random
 from .. import tensors as ops
-from ..data._check import positive
 from ..data.text import Vocabulary, evaluation
 from ..engine.graph import no_grad
 from ..errors import ArgumentError, ShapeError
@@ -130,7 +130,7 @@ class NeuralLM(_Network):
         rng: Rng = None,
     ) -> None:
         super().__init__(vocabulary)
-        positive("NeuralLM", context=context, embedding_dim=embedding_dim, hidden_size=hidden_size)
+        checks.positive(context, "NeuralLM: context")
         given: dict[str, Any] = {
             "dtype": dtype, "device": device, "rng": tg_random.generator(rng),
         }  # fmt: skip

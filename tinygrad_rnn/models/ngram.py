@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from ..data._check import positive
+from .. import checks
 from ..data.text import Vocabulary
 from ..errors import ArgumentError
 from .language import Array, Ids, LanguageModel, State
@@ -94,7 +94,7 @@ class NGram(LanguageModel):
         smoothing: float | Sequence[float] = 1.0,
         backoff: bool = True,
     ) -> None:
-        positive("NGram", order=order)
+        order = checks.positive(order, "NGram: order")
         super().__init__(vocabulary)
         self.order, self.backoff = order, backoff
         weights = np.atleast_1d(np.array(smoothing, np.float64))
@@ -181,7 +181,7 @@ class NGram(LanguageModel):
         ('abr', 2)
         """
         tables = self._fitted("counts")
-        positive("NGram.counts", k=k)
+        checks.positive(k, "NGram.counts: k")
         if k > self.order:
             raise ArgumentError(f"NGram.counts: k must be from 1 to {self.order}, got {k}")
         grams = np.zeros((1, 0), np.int64)

@@ -8,21 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data._check import positive
+from .. import checks
 from ..errors import ArgumentError
 
 
 def check(temperature: float, top_k: int | None, top_p: float) -> None:
     """Raise unless the options of `draw` lie in their ranges."""
-    if not 0 < temperature < math.inf:
-        raise ArgumentError(
-            f"sample: temperature must be above 0 and finite, got {temperature!r}: for the "
-            "likeliest token use top_k=1"
-        )
+    checks.number(temperature, "sample: temperature (greedy is top_k=1)", 0, math.inf, "()")
     if top_k is not None:
-        positive("sample", top_k=top_k)
-    if not 0 < top_p <= 1:
-        raise ArgumentError(f"sample: top_p must be above 0 and at most 1, got {top_p!r}")
+        checks.positive(top_k, "sample: top_k")
+    checks.number(top_p, "sample: top_p", 0, 1, "(]")
 
 
 def draw(
