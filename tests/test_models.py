@@ -282,6 +282,19 @@ def test_the_table(ids: list[int]) -> None:
         assert model.table_sizes[k - 1] == len(expected) <= min(V**k, len(ids) - k + 1)
 
 
+@given(ids=st.lists(st.integers(0, V - 1), min_size=20, max_size=60))
+def test_the_tuned_smoothing_is_the_best_of_the_grid_at_the_end_of_the_text(ids: list[int]) -> None:
+    grid = (0.5, 2, 8)
+    model = NGram(2, V).tune(ids, grid)
+    begin, end = tg.data.text.split(ids)
+    (low, high) = model.smoothing
+    tried = {s: NGram(1, V, s).fit(begin).score(end) for s in grid}
+    assert tried[low] == min(tried.values())
+    tried = {s: NGram(2, V, (low, s)).fit(begin).score(end, begin) for s in grid}
+    assert tried[high] == min(tried.values())
+    np.testing.assert_array_equal(model.counts(2)[1], NGram(2, V).fit(ids).counts(2)[1])
+
+
 def test_laplace_adds_one() -> None:
     model = NGram(2, 3, smoothing=3, backoff=False).fit([1, 2, 1, 1])
     assert np.exp(model.log_probs([1])) == pytest.approx([1 / 5, 2 / 5, 2 / 5])  # (0 + 1) / (2 + 3)
@@ -483,7 +496,11 @@ def test_a_failed_fit_keeps_the_counts() -> None:
     model = NGram(2, V).fit([1, 2, 3])
     with pytest.raises(ArgumentError):
         model.fit([1])
+    for ids, grid in [([1, 2], [1]), ([1, 2] * 9, []), ([1, 2] * 9, [1, -1])]:
+        with pytest.raises(ArgumentError):
+            model.tune(ids, grid)
     assert model.table_sizes == (3, 2)
+    assert model.smoothing == (1, 1)
 
 
 def test_a_window_is_time_by_batch() -> None:
