@@ -236,6 +236,14 @@ def test_what_is_drawn(
     assert p[: len(likelier)].sum() / p.sum() <= top_p + 1e-9
 
 
+def test_nothing_is_drawn_from_what_is_not_finite() -> None:
+    model = NeuralLM(2, V, rng=0)
+    for bad in (np.nan, np.inf):
+        model.head.bias.data = np.array([0, 1, 2, bad], np.float32)
+        with pytest.raises(FloatingPointError, match="not finite"):
+            model.sample([1], 1)
+
+
 # -- counting --------------------------------------------------------------------------------------
 
 
@@ -304,7 +312,7 @@ def test_without_smoothing_what_was_never_seen_is_impossible() -> None:
     model = NGram(2, 3, smoothing=0).fit([1, 2, 1, 2])
     assert model.perplexity([1, 2, 1]) == pytest.approx(2 ** (1 / 3))
     assert model.perplexity([1, 1]) == math.inf
-    with pytest.raises(ArgumentError, match="smoothing above 0"):
+    with pytest.raises(ArgumentError, match="no known token"):
         NGram(1, 3, smoothing=0).fit([0]).sample([], 1)
 
 

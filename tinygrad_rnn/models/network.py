@@ -53,7 +53,13 @@ class _Network(Module, LanguageModel):
         )  # first comes the unknown
         for start in range(0, len(ids), _STEPS):
             logits, state = self(self._columns(ids[start : start + _STEPS]), state)
-        return ops.log_softmax(logits[-1, 0].astype(np.float64), axis=-1).numpy(), state
+        last = logits[-1, 0].astype(np.float64)
+        if not np.isfinite(last.numpy()).all():
+            raise FloatingPointError(
+                f"{type(self).__name__}: what the model says of the next token is not finite: its "
+                "weights are not, or are too large"
+            )
+        return ops.log_softmax(last, axis=-1).numpy(), state
 
     def _pieces(self, ids: Array, context: Array, batch_size: int, steps: int) -> Iterator[Array]:
         before = np.concatenate([np.zeros(1, np.int64), context])

@@ -35,10 +35,10 @@ def draw(
     log_p = log_p[1:]
     likeliest = np.argsort(-log_p, kind="stable")[:top_k]
     best = log_p[likeliest[0]]
-    if not np.isfinite(best):
+    if best == -np.inf:
         raise ArgumentError(
-            f"sample: the log-probability of the likeliest known token is {best}: an n-gram model "
-            "needs smoothing above 0, a network finite weights"
+            "sample: no known token has a probability above 0: give the n-gram model a smoothing "
+            "above 0"
         )
     p = np.exp((log_p[likeliest] - best) / temperature)
     p /= p.sum()
