@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -498,6 +499,42 @@ def test_a_prefix_with_unknown_characters_is_refused() -> None:
 def test_what_makes_no_model(make: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         make()
+
+
+def test_counts_are_saved_and_loaded(tmp_path: Path) -> None:
+    model, path = fitted(3, smoothing=[3, 2, 1]), tmp_path / "model.ckpt"
+    tg.save(path, model=model)
+    other = NGram(3, V)
+    other.load_state_dict(tg.load(path)["model"])
+    np.testing.assert_array_equal(other.losses([1, 2, 3, 0]), model.losses([1, 2, 3, 0]))
+    assert (other.smoothing, other.table_sizes) == (model.smoothing, model.table_sizes)
+    empty = NGram(3, V)
+    empty.load_state_dict(NGram(3, V, 5.0).state_dict())
+    assert "not fitted" in repr(empty)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"order": 2}, "order is 3 here, and was 2"),
+        ({"vocab_size": 9}, "vocab_size is 4 here"),
+        ({"backoff": False}, "backoff is True here"),
+        ({"smoothing": [-1]}, "smoothing must be"),
+        ({"keys": []}, "0 tables of keys and 3 of counts"),
+        ({"more": 1}, "a dict with the keys"),
+        ({"counts": [np.zeros(4, int)] * 3}, "the table of 1-grams is damaged"),
+        ({"keys": [np.arange(4)[::-1]] * 3}, "the table of 1-grams is damaged"),
+        ({"keys": [np.arange(4) + 1] * 3}, "the table of 1-grams is damaged"),
+        ({"keys": [np.arange(4.0)] * 3}, "the table of 1-grams is damaged"),
+        ({"keys": [list(range(4))] * 3}, "the table of 1-grams is damaged"),
+    ],
+)
+def test_a_broken_state_changes_nothing(change: dict[str, Any], message: str) -> None:
+    model = fitted(3)
+    before = model.losses([1, 2, 3])
+    with pytest.raises(ArgumentError, match=message):
+        model.load_state_dict(model.state_dict() | change)
+    np.testing.assert_array_equal(model.losses([1, 2, 3]), before)
 
 
 def test_a_failed_fit_keeps_the_counts() -> None:

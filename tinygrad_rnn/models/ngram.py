@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
@@ -239,6 +239,77 @@ class NGram(LanguageModel):
         falling = np.argsort(-tables[k - 1].counts, kind="stable")
         return grams[falling], tables[k - 1].counts[falling]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the smoothing and the counts, for `load_state_dict`.
+
+        Returns
+        -------
+        dict
+            ``"order"``, ``"vocab_size"``, ``"backoff"``, ``"smoothing"`` (list of float), and for
+            each order, lowest first, ``"keys"`` and ``"counts"`` (lists of int64 arrays): a key is
+            V times the row of the context in the table below, plus the last token.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> tg.models.NGram(1, 3).fit([1, 2, 1]).state_dict()["counts"]
+        [array([2, 1])]
+        """
+        return {
+            "order": self.order,
+            "vocab_size": self.vocab_size,
+            "backoff": self.backoff,
+            "smoothing": list(self.smoothing),
+            "keys": [table.keys.copy() for table in self._tables],
+            "counts": [table.counts.copy() for table in self._tables],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the smoothing and the counts of a `state_dict`.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` of a model of the same order, size of vocabulary and backoff returned.
+
+        Raises
+        ------
+        ArgumentError
+            `state` is something else; the model is unchanged.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> model = tg.models.NGram(1, 3)
+        >>> model.load_state_dict(tg.models.NGram(1, 3).fit([1, 2, 1]).state_dict())
+        >>> model.table_sizes
+        (2,)
+        """
+        own = self.state_dict()
+        if not isinstance(state, Mapping) or state.keys() != own.keys():
+            raise ArgumentError(
+                f"NGram.load_state_dict: a dict with the keys {list(own)} is needed"
+            )
+        for name in ("order", "vocab_size", "backoff"):
+            if state[name] != own[name]:
+                raise ArgumentError(
+                    f"NGram.load_state_dict: {name} is {own[name]!r} here, and was {state[name]!r}"
+                )
+        fresh = NGram(self.order, self.vocab_size, state["smoothing"])
+        keys, counts = state["keys"], state["counts"]
+        if not len(keys) == len(counts) in (0, self.order):
+            raise ArgumentError(
+                f"NGram.load_state_dict: {len(keys)} tables of keys and {len(counts)} of counts, "
+                f"{self.order} of each are needed"
+            )
+        tables: list[_Table] = []
+        for k, (key, count) in enumerate(zip(keys, counts, strict=True), 1):
+            rows = len(tables[-1].keys) if tables else 1
+            if not _is_table(key, count, rows * self.vocab_size):
+                raise ArgumentError(f"NGram.load_state_dict: the table of {k}-grams is damaged")
+            tables.append(_Table(key.copy(), count.copy(), rows, self.vocab_size))
+        self.smoothing, self._tables = fresh.smoothing, tables
+
     def _fitted(self, operation: str) -> list[_Table]:
         if not self._tables:
             raise ArgumentError(f"NGram.{operation}: nothing has been counted yet: call fit(ids)")
@@ -280,3 +351,14 @@ class NGram(LanguageModel):
             with np.errstate(divide="ignore"):
                 yield -np.log(p[len(before) :])
             before = piece
+
+
+def _is_table(keys: Any, counts: Any, limit: int) -> bool:
+    """Return whether two arrays are a table: rising keys below a limit, and a count for each."""
+    return (
+        all(isinstance(a, np.ndarray) and a.dtype == np.int64 for a in (keys, counts))
+        and keys.shape == counts.shape == (keys.size,)
+        and keys.size > 0
+        and bool(0 <= keys[0] and keys[-1] < limit and (np.diff(keys) > 0).all())
+        and bool((counts > 0).all())
+    )
