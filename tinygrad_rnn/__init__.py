@@ -7,6 +7,7 @@ from . import data as data
 from . import errors as errors
 from . import functional as functional
 from . import metrics as metrics
+from . import models as models
 from . import nn as nn
 from . import optim as optim
 from . import random as random
