@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import argparse
 import ast
-import concurrent.futures
 import copy
 import json
+import multiprocessing
 import os
-import queue
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import hypothesis.extra.numpy  # noqa: F401 - imported once, before the processes are forked
+import pytest
+
+FORK: Any = multiprocessing.get_context("fork")
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tinygrad_rnn"
 OPS = PACKAGE / "engine" / "ops"
@@ -104,6 +108,11 @@ class Mutant:
     line: int
     change: str
     source: str
+
+    @property
+    def place(self) -> str:
+        """Where the change is."""
+        return f"{self.rule.file.name}:{self.line} {self.rule.name}"
 
 
 # -- where the rules are ---------------------------------------------------------------------------
@@ -285,44 +294,42 @@ def mutants(only: list[str]) -> Iterator[Mutant]:
 # -- who notices -----------------------------------------------------------------------------------
 
 
+def run_tests(copied: Path, tests: list[str], output: Path) -> None:
+    """Run tests on a copy of the package, in a process that was forked for it."""
+    os.chdir(copied)
+    sys.path[:0] = [str(copied), str(copied / "tests")]
+    os.environ.update(
+        PYTHONPATH=str(copied), HYPOTHESIS_PROFILE="mutants", PYTEST_ADDOPTS="", CI=""
+    )
+    sys.dont_write_bytecode = True
+    with output.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        plugins = ["-p", "profile_of_mutants", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        plugins += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # imported before the fork
+        code = pytest.main(["-x", "-q", "--tb=no", "--no-header", *plugins, *tests])
+        sys.stdout.flush()
+    os._exit(int(code))
+
+
 def first_failure(copied: Path, tests: list[str]) -> str | None:
     """Run tests on a copy of the package; return the first that fails, None if all pass."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-n0",
-        "-x",
-        "-q",
-        "--tb=no",
-        "-p",
-        "profile_of_mutants",
-    ]
-    environment = os.environ | {
-        "PYTHONPATH": str(copied),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "HYPOTHESIS_PROFILE": "mutants",
-        "PYTEST_ADDOPTS": "",
-    }
-    try:
-        done = subprocess.run(
-            [*command, *tests],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=copied,
-            timeout=TIMEOUT,
-        )
-    except subprocess.TimeoutExpired:
+    output = copied / "output"
+    process = FORK.Process(target=run_tests, args=(copied, tests, output))
+    process.start()
+    process.join(TIMEOUT)
+    if process.is_alive():
+        process.kill()
+        process.join()
         return "timeout"
-    if done.returncode == 0:
+    said = output.read_text(encoding="utf-8")
+    if process.exitcode == 0:
         return None
-    if "ERROR: not found" in done.stderr + done.stdout:
-        raise RuntimeError(done.stderr + done.stdout)
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    if done.returncode == 1 or failed:
-        return failed[0].split(" - ")[0] if failed else "failed"
-    return f"exit {done.returncode}: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
+    failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed += [line for line in said.splitlines() if "Error" in line and process.exitcode == 4]
+    if not failed or "ERROR: not found" in said:
+        raise RuntimeError(said)
+    return failed[0].partition(" - ")[0]
 
 
 def tried(mutant: Mutant, copied: Path, rows: list[str]) -> str | None:
@@ -340,12 +347,35 @@ def tried(mutant: Mutant, copied: Path, rows: list[str]) -> str | None:
         target.write_text(original, encoding="utf-8")
 
 
-def smooth_rows() -> list[str]:
-    """Return the names of the operations of the tests' table that have gradients."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from op_table import ROWS
+def prepare(copied: Path, rows: list[str]) -> None:
+    """Copy the package and its tests, and see that these pass without any change."""
+    for part in ("tinygrad_rnn", "tests"):
+        shutil.copytree(ROOT / part, copied / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copied)
+    (copied / "profile_of_mutants.py").write_text(PROFILE)
+    failed = first_failure(copied, [f"tests/test_ops.py::{QUICK[0]}[{name}]" for name in rows])
+    if failed:
+        raise RuntimeError(f"without any change: {failed}")
 
-    return [row.name for row in ROWS if row.smooth]
+
+def work(share: list[Mutant], copied: Path, rows: list[str], results: Any) -> None:
+    """Try a share of the mutants, and report each; report a failure of this tool, too."""
+    try:
+        prepare(copied, rows)
+        for mutant in share:
+            results.put((mutant.place, mutant.change, tried(mutant, copied, rows)))
+    except Exception as error:
+        results.put(error)
+
+
+def names_of_rows() -> list[str]:
+    """Return the names of the operations of the tests' table that have gradients."""
+    code = "from op_table import ROWS; print(*[row.name for row in ROWS if row.smooth])"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    return done.stdout.split()
 
 
 def main() -> int:
@@ -353,50 +383,49 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[], help="words in 'file.rule'")
-    parser.add_argument("--log", type=Path, help="append a line for each mutant to this file")
+    parser.add_argument("--log", type=Path, help="a line for each; what it has is not tried again")
     parser.add_argument("--list", action="store_true", help="print the mutants, try none")
     options = parser.parse_args()
     every = list(mutants(options.only))
     if options.list:
-        for m in every:
-            print(f"{m.rule.file.name}:{m.line} {m.rule.name}: {m.change}")
+        for mutant in every:
+            print(f"{mutant.place}: {mutant.change}")
         print(len(every), "mutants")
         return 0
-    rows, survivors = smooth_rows(), []
+    outcome: dict[tuple[str, str], str | None] = {}
+    if options.log and options.log.exists():
+        for line in options.log.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            outcome[record["place"], record["change"]] = record["noticed"]
+    todo = [m for m in every if (m.place, m.change) not in outcome]
+    results, rows = FORK.Queue(), names_of_rows()
     with tempfile.TemporaryDirectory() as scratch:
-        copies: queue.Queue[Path] = queue.Queue()
-        for i in range(options.workers):
-            copied = Path(scratch) / str(i)
-            for part in ("tinygrad_rnn", "tests"):
-                shutil.copytree(
-                    ROOT / part, copied / part, ignore=shutil.ignore_patterns("__pycache__")
-                )
-            shutil.copy(ROOT / "pyproject.toml", copied)
-            (copied / "profile_of_mutants.py").write_text(PROFILE)
-            copies.put(copied)
-
-        def attempt(mutant: Mutant) -> tuple[Mutant, str | None]:
-            copied = copies.get()
-            try:
-                return mutant, tried(mutant, copied, rows)
-            finally:
-                copies.put(copied)
-
-        with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
-            if attempt(Mutant(every[0].rule, 0, "", every[0].rule.file.read_text("utf-8")))[1]:
-                print("the tests fail without any change")
-                return 2
-            for mutant, noticed in pool.map(attempt, every):
-                place = f"{mutant.rule.file.name}:{mutant.line} {mutant.rule.name}"
-                if noticed is None:
-                    survivors.append(f"{place}: {mutant.change}")
-                    print("SURVIVED", survivors[-1], flush=True)
-                if options.log:
-                    record = {"place": place, "change": mutant.change, "noticed": noticed}
-                    with options.log.open("a", encoding="utf-8") as log:
-                        log.write(json.dumps(record) + "\n")
+        workers = [
+            FORK.Process(
+                target=work,
+                args=(todo[i :: options.workers], Path(scratch) / str(i), rows, results),
+            )
+            for i in range(options.workers)
+        ]
+        for worker in workers:
+            worker.start()
+        for _ in todo:
+            result = results.get()
+            if isinstance(result, Exception):
+                raise result
+            place, change, noticed = result
+            outcome[place, change] = noticed
+            if options.log:
+                record = {"place": place, "change": change, "noticed": noticed}
+                with options.log.open("a", encoding="utf-8") as log:
+                    log.write(json.dumps(record, ensure_ascii=False) + "\n")
+        for worker in workers:
+            worker.join()
+    survivors = [m for m in every if outcome[m.place, m.change] is None]
+    for mutant in survivors:
+        print(f"SURVIVED {mutant.place}: {mutant.change}")
     killed = len(every) - len(survivors)
-    print(f"{killed} of {len(every)} mutants are noticed ({killed / len(every):.1%})")
+    print(f"{killed} of {len(every)} mutants are noticed ({killed / max(len(every), 1):.1%})")
     return int(bool(survivors))
 
 
