@@ -1,10 +1,15 @@
 """The adding problem: remember two marked numbers over many steps, and answer their sum.
 
-    python examples/adding_problem.py                  # a GRU over 50 steps
-    python examples/adding_problem.py --cell lstm --sequence 100 --steps 3000
+    python examples/adding_problem.py                  # a GRU and the plain RNN over 100 steps
+    python examples/adding_problem.py --cells rnn gru lstm --sequence 50 --steps 3000
 
-Always answering 1 has a mean squared error of 0.167. The target: at most 0.01 on sequences not seen
-before.
+Always answering 1 has a mean squared error of 1/6 = 0.167, the variance of the sum. Of the marked
+numbers the first lies 50 steps back and more. The gradient that should tell the plain RNN so has
+vanished on the way; the gates of the GRU let it through.
+
+The targets, on sequences not seen before and after the same minibatches for both: the gated cells
+have a mean squared error of at most 0.01, the average error at which Hochreiter and Schmidhuber
+(1997, Long Short-Term Memory, experiment 4) stop training; the plain RNN has not.
 """
 
 from __future__ import annotations
@@ -31,23 +36,12 @@ class Adder(tg.nn.Module):
         return self.head(output[-1])
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Learn the adding problem.")
-    parser.add_argument("--cell", choices=list(CELLS), default="gru")
-    parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--sequence", type=int, default=50, help="the length of the sequences")
-    parser.add_argument("--steps", type=int, default=700, help="minibatches to train on")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--smoke", action="store_true", help="three minibatches, no target")
-    args = parser.parse_args()
-    steps = 3 if args.smoke else args.steps
-    tg.manual_seed(args.seed)
-
-    model = Adder(args.cell, args.hidden)
+def learn(model: Adder, sequence: int, steps: int) -> float:
+    """Train on new sequences in every step; return the mean squared error on 1,000 others."""
     optimizer = tg.optim.Adam(model.parameters(), lr=5e-3)
     schedule = tg.optim.schedule.Scheduler(optimizer, tg.optim.schedule.cosine(steps))
     for step in range(1, steps + 1):
-        x, y = tg.data.tasks.adding(batch_size=50, steps=args.sequence)
+        x, y = tg.data.tasks.adding(batch_size=50, steps=sequence)
         loss = tg.functional.mse_loss(model(x), y)
         optimizer.zero_grad()
         loss.backward()
@@ -55,13 +49,34 @@ def main() -> int:
         optimizer.step()
         schedule.step()
         if step % 200 == 0:
-            print(f"step {step}: error {loss.item():.4f}")
-
-    x, y = tg.data.tasks.adding(batch_size=1000, steps=args.sequence)
+            print(f"step {step}: error {loss.item():.4f}", flush=True)
+    x, y = tg.data.tasks.adding(batch_size=1000, steps=sequence)
     with tg.no_grad():
-        error = tg.functional.mse_loss(model(x), y).item()
-    print(f"{args.cell} over {args.sequence} steps: mean squared error {error:.5f}")
-    return int(not args.smoke and error > 0.01)
+        return tg.functional.mse_loss(model(x), y).item()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Learn the adding problem.")
+    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=["rnn", "gru"])
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--sequence", type=int, default=100, help="the length of the sequences")
+    parser.add_argument("--steps", type=int, default=1000, help="minibatches to train on")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="three minibatches, no target")
+    args = parser.parse_args()
+    if args.steps < 1 or args.hidden < 1 or args.sequence < 2:
+        parser.error("--steps and --hidden must be at least 1, --sequence at least 2")
+
+    errors, steps = {}, 3 if args.smoke else args.steps
+    for cell in args.cells:
+        print(f"{cell}:")
+        tg.manual_seed(args.seed)
+        errors[cell] = learn(Adder(cell, args.hidden), args.sequence, steps)
+    solved = {cell: error <= 0.01 for cell, error in errors.items()}
+    print(f"{args.sequence} steps, mean squared error: ", end="")
+    said = {True: "solved", False: "not solved"}
+    print(", ".join(f"{cell} {errors[cell]:.5f} ({said[solved[cell]]})" for cell in args.cells))
+    return int(not args.smoke and any(solved[cell] == (cell == "rnn") for cell in args.cells))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ characters and a constant learning rate (--embedding 0 --decay none). The text i
 --max-tokens shortens the part to train on, and the vocabulary is made of what is left of it.
 
 A report comes every --every steps: the mean loss since the one before, each taken before its step,
-and the loss of validation, in which every held-out character but the first is predicted once, with
-the state carried from window to window. Then the run is saved (--save run.ckpt), and beside it the
+and the loss of validation, in which every held-out character is predicted once, with the state
+carried from window to window. Then the run is saved (--save run.ckpt), and beside it the
 best one so far in validation (run.best.ckpt). The same command with --resume goes on from there:
 after a kill, a power failure or Ctrl-C, the parameters become bit for bit those of a run that
 nobody interrupted, on the same machine with the same number of threads and the same versions of
@@ -39,7 +39,7 @@ import tinygrad_rnn as tg
 
 F, text_data, schedule = tg.functional, tg.data.text, tg.optim.schedule
 
-CELLS = {"rnn": tg.nn.RNN, "gru": tg.nn.GRU, "lstm": tg.nn.LSTM}
+CELLS = {"rnn": tg.nn.RNNCell, "gru": tg.nn.GRUCell, "lstm": tg.nn.LSTMCell}
 OPTIMIZERS = {"sgd": tg.optim.SGD, "adam": tg.optim.Adam, "rmsprop": tg.optim.RMSprop}
 PARTITIONS = {"sequential": text_data.sequential, "random": text_data.random}
 DECAYS = {"cosine": schedule.cosine, "none": lambda epochs: schedule.constant()}
@@ -84,25 +84,17 @@ def read(args: argparse.Namespace) -> Data:
     return Data(text, train_text, valid_text, vocab, train_ids, valid_ids, sha256)
 
 
-class CharLM(tg.nn.Module):
-    """An embedding or one-hot characters, recurrent layers, logits for the next character."""
-
-    def __init__(self, vocab_size: int, args: argparse.Namespace) -> None:
-        super().__init__()
-        self.vocab_size = vocab_size
-        size, device = args.embedding, args.device
-        self.embedding = tg.nn.Embedding(vocab_size, size, device=device) if size else None
-        self.rnn = CELLS[args.cell](
-            size or vocab_size, args.hidden, args.layers, dropout=args.dropout, device=device
-        )
-        self.dropout = tg.nn.Dropout(args.dropout)
-        self.head = tg.nn.Linear(args.hidden, vocab_size, device=device)
-
-    def forward(self, ids: tg.Tensor, state: Any = None) -> tuple[tg.Tensor, Any]:
-        """Return logits (T, B, V) of what follows each of the ids (T, B), and the new state."""
-        x = self.embedding(ids) if self.embedding else F.one_hot(ids, self.vocab_size)
-        output, state = self.rnn(x, state)
-        return self.head(self.dropout(output)), state
+def language_model(vocab: text_data.Vocabulary, args: Any) -> tg.models.RecurrentLM:
+    """Return an embedding or one-hot characters, recurrent layers, logits for the next one."""
+    return tg.models.RecurrentLM(
+        CELLS[args.cell],
+        vocab,
+        args.hidden,
+        args.layers,
+        embedding_dim=args.embedding or None,
+        dropout=args.dropout,
+        device=args.device,
+    )
 
 
 class Run:
@@ -110,7 +102,7 @@ class Run:
 
     def __init__(self, data: Data, args: argparse.Namespace) -> None:
         self._data, self._args = data, args
-        self.model = CharLM(len(data.vocab), args)
+        self.model = language_model(data.vocab, args)
         self.optimizer = OPTIMIZERS[args.optimizer](self.model.parameters(), lr=args.lr)
         self.scheduler = schedule.Scheduler(self.optimizer, DECAYS[args.decay](args.epochs))
         self.epoch, self.step, self.tokens, self.seconds = 0, 0, 0, 0.0  # that are over
@@ -188,51 +180,32 @@ class Run:
     def first_anomaly(self, x: tg.Tensor, y: tg.Tensor) -> str:
         """Repeat the step from the same state; tell which operation was the first to fail."""
         try:
-            with np.errstate(over="raise", divide="raise", invalid="raise"):
+            with tg.detect_anomaly():
                 self.loss(x, y)[0].backward()
-        except FloatingPointError as error:
-            return f", first of all {error}"
+        except tg.errors.AnomalyError as error:
+            return f"; {error}"
         return ""
 
 
-@tg.no_grad()
-def evaluate(model: CharLM, ids: np.ndarray, args: Any) -> Any:
-    """Predict every character of a text but the first exactly once."""
+def evaluate(model: tg.models.RecurrentLM, ids: np.ndarray, args: Any) -> Any:
+    """Predict every character of a text exactly once."""
     losses = tg.metrics.Perplexity()
-    model.eval()
-    state = None
-    for x, y in text_data.evaluation(ids, args.batch, args.steps, device=args.device):
-        logits, state = model(x, state)
-        count = int((y.numpy() != -1).sum())  # -1 stands where the text is over
-        losses.update(F.cross_entropy(logits, y, ignore_index=-1), count)
+    losses.update(model.score(ids, batch_size=args.batch, steps=args.steps), len(ids))
     return losses
 
 
-def choose(logits: np.ndarray, args: Any, rng: np.random.Generator) -> int:
-    """Draw the next character: of the likeliest ``top_k``, the fewest that hold ``top_p``."""
-    logits = logits.astype(np.float64)
-    logits[0] = -np.inf  # never the unknown token
-    if args.temperature == 0:
-        return int(logits.argmax())
-    likeliest = np.argsort(-logits)[: args.top_k]
-    p = np.exp((logits[likeliest] - logits[likeliest[0]]) / args.temperature)
-    p /= p.sum()
-    enough = np.searchsorted(p.cumsum(), args.top_p) + 1
-    p = p[:enough] / p[:enough].sum()
-    return int(rng.choice(likeliest[:enough], p=p))
-
-
-@tg.no_grad()
-def write(model: CharLM, vocab: text_data.Vocabulary, args: Any) -> str:
+def write(model: tg.models.RecurrentLM, args: Any) -> str:
     """Return the prefix and ``length`` characters that the model makes follow it."""
-    model.eval()
-    rng = tg.random.generator(args.seed)  # of its own: to write changes nothing in training
-    ids, state, written = vocab.encode(args.prefix).astype(np.int64), None, []
-    for _ in range(args.length):
-        logits, state = model(tg.tensor(ids[:, None], device=args.device), state)
-        ids = np.array([choose(logits[-1, 0].numpy(), args, rng)])
-        written.append(ids[0])
-    return f"\n{args.prefix}{vocab.decode(np.array(written, np.int64))}\n"
+    greedy = args.temperature == 0
+    written = model.sample(
+        model.vocabulary.encode(args.prefix),  # ids: of a str it refuses unknown characters
+        args.length,
+        temperature=1 if greedy else args.temperature,
+        top_k=1 if greedy else args.top_k,
+        top_p=args.top_p,
+        rng=args.seed,  # a generator of its own: to write changes nothing in training
+    )
+    return f"\n{args.prefix}{model.vocabulary.decode(written)}\n"
 
 
 def report(run: Run, data: Data, args: argparse.Namespace) -> str:
@@ -342,7 +315,7 @@ def train(run: Run, data: Data, args: argparse.Namespace) -> bool:
                 if run.step % every == 0:
                     say(report(run, data, args))
                 if args.sample_every and run.step % args.sample_every == 0:
-                    say(write(run.model, data.vocab, args))
+                    say(write(run.model, args))
                 if pressed:
                     break
             else:
@@ -494,9 +467,9 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
     """Do what is asked for and return the exit status."""
     if args.sample_only:
         vocab = text_data.Vocabulary.from_state_dict(saved["vocabulary"])
-        model = CharLM(len(vocab), args)
+        model = language_model(vocab, args)
         model.load_state_dict(saved["run"]["model"])
-        print(write(model, vocab, args))
+        print(write(model, args))
         return 0
     tg.manual_seed(args.seed)
     data = read(args)
@@ -515,7 +488,7 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
         trim(args.log, run.step)
     over = train(run, data, args)
     figures = conclude(run, data, args) if over else {}
-    print(write(run.model, data.vocab, args))
+    print(write(run.model, args))
     if args.plot and run.curve:
         plot(args.plot, run.curve)
     if not over:

@@ -48,6 +48,12 @@ def accelerator(request: pytest.FixtureRequest) -> str:
     return device_called(request.param)
 
 
+@pytest.fixture(scope="session", params=[pytest.param("cuda", marks=pytest.mark.gpu)])
+def gpu(request: pytest.FixtureRequest) -> str:
+    """Return a GPU, for what the stand-in has not."""
+    return device_called(request.param)
+
+
 def device_called(name: str) -> str:
     """Return the device of a fixture's value; skip the GPU with the reason why there is none."""
     if name == "cuda":

@@ -592,6 +592,7 @@ ROWS = [
     Row("transpose", ops.transpose, transposed, permutations(), **KEPT),
     Row("unbind", ops.unbind, unbind, along(), **KEPT),
     Row("var", ops.var, np.var, reductions(ddof=True)),
+    Row("weighed", PRIMITIVES["weighed"], lambda x: x, unary(), **KEPT, **ANYWHERE),
     Row(
         "where",
         lambda x, y, condition: ops.where(condition, x, y),

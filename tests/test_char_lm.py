@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from test_examples import ROOT, run
@@ -119,7 +117,7 @@ def test_the_last_line_is_one_json_object(tmp_path: Path) -> None:
     vocab = tg.data.text.Vocabulary.from_state_dict(about["vocabulary"])
     assert len(vocab) == figures["vocabulary"]
     options = SimpleNamespace(**about["options"])
-    model = char_lm.CharLM(len(vocab), options)
+    model = char_lm.language_model(vocab, options)
     model.load_state_dict(about["run"]["model"])
     _, valid = tg.data.text.split(tg.data.text.corpus("python_docs"))
     losses = char_lm.evaluate(model, vocab.encode(valid), options)
@@ -369,7 +367,7 @@ def test_a_loss_that_is_not_finite(
     message = r"^step 9: the loss is -inf.* smaller --lr"
     with pytest.raises(FloatingPointError, match=message) as info, np.errstate(all="ignore"):
         job(*text, *TINY, "--save", path)
-    assert "divide by zero encountered in log" in str(info.value)
+    assert "; log made inf, 1 of 1 elements of its result" in str(info.value)
     assert tg.load(path)["run"]["step"] == 7
 
 
@@ -467,30 +465,3 @@ def test_an_error_is_one_message(
         char_lm.main()
     assert info.value.code not in (0, None)
     assert message.format(**names) in f"{info.value.code} {capsys.readouterr().err}"
-
-
-# -- sampling --------------------------------------------------------------------------------------
-
-LOGITS = st.lists(st.floats(-20, 20), min_size=3, max_size=8, unique=True).map(np.array)
-
-
-def choose(logits: np.ndarray, **options: Any) -> int:
-    chosen = {"temperature": 1.0, "top_k": None, "top_p": 1.0} | options
-    return char_lm.choose(logits, SimpleNamespace(**chosen), tg.random.generator())
-
-
-@given(LOGITS, st.integers(1, 8), st.floats(0.01, 1), st.floats(0.1, 3))
-def test_what_is_drawn(logits: np.ndarray, top_k: int, top_p: float, temperature: float) -> None:
-    choice = choose(logits, temperature=temperature, top_k=top_k, top_p=top_p)
-    likelier = logits[1:][logits[1:] > logits[choice]]
-    assert choice > 0, "the unknown token was written"
-    assert len(likelier) < top_k
-    p = np.exp(np.sort(logits[1:])[::-1] / temperature)[:top_k]
-    assert p[: len(likelier)].sum() / p.sum() <= top_p + 1e-9
-
-
-@given(LOGITS)
-def test_what_is_drawn_at_the_limits(logits: np.ndarray) -> None:
-    best = 1 + logits[1:].argmax()
-    for options in ({"temperature": 0}, {"top_k": 1}, {"top_p": 1e-12}):
-        assert choose(logits, **options) == best

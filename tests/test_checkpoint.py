@@ -260,6 +260,16 @@ def test_whatever_it_reads_must_not_change(what):
         out.backward()
 
 
+@pytest.mark.parametrize("view", [lambda w: w[0], lambda w: w.T, lambda w: w.detach()])
+def test_a_change_that_leaves_the_results_as_they_were_is_noticed(view):
+    """(t - 1)² is the same at 0 and at 2, its slope is not."""
+    w, v = leaf(np.zeros((2, 2))), leaf(1.0)
+    out = tg.checkpoint(lambda t: (t - 1) ** 2 * v, view(w)).sum()
+    w.data = np.full((2, 2), 2.0)
+    with pytest.raises(GraphError, match="changed in place"):
+        out.backward()
+
+
 def test_a_change_of_what_it_reads_is_refused():
     x, w = leaves(12, (2, 3), (3, 3))
     for changed in (x, w):

@@ -401,6 +401,28 @@ def test_losses(accelerator: str) -> None:
     assert (metric.count, metric.value) == (4, pytest.approx(4))
 
 
+def test_language_models(accelerator: str) -> None:
+    ids = np.array([1, 2, 0, 1, 1, 2, 1, 0, 2])
+
+    def run(device: str) -> list[Any]:
+        given = {"device": device} | OPTIONS
+        models = [
+            tg.models.NeuralLM(3, 4, 5, 6, direct=True, **given),
+            tg.models.RecurrentLM(tg.nn.LSTMCell, 4, 5, embedding_dim=3, **given),
+            tg.models.RecurrentLM(tg.nn.GRUCell, 4, 5, **given),
+        ]
+        figures: list[Any] = []
+        for model in models:
+            logits, _ = model(tg.tensor(ids[:8].reshape(4, 2), device=device))
+            logits.sum().backward()
+            scores = [model.score(ids, batch_size=2, steps=3), *model.losses(ids, [1, 1], steps=2)]
+            figures += [logits, *grads_of(model), tg.tensor(scores, device=device)]
+            figures.append(tg.tensor(model.sample([1], 5, rng=0), device=device))
+        return figures
+
+    assert_same(run(accelerator), run("cpu"), accelerator)
+
+
 def test_initial_values(accelerator: str) -> None:
     init = tg.nn.init
     for draw in (init.uniform, init.normal, init.xavier_uniform, init.xavier_normal,

@@ -161,7 +161,7 @@ class Elsewhere:
 @pytest.mark.parametrize(
     "value, error, match",
     [
-        ([1.0, 2.0], DTypeError, r"list does not speak DLPack: use tinygrad_rnn\.tensor"),
+        ([1.0, 2.0], DTypeError, r"CuPy is expected, got list: use tinygrad_rnn\.tensor"),
         (np.ones(2, dtype=complex), DTypeError, "real numbers only, got complex128"),
         (Elsewhere(), DeviceError, "kind 8: move it to the CPU"),
         (np.array(["a"]), BufferError, "DLPack only supports"),
@@ -179,10 +179,7 @@ def test_a_copy_is_refused_where_none_is_allowed():
         np.from_dlpack(x, copy=False)
 
 
-@pytest.mark.gpu
-def test_the_device_and_its_memory_are_kept(device):
-    if device == "cpu":
-        pytest.skip("the tests above are for the CPU")
+def test_the_device_and_its_memory_are_kept(gpu):
     import cupy
 
     theirs = cupy.arange(6.0).reshape(2, 3)

@@ -153,6 +153,14 @@ def test_gradients_add_up_from_one_backward_to_the_next(x):
     assert_grad(x, np.full(3, 3.0))
 
 
+def test_the_gradient_of_one_number_stays_an_array_when_another_is_added():
+    x = leaf(2.0)
+    for _ in range(2):
+        (x * x).backward()
+        x.grad.data[...] *= 0.5
+    assert_grad(x, (4 / 2 + 4) / 2)
+
+
 def test_gradient_with_respect_to_a_computed_value(x):
     y = x * x
     z = (y * y).sum()

@@ -7,11 +7,14 @@ from . import data as data
 from . import errors as errors
 from . import functional as functional
 from . import metrics as metrics
+from . import models as models
 from . import nn as nn
 from . import optim as optim
 from . import random as random
 from . import spelling as _spelling
 from . import testing as testing
+from .anomaly import detect_anomaly as detect_anomaly
+from .config import show_config as show_config
 from .creation import arange as arange
 from .creation import default_device as default_device
 from .creation import eye as eye

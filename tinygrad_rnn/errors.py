@@ -33,3 +33,7 @@ class CheckpointError(ValueError):
 
 class GradcheckError(AssertionError):
     """A gradient that differences deny; the message shows where, and by how much."""
+
+
+class AnomalyError(FloatingPointError):
+    """A nan or an infinite number where there was none; the message names who made it."""

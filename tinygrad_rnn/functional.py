@@ -261,11 +261,37 @@ def dropout(
         return x
     if x.dtype.kind != "f":
         raise DTypeError(f"Dropout: input must be floating, got {x.dtype}")
-    mask = backend.to_device(tg_random.keep_mask(x.shape, 1.0 - p, rng), x.device)
-    mask = mask.astype(x.dtype)
+    return masked(x, tg_random.keep_mask(x.shape, 1.0 - p, rng), p)
+
+
+def masked(x: Tensor, mask: Any, p: float) -> Tensor:
+    """Return what `dropout` makes of x with a mask that was drawn before.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    mask : array of booleans, of the same shape
+        What is kept, from `tg.random.keep_mask`.
+    p : float
+        The probability that an element was to be dropped.
+
+    Returns
+    -------
+    Tensor
+        x / (1 - p) where it is kept, 0 elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinygrad_rnn as tg
+    >>> tg.functional.masked(tg.ones(3), np.array([True, False, True]), 0.5)
+    tensor([2., 0., 2.])
+    """
+    factor = backend.to_device(mask, x.device).astype(x.dtype)
     if p < 1.0:
-        mask *= 1.0 / (1.0 - p)
-    return ops.multiply(x, mask)
+        factor *= 1.0 / (1.0 - p)
+    return ops.multiply(x, factor)
 
 
 @explained

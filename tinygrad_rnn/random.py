@@ -7,7 +7,9 @@ Shaw 2011), so that the CPU and the GPU get the same ones.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -117,6 +119,32 @@ def set_state(state: dict[str, Any]) -> None:
     except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ArgumentError("random.set_state takes what random.get_state returned") from error
     _library.generator.bit_generator.state = state
+
+
+@contextlib.contextmanager
+def replayed(state: dict[str, Any]) -> Iterator[None]:
+    """Draw the library's numbers from an earlier state again; afterwards as if nothing was drawn.
+
+    Parameters
+    ----------
+    state : dict
+        What `get_state` returned then.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> state = tg.random.get_state()
+    >>> a = tg.randn(3)
+    >>> with tg.random.replayed(state):
+    ...     print(bool((a == tg.randn(3)).numpy().all()))
+    True
+    """
+    after = get_state()
+    set_state(state)
+    try:
+        yield
+    finally:
+        set_state(after)
 
 
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None) -> Any:

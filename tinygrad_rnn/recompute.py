@@ -22,7 +22,7 @@ from .engine.graph import (
     thread,
     tick,
 )
-from .engine.primitive import make, namespaces
+from .engine.primitive import SECOND_TIME, Record, make, namespaces
 from .engine.variable import Variable
 from .errors import ArgumentError, DTypeError, GraphError
 from .spelling import explained
@@ -31,32 +31,28 @@ from .spelling import explained
 class Checkpoint(Node):
     """The node of a function whose inside is not kept: its parents are the tensors it reads."""
 
-    __slots__ = ("args", "function", "random_state", "results")
+    __slots__ = ("args", "function", "random_state", "results", "versions")
     name = "checkpoint"
     function: Callable[..., Any] | None
     args: tuple[Any, ...]
     random_state: Any
     results: tuple[Any, ...]  # arrays that whatever comes next holds anyway
+    versions: list[list[int]]  # of the memory that the function is known to read
 
     def pull(self, F: Any, grad: Pieces, parents: Parents, retain: bool) -> list[Any]:
         """Run the function again with the same random numbers, and walk the graph it leaves."""
         if self.function is None:
             raise GraphError(
-                "backward through checkpoint a second time: pass retain_graph=True the first time"
+                f"backward through checkpoint a second time, after it was freed. {SECOND_TIME}"
             )
-        if any(isinstance(p, Leaf) and p.version[0] > self.order for p in self.parents):
+        if any(version[0] > self.order for version in self.versions):
             raise GraphError(
                 "backward through checkpoint: a tensor that it reads was changed in place after "
                 "the forward pass"
             )
-        after = _random.get_state()
-        _random.set_state(self.random_state)
         since = tick()
-        try:
-            with enable_grad():
-                outputs = _flat(self.function(*self.args))
-        finally:
-            _random.set_state(after)
+        with enable_grad(), _random.replayed(self.random_state):
+            outputs = _flat(self.function(*self.args))
         if last_write[0] > self.order and not _same(outputs, self.results):
             raise GraphError(
                 "backward through checkpoint: the function gives something else than in the "
@@ -70,6 +66,14 @@ class Checkpoint(Node):
         wanted = {p for p in parents if p is not None}
         results = run(roots, namespaces, wanted, retain=F.records, since=since)
         return [results[p][0] if p in results else None for p in parents]
+
+
+def _read(node: Node) -> list[list[int]]:
+    """Return the version of the leaf that a node is, or is a view of."""
+    viewed: Node | None = node
+    while isinstance(viewed, Record) and viewed.row.view:
+        viewed = viewed.parents[0]
+    return [viewed.version] if isinstance(viewed, Leaf) else []
 
 
 def _flat(value: Any) -> list[Variable]:
@@ -144,6 +148,9 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
             outside.update((p, None) for p in node.parents if p is not None and p.order < since)
     whole = Checkpoint(tuple(outside), (), None)
     whole.function, whole.args, whole.random_state = fn, args, random_state
+    versions = [x._version for x in args if isinstance(x, Variable)]
+    versions += [version for node in outside for version in _read(node)]
+    whole.versions = [version for version in versions if version is not None]
     whole.results = tuple(y._data for y in outputs)
     kept = [
         make(y._data, None if y._node is None else Piece(whole, i, y.shape, y.dtype), None)

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
+from ..check import positive
 from ..errors import ArgumentError, ShapeError
+from ..stream import Stream, Window, permutation_of, smallest
 from ..tensors.tensor import Tensor, tensor
-from ._check import positive
-from .stream import Stream, Window, permutation_of, smallest
 
 
 def batches(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from .. import random as tg_random
+from ..check import positive
 from ..engine import backend
 from ..errors import ArgumentError
 from ..tensors.tensor import Tensor, tensor
-from ._check import positive
 
 Rng = int | np.random.Generator | None
 

@@ -39,6 +39,11 @@ Vjp = Callable[..., Gradient]
 Operation = Callable[..., Any]
 PRIMITIVES: dict[str, Operation] = {}
 _SCALARS = frozenset((bool, int, float))
+SECOND_TIME = (
+    "If a recurrent state is carried, this window reaches the previous one through it: cut it with "
+    "tinygrad_rnn.bptt.detach(state), or take the windows from strategy.windows. To walk the same "
+    "graph twice, pass retain_graph=True the first time"
+)
 
 
 # -- the nodes of primitives -----------------------------------------------------------------------
@@ -56,9 +61,7 @@ class Record(Node):
         if self.saved is None:
             raise GraphError(
                 f"backward through {self.name} a second time: its saved values were freed by the "
-                "first. If a recurrent state is carried from window to window, cut it with "
-                "tinygrad_rnn.bptt.detach(state); to walk the same graph twice, pass "
-                "retain_graph=True the first time"
+                f"first. {SECOND_TIME}"
             )
         if any(
             version and version[0] > self.order for version in self.saved[len(self.row.names) :]
@@ -460,6 +463,14 @@ def primitive(
     >>> cube(x).backward()
     >>> x.grad
     tensor([12.])
+
+    Its derivatives are proved by ``tg.gradcheck``; over shapes and values that hypothesis draws:
+
+    >>> from hypothesis import given
+    >>> @given(tg.testing.arrays())
+    ... def test_cube(x):
+    ...     tg.gradcheck(cube, x)
+    >>> test_cube()
     """
 
     def decorate(forward: Callable[..., Array]) -> Operation:

@@ -180,7 +180,9 @@ class Variable:
             # copied before it is kept.
             own = array if fresh and array.__class__ in backend.modules else backend.copy(array)
             held = leaf.grad  # type: ignore[attr-defined]
-            leaf.grad = make(own if held is None else held._data + own, None, [0])  # type: ignore[attr-defined]
+            if held is not None:  # NumPy gives a scalar for the sum of 0-d arrays
+                own = backend.asarray(held._data + own)
+            leaf.grad = make(own, None, [0])  # type: ignore[attr-defined]
 
     def detach(self) -> Self:
         """Return a tensor of the same memory without the graph."""

@@ -6,25 +6,35 @@ bidirectional, else 1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .. import checks
 from .. import random as tg_random
 from .. import tensors as ops
+from ..bptt import Strategy, weigh
+from ..bptt.strategies import strategy_of
 from ..engine import backend
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..functional import dropout as drop
+from ..functional import masked
 from ..tensors.tensor import Tensor, tensor
 from .cells import Cell, GRUCell, LSTMCell, RNNCell, State
 from .module import Module, ModuleList
+
+if TYPE_CHECKING:
+    from ..bptt.strategies import Segment
 
 CellClass = Any  # called as cell_class(input_size, hidden_size, **cell_arguments)
 
 
 def scan(
-    cell: Cell, x: Tensor, state: State, alive: list[Tensor] | None = None, reverse: bool = False
-) -> tuple[Tensor, State]:
+    cell: Cell,
+    x: Tensor,
+    state: State,
+    weights: Sequence[float],
+    alive: list[Tensor] | None = None,
+    reverse: bool = False,
+) -> tuple[list[Tensor], State]:
     """Run a cell over time: the one loop of the library.
 
     Parameters
@@ -35,6 +45,9 @@ def scan(
         (T, B, I).
     state : Tensor or tuple of Tensors
         (B, H) each.
+    weights : sequence of T floats
+        For each step of `x`: what the gradient through the state that it starts from is
+        multiplied by.
     alive : list of T boolean Tensors (B, 1), optional
         Where a sequence has ended: its output is zero and its state stays.
     reverse : bool
@@ -42,14 +55,16 @@ def scan(
 
     Returns
     -------
-    output : Tensor
-        (T, B, H), the first element of the state after each step.
+    outputs : list of T Tensors
+        (B, H), the first element of the state after each step, in the order of the loop.
     state : Tensor or tuple of Tensors
         The state after the last.
     """
     steps = list(enumerate(ops.unbind(cell.project(ops.feature_major(x)))))
     outputs = []
     for t, z in reversed(steps) if reverse else steps:
+        if weights[t] != 1:
+            state = weigh(state, weights[t])
         new = cell.step(z, state)
         output = new[0] if isinstance(new, tuple) else new
         if alive is not None:
@@ -60,7 +75,7 @@ def scan(
                 new = ops.where(alive[t], new, state)
         state = new
         outputs.append(output)
-    return ops.stack(outputs[::-1] if reverse else outputs), state
+    return outputs, state
 
 
 class Recurrent(Module):
@@ -83,6 +98,9 @@ class Recurrent(Module):
         Probability of dropping an element of the output of each layer but the last, in training.
     bidirectional : bool
         Whether a second cell reads each layer's input from the last step to the first.
+    bptt : Strategy, optional
+        How far and with which weights gradients flow back through time (`tg.bptt`): all the way
+        and whole, if not given. It can be set later too.
     **cell_arguments
         Handed to the cell.
 
@@ -109,6 +127,7 @@ class Recurrent(Module):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        bptt: Strategy | None = None,
         **cell_arguments: Any,
     ) -> None:
         super().__init__()
@@ -145,6 +164,8 @@ class Recurrent(Module):
                 )
         self.cells = ModuleList(cells)
         self.state_sizes = cells[0].state_sizes
+        self.bptt = bptt
+        strategy_of(bptt, kind)
 
     @property
     def directions(self) -> int:
@@ -164,7 +185,14 @@ class Recurrent(Module):
                     return value
         return super().__getattr__(name)
 
-    def forward(self, x: Tensor, state: State = None, lengths: Any = None) -> tuple[Tensor, State]:
+    def forward(
+        self,
+        x: Tensor,
+        state: State = None,
+        lengths: Any = None,
+        bptt: Strategy | None = None,
+        output: bool = True,
+    ) -> tuple[Tensor, State]:
         """Run over whole sequences.
 
         Parameters
@@ -176,11 +204,16 @@ class Recurrent(Module):
             own (zeros) if not given.
         lengths : sequence of B integers, optional
             The number of steps of each sequence, in any order, from 0 to T.
+        bptt : Strategy, optional
+            For this call, in place of the layer's own.
+        output : bool
+            Whether the output is wanted. Without it memory need not grow with T
+            (``tg.bptt.Full(checkpoint=True)``).
 
         Returns
         -------
         output : Tensor
-            (T, B, D·H), or as `x` is laid out; zero past the end of a sequence.
+            (T, B, D·H), or as `x` is laid out; zero past the end of a sequence. None if not wanted.
         state : Tensor or tuple of Tensors
             The final state, laid out as the initial one; that of a sequence's own last step.
 
@@ -218,26 +251,104 @@ class Recurrent(Module):
         ):  # whatever stands past an end, nan included, must not reach a gradient
             x = ops.where(ops.stack(alive), x, 0.0)
 
-        finals = []
-        for layer in range(self.num_layers):
-            if layer and self.dropout:
-                x = drop(x, self.dropout, self.training)
-            outputs = []
-            for direction in range(self.directions):
-                number = layer * self.directions + direction
-                output, final = scan(
-                    self.cells[number], x, states[number], alive, reverse=direction == 1
-                )
-                outputs.append(output)
-                finals.append(final if isinstance(final, tuple) else (final,))
-            x = outputs[0] if len(outputs) == 1 else ops.concatenate(outputs, axis=-1)
+        strategy = strategy_of(self.bptt if bptt is None else bptt, kind)
+        if strategy.overlaps and self.bidirectional:
+            raise ArgumentError(
+                f"{kind}: {strategy!r} in a bidirectional layer: the losses of a block would have "
+                "to reach back in time and forward; leave stride out"
+            )
+        sequence, finals = self._through_time(strategy, x, states, alive, output)
 
-        final = tuple(ops.stack(elements) for elements in zip(*finals, strict=True))
+        width = len(self.state_sizes)
+        last = tuple(ops.stack(finals[i::width]) for i in range(width))
         if not batched:
-            x, final = ops.squeeze(x, 1), tuple(ops.squeeze(element, 1) for element in final)
-        elif self.batch_first:
-            x = ops.swapaxes(x, 0, 1)
-        return x, final if isinstance(self.cells[0].hidden_size, tuple) else final[0]
+            last = tuple(ops.squeeze(element, 1) for element in last)
+            sequence = ops.squeeze(sequence, 1) if output else None
+        elif self.batch_first and output:
+            sequence = ops.swapaxes(sequence, 0, 1)
+        return sequence, last if isinstance(self.cells[0].hidden_size, tuple) else last[0]
+
+    def _through_time(
+        self,
+        strategy: Strategy,
+        x: Tensor,
+        states: list[State],
+        alive: list[Tensor] | None,
+        output: bool,
+    ) -> tuple[Any, list[Tensor]]:
+        """Return the output (T, B, D·H), None if not wanted, and all elements of the final states.
+
+        Layers of one direction go through time together: a segment of the strategy has them all,
+        and an edge one weight. In two directions a path can cross an edge once in each layer, to
+        and fro, and random weights have the mean 1 on it only if each layer has its own.
+        """
+        T, B, _ = x.shape
+        masks = self._masks(T, B)
+        depth = 1 if self.bidirectional else self.num_layers
+        finals: list[Tensor] = []
+        for bottom in range(0, self.num_layers, depth):
+            if bottom and masks:
+                x = masked(x, masks[bottom - 1], self.dropout)
+            wanted = output or bottom + depth < self.num_layers
+            edges = [1.0] * T if strategy.overlaps else strategy.weights(T, self.training)
+            edges.append(edges[0])  # of the state that the reverse direction starts from
+            # The products over all steps join what a cut parts, in every layer but the first.
+            cuts = [t for t in range(1, T) if edges[t] == 0] if depth > 1 else []
+            sides = []
+            for direction in range(self.directions):
+                first = bottom * self.directions + direction
+                numbers = range(first, first + depth)
+                segment = self._segments(numbers, x, edges, alive, masks, direction == 1, wanted)
+                start = [element for i in numbers for element in _elements(states[i])]
+                final, outputs = strategy.walk(segment, T, start, cuts)
+                finals += final
+                if wanted:
+                    sides.append(ops.stack(outputs[::-1] if direction else outputs))
+            if wanted:
+                x = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
+        return x if output else None, finals
+
+    def _segments(
+        self,
+        numbers: Sequence[int],
+        x: Tensor,
+        edges: Sequence[float],
+        alive: list[Tensor] | None,
+        masks: list[Any],
+        reverse: bool,
+        wanted: bool,
+    ) -> Segment:
+        """Return what runs some of the cells, one upon another, over a segment of the time steps.
+
+        Steps are counted in the order of the loop, from the last one if `reverse`.
+        """
+        T, width = len(x), len(self.state_sizes)
+
+        def segment(start: int, stop: int) -> Callable[..., list[Tensor]]:
+            if reverse:
+                start, stop = T - stop, T - start
+            inputs = x if stop - start == T else x[start:stop]
+            weights = edges[start + reverse : stop + reverse]
+            living = alive and alive[start:stop]
+
+            def run(*state: Tensor) -> list[Tensor]:
+                z, finals = inputs, list[Tensor]()
+                outputs: list[Tensor] = []
+                for i, number in enumerate(numbers):
+                    if i:
+                        z = ops.stack(outputs)
+                    if i and masks:
+                        z = masked(z, masks[i - 1][start:stop], self.dropout)
+                    own: State = state[i * width : (i + 1) * width]
+                    if not isinstance(self.cells[number].hidden_size, tuple):
+                        (own,) = own
+                    outputs, final = scan(self.cells[number], z, own, weights, living, reverse)
+                    finals += _elements(final)
+                return finals + outputs if wanted else finals
+
+            return run
+
+        return segment
 
     def _initial(self, x: Tensor, state: State, batched: bool) -> list[State]:
         """Return the initial state of every cell."""
@@ -279,11 +390,21 @@ class Recurrent(Module):
         ends = array.reshape(B, 1)
         return None if (ends == T).all() else [tensor(t < ends, device=device) for t in range(T)]
 
+    def _masks(self, T: int, B: int) -> list[Any]:
+        """Return what dropout keeps of the output of each layer but the last, or nothing.
+
+        It is drawn before anything runs, so that every strategy drops the same.
+        """
+        if not (self.dropout and self.training):
+            return []
+        shape = (T, B, self.directions * self.state_sizes[0])
+        return [tg_random.keep_mask(shape, 1.0 - self.dropout) for _ in range(self.num_layers - 1)]
+
     def extra_repr(self) -> str:
         """Return what differs from the defaults."""
         options = [
             f"{name}={getattr(self, name)!r}"
-            for name in ("batch_first", "dropout", "bidirectional")
+            for name in ("batch_first", "dropout", "bidirectional", "bptt")
             if getattr(self, name)
         ]
         return ", ".join(
@@ -294,6 +415,10 @@ class Recurrent(Module):
                 *options,
             ]
         )
+
+
+def _elements(state: State) -> tuple[Tensor, ...]:
+    return state if isinstance(state, tuple) else (state,)
 
 
 class RNN(Recurrent):
@@ -307,7 +432,7 @@ class RNN(Recurrent):
         φ.
     bias : bool
         Whether there are b_ih and b_hh.
-    batch_first, dropout, bidirectional
+    batch_first, dropout, bidirectional, bptt
         As of `Recurrent`.
     dtype, device, rng
         Of the parameters, and the numbers they start from.
@@ -333,9 +458,10 @@ class RNN(Recurrent):
         dtype: Any = None,
         device: str | None = None,
         rng: Any = None,
+        bptt: Strategy | None = None,
     ) -> None:
         super().__init__(
-            RNNCell, input_size, hidden_size, num_layers, batch_first, dropout, bidirectional,
+            RNNCell, input_size, hidden_size, num_layers, batch_first, dropout, bidirectional, bptt,
             nonlinearity=nonlinearity, bias=bias, dtype=dtype, device=device,
             rng=tg_random.generator(rng),
         )  # fmt: skip
@@ -350,7 +476,7 @@ class GRU(Recurrent):
         I, H and L.
     bias : bool
         Whether there are b_ih and b_hh.
-    batch_first, dropout, bidirectional
+    batch_first, dropout, bidirectional, bptt
         As of `Recurrent`.
     dtype, device, rng
         Of the parameters, and the numbers they start from.
@@ -375,9 +501,10 @@ class GRU(Recurrent):
         dtype: Any = None,
         device: str | None = None,
         rng: Any = None,
+        bptt: Strategy | None = None,
     ) -> None:
         super().__init__(
-            GRUCell, input_size, hidden_size, num_layers, batch_first, dropout, bidirectional,
+            GRUCell, input_size, hidden_size, num_layers, batch_first, dropout, bidirectional, bptt,
             bias=bias, dtype=dtype, device=device, rng=tg_random.generator(rng),
         )  # fmt: skip
 
@@ -391,7 +518,7 @@ class LSTM(Recurrent):
         I, H and L.
     bias : bool
         Whether there are b_ih and b_hh.
-    batch_first, dropout, bidirectional
+    batch_first, dropout, bidirectional, bptt
         As of `Recurrent`.
     proj_size : int
         P < H, the size of h if it is projected; 0 if not.
@@ -419,9 +546,10 @@ class LSTM(Recurrent):
         dtype: Any = None,
         device: str | None = None,
         rng: Any = None,
+        bptt: Strategy | None = None,
     ) -> None:
         super().__init__(
             LSTMCell, input_size, hidden_size, num_layers, batch_first, dropout, bidirectional,
-            bias=bias, proj_size=proj_size, dtype=dtype, device=device,
+            bptt, bias=bias, proj_size=proj_size, dtype=dtype, device=device,
             rng=tg_random.generator(rng),
         )  # fmt: skip

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import random as tg_random
+from ...check import positive, token_ids
 from ...errors import ArgumentError
+from ...stream import Stream, Window, offset_below, permutation_of, smallest
 from ...tensors.tensor import Tensor, tensor
-from .._check import positive, token_ids
-from ..stream import Stream, Window, offset_below, permutation_of, smallest
 from .text_file import TextFile
 
 Rng = int | np.random.Generator | None

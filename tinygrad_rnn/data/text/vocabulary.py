@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ...check import positive, token_ids
 from ...errors import ArgumentError, DTypeError
 from ...tensors.tensor import Tensor
-from .._check import positive, token_ids
 from .ids_file import memory_map
 from .text_file import AFTER_LINE, AFTER_SPACE, Text, TextFile, cut, pieces
 

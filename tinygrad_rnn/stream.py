@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ArgumentError
+from .errors import ArgumentError
 
 T = TypeVar("T")
 Window = Callable[[int], T]

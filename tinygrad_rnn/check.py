@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ArgumentError, DTypeError, ShapeError
-from ..tensors.tensor import Tensor
+from .errors import ArgumentError, DTypeError, ShapeError
+from .tensors.tensor import Tensor
 
 
 def positive(operation: str, **values: Any) -> None:

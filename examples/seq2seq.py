@@ -1,0 +1,146 @@
+"""Translate dates as people write them into ISO dates: an encoder, attention, a decoder, beams.
+
+    python examples/seq2seq.py
+
+"Monday, 9 March 1987" or "Mar 9, 1987" becomes "1987-03-09". A bidirectional GRU reads the
+characters; a GRU writes, and at every step looks back at what was read: the dot-product attention
+of Luong, Pham and Manning 2015 (Effective Approaches to Attention-based Neural Machine
+Translation), sections 3 and 3.1. The beam keeps the --beam likeliest beginnings instead of one.
+
+The target: 99 % of the dates right, character for character, on days it has not been trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+
+import numpy as np
+
+import tinygrad_rnn as tg
+
+MONTHS = "January February March April May June July August September October November December"
+DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+FORMS = ("{d} {month} {y}", "{month:.3} {d}, {y}", "{day}, {d} {month} {y}", "{d}.{m}.{y}")
+BEGIN, END = "<", ">"
+FIRST, LAST = (datetime.date(year, 1, 1).toordinal() for year in (1900, 2100))
+vocab = tg.data.text.Vocabulary(f"0123456789 ,.-{BEGIN}{END}{MONTHS}{DAYS}")
+
+
+def dates(n: int, new: bool, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Return dates in both ways of writing; every tenth day is kept for the test (`new`)."""
+    pairs = []
+    while len(pairs) < n:
+        day = int(rng.integers(FIRST, LAST))
+        if (day % 10 == 0) == new:
+            date = datetime.date.fromordinal(day)
+            parts = {"d": date.day, "m": date.month, "y": date.year, "day": DAYS[date.weekday()]}
+            month = MONTHS.split()[date.month - 1]
+            pairs.append((str(rng.choice(FORMS)).format(month=month, **parts), date.isoformat()))
+    return pairs
+
+
+def padded(texts: list[str]) -> tuple[tg.Tensor, np.ndarray]:
+    """Return the ids (T, B) of texts, those that are over filled up with 0, and their lengths."""
+    lengths = np.array([len(text) for text in texts])
+    ids = np.zeros((lengths.max(), len(texts)), np.int64)
+    for column, text in enumerate(texts):
+        ids[: len(text), column] = vocab.encode(text)
+    return tg.tensor(ids), lengths
+
+
+class Translator(tg.nn.Module):
+    """What is read becomes a memory (S, B, H); what is written attends to it."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.embedding = tg.nn.Embedding(len(vocab), 32)
+        self.encoder = tg.nn.GRU(32, hidden // 2, bidirectional=True)
+        self.decoder = tg.nn.GRU(32, hidden)
+        self.combine = tg.nn.Linear(2 * hidden, hidden)
+        self.head = tg.nn.Linear(hidden, len(vocab))
+
+    def encode(self, texts: list[str]) -> tuple[tg.Tensor, np.ndarray, tg.Tensor]:
+        """Return the memory, where it is only filling (B, 1, S), and the decoder's first state."""
+        ids, lengths = padded(texts)
+        memory, state = self.encoder(self.embedding(ids), lengths=lengths)
+        filling = np.arange(len(ids.numpy())) >= lengths[:, None]
+        return memory, filling[:, None], tg.concatenate([state[:1], state[1:]], axis=-1)
+
+    def decode(
+        self, ids: tg.Tensor, memory: tg.Tensor, filling: np.ndarray, state: tg.Tensor
+    ) -> tuple[tg.Tensor, tg.Tensor]:
+        """Return the logits (T, B, V) of what follows ids (T, B), and the new state."""
+        h, state = self.decoder(self.embedding(ids), state)
+        scores = tg.einsum("tbh,sbh->bts", h, memory)
+        weights = tg.softmax(tg.where(tg.tensor(filling), -1e9, scores), axis=-1)
+        seen = tg.einsum("bts,sbh->tbh", weights, memory)
+        return self.head(tg.tanh(self.combine(tg.concatenate([h, seen], axis=-1)))), state
+
+
+@tg.no_grad()
+def translate(model: Translator, text: str, width: int) -> str:
+    """Return the likeliest translation that a beam of so many beginnings finds."""
+    memory, filling, state = model.encode([text])
+    beams, done = [(0.0, BEGIN)], []
+    for _ in range(12):
+        ids, _ = padded([written[-1] for _, written in beams])
+        among = tg.broadcast_to(memory, (memory.shape[0], len(beams), memory.shape[2]))
+        logits, state = model.decode(ids, among, filling, state)
+        log_p = np.array([[p] for p, _ in beams]) + tg.log_softmax(logits[0], axis=-1).numpy()
+        best = np.argsort(-log_p, axis=None)[:width]
+        rows, tokens = np.unravel_index(best, log_p.shape)
+        grown = [
+            (float(log_p[r, t]), beams[r][1] + vocab.tokens[t])
+            for r, t in zip(rows, tokens, strict=True)
+        ]
+        done += [beam for beam in grown if beam[1].endswith(END)]
+        open_ = [i for i, beam in enumerate(grown) if not beam[1].endswith(END)]
+        beams, state = [grown[i] for i in open_], state[:, rows[open_]]
+        if not beams or (done and max(done) >= max(beams)):
+            break  # what is longer is less likely
+    return max(done or beams)[1][1:].removesuffix(END)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Translate dates.")
+    parser.add_argument("--steps", type=int, default=600, help="minibatches to train on")
+    parser.add_argument("--beam", type=int, default=4, help="beginnings that are kept")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="three minibatches, no target")
+    args = parser.parse_args()
+    if args.steps < 1 or args.beam < 1:
+        parser.error("--steps and --beam must be at least 1")
+    steps, tests = (3, 5) if args.smoke else (args.steps, 500)
+    tg.manual_seed(args.seed)
+    rng = tg.random.generator(args.seed)
+
+    model = Translator(hidden=128)
+    optimizer = tg.optim.Adam(model.parameters(), lr=4e-3)
+    schedule = tg.optim.schedule.Scheduler(optimizer, tg.optim.schedule.cosine(steps))
+    for step in range(1, steps + 1):
+        pairs = dates(64, False, rng)
+        ids, _ = padded([BEGIN + iso + END for _, iso in pairs])
+        logits, _ = model.decode(ids[:-1], *model.encode([text for text, _ in pairs]))
+        loss = tg.functional.cross_entropy(logits, ids[1:])
+        optimizer.zero_grad()
+        loss.backward()
+        tg.optim.clip_grad_norm(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0:
+            print(f"step {step}: loss {loss.item():.4f}")
+
+    pairs = dates(tests, True, rng)
+    print(f"{pairs[0][0]!r} becomes {translate(model, pairs[0][0], args.beam)!r}")
+    right = {
+        width: sum(translate(model, text, width) == iso for text, iso in pairs) / tests
+        for width in (1, args.beam)
+    }
+    print(f"right: greedy {right[1]:.1%}, beam of {args.beam} {right[args.beam]:.1%}")
+    return int(not args.smoke and right[args.beam] < 0.99)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

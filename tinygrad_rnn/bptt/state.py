@@ -1,0 +1,153 @@
+"""What is done with a recurrent state between two steps: cut it off, weigh its gradient, keep it.
+
+A state is a Tensor, or a tuple, list or dict of states; None, where a layer starts anew, stays
+None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..engine.backend import Array, default_device, is_array
+from ..engine.primitive import primitive
+from ..tensors.tensor import Tensor, tensor
+
+State = Any
+
+
+@primitive(view=True, x=lambda F, g, xi: g * xi)
+def weighed(xp: Any, x: Array, xi: float = 1.0) -> Array:
+    """Return x; the gradient is multiplied by ξ."""
+    return x
+
+
+def weigh(state: State, xi: float) -> State:
+    """Multiply what flows back through a state by ξ: the one operation behind every strategy.
+
+    Parameters
+    ----------
+    state : Tensor, or tuple, list or dict of states, or None
+        The state after a step, on its way into the next.
+    xi : float
+        ξ. With 0 the graph ends here, and nothing older is walked, computed or kept; 1 changes
+        nothing.
+
+    Returns
+    -------
+    same structure
+        The same values.
+
+    Notes
+    -----
+    With z_t = ∂f/∂w + ξ_t (∂f/∂h_{t-1}) z_{t-1} in place of the recurrence of dh_t/dw, the gradient
+    is unbiased if E[ξ_t | what was drawn before] = 1 (Tallec and Ollivier 2017, arXiv:1705.08209).
+
+    Examples
+    --------
+    In a loop of one's own, ξ comes from a strategy:
+
+    >>> import tinygrad_rnn as tg
+    >>> cell, state = tg.nn.LSTMCell(2, 3), None
+    >>> strategy, x = tg.bptt.Randomized(0.9), tg.randn(5, 1, 2)
+    >>> for x_t, xi in zip(x, strategy.weights(len(x))):
+    ...     state = cell(x_t, tg.bptt.weigh(state, xi))
+    """
+
+    def one(value: Any) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise _unknown("weigh", "Tensors", value)
+        if xi == 1 or not value.requires_grad:
+            return value
+        return value.detach() if xi == 0 else weighed(value, xi=xi)
+
+    return _each(state, one)
+
+
+def detach(state: State) -> State:
+    """Cut a recurrent state off its past: same values, no graph.
+
+    Parameters
+    ----------
+    state : Tensor, or tuple, list or dict of states, or None
+        What a recurrent layer returned.
+
+    Returns
+    -------
+    same structure
+        Every Tensor detached, so that the next window's backward pass ends here (truncated
+        backpropagation through time; Williams & Peng 1990).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> layer = tg.nn.LSTM(2, 3)
+    >>> _, state = layer(tg.zeros(4, 1, 2))
+    >>> state = tg.bptt.detach(state)
+    >>> state[0].requires_grad
+    False
+    """
+
+    def one(value: Any) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise _unknown("detach", "Tensors", value)
+        return value.detach()
+
+    return _each(state, one)
+
+
+def restore(state: State, device: str | None = None) -> State:
+    """Make a recurrent state of one that was saved: Tensors of the arrays in it.
+
+    Parameters
+    ----------
+    state : array, or tuple, list or dict of states, or None
+        What `tg.load` returned for a state that was detached and saved.
+    device : str, optional
+        Where the Tensors go; the default device if not given.
+
+    Returns
+    -------
+    same structure
+        A Tensor for every array, with the same memory layout, so that a run that goes on with it
+        computes the same bits.
+
+    Raises
+    ------
+    TypeError
+        If it holds anything else.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import tinygrad_rnn as tg
+    >>> path = os.path.join(tempfile.mkdtemp(), "run.ckpt")
+    >>> layer = tg.nn.LSTM(2, 3)
+    >>> _, state = layer(tg.zeros(4, 1, 2))
+    >>> tg.save(path, state=tg.bptt.detach(state))
+    >>> h, c = tg.bptt.restore(tg.load(path)["state"])
+    >>> h.shape, h.requires_grad
+    ((1, 1, 3), False)
+    """
+
+    def one(value: Any) -> Tensor:
+        if not is_array(value):
+            raise _unknown("restore", "arrays", value, "saved state")
+        return tensor(value, device=default_device() if device is None else device)
+
+    return _each(state, one)
+
+
+def _each(state: State, one: Callable[[Any], Any]) -> State:
+    """Return a state of the same structure with a function of each of its elements."""
+    if state is None:
+        return None
+    if isinstance(state, tuple | list):
+        return type(state)(_each(element, one) for element in state)
+    if isinstance(state, dict):
+        return {name: _each(element, one) for name, element in state.items()}
+    return one(state)
+
+
+def _unknown(function: str, parts: str, value: Any, what: str = "state") -> TypeError:
+    return TypeError(f"bptt.{function}: a {what} is made of {parts}, got {type(value).__name__}")

@@ -1,0 +1,96 @@
+"""A stream of tokens in windows that end where a strategy cuts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import random as tg_random
+from ..check import positive, token_ids
+from ..errors import ArgumentError
+from ..stream import Stream, Window, offset_below
+from ..tensors.tensor import Tensor, tensor
+
+if TYPE_CHECKING:
+    from .strategies import Strategy
+
+Triple = tuple[Tensor, Tensor, bool]
+
+
+class Windows(Stream[Triple]):
+    """One epoch of the windows that `Strategy.windows` makes, where it is documented.
+
+    The strategy asks its stream, the last one that handed out a window, in which window it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinygrad_rnn as tg
+    >>> strategy = tg.bptt.Truncated(3)
+    >>> for x, y, first in strategy.windows(np.arange(15), batch_size=2, rng=2):
+    ...     print(first, x.numpy().T.tolist(), y.numpy().T.tolist(), strategy.weights(3))
+    True [[2, 3, 4], [8, 9, 10]] [[3, 4, 5], [9, 10, 11]] [1.0, 1.0, 1.0]
+    False [[5, 6, 7], [11, 12, 13]] [[6, 7, 8], [12, 13, 14]] [0.0, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        ids: npt.ArrayLike | Tensor,
+        batch_size: int,
+        rng: tg_random.Rng = None,
+        device: str | None = None,
+    ) -> None:
+        name, period = f"{strategy!r}: windows", strategy.period
+        stream = token_ids(name, ids)
+        positive(name, batch_size=batch_size)
+        length = (len(stream) - period) // batch_size
+        if length < period:
+            raise ArgumentError(
+                f"{name}: a stream of {len(stream)} tokens is shorter than one window: "
+                f"batch_size={batch_size} columns of {period} and the labels take "
+                f"{period * (batch_size + 1)} tokens or more"
+            )
+
+        def plan(offset: Any, ends: Any) -> tuple[int, Window[Triple]]:
+            offset = offset_below(name, offset, period)
+            bounds = _increasing(name, ends, length)
+            x, y = (
+                stream[start : start + length * batch_size].reshape(batch_size, length).T
+                for start in (offset, offset + 1)
+            )
+
+            def window(i: int) -> Triple:
+                rows = slice(bounds[i], bounds[i + 1])
+                xs, ys = (np.ascontiguousarray(part[rows], np.int64) for part in (x, y))
+                return tensor(xs, device=device), tensor(ys, device=device), i == 0
+
+            return len(bounds) - 1, window
+
+        settings = {"stream": name, "tokens": len(stream), "batch_size": int(batch_size)}
+        generator = tg_random.generator(strategy.rng if rng is None else rng)
+        offset = int(generator.integers(period))
+        ends = np.array([*strategy.cuts(length, generator), length])
+        drawn = {"offset": offset, "ends": ends.astype(np.min_scalar_type(length))}
+        super().__init__(settings, drawn, plan)
+        self._strategy = strategy
+        self.bounds: tuple[int, int] | None = None
+
+    def __next__(self) -> Triple:
+        number, self.bounds = self._position, None  # of the window that is handed out
+        window = super().__next__()
+        ends = self._drawn["ends"]
+        self.bounds = int(ends[number - 1]) if number else 0, int(ends[number])
+        self._strategy.follow(self)
+        return window
+
+
+def _increasing(name: str, ends: Any, length: int) -> list[int]:
+    """Return drawn ends, after 0, once they are known to be increasing and to reach the end."""
+    integers = isinstance(ends, np.ndarray) and ends.ndim == 1 and ends.dtype.kind in "iu"
+    bounds = [0, *(ends.tolist() if integers else ())]
+    if bounds[-1] != length or bounds != sorted(set(bounds)):
+        raise ArgumentError(f"{name}: the ends must increase from above 0 to {length}")
+    return bounds

@@ -1,0 +1,18 @@
+"""Language models with one protocol: counted, an MLP over a window, recurrent.
+
+>>> import tinygrad_rnn as tg
+>>> train, valid = tg.data.text.split("the time traveller and the time machine " * 9)
+>>> vocab = tg.data.text.Vocabulary(train)
+>>> bigram = tg.models.NGram(2, vocab).fit(train)
+>>> trigram = tg.models.NGram(3, vocab).fit(train)
+>>> figures = tg.models.compare({"bigram": bigram, "trigram": trigram}, valid)
+>>> figures["trigram"].perplexity < figures["bigram"].perplexity < len(vocab)
+True
+"""
+
+from .language import Figures as Figures
+from .language import LanguageModel as LanguageModel
+from .language import compare as compare
+from .network import NeuralLM as NeuralLM
+from .network import RecurrentLM as RecurrentLM
+from .ngram import NGram as NGram

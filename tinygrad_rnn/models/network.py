@@ -1,0 +1,304 @@
+"""Models that learn: Bengio's MLP over a window, and the recurrent one, trained by one loop.
+
+Letters: T time steps, B batch, V vocabulary, D embedding, H hidden size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from .. import functional as F
+from .. import random as tg_random
+from .. import tensors as ops
+from ..data.text import Vocabulary, evaluation
+from ..engine.graph import no_grad
+from ..errors import ArgumentError, ShapeError
+from ..nn import Dropout, Embedding, Linear, Module, Recurrent
+from ..tensors.tensor import Tensor, tensor
+from .language import Array, LanguageModel, Rng, State
+
+_STEPS = 256  # tokens of a prefix that are read at once
+
+
+class _Network(Module, LanguageModel):
+    """A module whose `forward` takes ids (T, B) and a state to logits (T, B, V) and a state."""
+
+    def __init__(self, vocabulary: Vocabulary | int) -> None:
+        Module.__init__(self)
+        LanguageModel.__init__(self, vocabulary)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            with no_grad():
+                yield
+        finally:
+            for module in training:
+                module.training = True
+
+    def _columns(self, ids: Array) -> Tensor:
+        """Return ids as one column, where the parameters are."""
+        return tensor(ids[:, None].astype(np.int64), device=next(self.parameters()).device)
+
+    def _read(self, ids: Array, state: State) -> tuple[Array, State]:
+        ids = np.concatenate(
+            [np.zeros(int(state is None), np.int64), ids]
+        )  # first comes the unknown
+        for start in range(0, len(ids), _STEPS):
+            logits, state = self(self._columns(ids[start : start + _STEPS]), state)
+        last = logits[-1, 0].astype(np.float64)
+        if not np.isfinite(last.numpy()).all():
+            raise FloatingPointError(
+                f"{type(self).__name__}: what the model says of the next token is not finite: its "
+                "weights are not, or are too large"
+            )
+        return ops.log_softmax(last, axis=-1).numpy(), state
+
+    def _pieces(self, ids: Array, context: Array, batch_size: int, steps: int) -> Iterator[Array]:
+        before = np.concatenate([np.zeros(1, np.int64), context])
+        state = None
+        if batch_size == 1 and len(context):  # all but the last, which is the first input below
+            _, state = self._read(context[:-1], None)
+        stream = np.concatenate([before[-1:].astype(ids.dtype), ids])
+        steps = min(steps, -(-len(ids) // batch_size))
+        device = next(self.parameters()).device
+        for x, y in evaluation(stream, batch_size, steps, device=device):
+            logits, state = self(x, state)
+            losses = F.cross_entropy(logits, y, reduction="none", ignore_index=-1).numpy()
+            yield losses[y.numpy() != -1].astype(np.float64)
+
+
+class NeuralLM(_Network):
+    r"""The neural probabilistic language model: an MLP over a window of embeddings.
+
+    .. math::
+        x &= [C(w_{t-n+1}), …, C(w_{t})] \\
+        y &= b + W x + U \tanh(d + H x)
+
+    and softmax y is the distribution of the next token. Similar tokens get similar embeddings, so
+    what is learned of one context holds for contexts that were never seen.
+
+    Parameters
+    ----------
+    context : int
+        n, the number of tokens that it looks back at; the order of an n-gram model is one more.
+    vocabulary : Vocabulary or int
+        The vocabulary of the training text, or its size V.
+    embedding_dim : int
+        D.
+    hidden_size : int
+        H.
+    direct : bool
+        Whether there is a W, from the embeddings to the logits.
+    dropout : float
+        Probability of dropping an element of the hidden layer, in training.
+    dtype, device, rng
+        Of the parameters, and the numbers they start from.
+
+    Raises
+    ------
+    ArgumentError
+        A size below 1.
+
+    Notes
+    -----
+    Bengio, Ducharme, Vincent and Jauvin 2003, A Neural Probabilistic Language Model, equation 1.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> vocab = tg.data.text.Vocabulary("the time machine")
+    >>> model = tg.models.NeuralLM(4, vocab, embedding_dim=8, hidden_size=16)
+    >>> logits, state = model(tg.zeros(35, 2, dtype=tg.int64))
+    >>> logits.shape, state.shape  # the state is the last three ids, for the next window
+    ((35, 2, 10), (3, 2))
+    >>> len(model.sample("the ", 5))
+    5
+    """
+
+    def __init__(
+        self,
+        context: int,
+        vocabulary: Vocabulary | int,
+        embedding_dim: int = 32,
+        hidden_size: int = 128,
+        direct: bool = False,
+        dropout: float = 0.0,
+        dtype: Any = None,
+        device: str | None = None,
+        rng: Rng = None,
+    ) -> None:
+        super().__init__(vocabulary)
+        checks.positive(context, "NeuralLM: context")
+        given: dict[str, Any] = {
+            "dtype": dtype, "device": device, "rng": tg_random.generator(rng),
+        }  # fmt: skip
+        self.context = context
+        width = context * embedding_dim
+        self.embedding = Embedding(self.vocab_size, embedding_dim, **given)
+        self.hidden = Linear(width, hidden_size, **given)
+        self.dropout = Dropout(dropout)
+        self.head = Linear(hidden_size, self.vocab_size, **given)
+        self.direct = Linear(width, self.vocab_size, bias=False, **given) if direct else None
+
+    def forward(self, ids: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the logits of what follows each id, and the last ids.
+
+        Parameters
+        ----------
+        ids : Tensor of integers
+            (T, B).
+        state : Tensor of integers, optional
+            The context - 1 ids before them, (context - 1, B); unknown ones if not given.
+
+        Returns
+        -------
+        logits : Tensor
+            (T, B, V).
+        state : Tensor of int64
+            (context - 1, B), for the window that follows.
+
+        Raises
+        ------
+        ShapeError
+            `ids` or `state` do not fit.
+        """
+        _check_window("NeuralLM", ids)
+        T, B = ids.shape
+        before = self.context - 1
+        if state is None:
+            state = tensor(np.zeros((before, B), np.int64), device=ids.device)
+        if state.shape != (before, B):
+            raise ShapeError(f"NeuralLM: state of shape {state.shape}, {(before, B)} is needed")
+        seen = ops.concatenate([state, ids]) if before else ids
+        windows = ops.stack([seen[i : i + T] for i in range(self.context)], axis=-1)
+        x = self.embedding(windows).reshape(T, B, -1)
+        y = self.head(self.dropout(ops.tanh(self.hidden(x))))
+        return y if self.direct is None else y + self.direct(x), seen[T:]
+
+
+class RecurrentLM(_Network):
+    """The recurrent language model: an embedding, a recurrent layer of any cell, logits.
+
+    Parameters
+    ----------
+    cell : class or list of cells
+        A subclass of `nn.Cell`, such as `nn.LSTMCell` or one of your own; as of `nn.Recurrent`.
+    vocabulary : Vocabulary or int
+        The vocabulary of the training text, or its size V.
+    hidden_size : int
+        H.
+    num_layers : int
+        How many recurrent layers.
+    embedding_dim : int, optional
+        D; one-hot vectors of length V in place of an embedding if not given.
+    dropout : float
+        Probability of dropping an element between layers and before the logits, in training.
+    dtype, device, rng
+        Of the parameters, and the numbers they start from.
+    **options
+        Handed to `nn.Recurrent`, which hands to the cell what it does not know.
+
+    Raises
+    ------
+    ArgumentError
+        A size out of its range; ``bidirectional``, which would read what is to be predicted; or
+        ``batch_first``.
+
+    Notes
+    -----
+    Mikolov, Karafiát, Burget, Černocký and Khudanpur 2010, Recurrent Neural Network Based Language
+    Model. Training carries the state from window to window (`tg.data.text.sequential`).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> vocab = tg.data.text.Vocabulary("the time machine")
+    >>> model = tg.models.RecurrentLM(tg.nn.GRUCell, vocab, 16, embedding_dim=8)
+    >>> optimizer = tg.optim.Adam(model.parameters(), lr=0.01)
+    >>> state = None
+    >>> ids = vocab.encode("the time machine " * 20)
+    >>> for x, y in tg.data.text.sequential(ids, batch_size=2, steps=8):
+    ...     logits, state = model(x, tg.bptt.detach(state))
+    ...     loss = tg.functional.cross_entropy(logits, y)
+    ...     optimizer.zero_grad()
+    ...     loss.backward()
+    ...     optimizer.step()
+    >>> model.perplexity("the time machine") < len(vocab)
+    True
+    """
+
+    def __init__(
+        self,
+        cell: Any,
+        vocabulary: Vocabulary | int,
+        hidden_size: int,
+        num_layers: int = 1,
+        embedding_dim: int | None = None,
+        dropout: float = 0.0,
+        dtype: Any = None,
+        device: str | None = None,
+        rng: Rng = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(vocabulary)
+        for name in ("bidirectional", "batch_first"):
+            if options.pop(name, False):
+                reason = "the other direction reads what is to be predicted"
+                reason = reason if name == "bidirectional" else "ids are (T, B), time first"
+                raise ArgumentError(f"RecurrentLM: {name} must be False: {reason}")
+        given: dict[str, Any] = {"dtype": dtype, "device": device}
+        given["rng"] = None if rng is None else tg_random.generator(rng)
+        given = {name: value for name, value in given.items() if value is not None}
+        self.embedding = (
+            None if embedding_dim is None else Embedding(self.vocab_size, embedding_dim, **given)
+        )
+        # A cell of one's own need not take what nobody gave.
+        self.rnn = Recurrent(
+            cell, embedding_dim or self.vocab_size, hidden_size, num_layers,
+            dropout=dropout, **given, **options,
+        )  # fmt: skip
+        self.dropout = Dropout(dropout)
+        self.head = Linear(self.rnn.state_sizes[0], self.vocab_size, **given)
+
+    def forward(self, ids: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Return the logits of what follows each id, and the state after the last.
+
+        Parameters
+        ----------
+        ids : Tensor of integers
+            (T, B).
+        state : Tensor or tuple of Tensors, optional
+            That of the recurrent layer, (L, B, H); the cell's initial one if not given.
+
+        Returns
+        -------
+        logits : Tensor
+            (T, B, V).
+        state : Tensor or tuple of Tensors
+            For the window that follows; detach it (`tg.bptt.detach`).
+
+        Raises
+        ------
+        ShapeError, ArgumentError
+            `ids` or `state` do not fit.
+        """
+        _check_window("RecurrentLM", ids)
+        if self.embedding is None:
+            x = F.one_hot(ids, self.vocab_size, dtype=self.head.weight.dtype)
+        else:
+            x = self.embedding(ids)
+        output, state = self.rnn(x, state)
+        return self.head(self.dropout(output)), state
+
+
+def _check_window(name: str, ids: Tensor) -> None:
+    if ids.ndim != 2:
+        raise ShapeError(f"{name}: ids of shape (T, B), time first, are needed, got {ids.shape}")

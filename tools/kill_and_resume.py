@@ -1,0 +1,90 @@
+"""Kill the main job with SIGKILL at random moments, resume it each time, and compare every bit.
+
+    python tools/kill_and_resume.py 10 --max-tokens 30000 --hidden 64 --epochs 3 --every 1
+
+The first number says how often; what follows are options of examples/char_lm.py. The run that was
+killed must end with the checkpoints and the log of one that was not, but for the time it took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tinygrad_rnn as tg
+
+ROOT = Path(__file__).resolve().parents[1]
+CLOCKS = {"seconds", "seconds_left", "tokens_per_s", "recent_seconds"}
+
+
+def leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what there is at each place, arrays as bytes, without the time that things took."""
+    if isinstance(tree, dict | list | tuple):
+        for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            if key not in CLOCKS:
+                yield from leaves(item, f"{place}.{key}")
+    elif isinstance(tree, np.ndarray):
+        yield place, (str(tree.dtype), tree.shape, tree.tobytes())
+    else:
+        yield place, tree
+
+
+def contents(folder: Path, name: str) -> dict[str, Any]:
+    """Return all that a run has left behind."""
+    log = (folder / f"{name}.jsonl").read_text().splitlines()
+    files = {kind: tg.load(folder / f"{name}{kind}")["run"] for kind in (".ckpt", ".best.ckpt")}
+    return dict(leaves(files | {"log": [json.loads(line) for line in log]}))
+
+
+def job(folder: Path, name: str, options: list[str]) -> subprocess.Popen[str]:
+    """Start or resume the main job."""
+    command = [sys.executable, str(ROOT / "examples" / "char_lm.py"), *options, "--resume"]
+    command += ["--save", str(folder / f"{name}.ckpt"), "--log", str(folder / f"{name}.jsonl")]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": paths}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def main() -> None:
+    """Run once in peace and once under fire."""
+    kills, options = int(sys.argv[1]), sys.argv[2:]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        began = time.monotonic()
+        job(folder, "whole", options).communicate()
+        seconds = time.monotonic() - began
+        print(f"not killed: {seconds:.0f} s")
+        for kill in range(1, kills + 1):
+            process = job(folder, "killed", options)
+            assert process.stdout is not None
+            next(line for line in process.stdout if "head: Linear" in line)  # it is about to learn
+            wait = random.uniform(0, 1.5 * seconds / kills)
+            time.sleep(wait)
+            over = process.poll() is not None
+            process.kill()
+            process.communicate()
+            path = folder / "killed.ckpt"
+            step = tg.load(path)["run"]["step"] if path.exists() else "no"
+            torn = [name for name in os.listdir(folder) if name.endswith(".tmp")]
+            print(f"kill {kill} after {wait:.2f} s: step {step} is saved", *torn, flush=True)
+            if over:
+                sys.exit("the run was over before the kill: give it more to do")
+        job(folder, "killed", options).communicate()
+        whole, killed = contents(folder, "whole"), contents(folder, "killed")
+        differ = [place for place in whole | killed if whole.get(place) != killed.get(place)]
+        print(f"{len(whole)} values and arrays, {len(differ)} differ", *differ[:10])
+        sys.exit(bool(differ))
+
+
+if __name__ == "__main__":
+    main()
