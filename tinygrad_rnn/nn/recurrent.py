@@ -303,7 +303,9 @@ class Recurrent(Module):
                 final, outputs = strategy.walk(segment, T, start, cuts)
                 finals += final
                 if wanted:
-                    sides.append(ops.stack(outputs[::-1] if direction else outputs))
+                    sides.append(
+                        ops.feature_major(ops.stack(outputs[::-1] if direction else outputs))
+                    )
             if wanted:
                 x = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
         return x if output else None, finals

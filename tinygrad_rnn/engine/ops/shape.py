@@ -165,7 +165,7 @@ def pile(xp: Any, *arrays: Array, axis: int) -> Array:
     return xp.stack(arrays, axis=axis)
 
 
-@primitive(view=True, x=lambda F, g: g)
+@primitive(view=True, x=lambda F, g: F.feature_major(g))
 def feature_major(xp: Any, x: Array) -> Array:
     """Return x with its last two axes laid out column by column in memory, as products like it."""
     return backend.to_feature_major(x)
