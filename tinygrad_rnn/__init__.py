@@ -50,6 +50,7 @@ from .random import manual_seed as manual_seed
 from .recompute import checkpoint as checkpoint
 from .saving import load as load
 from .saving import save as save
+from .speed.fuse import fuse as fuse
 from .tensors import abs as abs
 from .tensors import add as add
 from .tensors import argmax as argmax

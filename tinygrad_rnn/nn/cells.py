@@ -18,7 +18,6 @@ from .. import random as tg_random
 from .. import tensors as ops
 from ..creation import zeros
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..speed.fuse import fuse
 from ..tensors.tensor import Tensor
 from . import init
 from .module import Module, Parameter
@@ -306,15 +305,10 @@ class GRUCell(_GatedCell):
         b = b if self.bias_hh is None else b + self.bias_hh
         a_r, a_z, a_n = ops.split(a, 3, axis=-1)
         b_r, b_z, b_n = ops.split(b, 3, axis=-1)
-        return _gru(a_r, a_z, a_n, b_r, b_z, b_n, h)  # type: ignore[no-any-return]
-
-
-@fuse
-def _gru(a_r, a_z, a_n, b_r, b_z, b_n, h):  # type: ignore[no-untyped-def]
-    r = ops.sigmoid(a_r + b_r)
-    z = ops.sigmoid(a_z + b_z)
-    n = ops.tanh(a_n + r * b_n)
-    return n + z * (h - n)
+        r = ops.sigmoid(a_r + b_r)
+        z = ops.sigmoid(a_z + b_z)
+        n = ops.tanh(a_n + r * b_n)
+        return n + z * (h - n)
 
 
 class LSTMCell(_GatedCell):
@@ -380,11 +374,6 @@ class LSTMCell(_GatedCell):
         """Return (h', c') from a = W_ih x + b_ih + b_hh."""
         h, c = state
         i, f, g, o = ops.split(a + h @ self.weight_hh.T, 4, axis=-1)
-        h, c = _lstm(i, f, g, o, c)
+        c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+        h = ops.sigmoid(o) * ops.tanh(c)
         return (h if self.weight_hr is None else h @ self.weight_hr.T), c
-
-
-@fuse
-def _lstm(i, f, g, o, c):  # type: ignore[no-untyped-def]
-    c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
-    return ops.sigmoid(o) * ops.tanh(c), c

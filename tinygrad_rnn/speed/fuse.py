@@ -30,13 +30,12 @@ import numpy as np
 from ..engine import backend
 from ..engine.graph import Leaf, Node, Parents, Piece, Pieces, enable_grad, reachable, run, thread
 from ..engine.primitive import PRIMITIVES, Record, make, namespaces
-from ..errors import ArgumentError, DeviceError, GraphError
+from ..errors import ArgumentError, DeviceError, GraphError, ShapeError
+from ..tensors import broadcast_to
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
 
-DEAR = frozenset(
-    "exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split()
-)
+DEAR = frozenset("exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split())
 SIGNATURES = 64  # how many plans a fused function keeps; the oldest goes first
 
 
@@ -58,6 +57,16 @@ class Expression:
     def ndim(self) -> int:
         """The number of axes."""
         return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Asked for by if, float() and item()."""
+        raise _untraceable("reads a value (if, float, item)", "use tinygrad_rnn.where")
+
+    @property
+    def device(self) -> Any:
+        """Asked for when arrays meet that are not all expressions."""
+        raise _untraceable("reads an array that is not an argument", "pass it as one")
 
     def astype(self, dtype: Any) -> Expression:
         """Return the values in another dtype."""
@@ -83,16 +92,16 @@ def _operator(ufunc: str, swapped: bool = False) -> Callable[..., Any]:
     return apply
 
 
-for _name, _ufunc in {
+for _method, _ufunc in {
     "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "pow": "power",
 }.items():  # fmt: skip
-    setattr(Expression, f"__{_name}__", _operator(_ufunc))
-    setattr(Expression, f"__r{_name}__", _operator(_ufunc, swapped=True))
-for _name, _ufunc in {
+    setattr(Expression, f"__{_method}__", _operator(_ufunc))
+    setattr(Expression, f"__r{_method}__", _operator(_ufunc, swapped=True))
+for _method, _ufunc in {
     "neg": "negative", "abs": "absolute", "eq": "equal", "ne": "not_equal", "lt": "less",
     "le": "less_equal", "gt": "greater", "ge": "greater_equal",
 }.items():  # fmt: skip
-    setattr(Expression, f"__{_name}__", _operator(_ufunc))
+    setattr(Expression, f"__{_method}__", _operator(_ufunc))
 Expression.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
@@ -276,7 +285,7 @@ class Plan:
         places: dict[Expression, Node] = {}
         for node in reachable([y._node for y in self.outputs if y._node is not None]):
             if isinstance(node, Record):
-                for x, place in zip(node.saved, node.row.places):  # noqa: B905 - without the versions
+                for x, place in zip(node.saved or (), node.row.places):  # noqa: B905 - without the versions
                     if isinstance(x, Expression) and place is not None:
                         places[x] = place(node)
         dear = {
@@ -290,6 +299,11 @@ class Plan:
         # A result that is an argument as it came would share its memory.
         results = [trace.enter("positive", (x,), x.dtype) if x in given else x for x in results]
         self.values = [*results, *inner]
+        # Which arguments each result is computed from: it has no gradient if these need none.
+        self.sources = [
+            [x._node in found for x in self.leaves]
+            for found in ({*reachable([y._node])} if y._node else set() for y in self.outputs)
+        ]
         self.nodes += [places[x] for x in inner]
         self.forward = Kernel(self.inputs, results)
         self.recording = Kernel(self.inputs, [*results, *self.saved])
@@ -322,7 +336,7 @@ class Plan:
 def _leaf(trace: Trace, i: int, x: Tensor) -> Tensor:
     expression = trace.enter("argument", (i,), x.dtype)
     node = Leaf(trace.shape, x.dtype, [0]) if x.dtype.kind == "f" else None
-    return make(expression, node, None)  # type: ignore[no-any-return]
+    return make(expression, node, None)
 
 
 def _read(grads: Sequence[Any], known: set[Expression]) -> list[Expression]:
@@ -345,9 +359,11 @@ def _read(grads: Sequence[Any], known: set[Expression]) -> list[Expression]:
 class FusedNode(Node):
     """The node of a fused function: its plan, and what the backward kernel reads."""
 
-    __slots__ = ("model", "name", "plan", "saved", "versions")
+    __slots__ = ("name", "plan", "saved", "versions")
+    name: str
     plan: Plan
     saved: tuple[Any, ...] | None
+    versions: list[list[int] | None]  # of the arguments that were saved
 
     def pull(self, F: Any, grad: Pieces, parents: Parents, retain: bool) -> Sequence[Any]:
         """Run the backward kernel; under create_graph what it computes, on Tensors."""
@@ -369,12 +385,15 @@ class FusedNode(Node):
         grads, given, kernel = plan.backward(which, tuple([p is not None for p in parents]))
         if not F.records:
             arrays = [*saved, *[grad[i] for i in which]]
-            return kernel(backend.module_of(self.model), self.model, arrays)  # type: ignore[no-any-return]
+            model = next(a for a in arrays if a.shape == self.shape)
+            return kernel(backend.module_of(model), model, arrays)
         places = dict(zip(plan.inputs, self.parents, strict=True))
         for i, x in enumerate(plan.values):
             places.setdefault(x, Piece(self, i, self.shape, x.dtype))
         known = {x: make(a, places[x], None) for x, a in zip(plan.saved, saved, strict=True)}
-        return interpret(grads, {**known, **{g: grad[i] for g, i in zip(given, which, strict=True)}})
+        return interpret(
+            grads, {**known, **{g: grad[i] for g, i in zip(given, which, strict=True)}}
+        )
 
 
 class Fused:
@@ -382,7 +401,7 @@ class Fused:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
-        self.function = function
+        self.function, self.name = function, _name(function)
         self.plans: dict[Any, Plan] = {}
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -390,8 +409,7 @@ class Fused:
 
     def plan(self, *args: Any) -> Plan:
         """Return the plan for arguments like these; its kernels have their ``source``."""
-        shapes = {x._data.shape for x in args if isinstance(x, Tensor)}
-        shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
+        shape = self._shape(args)
         key = (shape, *[x._data.dtype if isinstance(x, Tensor) else (type(x), x) for x in args])
         plan = self.plans.get(key)
         if plan is None:
@@ -401,17 +419,33 @@ class Fused:
             self.plans[key] = plan
         return plan
 
+    def _shape(self, args: Sequence[Any]) -> tuple[int, ...]:
+        shapes = {x._data.shape for x in args if isinstance(x, Tensor)}
+        if len(shapes) == 1:
+            return shapes.pop()
+        try:
+            return np.broadcast_shapes(*shapes)
+        except ValueError:
+            given = " and ".join(map(str, sorted(shapes)))
+            raise ShapeError(f"{self.name}: shapes {given} do not broadcast") from None
+
     def __call__(self, *args: Any) -> Any:
-        if _state.disabled or any(getattr(x, "_data", x).__class__ is Expression for x in args):
-            return self.function(*args)
+        """Call the function."""
+        if any(getattr(x, "_data", x).__class__ is Expression for x in args):
+            return self.function(*args)  # a part of another fused function
         args = tuple([x if x.__class__ in _NUMBERS else as_tensor(x) for x in args])
         tensors = [x for x in args if x.__class__ not in _NUMBERS]
         if not tensors:
             return self.function(*args)
+        if _state.disabled:
+            plain, shape = self.function(*args), self._shape(args)
+            if isinstance(plain, tuple | list):
+                return tuple(y if y.shape == shape else broadcast_to(y, shape) for y in plain)
+            return plain if plain.shape == shape else broadcast_to(plain, shape)
         plan = self.plan(*args)
         arrays = [x._data for x in tensors]
         if len({a.__class__ for a in arrays}) > 1:
-            raise DeviceError(f"{self.__name__}: {backend.misplaced(arrays)}")
+            raise DeviceError(f"{self.name}: {backend.misplaced(arrays)}")
         xp = backend.module_of(arrays[0])
         shape = plan.trace.shape
         model = next((a for a in arrays if a.shape == shape), None)
@@ -424,14 +458,18 @@ class Fused:
             made = plan.recording(xp, model, arrays)
             count = len(plan.outputs)
             node = FusedNode(parents, shape, model.dtype)
-            node.name, node.plan, node.model = self.__name__, plan, model
+            node.name, node.plan = self.name, plan
             node.saved = made[count:]
             reads = set(plan.saved)
-            node.versions = [x._version for x, e in zip(tensors, plan.inputs, strict=True) if e in reads]
-            outputs = [
-                make(y, Piece(node, i, shape, y.dtype) if plan.outputs[i]._node else None, None)
-                for i, y in enumerate(made[:count])
+            node.versions = [
+                x._version for x, e in zip(tensors, plan.inputs, strict=True) if e in reads
             ]
+            outputs = []
+            for i, y in enumerate(made[:count]):
+                graph = any(
+                    p and source for p, source in zip(parents, plan.sources[i], strict=True)
+                )
+                outputs.append(make(y, Piece(node, i, shape, y.dtype) if graph else None, None))
         return tuple(outputs) if plan.several else outputs[0]
 
 
@@ -456,7 +494,8 @@ def fuse(function: Callable[..., Any]) -> Fused:
     ----------
     function : callable
         Takes Tensors and numbers, whose shapes broadcast, computes element by element with the
-        primitives of the library, and returns a Tensor or a flat tuple of Tensors. It is run once
+        primitives of the library, and returns a Tensor or a flat tuple of Tensors, all of the shape
+        that its arguments broadcast to. It is run once
         for each signature (dtypes, shape, numbers), and must not do anything else.
 
     Returns
