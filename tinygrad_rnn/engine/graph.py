@@ -232,8 +232,7 @@ class Pieces(dict[int, Gradient]):
 
     def add(self, other: Pieces, F: Namespace) -> None:
         """Take another result's, or more of one's."""
-        for i, grad in other.items():
-            self[i] = self[i] + grad if i in self else grad
+        self.update({i: self[i] + g if i in self else g for i, g in other.items()})
 
     def total(self, F: Namespace) -> Gradient:
         """Return all of them."""
