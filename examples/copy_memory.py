@@ -57,7 +57,7 @@ class Copier(tg.nn.Module):
 def learn(model: Copier, delay: int, steps: int, baseline: float) -> float:
     """Train on new sequences in every step; return the share of the baseline on 500 others."""
     optimizer, rng = tg.optim.Adam(model.parameters(), lr=1e-2), tg.random.generator()
-    schedule = tg.optim.schedule.Scheduler(optimizer, lambda t: min(1.0, 2.5 * (1 - t / steps)))
+    schedule = tg.optim.schedule.Scheduler(optimizer, lambda t: min(1.0, 4 * (1 - t / steps)))
     for step in range(1, steps + 1):
         x, y = tg.data.tasks.copy(32, int(rng.integers(1, delay + 1)), SYMBOLS, LENGTH)
         loss = tg.functional.cross_entropy(model(x), y)
@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=["rnn", "gru"])
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--delay", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=2500, help="minibatches to train on")
+    parser.add_argument("--steps", type=int, default=3500, help="minibatches to train on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="three minibatches, no target")
     args = parser.parse_args()

@@ -367,6 +367,20 @@ def test_one_loop_trains_them_all(make: Any) -> None:
     assert model.sample([1, 2, 1, 3], 4, top_k=1).tolist() == [1, 2, 1, 3]
 
 
+def test_a_strategy_belongs_to_the_gradient_and_not_to_the_score() -> None:
+    ids = tg.tensor(np.random.default_rng(0).integers(V, size=(12, 2)))
+    scores, gradients = [], []
+    for bptt in (None, tg.bptt.Truncated(3), tg.bptt.Randomized(0.5, rng=0)):
+        model = RecurrentLM(tg.nn.GRUCell, V, 6, rng=0, bptt=bptt)
+        logits, _ = model(ids)
+        tg.functional.cross_entropy(logits, ids).backward()
+        gradients.append(model.rnn.weight_hh_l0.grad.numpy())
+        scores.append(model.score(ids.numpy()[:, 0]))
+    assert len(set(scores)) == 1
+    assert not np.allclose(gradients[0], gradients[1])
+    assert not np.allclose(gradients[0], gradients[2])
+
+
 def test_a_generator_makes_the_same_network_and_so_does_its_state() -> None:
     one = RecurrentLM(tg.nn.LSTMCell, V, 6, embedding_dim=3, rng=4)
     other = RecurrentLM(tg.nn.LSTMCell, V, 6, embedding_dim=3, rng=4)

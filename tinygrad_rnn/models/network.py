@@ -204,7 +204,7 @@ class RecurrentLM(_Network):
     dtype, device, rng
         Of the parameters, and the numbers they start from.
     **options
-        Handed to `nn.Recurrent`, which hands to the cell what it does not know.
+        Handed to `nn.Recurrent`, such as ``bptt=``; it hands to the cell what it does not know.
 
     Raises
     ------
