@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=["rnn", "gru"])
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--delay", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=3500, help="minibatches to train on")
+    parser.add_argument("--steps", type=int, default=4000, help="minibatches to train on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="three minibatches, no target")
     args = parser.parse_args()

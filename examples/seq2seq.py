@@ -105,7 +105,7 @@ def translate(model: Translator, text: str, width: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Translate dates.")
-    parser.add_argument("--steps", type=int, default=600, help="minibatches to train on")
+    parser.add_argument("--steps", type=int, default=300, help="minibatches to train on")
     parser.add_argument("--beam", type=int, default=4, help="beginnings that are kept")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="three minibatches, no target")
