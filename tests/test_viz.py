@@ -197,6 +197,13 @@ def test_labels_of_any_characters_stay_text():
         graph = tg.viz.graph(x * 2, names={name: x})
         nodes, _, edges = parsed(graph.dot())
         assert (len(nodes), len(edges)) == (2, 1)
+        written = re.sub(
+            r"\\(.)",
+            lambda m: "\n" if m[1] == "n" else m[1],
+            nodes["n0"]["label"][1:-1],
+            flags=re.S,
+        )
+        assert written == f"{name}\n(2,) float32"
         drawing = ElementTree.fromstring(graph.svg().encode("utf-8", "strict"))
         title = next(drawing.iter(f"{SVG}g")).find(f"{SVG}title").text
         printable = "".join(c if c.isprintable() else "\ufffd" for c in name)
@@ -256,6 +263,19 @@ def test_time_steps_are_told_apart(kind, num_layers):
         left[node.step] = min(x, left.get(node.step, x))
         right[node.step] = max(x, right.get(node.step, x))
     assert all(right[t] < left[t + 1] for t in range(4))
+
+
+def test_what_a_state_leads_to_stands_after_it():
+    """A value of step 0 that steps 1 and 2 read stands in step 1; a weight stands before all."""
+    w = tg.tensor([0.5], requires_grad=True)
+    first = tg.tanh(w)
+    skip = first.exp()
+    second = tg.tanh(first * w + skip)
+    third = tg.tanh(second * w + skip)
+    graph = tg.viz.graph(third.sum(), names={"w": w, "skip": skip}, steps=[first, second, third])
+    assert [(n.label, n.step) for n in graph.nodes[:3]] == [
+        ("w", None), ("tanh", 0), ("skip = exp", 1),
+    ]  # fmt: skip
 
 
 def test_a_truncated_gradient_is_a_graph_that_ends():
@@ -552,6 +572,8 @@ def test_a_curve_keeps_the_mean_and_the_range(losses, points):
 
 
 def test_a_curve_over_seconds_and_its_errors():
+    spread = tg.viz.learning_curve(range(11), points=1)
+    assert (spread.low.tolist(), spread.high.tolist()) == ([1.0], [9.0])
     curve = tg.viz.learning_curve([3, 1, 2], at=[0.5, 0.7, 1.5], points=2)
     assert (curve.at.tolist(), curve.mean.tolist()) == ([0.7, 1.5], [2.0, 2.0])
     for losses in ([], [[1.0]], 3.0):

@@ -395,8 +395,8 @@ def spectral_radius(
         residual = abs(projected[size, size - 1] * vectors[-1, largest])
         if size == n or size < count or residual <= tol * radius:
             return radius
-        pair = basis[:, :size] @ vectors[:, largest]
-        vector = pair.real + pair.imag  # of the plane of a complex pair, or of the line of a real
+        # Of a complex pair any vector of the plane will do; the real part is never zero.
+        vector = (basis[:, :size] @ vectors[:, largest]).real
     raise ArgumentError(
         f"viz.spectral_radius: after {done} products the largest eigenvalue is {radius:.6g} with a "
         f"residual of {residual:.1g}, above tol={tol:g} of it: raise products, or tol"
