@@ -48,6 +48,7 @@ def test_smoke(example: str) -> None:
         ("mlp.py", "--epochs"),
         ("seq2seq.py", "--steps"),
         ("sine_wave.py", "--steps"),
+        ("vanishing_gradients.py", "--steps"),
     ],
 )
 def test_a_missed_target_is_a_failure(example: str, option: str) -> None:
@@ -66,6 +67,7 @@ def test_a_missed_target_is_a_failure(example: str, option: str) -> None:
         ("ngram_vs_rnn.py --text {empty}", "0 tokens"),
         ("ngram_vs_rnn.py --text no/such/file", "there is no file"),
         ("seq2seq.py --beam 0", "--beam must be at least 1"),
+        ("vanishing_gradients.py --sequence 1", "--sequence at least 2"),
         ("word_lm.py --min-freq 0", "min_freq must be a positive integer"),
         ("word_lm.py --text {empty}", "0 tokens"),
     ],

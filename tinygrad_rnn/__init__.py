@@ -13,6 +13,7 @@ from . import optim as optim
 from . import random as random
 from . import spelling as _spelling
 from . import testing as testing
+from . import viz as viz
 from .anomaly import detect_anomaly as detect_anomaly
 from .config import show_config as show_config
 from .creation import arange as arange

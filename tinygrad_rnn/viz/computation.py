@@ -1,0 +1,295 @@
+"""The graph of a computation as data, as DOT text and as an SVG drawing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..engine.graph import Leaf, Node, Piece, reachable
+from ..errors import ArgumentError, GraphError
+from ..files import replacing
+from ..nn import Module
+from ..tensors.tensor import Tensor
+from .layout import columns, rows
+from .svg import drawing
+
+
+class GraphNode(NamedTuple):
+    """A node of a `Graph`: an operation that took place, or a tensor that the user made.
+
+    Attributes
+    ----------
+    label : str
+        The name of the tensor where one was given, the operation, or both: ``h = tanh``. The i-th
+        result of an operation of several, such as a checkpoint, is ``[i]``.
+    shape : tuple of int
+    dtype : str
+    leaf : bool
+        Whether it is a tensor that requires grad and was not computed.
+    step : int or None
+        The time step that it belongs to; None before the first, after the last, and for what
+        several steps use: weights, and what is computed for all steps at once.
+    """
+
+    label: str
+    shape: tuple[int, ...]
+    dtype: str
+    leaf: bool
+    step: int | None
+
+
+class Graph:
+    """What `graph` returns: nodes, oldest first, and edges from arguments to results.
+
+    Attributes
+    ----------
+    nodes : list of GraphNode
+        In the order in which they were computed.
+    edges : list of pairs of int
+        ``(i, k)``: node i is an argument of node k. One for each argument: ``x * x`` has two.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([1.0, 2.0], requires_grad=True)
+    >>> picture = tg.viz.graph((x * x).sum(), names={"x": x})
+    >>> [node.label for node in picture.nodes], picture.edges
+    (['x', 'multiply', 'sum'], [(0, 1), (0, 1), (1, 2)])
+    """
+
+    def __init__(
+        self, nodes: Sequence[GraphNode], edges: Sequence[tuple[int, int]], groups: Sequence[int]
+    ) -> None:
+        self.nodes, self.edges = list(nodes), list(edges)
+        self._groups = list(groups)  # 0 before the time steps, t + 1 in step t, then what follows
+
+    def __repr__(self) -> str:
+        return f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges)"
+
+    def dot(self) -> str:
+        r"""Return the graph in the DOT language of Graphviz, from left to right.
+
+        Returns
+        -------
+        str
+            A line for each node and each edge; the nodes of a time step are a cluster.
+
+        Notes
+        -----
+        The language: https://graphviz.org/doc/info/lang.html. ``dot -Tsvg graph.dot`` draws it.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> x = tg.tensor([1.0, 2.0], requires_grad=True)
+        >>> print(tg.viz.graph(x.exp(), names={"x": x}).dot())
+        digraph {
+          rankdir=LR
+          node [shape=box, style="rounded,filled", fillcolor=white]
+          n0 [label="x\n(2,) float32", fillcolor="#dbe9f6"]
+          n1 [label="exp\n(2,) float32"]
+          n0 -> n1
+        }
+        """
+        inside: dict[int | None, list[str]] = {}
+        for i, node in enumerate(self.nodes):
+            fill = ', fillcolor="#dbe9f6"' if node.leaf else ""
+            text = f"{_quoted(node.label)}\\n{node.shape} {node.dtype}"
+            inside.setdefault(node.step, []).append(f'n{i} [label="{text}"{fill}]')
+        lines = ["rankdir=LR", 'node [shape=box, style="rounded,filled", fillcolor=white]']
+        lines += inside.pop(None, [])
+        for step, members in sorted(inside.items(), key=lambda item: item[0] or 0):
+            lines += [f"subgraph cluster_{step} {{", f'  label="t = {step}"']
+            lines += [f"  {line}" for line in members] + ["}"]
+        lines += [f"n{i} -> n{k}" for i, k in self.edges]
+        return "\n".join(["digraph {", *(f"  {line}" for line in lines), "}"])
+
+    def svg(self) -> str:
+        """Return a drawing of the graph as an SVG document, from left to right.
+
+        Returns
+        -------
+        str
+            Every node stands to the right of its arguments, as late as those who need it allow; a
+            time step is a shaded block. Leaves are blue, edges between time steps red: along these
+            gradients flow through time.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> x = tg.tensor([1.0, 2.0], requires_grad=True)
+        >>> tg.viz.graph(x.exp()).svg()[:60]
+        '<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="'
+        """
+        column = columns(self.edges, self._groups)
+        return drawing(self.nodes, self.edges, column, *rows(self.edges, column, self._groups))
+
+    _repr_svg_ = svg  # how a notebook shows it
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the graph to a file: SVG, or DOT if the name ends in ``.dot`` or ``.gv``.
+
+        Parameters
+        ----------
+        path : str or path
+            Replaced as a whole or not at all; ends in ``.svg``, ``.dot`` or ``.gv``.
+
+        Raises
+        ------
+        ArgumentError
+            If it ends in something else.
+        OSError
+            If the system refuses to write.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> import tinygrad_rnn as tg
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "graph.dot")
+        >>> tg.viz.graph(tg.ones(2, requires_grad=True).exp()).save(path)
+        >>> path.read_text().split()[0]
+        'digraph'
+        """
+        kind = Path(path).suffix.lower()
+        if kind not in (".svg", ".dot", ".gv"):
+            raise ArgumentError(
+                f"Graph.save: a name that ends in .svg, .dot or .gv is expected, got {str(path)!r}"
+            )
+        text = self.svg() if kind == ".svg" else self.dot()
+        with replacing(path) as file:
+            file.write(f"{text}\n".encode())
+
+
+def graph(
+    outputs: Tensor | Sequence[Tensor],
+    names: Mapping[str, Tensor] | Module | None = None,
+    steps: Iterable[Any] = (),
+) -> Graph:
+    """Return the graph that a computation left behind: what a backward pass would walk.
+
+    Parameters
+    ----------
+    outputs : Tensor or sequence of Tensors
+        Where the computation ends.
+    names : mapping of str to Tensor, or Module, optional
+        What tensors are called in the picture: leaves, as the parameters of a module, or results.
+        Those that are not in the graph are left out.
+    steps : sequence of Tensors or of sequences of Tensors, optional
+        The states after each time step, as `unroll` returns them. Then every node has the time step
+        in which it is computed, if it serves no other.
+
+    Returns
+    -------
+    Graph
+        With `Graph.dot`, `Graph.svg`, `Graph.save`; a notebook shows it.
+
+    Raises
+    ------
+    GraphError
+        If an output has no graph.
+    ArgumentError
+        If something that is no Tensor was given.
+
+    Notes
+    -----
+    A constant has no node: nothing flows back to it. A backward pass frees values, not nodes, so
+    the graph can be looked at afterwards too.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> layer = tg.nn.RNN(2, 3)
+    >>> output, states = tg.viz.unroll(layer, tg.randn(4, 1, 2))
+    >>> picture = tg.viz.graph(output[-1].sum(), names=layer, steps=states)
+    >>> picture
+    Graph(32 nodes, 40 edges)
+    >>> [node.label for node in picture.nodes if node.step == 2]
+    ['indexing', 'transpose', 'matmul', 'add', 'tanh']
+    """
+    ends = list(dict.fromkeys(_node(y, "outputs") for y in _listed(outputs)))
+    if None in ends or not ends:
+        raise GraphError(
+            "viz.graph: an output has no graph: nothing that it was computed from has "
+            "requires_grad=True, or it was computed under no_grad() or detached"
+        )
+    named = dict(names.named_parameters()) if isinstance(names, Module) else dict(names or {})
+    called = {_node(tensor, f"names[{name!r}]"): name for name, tensor in named.items()}
+    marks = {
+        _node(tensor, f"steps[{t}]"): t
+        for t, state in enumerate(steps)
+        for tensor in _listed(state)
+    }
+    found = reachable(ends)  # type: ignore[arg-type]
+    number = {node: i for i, node in enumerate(found)}
+    edges = [(number[p], number[n]) for n in found for p in n.parents if p is not None]
+    groups = _groups(found, edges, marks)
+    last = max((t for node, t in marks.items() if node in number), default=-1)
+    nodes = [
+        GraphNode(
+            _label(node, called.get(node)),
+            tuple(node.shape),
+            str(node.dtype),
+            isinstance(node, Leaf),
+            group - 1 if 0 < group <= last + 1 else None,
+        )
+        for node, group in zip(found, groups, strict=True)
+    ]
+    return Graph(nodes, edges, groups)
+
+
+def _groups(
+    nodes: Sequence[Node], edges: Sequence[tuple[int, int]], marks: Mapping[Node | None, int]
+) -> list[int]:
+    """Return 0 for what stands before the time steps, t + 1 for step t, more for what follows.
+
+    A node belongs to the step whose state it is needed for. If several steps need it without going
+    through a state, it stands before all of them, unless it depends on a state itself.
+    """
+    mark = [marks.get(node) for node in nodes]
+    after = max((t for t in mark if t is not None), default=-1) + 1
+    arguments: list[list[int]] = [[] for _ in nodes]
+    results: list[list[int]] = [[] for _ in nodes]
+    for i, k in edges:
+        arguments[k].append(i)
+        results[i].append(k)
+    first, several = [after] * len(nodes), [False] * len(nodes)  # the steps that a node serves
+    for i in reversed(range(len(nodes))):
+        own = mark[i]
+        if own is not None:
+            first[i] = own
+        elif results[i]:
+            served = {first[k] for k in results[i]}
+            first[i] = min(served)
+            several[i] = len(served - {after}) > 1 or any(several[k] for k in results[i])
+    groups: list[int] = []
+    depends: list[bool] = []  # on a state
+    for i, own in enumerate(mark):
+        depends.append(own is not None or any(depends[k] for k in arguments[i]))
+        shared = several[i] and not depends[i]
+        lowest = max((groups[k] for k in arguments[i]), default=0)
+        groups.append(max(lowest, 0 if shared else first[i] + 1))
+    return groups
+
+
+def _label(node: Node, name: str | None) -> str:
+    kind = f"[{node.index}]" if isinstance(node, Piece) else node.name
+    if name is None:
+        return kind
+    return name if isinstance(node, Leaf) else f"{name} = {kind}"
+
+
+def _node(tensor: Any, what: str) -> Node | None:
+    if not isinstance(tensor, Tensor):
+        raise ArgumentError(f"viz.graph: {what}: a Tensor is expected, got {type(tensor).__name__}")
+    return tensor._node
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, tuple | list) else [value]
+
+
+def _quoted(text: str) -> str:
+    r"""Return text for a quoted string in DOT, in which \ begins an escape."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

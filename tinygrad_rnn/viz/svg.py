@@ -1,0 +1,110 @@
+"""A graph as an SVG document, from the places of its nodes: boxes, curves and shaded time steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .computation import GraphNode
+
+WIDTH, HEIGHT = 96, 34  # of a box
+ACROSS, DOWN = 132, 48  # from box to box
+MARGIN = 28
+CHARACTERS = 15  # of a label that fit into a box; its title has them all
+
+STYLE = (
+    "text{font:11px system-ui,sans-serif;text-anchor:middle;fill:#1b1f24}"
+    ".shape,.time{font-size:9px;fill:#59636e}"
+    ".box{fill:#fff;stroke:#8c959f}"
+    ".leaf .box{fill:#dbe9f6;stroke:#4a7fb0}"
+    ".step{fill:#f3f4f6}"
+    ".edge{fill:none;stroke:#8c959f}"
+    ".shared{stroke:#a9c4dd}"
+    ".through-time{stroke:#c4342d;stroke-width:1.8}"
+)
+
+
+def drawing(
+    nodes: Sequence[GraphNode],
+    edges: Sequence[tuple[int, int]],
+    column: Sequence[int],
+    row: Sequence[float],
+    lanes: Mapping[tuple[int, int], float],
+) -> str:
+    """Return the SVG document of a graph.
+
+    Parameters
+    ----------
+    nodes : sequence of GraphNode
+    edges : sequence of pairs of int
+    column, row : sequence
+        Where each node stands, in units of boxes.
+    lanes : mapping of (node, column) to float
+        The row in which the edges from a node pass a column by.
+
+    Returns
+    -------
+    str
+        One ``<g class="node">`` for each node and one ``<path class="edge …">`` for each edge. The
+        background is white, so that it can be read on any page.
+    """
+    top, bottom = (pick([*row, *lanes.values()]) for pick in (min, max))
+
+    def across(place: int) -> float:
+        return MARGIN + ACROSS * place
+
+    def down(place: float) -> float:
+        return 2 * MARGIN + DOWN * (place - top)
+
+    width, height = across(max(column)) + WIDTH + MARGIN, down(bottom) + HEIGHT + MARGIN
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width:g} {height:g}" '
+        f'width="{width:g}" height="{height:g}">',
+        f"<title>The graph of a computation, {len(nodes)} nodes</title>",
+        f"<style>{STYLE}</style>",
+        '<rect width="100%" height="100%" fill="#fff"/>',
+    ]
+    spans: dict[int, list[float]] = {}
+    for node, place in zip(nodes, column, strict=True):
+        if node.step is not None:
+            spans.setdefault(node.step, []).append(across(place))
+    for step, lefts in sorted(spans.items()):
+        left, right = min(lefts) - 12, max(lefts) + WIDTH + 12
+        lines.append(
+            f'<rect class="step" x="{left:g}" y="{MARGIN - 18:g}" width="{right - left:g}" '
+            f'height="{height - MARGIN + 8:g}" rx="8"/>'
+            f'<text class="time" x="{(left + right) / 2:g}" y="{MARGIN:g}">t = {step}</text>'
+        )
+    for i, k in edges:
+        curve, y = f"M{across(column[i]) + WIDTH:g} {down(row[i]) + HEIGHT / 2:g}", down(row[i])
+        for place in range(column[i] + 1, column[k] + 1):
+            x, last = across(place), y
+            y = down(row[k] if place == column[k] else lanes[i, place])
+            a, b, gap = last + HEIGHT / 2, y + HEIGHT / 2, ACROSS - WIDTH
+            curve += f"C{x - gap / 2:g} {a:g} {x - gap / 2:g} {b:g} {x:g} {b:g}"
+            curve += f"H{x + WIDTH:g}" if place < column[k] else ""
+        between = nodes[i].step is not None and nodes[k].step not in (None, nodes[i].step)
+        kind = " through-time" if between else " shared" if nodes[i].leaf else ""
+        lines.append(f'<path class="edge{kind}" d="{curve}"/>')
+    for node, place, own in zip(nodes, column, row, strict=True):
+        shape = "×".join(map(str, node.shape)) or "number"
+        x, y = across(place), down(own)
+        lines.append(
+            f'<g class="node{" leaf" * node.leaf}" transform="translate({x:g} {y:g})">'
+            f"<title>{_text(node.label)} {node.shape} {node.dtype}</title>"
+            f'<rect class="box" width="{WIDTH}" height="{HEIGHT}" rx="6"/>'
+            f'<text x="{WIDTH / 2:g}" y="15">{_text(_short(node.label))}</text>'
+            f'<text class="shape" x="{WIDTH / 2:g}" y="27">{_short(shape)}</text></g>'
+        )
+    return "\n".join([*lines, "</svg>"])
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= CHARACTERS else label[: CHARACTERS - 1] + "…"
+
+
+def _text(label: str) -> str:
+    """Return text for XML, which has no place for control characters even if they are escaped."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label))
