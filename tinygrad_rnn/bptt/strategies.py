@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
-from ..check import positive
+from ..checks import all_positive
 from ..engine.graph import is_grad_enabled
 from ..errors import ArgumentError
 from ..recompute import checkpoint as recomputed
@@ -83,7 +83,7 @@ class Strategy:
         >>> tg.bptt.Truncated(2).weights(5)
         [1.0, 1.0, 0.0, 1.0, 0.0]
         """
-        positive(f"{self!r}: weights", steps=steps)
+        all_positive(f"{self!r}: weights", steps=steps)
         if not is_grad_enabled():
             return [1.0] * steps
         stream = self._stream() if self._stream is not None and training else None
@@ -298,9 +298,9 @@ class Truncated(Strategy):
     """
 
     def __init__(self, steps: int, stride: int | None = None) -> None:
-        positive("bptt.Truncated", steps=steps)
+        all_positive("bptt.Truncated", steps=steps)
         if stride is not None:
-            positive("bptt.Truncated", stride=stride)
+            all_positive("bptt.Truncated", stride=stride)
             if stride > steps:
                 raise ArgumentError(
                     f"bptt.Truncated: stride is from 1 to steps = {steps}, got {stride}: losses "
@@ -414,7 +414,7 @@ class Randomized(Strategy):
         if not callable(keep):
             _probability(keep, "")
         if max_steps is not None:
-            positive("bptt.Randomized", max_steps=max_steps)
+            all_positive("bptt.Randomized", max_steps=max_steps)
         self.keep, self.max_steps = keep, max_steps
         self.rng = None if rng is None else tg_random.generator(rng)
 
