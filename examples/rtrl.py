@@ -79,6 +79,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="100 steps")
     args = parser.parse_args()
+    if args.hidden < 1 or args.sequence < 10:
+        parser.error("--hidden must be at least 1, --sequence must be at least 10")
     T = 100 if args.smoke else args.sequence
 
     tg.manual_seed(args.seed)
