@@ -67,7 +67,7 @@ class Masked(Randomized):
         self.masks = itertools.cycle(masks)
 
     def cuts(self, steps: int, rng: Any) -> Collection[int]:
-        return next(self.masks)
+        return [t for t in next(self.masks) if t < steps]
 
 
 def masks_of(steps: int, keep: Callable[[int], float]) -> list[tuple[float, list[int]]]:
