@@ -1,0 +1,305 @@
+"""The reference: a page for every public name, written from the package, and proved complete.
+
+What is public is what the package says is: a name that a module defines without an underscore, or
+imports under its own name (``from .a import b as b``), and so on through the modules among these.
+The shortest path is the name's home and has the page; longer ones link there.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util.nodes import make_refnode
+
+import tinygrad_rnn as tg
+
+ROOT = "tinygrad_rnn"
+GENERATED = "reference"  # the folder of the pages
+
+
+def public(module: ModuleType) -> Iterator[str]:
+    """Yield the public names of a module, in the order of its source."""
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.ImportFrom):
+            yield from (a.name for a in node.names if a.asname == a.name)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+            yield node.name
+
+
+def walk() -> dict[str, list[str]]:
+    """Return the public names of each public module, modules that are inside others after them."""
+    found: dict[str, list[str]] = {}
+    waiting, seen = [(ROOT, tg)], {id(tg)}
+    while waiting:
+        path, module = waiting.pop(0)
+        found[path] = []
+        for name in public(module):
+            value = getattr(module, name)
+            if not inspect.ismodule(value):
+                found[path].append(name)
+            elif id(value) not in seen:
+                seen.add(id(value))
+                waiting.append((f"{path}.{name}", value))
+    return found
+
+
+def resolve(path: str) -> Any:
+    """Return what a dotted path from the package names."""
+    value: Any = tg
+    for name in path.split(".")[1:]:
+        value = getattr(value, name)
+    return value
+
+
+def homes(modules: dict[str, list[str]]) -> dict[int, str]:
+    """Return the path of the page of every public object, by its identity."""
+    home: dict[int, str] = {}
+    for path in sorted(modules, key=lambda path: path.count(".")):
+        for name in modules[path]:
+            home.setdefault(id(getattr(resolve(path), name)), f"{path}.{name}")
+    return home
+
+
+def is_data(value: Any) -> bool:
+    """Whether a public value is neither a function nor a class of the package, such as a dtype."""
+    return not (getattr(value, "__module__", None) or "").startswith(ROOT)
+
+
+def members(cls: type, home: dict[int, str]) -> tuple[list[str], list[str]]:
+    """Return the members that a class's page describes, and the functions that it links to.
+
+    What a public base describes is left to it.
+    """
+    own, linked = [], []
+    for name in dir(cls):
+        if name.startswith("_") or inspect.getattr_static(cls, name, None) is None:
+            continue
+        try:
+            value = getattr(cls, name)
+        except AttributeError:  # another library's name, answered with ours
+            continue
+        definer = next(c for c in cls.__mro__ if name in vars(c))
+        if definer.__module__.split(".")[0] != ROOT:
+            continue  # of a tuple, or of an exception
+        if id(value) in home:
+            linked.append(home[id(value)])
+        elif callable(value) or isinstance(value, property):
+            described = [c for c in cls.__mro__[1:] if id(c) in home]
+            if not any(name in dir(base) for base in described):
+                own.append(name)
+    return own, linked
+
+
+def public_bases(cls: type, home: dict[int, str]) -> list[type]:
+    """Return the nearest bases of a class that have a page, or come with Python."""
+    known = [c for c in cls.__mro__[1:-1] if id(c) in home or c.__module__ == "builtins"]
+    return [c for c in known if not any(issubclass(o, c) for o in known if o is not c)]
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def heading(text: str, line: str = "=") -> str:
+    """Return a heading."""
+    return f"{text}\n{line * len(text)}\n\n"
+
+
+def table(names: list[str], path: str) -> str:
+    """Return a table of names with the first lines of their docstrings."""
+    lines = "\n".join(f"   ~{name.removeprefix(path + '.')}" for name in names)
+    return f".. currentmodule:: {path}\n\n.. autosummary::\n\n{lines}\n\n"
+
+
+def page(full: str, home: dict[int, str]) -> str:
+    """Return the page of one object."""
+    value, (path, _, name) = resolve(full), full.rpartition(".")
+    short = full.replace(ROOT, "tg", 1)
+    text = heading(short.replace("_", r"\_")) + f".. currentmodule:: {path}\n\n"
+    if is_data(value):
+        said = (
+            f"A dict by the names {', '.join(map(repr, value))}." if isinstance(value, dict) else ""
+        )
+        return text + f".. py:data:: {name}\n\n   {said or f'``{value!r}``'}\n"
+    if not inspect.isclass(value):
+        return text + f".. autofunction:: {name}\n"
+    kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
+    own, linked = members(value, home)
+    text += f".. {kind}:: {name}\n"
+    text += "   :show-inheritance:\n" if public_bases(value, home) else ""
+    text += f"   :members: {', '.join(own)}\n\n" if own else "\n"
+    if linked:
+        text += "Methods that are functions too\n" + "-" * 30 + "\n\n" + table(linked, path)
+    return text
+
+
+def module_page(path: str, modules: dict[str, list[str]], home: dict[int, str]) -> str:
+    """Return the page of one public module: its docstring, and its names by where they are made."""
+    module = resolve(path)
+    short = path.replace(ROOT, "tg", 1)
+    text = heading(short) + f".. automodule:: {path}\n\n"
+    groups: dict[str, list[str]] = {}
+    for name in modules[path]:
+        groups.setdefault(group(getattr(module, name)), []).append(home[id(getattr(module, name))])
+    order = [*dict.fromkeys(HEADINGS.values())]
+    for title in sorted(groups, key=lambda title: order.index(title) if title in order else -1):
+        text += heading(title, "-") if len(modules[path]) > 8 else ""
+        data = [full for full in groups[title] if is_data(resolve(full))]
+        described = [full for full in groups[title] if full not in data]
+        text += table(described, path) if described else ""
+        text += ", ".join(f":py:data:`~{full}`" for full in data) + "\n\n"
+    entries = [home[id(getattr(module, name))] for name in modules[path]]
+    entries = [entry for entry in entries if entry.rpartition(".")[0] == path]
+    listed = "".join(f"   {entry.replace(ROOT, 'tg', 1)} <{entry}>\n" for entry in entries)
+    return text + f".. toctree::\n   :hidden:\n\n{listed}"
+
+
+HEADINGS = {  # of what a module makes; for the others it is the first words of their docstring
+    "tensors.tensor": "Tensors",
+    "creation": "Tensors",
+    "engine.variable": "Gradients",
+    "derivatives": "Gradients",
+    "testing.gradients": "Gradients",
+    "recompute": "Gradients",
+    "engine.graph": "Recording",
+    "engine.primitive": "Operations of your own",
+    "engine.ops.elementwise": "Element by element",
+    "engine.ops.shape": "Shapes",
+    "tensors.shape": "Shapes",
+    "engine.ops.reduce": "Over axes",
+    "tensors.reduce": "Over axes",
+    "tensors.linalg": "Products",
+    "engine.ops.softmax": "Softmax and its logarithm",
+    "tensors.entropy": "Softmax and its logarithm",
+    "tensors.indexing": "Reading parts",
+    "engine.backend": "Dtypes",
+    "random": "Random numbers",
+    "saving": "Files",
+    "interop": "Files",
+}
+
+
+def group(value: Any) -> str:
+    """Return the heading under which a name stands on its module's page."""
+    if is_data(value):
+        return "Dtypes" if "dtype" in type(value).__name__.lower() else "Values"
+    origin = value.__module__
+    first = (inspect.getdoc(importlib.import_module(origin)) or origin).split("\n")[0]
+    return HEADINGS.get(origin.removeprefix(f"{ROOT}."), re.split(r"[:;,.]", first)[0])
+
+
+def write(app: Sphinx) -> None:
+    """Write the pages, those that changed only, and remove those of names that are gone."""
+    folder = Path(app.srcdir) / GENERATED
+    folder.mkdir(exist_ok=True)
+    modules = walk()
+    home = homes(modules)
+    files = {full: page(full, home) for full in home.values()}
+    files |= {path: module_page(path, modules, home) for path in modules}
+    listed = "".join(f"   {path.replace(ROOT, 'tg', 1)} <{path}>\n" for path in modules)
+    files["index"] = heading("Reference") + INTRODUCTION + f".. toctree::\n\n{listed}"
+    for old in folder.glob("*.rst"):
+        if old.stem not in files:
+            old.unlink()
+    for name, text in files.items():
+        file = folder / f"{name}.rst"
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            file.write_text(text, encoding="utf-8")
+
+
+INTRODUCTION = """\
+Every public name, from its docstring. ``tg`` is the package: ``import tinygrad_rnn as tg``. Array
+semantics are NumPy's, names of networks and their arguments PyTorch's; the letters of shapes are
+T (time steps), B (batch), I (input size), H (hidden size), V (vocabulary).
+
+"""
+
+
+# -- proving ---------------------------------------------------------------------------------------
+
+
+def undocumented(described: set[str]) -> list[str]:
+    """Return the public names, and members of public classes, that no page describes.
+
+    This asks Python (``dir``) and not the pages' writer, so that what the writer overlooks is seen.
+    """
+    modules = walk()
+    home = homes(modules)
+    missing = [full for full in home.values() if full not in described]
+    for path in modules:
+        for name, value in vars(resolve(path)).items():
+            if name[0] != "_" and getattr(value, "__module__", None) == path:
+                if callable(value) and id(value) not in home:
+                    missing.append(f"{path}.{name}")
+    for full in home.values():
+        cls = resolve(full)
+        if not inspect.isclass(cls):
+            continue
+        for name in dir(cls):
+            try:
+                value = getattr(cls, name)
+            except AttributeError:
+                continue
+            definer = next((c for c in cls.__mro__ if name in vars(c)), object)
+            if name[0] == "_" or definer.__module__.split(".")[0] != ROOT or id(value) in home:
+                continue
+            if callable(value) or isinstance(value, property):
+                bases = [home[id(c)] for c in cls.__mro__ if id(c) in home]
+                if not any(f"{base}.{name}" in described for base in bases):
+                    missing.append(f"{full}.{name}")
+    return missing
+
+
+def check(app: Sphinx, env: Any) -> None:
+    """Fail the build if the reference lacks a name."""
+    described = set(env.domaindata["py"]["objects"])
+    missing = undocumented(described)
+    if missing:
+        raise ExtensionError("public names that the reference lacks: " + ", ".join(missing))
+    print(f"reference: {sum(name.startswith(ROOT) for name in described)} names, none missing")
+
+
+# -- linking ---------------------------------------------------------------------------------------
+
+
+def spelled_short(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
+    """Link a name that is written from the package on: ``tg.grad``, ``nn.Cell``."""
+    if node.get("refdomain") != "py":
+        return None
+    full = f"{ROOT}.{node.get('reftarget', '').removeprefix('tg.')}"
+    entry = env.get_domain("py").objects.get(full)
+    if entry is None:
+        return None
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, full)
+
+
+def show_public_bases(app: Sphinx, name: str, obj: type, options: Any, bases: list[Any]) -> None:
+    """Name a class's nearest public bases; what stands between is the package's own business."""
+    bases[:] = public_bases(obj, homes(walk()))
+
+
+def escape_stars(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Let a shape such as (*leading, H) not begin an emphasis; code is left alone."""
+    for number, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")) and "``" not in line:
+            lines[number] = re.sub(r"(?<![\w*\\])(\*+)(?=[A-Za-z][\w.]*[,)])", r"\\\1", line)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Write before the sources are read, prove when they have been."""
+    app.connect("builder-inited", write)
+    app.connect("env-check-consistency", check)
+    app.connect("missing-reference", spelled_short)
+    app.connect("autodoc-process-bases", show_public_bases)
+    app.connect("autodoc-process-docstring", escape_stars)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,68 @@
+"""The site: tutorials that its build executes, and a reference made of the docstrings."""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+
+import tinygrad_rnn as tg  # noqa: E402 - the path comes first
+
+project = "tinygrad_rnn"
+author = "the tinygrad_rnn authors"
+version = release = tg.__version__
+language = "en"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_copybutton",
+    "mathml",
+    "offline",
+    "reference",
+]
+exclude_patterns = ["_build"]
+
+# -- tutorials: every page is executed by every build, and fails it by an error, a warning or a word
+# on stderr. What runs is this working tree, with one thread, so that nothing fights for the cores.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+nb_output_stderr = "warn"
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(HERE / "_ext"), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+os.environ["PYTHONWARNINGS"] = "error::UserWarning,error::RuntimeWarning"
+for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# -- reference: a name in single backticks becomes a link where it is one; an explicit role must be
+nitpicky = True
+default_role = "py:obj"
+nitpick_ignore_regex = [("py:obj", ".*")]
+autodoc_typehints = "none"  # the docstrings give the types, in words
+autodoc_preserve_defaults = True
+autosummary_generate = False  # `reference` writes the pages
+numpydoc_show_class_members = False  # and lists the members
+numpydoc_xref_param_type = False
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+
+# -- looks
+html_theme = "furo"
+html_title = "tinygrad_rnn"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_copy_source = False
+html_show_sphinx = False
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
