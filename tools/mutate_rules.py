@@ -7,6 +7,7 @@ whoever survives that meets all tests of the operations and of the graph. Run it
 the repository; it takes an hour on two cores, so it is no part of CI:
 
     nice python tools/mutate_rules.py --workers 2 --log mutants.jsonl
+    python tools/mutate_rules.py --brief                    # without all tests for survivors
     python tools/mutate_rules.py --list                     # what would be changed
     python tools/mutate_rules.py --only softmax             # some files or rules
 """
@@ -332,7 +333,7 @@ def first_failure(copied: Path, tests: list[str]) -> str | None:
     return failed[0].partition(" - ")[0]
 
 
-def tried(mutant: Mutant, copied: Path, rows: list[str]) -> str | None:
+def tried(mutant: Mutant, copied: Path, rows: list[str], brief: bool) -> str | None:
     """Return the first test that notices a mutant, None if none does."""
     target = copied / mutant.rule.file.relative_to(ROOT)
     original = target.read_text(encoding="utf-8")
@@ -342,7 +343,8 @@ def tried(mutant: Mutant, copied: Path, rows: list[str]) -> str | None:
         quick = [f"tests/test_ops.py::{test}[{name}]" for name in names for test in QUICK]
         quick += [f"tests/test_ops.py::{test}" for test in CONVENTIONS]
         everything = [f"tests/test_{name}.py" for name in ALL]
-        return first_failure(copied, quick) or first_failure(copied, everything)
+        noticed = first_failure(copied, quick)
+        return noticed or (None if brief else first_failure(copied, everything))
     finally:
         target.write_text(original, encoding="utf-8")
 
@@ -358,12 +360,12 @@ def prepare(copied: Path, rows: list[str]) -> None:
         raise RuntimeError(f"without any change: {failed}")
 
 
-def work(share: list[Mutant], copied: Path, rows: list[str], results: Any) -> None:
+def work(share: list[Mutant], copied: Path, rows: list[str], brief: bool, results: Any) -> None:
     """Try a share of the mutants, and report each; report a failure of this tool, too."""
     try:
         prepare(copied, rows)
         for mutant in share:
-            results.put((mutant.place, mutant.change, tried(mutant, copied, rows)))
+            results.put((mutant.place, mutant.change, tried(mutant, copied, rows, brief)))
     except Exception as error:
         results.put(error)
 
@@ -383,6 +385,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[], help="words in 'file.rule'")
+    parser.add_argument("--brief", action="store_true", help="the tests of derivatives only")
     parser.add_argument("--log", type=Path, help="a line for each; what it has is not tried again")
     parser.add_argument("--list", action="store_true", help="print the mutants, try none")
     options = parser.parse_args()
@@ -403,7 +406,13 @@ def main() -> int:
         workers = [
             FORK.Process(
                 target=work,
-                args=(todo[i :: options.workers], Path(scratch) / str(i), rows, results),
+                args=(
+                    todo[i :: options.workers],
+                    Path(scratch) / str(i),
+                    rows,
+                    options.brief,
+                    results,
+                ),
             )
             for i in range(options.workers)
         ]
