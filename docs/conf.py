@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -37,6 +38,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(HERE / "_ext"), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 os.environ["PYTHONWARNINGS"] = "error::UserWarning,error::RuntimeWarning"
+ipython = tempfile.TemporaryDirectory()  # nobody's own start-up files and history
+(Path(ipython.name) / "profile_default").mkdir()
+kernel = Path(ipython.name) / "profile_default" / "ipython_kernel_config.py"
+kernel.write_text("get_config().IPKernelApp.log_level = 'ERROR'\n")
+os.environ["IPYTHONDIR"] = ipython.name
 for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]

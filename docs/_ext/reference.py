@@ -286,13 +286,23 @@ def show_public_bases(app: Sphinx, name: str, obj: type, options: Any, bases: li
     bases[:] = public_bases(obj, homes(walk()))
 
 
-def escape_stars(
+STARS = re.compile(r"(?<![\w*\\])(\*+)(?=[A-Za-z][\w.]*[,)])")  # (*leading, H)
+BARS = re.compile(r"(?<!\\)\|(?=\S)(.*?\S)\|")  # max |x|
+
+
+def escape_marks(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Let a shape such as (*leading, H) not begin an emphasis; code is left alone."""
+    """Let (*leading, H) begin no emphasis and |x| no substitution; code and formulas stay."""
+    directive = None  # the indentation of the one that a line may belong to
     for number, line in enumerate(lines):
-        if not line.lstrip().startswith((">>>", "...")) and "``" not in line:
-            lines[number] = re.sub(r"(?<![\w*\\])(\*+)(?=[A-Za-z][\w.]*[,)])", r"\\\1", line)
+        indent = len(line) - len(line.lstrip())
+        if line.strip() and directive is not None and indent <= directive:
+            directive = None
+        if line.lstrip().startswith(".. "):
+            directive = indent
+        if directive is None and not line.lstrip().startswith((">>>", "...")) and "``" not in line:
+            lines[number] = BARS.sub(r"\\|\1\\|", STARS.sub(r"\\\1", line))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -301,5 +311,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("env-check-consistency", check)
     app.connect("missing-reference", spelled_short)
     app.connect("autodoc-process-bases", show_public_bases)
-    app.connect("autodoc-process-docstring", escape_stars)
+    app.connect("autodoc-process-docstring", escape_marks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
