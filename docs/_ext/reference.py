@@ -150,7 +150,8 @@ def module_page(path: str, modules: dict[str, list[str]], home: dict[int, str]) 
     for name in modules[path]:
         groups.setdefault(group(getattr(module, name)), []).append(home[id(getattr(module, name))])
     order = [*dict.fromkeys(HEADINGS.values())]
-    for title in sorted(groups, key=lambda title: order.index(title) if title in order else -1):
+    order += [title for title in groups if title not in order]
+    for title in sorted(groups, key=order.index):
         text += heading(title, "-") if len(modules[path]) > 8 else ""
         data = [full for full in groups[title] if is_data(resolve(full))]
         described = [full for full in groups[title] if full not in data]
@@ -170,6 +171,7 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "testing.gradients": "Gradients",
     "recompute": "Gradients",
     "engine.graph": "Recording",
+    "anomaly": "Recording",
     "engine.primitive": "Operations of your own",
     "engine.ops.elementwise": "Element by element",
     "engine.ops.shape": "Shapes",
@@ -183,6 +185,8 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "engine.backend": "Dtypes",
     "random": "Random numbers",
     "saving": "Files",
+    "speed.fuse": "Speed",
+    "config": "Speed",
     "interop": "Files",
 }
 
@@ -286,7 +290,7 @@ def show_public_bases(app: Sphinx, name: str, obj: type, options: Any, bases: li
     bases[:] = public_bases(obj, homes(walk()))
 
 
-STARS = re.compile(r"(?<![\w*\\])(\*+)(?=[A-Za-z][\w.]*[,)])")  # (*leading, H)
+STARS = re.compile(r"(?<=[( ])(\*)(?=[A-Za-z][\w.]*[,)])")  # (*leading, H)
 BARS = re.compile(r"(?<!\\)\|(?=\S)(.*?\S)\|")  # max |x|
 
 
@@ -311,5 +315,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("env-check-consistency", check)
     app.connect("missing-reference", spelled_short)
     app.connect("autodoc-process-bases", show_public_bases)
-    app.connect("autodoc-process-docstring", escape_marks)
+    app.connect("autodoc-process-docstring", escape_marks, priority=400)  # before numpydoc's
     return {"parallel_read_safe": True, "parallel_write_safe": True}
