@@ -67,7 +67,7 @@ class Masked(Randomized):
         self.masks = itertools.cycle(masks)
 
     def cuts(self, steps: int, rng: Any) -> Collection[int]:
-        return next(self.masks)
+        return [t for t in next(self.masks) if t < steps]
 
 
 def masks_of(steps: int, keep: Callable[[int], float]) -> list[tuple[float, list[int]]]:
@@ -188,7 +188,7 @@ def test_with_a_stride_each_block_reaches_back_from_its_end(
 
     assert_close(problem.gradient(Truncated(k2, stride=k1)), problem.expected(weight))
     assert_close(problem.gradient(Truncated(k2, stride=k2)), problem.gradient(Truncated(k2)))
-    assert_close(problem.gradient(Truncated(7, stride=k1)), problem.gradient())
+    assert_close(problem.gradient(Truncated(14, stride=k1)), problem.gradient())
 
 
 @given(problems, st.data())

@@ -310,6 +310,9 @@ def test_saving(tmp_path: Path):
     with pytest.raises(ArgumentError, match=r"\.svg, \.dot or \.gv.*g\.png"):
         graph.save(tmp_path / "g.png")
     assert graph._repr_svg_() == graph.svg()
+    x = tg.ones(2, requires_grad=True)
+    tg.viz.graph(x * 2, names={"\ud800": x}).save(tmp_path / "g.dot")
+    assert "?" in (tmp_path / "g.dot").read_text()
 
 
 def test_what_is_no_graph_is_refused():

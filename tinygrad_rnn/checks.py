@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .engine import backend
 from .engine.primitive import make
@@ -31,6 +32,12 @@ def positive(value: Any, what: str, least: int = 1) -> int:
         wanted = "a positive integer" if least == 1 else f"an integer >= {least}"
         raise ArgumentError(f"{what} must be {wanted}, got {value!r}")
     return int(value)
+
+
+def all_positive(operation: str, **values: Any) -> None:
+    """Raise unless each of the `values` is an integer of at least one."""
+    for name, value in values.items():
+        positive(value, f"{operation}: {name}")
 
 
 def any_number(value: Any, what: str) -> float:
@@ -96,3 +103,18 @@ def lengths(shape: tuple[Any, ...], op: str) -> tuple[int, ...]:
 def _described(x: Any) -> str:
     kind = type(x).__name__
     return f"the class {x.__name__}" if isinstance(x, type) else f"{kind} {x!r:.40}"
+
+
+def token_ids(operation: str, ids: npt.ArrayLike | Tensor) -> npt.NDArray[np.integer[Any]]:
+    """Return `ids` as a one-dimensional integer array on the CPU, or raise."""
+    array = ids.numpy() if isinstance(ids, Tensor) else np.asarray(ids)
+    if array.dtype.kind not in "iu" and array.size:  # an empty list is a float array to NumPy
+        raise DTypeError(
+            f"{operation}: expected integer token ids, got {array.dtype}: "
+            "make them with Vocabulary.encode"
+        )
+    if array.ndim != 1:
+        raise ShapeError(
+            f"{operation}: expected one stream of token ids, shape (n,), got {array.shape}"
+        )
+    return array.astype(np.int64) if array.dtype.kind not in "iu" else array

@@ -53,13 +53,15 @@ def weigh(state: State, xi: float) -> State:
     >>> for x_t, xi in zip(x, strategy.weights(len(x))):
     ...     state = cell(x_t, tg.bptt.weigh(state, xi))
     """
+    if isinstance(state, Tensor):  # without the detour: this is done at every step
+        if xi == 1 or not state.requires_grad:
+            return state
+        return state.detach() if xi == 0 else weighed(state, xi=xi)
 
     def one(value: Any) -> Tensor:
         if not isinstance(value, Tensor):
             raise _unknown("weigh", "Tensors", value)
-        if xi == 1 or not value.requires_grad:
-            return value
-        return value.detach() if xi == 0 else weighed(value, xi=xi)
+        return weigh(value, xi)
 
     return _each(state, one)
 

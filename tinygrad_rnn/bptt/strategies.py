@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
-from ..check import positive
+from ..checks import all_positive
 from ..engine.graph import is_grad_enabled
 from ..errors import ArgumentError
 from ..recompute import checkpoint as recomputed
@@ -83,7 +83,7 @@ class Strategy:
         >>> tg.bptt.Truncated(2).weights(5)
         [1.0, 1.0, 0.0, 1.0, 0.0]
         """
-        positive(f"{self!r}: weights", steps=steps)
+        all_positive("bptt: weights", steps=steps)
         if not is_grad_enabled():
             return [1.0] * steps
         stream = self._stream() if self._stream is not None and training else None
@@ -208,15 +208,16 @@ class Strategy:
         """Return the edges of a sequence that are cut, in order, drawn anew if at random."""
         return ()
 
-    def _weight(self, t: int) -> float:
-        """Return the weight of edge t where it is not cut."""
-        return 1.0
+    def _kept(self, first: int, stop: int) -> list[float]:
+        """Return the weights of the edges first … stop - 1 where they are not cut."""
+        return [1.0] * (stop - first)
 
-    def _between(self, first: int, stop: int, cuts: Collection[int]) -> list[float]:
+    def _between(self, first: int, stop: int, cuts: Iterable[int]) -> list[float]:
         """Return the weights of the edges into the steps first … stop - 1."""
-        cuts = set(cuts)
-        inside = [0.0 if t in cuts else self._weight(t) for t in range(first + 1, stop)]
-        return [0.0 if first else 1.0, *inside]
+        weights = [0.0 if first else 1.0, *self._kept(first + 1, stop)]
+        for t in cuts:
+            weights[t - first] = 0.0
+        return weights
 
 
 class Full(Strategy):
@@ -298,9 +299,9 @@ class Truncated(Strategy):
     """
 
     def __init__(self, steps: int, stride: int | None = None) -> None:
-        positive("bptt.Truncated", steps=steps)
+        all_positive("bptt.Truncated", steps=steps)
         if stride is not None:
-            positive("bptt.Truncated", stride=stride)
+            all_positive("bptt.Truncated", stride=stride)
             if stride > steps:
                 raise ArgumentError(
                     f"bptt.Truncated: stride is from 1 to steps = {steps}, got {stride}: losses "
@@ -414,7 +415,7 @@ class Randomized(Strategy):
         if not callable(keep):
             _probability(keep, "")
         if max_steps is not None:
-            positive("bptt.Randomized", max_steps=max_steps)
+            all_positive("bptt.Randomized", max_steps=max_steps)
         self.keep, self.max_steps = keep, max_steps
         self.rng = None if rng is None else tg_random.generator(rng)
 
@@ -427,20 +428,23 @@ class Randomized(Strategy):
         """Return the weights as `Strategy.weights` says, drawn anew if training."""
         return super().weights(steps, training) if training else [1.0] * steps
 
-    def _probability(self, t: int) -> float:
-        return _probability(self.keep(t), f" at t = {t}") if callable(self.keep) else self.keep
+    def _probabilities(self, first: int, stop: int) -> list[float]:
+        """Return π_t of the edges first … stop - 1."""
+        if not callable(self.keep):
+            return [float(self.keep)] * (stop - first)
+        return [_probability(self.keep(t), f" at t = {t}") for t in range(first, stop)]
 
-    def _weight(self, t: int) -> float:
-        return 1.0 / self._probability(t)
+    def _kept(self, first: int, stop: int) -> list[float]:
+        return [1.0 / keep for keep in self._probabilities(first, stop)]
 
     def cuts(self, steps: int, rng: np.random.Generator) -> Collection[int]:
         """Return the edges where ξ_t = 0 was drawn, and those that `max_steps` wants cut."""
-        cuts, last = [], 0
-        for t, draw in enumerate(rng.random(steps - 1).tolist(), start=1):
-            if draw >= self._probability(t) or t - last == self.max_steps:
-                cuts.append(t)
-                last = t
-        return cuts
+        cut = rng.random(steps - 1) >= self._probabilities(1, steps)
+        starts = [0, *(np.flatnonzero(cut) + 1).tolist()]
+        if self.max_steps is not None:
+            chains = pairwise([*starts, steps])
+            starts = [t for start, stop in chains for t in range(start, stop, self.max_steps)]
+        return starts[1:]
 
 
 def _probability(keep: Any, where: str) -> float:

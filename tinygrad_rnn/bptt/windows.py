@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
-from ..check import positive, token_ids
+from ..checks import all_positive, token_ids
 from ..errors import ArgumentError
 from ..stream import Stream, Window, offset_below
 from ..tensors.tensor import Tensor, tensor
@@ -45,7 +45,7 @@ class Windows(Stream[Triple]):
     ) -> None:
         name, period = f"{strategy!r}: windows", strategy.period
         stream = token_ids(name, ids)
-        positive(name, batch_size=batch_size)
+        all_positive(name, batch_size=batch_size)
         length = (len(stream) - period) // batch_size
         if length < period:
             raise ArgumentError(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
-from ..check import positive
+from ..checks import all_positive
 from ..errors import ArgumentError, ShapeError
 from ..stream import Stream, Window, permutation_of, smallest
 from ..tensors.tensor import Tensor, tensor
@@ -59,7 +59,7 @@ def batches(
     >>> [len(labels) for features, labels in tg.data.batches(x, y, batch_size=2)]
     [2, 2, 1]
     """
-    positive("batches", batch_size=batch_size)
+    all_positive("batches", batch_size=batch_size)
     sources = [a if isinstance(a, np.ndarray | Tensor) else tensor(a) for a in arrays]
     shapes = [tuple(source.shape) for source in sources]
     if not sources:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import random as tg_random
-from ..check import positive
+from ..checks import all_positive
 from ..engine import backend
 from ..errors import ArgumentError
 from ..tensors.tensor import Tensor, tensor
@@ -50,7 +50,7 @@ def copy(
     >>> x.numpy().T.tolist(), y.numpy().T.tolist()
     ([[0, 0, 1, 2, 1, 1]], [[1, 1, 1, 1, 0, 0]])
     """
-    positive("copy", batch_size=batch_size, delay=delay, n_symbols=n_symbols, length=length)
+    all_positive("copy", batch_size=batch_size, delay=delay, n_symbols=n_symbols, length=length)
     blank, delimiter = n_symbols, n_symbols + 1
     symbols = tg_random.generator(rng).integers(n_symbols, size=(length, batch_size))
     x = np.full((delay + 2 * length, batch_size), blank)
@@ -95,7 +95,7 @@ def adding(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
     >>> x.shape, y.shape
     ((100, 32, 2), (32, 1))
     """
-    positive("adding", batch_size=batch_size, steps=steps)
+    all_positive("adding", batch_size=batch_size, steps=steps)
     if steps < 2:
         raise ArgumentError("adding: steps=1 has no place for two marks: use 2 or more")
     generator, dtype = tg_random.generator(rng), backend.get_default_dtype()
@@ -135,7 +135,7 @@ def parity(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
     >>> bool((x.numpy()[0, :, 0] == y.numpy()[0]).all())
     True
     """
-    positive("parity", batch_size=batch_size, steps=steps)
+    all_positive("parity", batch_size=batch_size, steps=steps)
     bits = tg_random.generator(rng).integers(2, size=(steps, batch_size))
     return tensor(bits[:, :, None].astype(backend.get_default_dtype())), tensor(bits.cumsum(0) % 2)
 
@@ -170,7 +170,7 @@ def sine(steps: int = 1000, frequency: float = 0.01, noise: float = 0.2, rng: Rn
     >>> tg.data.tasks.sine(noise=0).shape
     (1000,)
     """
-    positive("sine", steps=steps)
+    all_positive("sine", steps=steps)
     waves = np.sin(frequency * np.arange(1, steps + 1))
     errors = noise * tg_random.generator(rng).standard_normal(steps)
     return tensor((waves + errors).astype(backend.get_default_dtype()))

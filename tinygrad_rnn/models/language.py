@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .. import checks
 from .. import random as tg_random
-from ..check import token_ids
+from ..checks import token_ids
 from ..data.text import Vocabulary
 from ..errors import ArgumentError
 from ..functional import perplexity

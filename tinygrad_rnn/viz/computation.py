@@ -159,7 +159,7 @@ class Graph:
             )
         text = self.svg() if kind == ".svg" else self.dot()
         with replacing(path) as file:
-            file.write(f"{text}\n".encode())
+            file.write(f"{text}\n".encode(errors="replace"))
 
 
 def graph(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import random as tg_random
-from ...check import positive, token_ids
+from ...checks import all_positive, token_ids
 from ...errors import ArgumentError
 from ...stream import Stream, Window, offset_below, permutation_of, smallest
 from ...tensors.tensor import Tensor, tensor
@@ -115,7 +115,7 @@ def sequential(
     [[5, 6, 7], [11, 12, 13]] [[6, 7, 8], [12, 13, 14]]
     """
     stream = token_ids("sequential", ids)
-    positive("sequential", batch_size=batch_size, steps=steps)
+    all_positive("sequential", batch_size=batch_size, steps=steps)
     _long_enough("sequential", stream, batch_size, steps, batch_size * (steps if drop_last else 1))
     # The same length for every offset: all columns shift together, and what is left out with them.
     length = (len(stream) - steps) // batch_size
@@ -181,7 +181,7 @@ def random(
     True
     """
     stream = token_ids("random", ids)
-    positive("random", batch_size=batch_size, steps=steps)
+    all_positive("random", batch_size=batch_size, steps=steps)
     _long_enough("random", stream, batch_size, steps, steps * (batch_size if drop_last else 1))
 
     def plan(offset: Any, order: Any) -> tuple[int, Window[tuple[Tensor, Tensor]]]:
@@ -249,7 +249,7 @@ def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None)
     [[3, 0, 0], [0, 0, 0]] [[4, -1, -1], [-1, -1, -1]]
     """
     stream = token_ids("evaluation", ids)
-    positive("evaluation", batch_size=batch_size, steps=steps)
+    all_positive("evaluation", batch_size=batch_size, steps=steps)
     if len(stream) < 2:
         raise ArgumentError(
             f"evaluation: {len(stream)} tokens hold no prediction: hold out two tokens or more"

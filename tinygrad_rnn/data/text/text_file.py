@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from ...check import positive
+from ...checks import all_positive
 from ...errors import ArgumentError
 
 # Where a text may be cut, so that its pieces can be worked on one by one: at the end of a match.
@@ -77,7 +77,7 @@ class TextFile:
         normalize: Literal["NFC"] | None = None,
         chunk_size: int = 2**20,
     ) -> None:
-        positive("TextFile", chunk_size=chunk_size)
+        all_positive("TextFile", chunk_size=chunk_size)
         if normalize not in (None, "NFC"):
             raise ArgumentError(f"TextFile: unknown normalize={normalize!r}: use None or 'NFC'")
         try:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...check import positive, token_ids
+from ...checks import all_positive, token_ids
 from ...errors import ArgumentError, DTypeError
 from ...tensors.tensor import Tensor
 from .ids_file import memory_map
@@ -83,9 +83,9 @@ class Vocabulary:
     ) -> None:
         if level not in ("char", "word"):
             raise ArgumentError(f"Vocabulary: unknown level {level!r}: use 'char' or 'word'")
-        positive("Vocabulary", min_freq=min_freq)
+        all_positive("Vocabulary", min_freq=min_freq)
         if max_size is not None:
-            positive("Vocabulary", max_size=max_size)
+            all_positive("Vocabulary", max_size=max_size)
         counts = _count(text, level, tokenizer)
         counts.pop(UNKNOWN, None)
         if not counts:
