@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -37,6 +38,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(HERE / "_ext"), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 os.environ["PYTHONWARNINGS"] = "error::UserWarning,error::RuntimeWarning"
+ipython = tempfile.TemporaryDirectory()  # nobody's own start-up files and history
+(Path(ipython.name) / "profile_default").mkdir()
+kernel = Path(ipython.name) / "profile_default" / "ipython_kernel_config.py"
+kernel.write_text("get_config().IPKernelApp.log_level = 'ERROR'\n")
+os.environ["IPYTHONDIR"] = ipython.name
 for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
@@ -61,7 +67,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 copybutton_prompt_text = r">>> |\.\.\. "

@@ -114,3 +114,16 @@ def test_mathematics_becomes_mathml_or_a_warning(
     assert not caplog.records
     mathml.mathml(r"\nosuchcommand x", "inline", None)
     assert "nosuchcommand" in caplog.text
+
+
+def test_marks_of_docstrings_are_escaped_outside_code_and_formulas(extension: Any) -> None:
+    lines = [
+        "(*leading, H) and max |x|, a | b, *emphasis*",
+        ".. math::",
+        "    |x| = 1",
+        "``(*shape, 1)``",
+        ">>> f(*x)",
+    ]
+    escaped = [r"(\*leading, H) and max \|x\|, a | b, *emphasis*", *lines[1:]]
+    extension("reference").escape_marks(None, "", "", None, None, lines)
+    assert lines == escaped

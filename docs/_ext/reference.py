@@ -150,7 +150,8 @@ def module_page(path: str, modules: dict[str, list[str]], home: dict[int, str]) 
     for name in modules[path]:
         groups.setdefault(group(getattr(module, name)), []).append(home[id(getattr(module, name))])
     order = [*dict.fromkeys(HEADINGS.values())]
-    for title in sorted(groups, key=lambda title: order.index(title) if title in order else -1):
+    order += [title for title in groups if title not in order]
+    for title in sorted(groups, key=order.index):
         text += heading(title, "-") if len(modules[path]) > 8 else ""
         data = [full for full in groups[title] if is_data(resolve(full))]
         described = [full for full in groups[title] if full not in data]
@@ -170,6 +171,7 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "testing.gradients": "Gradients",
     "recompute": "Gradients",
     "engine.graph": "Recording",
+    "anomaly": "Recording",
     "engine.primitive": "Operations of your own",
     "engine.ops.elementwise": "Element by element",
     "engine.ops.shape": "Shapes",
@@ -183,6 +185,8 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "engine.backend": "Dtypes",
     "random": "Random numbers",
     "saving": "Files",
+    "speed.fuse": "Speed",
+    "config": "Speed",
     "interop": "Files",
 }
 
@@ -286,13 +290,23 @@ def show_public_bases(app: Sphinx, name: str, obj: type, options: Any, bases: li
     bases[:] = public_bases(obj, homes(walk()))
 
 
-def escape_stars(
+STARS = re.compile(r"(?<=[( ])(\*)(?=[A-Za-z][\w.]*[,)])")  # (*leading, H)
+BARS = re.compile(r"(?<!\\)\|(?=\S)(.*?\S)\|")  # max |x|
+
+
+def escape_marks(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Let a shape such as (*leading, H) not begin an emphasis; code is left alone."""
+    """Let (*leading, H) begin no emphasis and |x| no substitution; code and formulas stay."""
+    directive = None  # the indentation of the one that a line may belong to
     for number, line in enumerate(lines):
-        if not line.lstrip().startswith((">>>", "...")) and "``" not in line:
-            lines[number] = re.sub(r"(?<![\w*\\])(\*+)(?=[A-Za-z][\w.]*[,)])", r"\\\1", line)
+        indent = len(line) - len(line.lstrip())
+        if line.strip() and directive is not None and indent <= directive:
+            directive = None
+        if line.lstrip().startswith(".. "):
+            directive = indent
+        if directive is None and not line.lstrip().startswith((">>>", "...")) and "``" not in line:
+            lines[number] = BARS.sub(r"\\|\1\\|", STARS.sub(r"\\\1", line))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -301,5 +315,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("env-check-consistency", check)
     app.connect("missing-reference", spelled_short)
     app.connect("autodoc-process-bases", show_public_bases)
-    app.connect("autodoc-process-docstring", escape_stars)
+    app.connect("autodoc-process-docstring", escape_marks, priority=400)  # before numpydoc's
     return {"parallel_read_safe": True, "parallel_write_safe": True}
