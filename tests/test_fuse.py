@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine.graph import Leaf, Piece, reachable
-from tinygrad_rnn.errors import ArgumentError, GraphError, ShapeError
+from tinygrad_rnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 
 UNARY = {
     "tanh": tg.tanh,
@@ -239,12 +239,7 @@ def test_a_fused_function_inside_another_is_part_of_it():
     np.testing.assert_allclose(out.numpy(), np.tanh(x.numpy()) * 2 + 1)
 
 
-def test_numbers_and_arrays_and_methods():
-    class Scale:
-        @tg.fuse
-        def scaled(self, x):
-            return x
-
+def test_numbers_and_arrays_and_arguments_by_name():
     @tg.fuse
     def function(x, y, power):
         return x**power + y
@@ -257,6 +252,8 @@ def test_numbers_and_arrays_and_methods():
     out.sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), 3 * x.numpy() ** 2)
     assert function(2.0, 3.0, 2) == 7.0
+    by_name = function(x, power=2, y=x)
+    np.testing.assert_allclose(by_name.numpy(), x.numpy() ** 2 + x.numpy())
 
 
 def test_integers_follow_floats_and_masks_stay_masks():
@@ -375,6 +372,11 @@ def test_what_is_not_pointwise_is_refused(function, message):
     with pytest.raises(ArgumentError, match=message) as caught:
         tg.fuse(function)(tg.ones(3, requires_grad=True))
     assert "fuse" in str(caught.value)
+
+
+def test_what_is_no_function_is_refused():
+    with pytest.raises(DTypeError, match="a function of Tensors is expected, got 3"):
+        tg.fuse(3)
 
 
 def test_the_line_is_named():

@@ -67,6 +67,7 @@ OTHER_NAMES = {
     "copy_": "x.data = array, of a leaf",
 }
 OF_THE_PACKAGE = OTHER_NAMES | {
+    "array": "tensor(data)",
     "from_numpy": "tensor(array), which copies, or from_dlpack(array), which does not",
     "as_tensor": "tensor(array), which copies, or from_dlpack(array), which does not",
     "empty": "zeros(shape)",

@@ -30,7 +30,7 @@ import numpy as np
 from ..engine import backend
 from ..engine.graph import Leaf, Node, Parents, Piece, Pieces, enable_grad, reachable, run, thread
 from ..engine.primitive import PRIMITIVES, Record, make, namespaces
-from ..errors import ArgumentError, DeviceError, GraphError, ShapeError
+from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
 from ..tensors import broadcast_to
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
@@ -404,9 +404,6 @@ class Fused:
         self.function, self.name = function, _name(function)
         self.plans: dict[Any, Plan] = {}
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
-
     def plan(self, *args: Any) -> Plan:
         """Return the plan for arguments like these; its kernels have their ``source``."""
         shape = self._shape(args)
@@ -429,8 +426,10 @@ class Fused:
             given = " and ".join(map(str, sorted(shapes)))
             raise ShapeError(f"{self.name}: shapes {given} do not broadcast") from None
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **by_name: Any) -> Any:
         """Call the function."""
+        if by_name:
+            args = inspect.signature(self.function).bind(*args, **by_name).args
         if any(getattr(x, "_data", x).__class__ is Expression for x in args):
             return self.function(*args)  # a part of another fused function
         args = tuple([x if x.__class__ in _NUMBERS else as_tensor(x) for x in args])
@@ -508,6 +507,8 @@ def fuse(function: Callable[..., Any]) -> Fused:
     ArgumentError
         When it is called: if the function branches on a value, reduces, reads parts or reads a
         Tensor that is not an argument. The message names the line.
+    DTypeError
+        If `function` cannot be called.
 
     Notes
     -----
@@ -525,6 +526,8 @@ def fuse(function: Callable[..., Any]) -> Fused:
     >>> (x.grad - (1 - tg.tanh(x) ** 2) / 2).abs().max().item() < 1e-7
     True
     """
+    if not callable(function):
+        raise DTypeError(f"fuse: a function of Tensors is expected, got {function!r:.60}")
     return Fused(function)
 
 
