@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,20 @@ pytestmark = pytest.mark.docs
 
 
 @pytest.fixture
-def extension(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that imports an extension of the site by its name."""
+def extension() -> Callable[[str], Any]:
+    """Return a function that imports an extension of the site, under a name of its own."""
     pytest.importorskip("sphinx")
     pytest.importorskip("latex2mathml")
-    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
-    return __import__
+
+    def load(name: str) -> Any:
+        path = DOCS / "_ext" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"docs_extension_{name}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 BREAKAGES = {
