@@ -202,6 +202,28 @@ def test_gradient_with_respect_to_a_transposed_matrix():
     np.testing.assert_array_equal(tg.grad(total, transposed).numpy(), np.full((3, 2), 6.0))
 
 
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_the_factors_of_a_product_pass_through_any_permutation(axes, create_graph):
+    w, x = leaf([[1.0, 2.0], [3.0, 4.0]]), leaf([[1.0, 10.0], [100.0, 1000.0]])
+    y = x @ w.transpose(axes)
+    expected = x.numpy().T @ np.array([[1.0, 2.0], [3.0, 5.0]])
+    start = tg.tensor(np.array([[1.0, 2.0], [3.0, 5.0]]))
+    got = tg.grad(y, w, start, create_graph=create_graph)
+    np.testing.assert_array_equal(got.numpy(), expected.transpose(axes))
+    if create_graph:
+        tg.gradcheck(lambda x, w: tg.tanh(x @ w.transpose(axes)), [x.numpy() / 1e3, w.numpy() / 4])
+
+
+def test_the_factors_of_a_product_pass_through_a_permutation_that_backward_made():
+    """The gradient of x.T is u.T, of which a product is taken: its factors go back to u."""
+    x, u, y = leaf(np.ones((2, 2))), leaf([[1.0, 2.0], [3.0, 4.0]]), [[1.0, 10.0], [100.0, 1000.0]]
+    gx = tg.grad((x.T * u).sum(), x, create_graph=True)
+    np.testing.assert_array_equal(gx.numpy(), u.numpy().T)
+    got = tg.grad(tg.tensor(np.array(y)) @ gx, u, np.array([[1.0, 0.0], [0.0, 0.0]]))
+    np.testing.assert_array_equal(got.numpy(), [[1, 10], [0, 0]])
+
+
 # -- aliasing --------------------------------------------------------------------------------------
 
 
@@ -350,6 +372,14 @@ def test_a_rule_that_returns_a_wrong_shape_is_named():
 
     with pytest.raises(GraphError, match=r"shape \(1,\) for an argument of shape \(2,\)"):
         tg.grad(too_short(x).sum(), x)
+
+    @tg.primitive(x=lambda F, g: F.reshape(g, shape=(2,)))
+    def too_flat(xp, x):
+        return x + 0
+
+    x = leaf([[1.0, 2.0]])
+    with pytest.raises(GraphError, match=r"shape \(2,\) for an argument of shape \(1, 2\)"):
+        tg.grad(too_flat(x).sum(), x)
 
 
 # -- versions --------------------------------------------------------------------------------------

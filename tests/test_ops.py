@@ -329,6 +329,15 @@ def test_between_floating_tensors_the_wider_wins_and_gradients_go_back_narrow(na
         assert [g.dtype for g in tg.grad(out.sum(), [x, y])] == [np.float32, np.float64]
 
 
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 2), (2, 1), (0, 1, 2), ()])
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "prod", "logsumexp", "var"])
+def test_reductions_of_every_axis(name, axis, keepdims):
+    """Lengths that differ, so that no wrong axis fits: rarely drawn at random."""
+    x = np.random.default_rng(0).permutation(24).reshape(2, 3, 4) / 10 + 0.05
+    tg.gradcheck(lambda t: getattr(ops, name)(t, axis=axis, keepdims=keepdims), x)
+
+
 # -- conventions where there is no derivative ------------------------------------------------------
 
 
@@ -366,7 +375,9 @@ def test_ties_share_the_gradient_of_an_extreme_evenly(function, data, seed):
     keep = {"axis": axis, "keepdims": True}
     hits = x == getattr(np, function.__name__)(x, **keep)
     expected = hits / hits.sum(**keep) * (u if axis is None else np.expand_dims(u, axis))
-    np.testing.assert_allclose(tg.grad(out, t, u).numpy(), expected)
+    for create_graph in (True, False):
+        got = tg.grad(out, t, u, create_graph=create_graph)
+        np.testing.assert_allclose(got.numpy(), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +387,7 @@ def test_ties_share_the_gradient_of_an_extreme_evenly(function, data, seed):
         (lambda x: x**1, [0.0, -1.5]),
         (lambda x: x**0, [0.0, -1.5]),
         (lambda x: x**3.0, [0.0, -1.5]),
-        (lambda x: x ** tg.tensor([0.0, 1.0]), [0.0, 0.0]),
+        (lambda x: x ** tg.tensor([0.0, 1.0, 2.0, 3.0]), [0.0, 0.0, 0.0, 0.0]),
         (lambda x: x**0 + x**1 + x**2, [1e-310, -1e-310]),
         (lambda x: tg.prod(x), [0.0, 2.0, 3.0]),
         (lambda x: tg.prod(x), [0.0, 0.0, 3.0]),
@@ -396,6 +407,14 @@ def test_the_exponents_gradient_of_a_zero_base_is_zero(bases):
     y = tg.tensor([2.0, 3.0], requires_grad=True)
     (tg.tensor(bases) ** y).sum().backward()
     assert np.isfinite(y.grad.numpy()).all()
+
+
+def test_second_derivatives_of_zero_to_the_power_zero_are_finite():
+    x, y = leaves([np.zeros(2), np.array([0.0, 2.0])])
+    first = tg.grad((x**y).sum(), [x, y], create_graph=True)
+    assert [g.numpy().tolist() for g in first] == [[0, 0], [0, 0]]
+    for second in tg.grad(sum(g.sum() for g in first), [x, y]):
+        assert np.isfinite(second.numpy()).all()
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.smooth], ids=BY_NAME)

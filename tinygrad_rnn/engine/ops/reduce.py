@@ -17,8 +17,8 @@ Axis = int | tuple[int, ...] | None
 
 def _kept(F: Any, g: Any, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Any:
     """Give a reduced value its reduced axes back, with length 1."""
-    if keepdims or axis is None:
-        return g if keepdims else F.reshape(g, shape=(1,) * len(shape))
+    if keepdims or axis is None:  # one number broadcasts as it is
+        return g
     axes = axes_of(axis, len(shape))
     return F.reshape(g, shape=tuple(1 if i in axes else n for i, n in enumerate(shape)))
 
