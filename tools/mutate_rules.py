@@ -3,8 +3,8 @@
 A mutant is the package with one change in one rule of ``engine/ops`` (or in `fit`, which sums what
 was broadcast): another operator, a dropped factor or call, exchanged arguments, a constant one off,
 a condition turned round, a sign. First the derivatives of the operations in question are tested;
-whoever survives that meets all tests of the operations and of the graph. Run it from the root of
-the repository; it takes an hour on two cores, so it is no part of CI:
+whoever survives that meets the tests of the graph, of memory and of devices. It takes an hour on
+two cores, so it is no part of CI; run it from the root of the repository:
 
     nice python tools/mutate_rules.py --workers 2 --log mutants.jsonl
     python tools/mutate_rules.py --brief                    # without all tests for survivors
@@ -50,8 +50,9 @@ CONVENTIONS = [
     "test_the_exponents_gradient_of_a_zero_base_is_zero",
     "test_second_derivatives_of_zero_to_the_power_zero_are_finite",
     "test_reductions_of_every_axis",
+    "test_between_floating_tensors_the_wider_wins_and_gradients_go_back_narrow",
 ]
-ALL = ["graph", "memory", "primitive", "device", "ops", "functional", "layers", "recurrent"]
+MORE = ["graph", "memory", "primitive", "device"]
 TIMEOUT = 900  # seconds: whoever takes longer hangs
 PROFILE = """\
 from hypothesis import HealthCheck, Phase, settings
@@ -346,9 +347,11 @@ def tried(mutant: Mutant, copied: Path, rows: list[str], brief: bool) -> str | N
         names = [name for name in mutant.rule.primitives if name in rows]
         quick = [f"tests/test_ops.py::{test}[{name}]" for name in names for test in QUICK]
         quick += [f"tests/test_ops.py::{test}" for test in CONVENTIONS]
-        everything = [f"tests/test_{name}.py" for name in ALL]
+        more = [f"tests/test_{name}.py" for name in MORE]
+        more += ["--deselect", "tests/test_device.py::test_the_main_job_learns_the_same"]
+        more += ["-k", "not million"]  # these two need the examples, and time
         noticed = first_failure(copied, quick)
-        return noticed or (None if brief else first_failure(copied, everything))
+        return noticed or (None if brief else first_failure(copied, more))
     finally:
         target.write_text(original, encoding="utf-8")
 
@@ -389,7 +392,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[], help="words in 'file.rule'")
-    parser.add_argument("--brief", action="store_true", help="the tests of derivatives only")
+    parser.add_argument("--brief", action="store_true", help="tests of derivatives alone")
     parser.add_argument("--log", type=Path, help="a line for each; what it has is not tried again")
     parser.add_argument("--list", action="store_true", help="print the mutants, try none")
     options = parser.parse_args()
