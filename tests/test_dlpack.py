@@ -69,8 +69,9 @@ def test_writes_to_one_are_seen_in_the_other(peer):
     assert ours[0, 0].item() == 7
     ours.data = np.zeros((2, 3))
     assert float(theirs.sum()) == 0
-    exported(ours)[1, 2] = 5
-    assert (ours[1, 2].item(), float(theirs[1, 2])) == (5, 5)
+    if peer != "numpy" or np.lib.NumpyVersion(np.__version__) >= "2.3.0":  # read-only before
+        exported(ours)[1, 2] = 5
+        assert (ours[1, 2].item(), float(theirs[1, 2])) == (5, 5)
 
 
 @peers
@@ -164,7 +165,7 @@ class Elsewhere:
         ([1.0, 2.0], DTypeError, r"CuPy is expected, got list: use tinygrad_rnn\.tensor"),
         (np.ones(2, dtype=complex), DTypeError, "real numbers only, got complex128"),
         (Elsewhere(), DeviceError, "kind 8: move it to the CPU"),
-        (np.array(["a"]), BufferError, "DLPack only supports"),
+        (np.array(["a"]), DTypeError, "real numbers only, got <U1"),
     ],
     ids=["a list", "complex", "elsewhere", "strings"],
 )

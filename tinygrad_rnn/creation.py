@@ -422,7 +422,9 @@ def from_dlpack(x: Any) -> Tensor:
         )
     module = np if kind in _ON_HOST else backend.gpu_module()
     try:
-        array = module.from_dlpack(x)
+        # What NumPy 2.1 takes from itself in this way cannot be written to.
+        own = isinstance(x, np.ndarray) and x.flags.writeable
+        array = x.view(np.ndarray) if own else module.from_dlpack(x)
     except RuntimeError as error:  # NumPy's and CuPy's answer to a dtype that they have not
         raise DTypeError(f"from_dlpack: {getattr(x, 'dtype', 'the dtype')}: {error}") from None
     if array.dtype.kind not in "fiub":
