@@ -33,9 +33,18 @@ import numpy as np
 
 from ..engine import backend
 from ..engine.graph import (
-    Leaf, Node, Parents, Piece, Pieces, enable_grad, last_write, reachable, run, thread,
+    Leaf,
+    Node,
+    Parents,
+    Piece,
+    Pieces,
+    enable_grad,
+    last_write,
+    reachable,
+    run,
+    thread,
 )  # fmt: skip
-from ..engine.primitive import PRIMITIVES, Raw, Record, make, namespaces
+from ..engine.primitive import PRIMITIVES, SECOND_TIME, Raw, Record, make, namespaces
 from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
@@ -182,7 +191,7 @@ class Derived(Raw):
         parts: dict[tuple[int, int], Expression] = {}
         for key, grad in zip(keys, grads, strict=True):
             span = _span(key, shape)
-            parts[span] = parts[span] + grad if span in parts else grad
+            parts[span] = SYMBOLS.add(parts[span], grad) if span in parts else grad
         trace, dtype, end = grads[0].trace, grads[0].dtype, 0
         pieces = []
         for start, stop in [*sorted(parts), (shape[-1], shape[-1])]:
@@ -340,8 +349,8 @@ class Kernel:
         if like:
             make = f"empty({like}, dtype={x.dtype.name!r})"
         else:
-            part = max(self.given, key=lambda g: g.ndim, default=None)
-            make = f"new({x.shape}, {self.names.get(part)}, {x.dtype.name!r})"
+            part = self.names[max(self.given, key=lambda g: g.ndim)]
+            make = f"new({x.shape}, {part}, {x.dtype.name!r})"
         self.lines.append(f"{name} = {make}")
         return name
 
@@ -352,9 +361,7 @@ class Kernel:
                 whole, start = self.homes[x]
                 into = self._name(whole)
                 self.names[x] = f"{into}_{start}"
-                self.lines.append(
-                    f"{self.names[x]} = {into}[..., {start}:{start + x.shape[-1]}]"
-                )
+                self.lines.append(f"{self.names[x]} = {into}[..., {start}:{start + x.shape[-1]}]")
             else:
                 self.names[x] = self._buffer(x)
         return self.names[x]
@@ -395,7 +402,9 @@ class Kernel:
         """Run on arrays of the library `xp`."""
         kernel = self._compiled.get(xp)
         if kernel is None:
-            ops = {x.op for x in self.steps}.difference(("astype", "where", "join", "zeros", *VIEWS))
+            ops = {x.op for x in self.steps}.difference(
+                ("astype", "where", "join", "zeros", *VIEWS)
+            )
             scope: dict[str, Any] = {op: getattr(xp, op) for op in ops}
             scope.update(empty=xp.empty_like, copyto=xp.copyto, new=backend.empty_like_parts)
             scope.update(inf=float("inf"), nan=float("nan"))
@@ -536,7 +545,7 @@ class FusedNode(Node):
         if saved is None:
             raise GraphError(
                 f"backward through {self.name} a second time: its saved values were freed by the "
-                "first; to walk the same graph twice, pass retain_graph=True the first time"
+                f"first. {SECOND_TIME}"
             )
         if last_write[0] > self.order and any(
             version and version[0] > self.order for version in self.versions
@@ -569,6 +578,9 @@ class Fused:
         functools.update_wrapper(self, function)
         self.function, self.name = function, _name(function)
         self.plans: dict[Any, Plan] = {}
+
+    def __deepcopy__(self, memo: Any) -> Fused:
+        return self  # as a function is
 
     def plan(self, *args: Any) -> Plan:
         """Return the plan for arguments like these; its kernels have their ``source``."""
@@ -633,7 +645,7 @@ _state = _State()
 
 
 def _name(function: Any) -> str:
-    return getattr(function, "__name__", repr(function))
+    return getattr(function, "__name__", repr(function)).lstrip("_")
 
 
 def fuse(function: Callable[..., Any]) -> Fused:
