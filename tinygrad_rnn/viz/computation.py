@@ -206,7 +206,7 @@ def graph(
     >>> picture
     Graph(24 nodes, 32 edges)
     >>> [node.label for node in picture.nodes if node.step == 2]
-    ['indexing', 'transpose', 'matmul', 'add', 'tanh']
+    ['indexing', 'linear', 'tanh']
     """
     ends = list(dict.fromkeys(_node(y, "outputs") for y in _listed(outputs)))
     if None in ends or not ends:
