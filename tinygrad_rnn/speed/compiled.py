@@ -1,0 +1,598 @@
+"""A kernel as one loop in C, compiled by the system's compiler when `fuse.backend("c")` asks for it.
+
+A schedule of ufuncs walks over its arrays once for each operation, and a call of a ufunc costs half
+a microsecond before it computes anything. A loop in C walks once for all of them, intermediate
+values stay in registers, and the call costs a fifth of a microsecond.
+
+Four parts, each of which knows little of the others:
+
+- the *body*: what is done to one element, a line for each expression. It is as good for CUDA.
+- the *mathematics*: exp, log and their like without a branch, so that a compiler can turn the loop
+  into vector instructions. Errors are below two units in the last place, and the bits of an element
+  do not depend on where it stands. Sums, products and quotients are those of NumPy to the bit: no
+  two operations are contracted to one (``-ffp-contract=off``), and nothing assumes that numbers are
+  finite. What a ufunc warns of (an overflow, a division by zero) passes in silence.
+- the *frame*: a function that Python calls with arrays; it finds the runs of memory that all of them
+  share, and calls the loop for each. Where an argument is broadcast or strided, a tile of it is
+  copied first, so that the loop always reads from neighbour to neighbour.
+- the *workshop*: the compiler, and the folder where compiled kernels are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from math import factorial
+from pathlib import Path
+from string import Template
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import ArgumentError, CompilerError
+
+# -- the body: what is done to one element ---------------------------------------------------------
+
+TYPES = {np.dtype("bool"): "bool", np.dtype("float32"): "float", np.dtype("float64"): "double"}
+TYPES |= {np.dtype(f"{u}int{n}"): f"{u}int{n}_t" for u in ("", "u") for n in (8, 16, 32, 64)}
+
+OPERATIONS = {
+    "add": "{0} + {1}",
+    "subtract": "{0} - {1}",
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "positive": "{0}",
+    "negative": "-{0}",
+    "square": "{0} * {0}",
+    "absolute": "{0} <= 0 ? 0 - {0} : {0}",  # of -0 too; nan stays
+    "sign": "{0} != {0} ? {0} : ({T})(({0} > 0) - ({0} < 0))",
+    "maximum": "({0} >= {1}) | ({0} != {0}) ? {0} : {1}",  # nan wins
+    "minimum": "({0} <= {1}) | ({0} != {0}) ? {0} : {1}",
+    "equal": "{0} == {1}",
+    "not_equal": "{0} != {1}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
+    "logical_and": "({0} != 0) & ({1} != 0)",
+    "logical_or": "({0} != 0) | ({1} != 0)",
+    "logical_xor": "({0} != 0) ^ ({1} != 0)",
+    "logical_not": "{0} == 0",
+    "isnan": "{0} != {0}",
+    "isfinite": "{0} - {0} == 0",
+    "where": "{0} ? {1} : {2}",
+    "sqrt": "sqrt({0})",
+    "sin": "sin({0})",
+    "cos": "cos({0})",
+    "exp": "exp_{T}({0})",
+    "expm1": "expm1_{T}({0})",
+    "log": "log_{T}({0})",
+    "log1p": "log1p_{T}({0})",
+    "tanh": "tanh_{T}({0})",
+    "logaddexp": "logaddexp_{T}({0}, {1})",
+}
+
+# x ** 2 and its like need no logarithm; the others are left to the C library.
+POWERS = {
+    0: "1", 1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}", -1: "1 / {0}",
+    0.5: "sqrt({0})", -0.5: "1 / sqrt({0} + 0)",
+}  # fmt: skip
+
+
+class Uncovered(Exception):
+    """What this module has no C for; the schedule of ufuncs computes it."""
+
+
+def body(steps: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> list[str]:
+    """Return the lines that compute element ``i`` of ``r0, r1 …`` from that of ``a0, a1 …``.
+
+    An expression has an ``op`` (the name of a ufunc, where or astype), ``args`` (expressions and
+    numbers) and a ``dtype``; `steps` are in the order of computation.
+    """
+    names = {x: f"x{k}" for k, x in enumerate([*inputs, *steps])}
+    lines = []
+    for k, x in enumerate(inputs):
+        byte = x.dtype.kind == "b"  # a mask may hold any byte
+        value = f"((const unsigned char *)a{k})[i] != 0" if byte else f"a{k}[i]"
+        lines.append(f"const {_type(x.dtype)} {names[x]} = {value};")
+    for x in steps:
+        lines.append(f"const {_type(x.dtype)} {names[x]} = {_value(x, names)};")
+    return [*lines, *(f"r{k}[i] = {names[x]};" for k, x in enumerate(outputs))]
+
+
+def _type(dtype: Any) -> str:
+    if dtype not in TYPES:
+        raise Uncovered(dtype)
+    return TYPES[dtype]
+
+
+def _value(x: Any, names: dict[Any, str]) -> str:
+    """Return the C expression of an operation, its operands in the dtype that NumPy computes in."""
+    kinds = [type(a) if _is_number(a) else a.dtype for a in x.args]
+    kinds = [np.dtype(bool) if kind is bool else kind for kind in kinds]
+    if x.op == "astype":
+        if x.dtype.kind in "iu" and kinds[0].kind == "f":
+            raise Uncovered("the integer of a nan")
+        return _operand(x.args[0], x.dtype, names)
+    if x.op == "where":
+        op, dtypes = "where", [np.dtype(bool), x.dtype, x.dtype]
+    else:
+        ufunc = getattr(np, x.op)
+        op, (*dtypes, made) = ufunc.__name__, ufunc.resolve_dtypes((*kinds, None))
+        if made != x.dtype:
+            raise Uncovered(x.op)
+    template = OPERATIONS.get(op)
+    if op == "power":
+        exponent = x.args[1] if _is_number(x.args[1]) else None
+        template = POWERS.get(exponent, "pow({0}, {1})" if x.dtype.kind == "f" else None)
+    if template is None:
+        raise Uncovered(op)
+    args = [_operand(a, dtype, names) for a, dtype in zip(x.args, dtypes, strict=True)]
+    return template.format(*args, T=_type(dtypes[-1]))
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float)
+
+
+def _operand(x: Any, dtype: np.dtype[Any], names: dict[Any, str]) -> str:
+    if not _is_number(x):
+        return names[x] if x.dtype == dtype else f"(({_type(dtype)}){names[x]})"
+    if dtype.kind != "f":
+        return f"(({_type(dtype)}){int(x)})"
+    number = dtype.type(x)
+    if not np.isfinite(number):
+        return "NAN" if np.isnan(number) else f"({'-' * bool(number < 0)}INFINITY)"
+    text = f"{number!s}f" if _type(dtype) == "float" else f"{number!s}"
+    return f"({text})" if text[0] == "-" else text
+
+
+# -- the mathematics: without a branch -------------------------------------------------------------
+
+
+def _polynomial(x: str, coefficients: Sequence[float], T: str) -> str:
+    """Return Horner's form of c0 + c1 x + c2 x² + …"""
+    *rest, text = (f"({T}){c!r}" for c in coefficients)
+    for c in reversed(rest):
+        text = f"fused({text}, {x}, {c})"
+    return text
+
+
+class _Format(NamedTuple):
+    """A floating-point format, and how far the series go that it needs."""
+
+    T: str
+    word: str  # an unsigned integer of its size
+    mantissa: int
+    bias: int
+    high: str  # the leading bits of log 2: few, so that their product with an exponent is exact
+    low: str  # log 2 - high
+    zero: float  # exp is 0 from here down
+    infinite: float  # and infinite from here up
+    one: float  # expm1 is -1 below the negative, tanh 1 above
+    exp: int  # the degree of the series of exp: |x| <= log(2) / 2
+    log: int  # the terms of the series of the artanh: x² <= 0.03
+
+
+FORMATS = [
+    _Format("float", "uint32_t", 23, 127, "0x1.63p-1f", "-0x1.bd0106p-13f",
+            -105, 89, 20, 7, 5),
+    _Format("double", "uint64_t", 52, 1023, "0x1.62e42feep-1", "0x1.a39ef35793c76p-33",
+            -746, 710, 40, 13, 11),
+]  # fmt: skip
+
+# exp: x = n log 2 + r, and exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), with Taylor's series for
+# exp(r) - 1. Adding 1.5 * 2^mantissa rounds to an integer, which then stands in the lowest bits.
+# 2^n is made from its bits, for exp in two halves, so that the last product rounds to a denormal
+# number or overflows as it should.
+# log: x = 2^n m with m in [√½, √2), f = m - 1, s = f / (2 + f), log m = 2 artanh(s), written as in
+# FreeBSD's msun so that f, which is exact, is added last.
+MATHEMATICS = Template(
+    r"""
+static inline $word bits_$T($T x) { union { $T value; $word bits; } u = { .value = x }; return u.bits; }
+static inline $T value_$T($word x) { union { $word bits; $T value; } u = { .bits = x }; return u.value; }
+
+/* exp(r) - 1 for x = n log(2) + r */
+static inline $T reduced_$T($T x, $word *n)
+{
+    const $T magic = ($T)1.5 * (($word)1 << $mantissa);
+    const $T shifted = fused(x, ($T)0x1.71547652b82fep0, magic), whole = shifted - magic;
+    const $T r = fused(whole, -($low), fused(whole, -($high), x));
+    *n = bits_$T(shifted) - bits_$T(magic);
+    return fused(r * r, $EXP, r);
+}
+
+static inline $T exp_$T($T x)
+{
+    $word n;
+    const $T p = reduced_$T(x < $zero ? $zero : x > $infinite ? $infinite : x, &n);
+    const $word twice = n + 2 * $bias, half = twice >> 1;
+    return (1 + p) * value_$T(half << $mantissa) * value_$T((twice - half) << $mantissa);
+}
+
+static inline $T expm1_$T($T x)
+{
+    $word n;
+    const $T p = reduced_$T(x < -$one ? -$one : x > $infinite ? $infinite : x, &n);
+    const $T half = value_$T((n + $bias - 1) << $mantissa);
+    return copysign(2 * fused(half, p, half - ($T)0.5), x);
+}
+
+/* t / (t + 2) with t = expm1(2 |x|) */
+static inline $T tanh_$T($T x)
+{
+    $word n;
+    const $T twice = 2 * fabs(x);
+    const $T p = reduced_$T(twice > $one ? $one : twice, &n);
+    const $T scale = value_$T((n + $bias) << $mantissa), t = fused(scale, p, scale - 1);
+    return copysign(t / (t + 2), x);
+}
+
+static inline $T log_$T($T x)
+{
+    const $T two = ($word)1 << $mantissa, least = value_$T(($word)1 << $mantissa);
+    const $word root = bits_$T(($T)0x1.6a09e667f3bcdp-1);
+    const $word moved = bits_$T(x < least ? x * two : x) - root + (($word)$bias << $mantissa);
+    const $T n = value_$T(bits_$T(two) | moved >> $mantissa) - (two + $bias)
+        - (x < least ? ($T)$mantissa : 0);
+    const $T f = value_$T((moved & ((($word)1 << $mantissa) - 1)) + root) - 1;
+    const $T s = f / (2 + f), z = s * s, h = ($T)0.5 * f * f;
+    const $T y = n * ($high) - ((h - fused(s, h + $LOG, n * ($low))) - f);
+    return x > 0 ? x < INFINITY ? y : x : x == 0 ? -INFINITY : NAN;
+}
+
+/* log(1 + x), and what the rounding of 1 + x lost */
+static inline $T log1p_$T($T x)
+{
+    const $T u = 1 + x, lost = (x - (u - 1)) / u;
+    const $T y = log_$T(u) + ((u > 0) & (u < INFINITY) ? lost : 0);
+    return x == 0 ? x : y;
+}
+
+static inline $T logaddexp_$T($T x, $T y)
+{
+    const $T greater = (x >= y) | (x != x) ? x : y;
+    return greater + log1p_$T(exp_$T(x == y ? 0 : -fabs(x - y)));
+}
+"""
+)
+
+
+def mathematics(T: str) -> str:
+    """Return the functions on ``float`` or on ``double``."""
+    own = next(f for f in FORMATS if f.T == T)
+    exp = _polynomial("r", [1 / factorial(k) for k in range(2, own.exp + 1)], T)
+    log = _polynomial("z", [0.0, *(2 / (2 * k + 3) for k in range(own.log))], T)
+    return MATHEMATICS.substitute({**own._asdict(), "EXP": exp, "LOG": log})
+
+
+# -- the frame: what Python calls ------------------------------------------------------------------
+
+FRAME = Path(__file__).with_name("frame.c").read_text()
+
+HEAD = r"""#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <tgmath.h>
+
+#if defined(__FMA__) || defined(__aarch64__) || defined(__FP_FAST_FMA)
+#define fused(a, b, c) fma(a, b, c)
+#else
+#define fused(a, b, c) ((a) * (b) + (c))
+#endif
+"""
+
+LOOP = Template(r"""
+static void loop(intptr_t n, $parameters)
+{
+    for (intptr_t i = 0; i < n; i++) {
+        $body
+    }
+}
+
+static void run(intptr_t n, char *const *at) { loop(n, $pointers); }
+
+enum { PIECES = $pieces, MODEL = $model, OBJECT = $object };
+static const intptr_t size[PIECES] = { $sizes };
+
+""")
+
+
+def source(steps: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> str:
+    """Return the C of a kernel: mathematics, loop and frame."""
+    lines = body(steps, inputs, outputs)
+    types = [_type(x.dtype) for x in (*inputs, *outputs)]
+    names = [f"a{k}" for k in range(len(inputs))] + [f"r{k}" for k in range(len(outputs))]
+    pointers = [f"const {T} *" for T in types[: len(inputs)]] + [
+        f"{T} *" for T in types[len(inputs) :]
+    ]
+    needed = [own.T for own in FORMATS if any(f"_{own.T}(" in line for line in lines)]
+    text = LOOP.substitute(
+        parameters=", ".join(f"{p}restrict {n}" for p, n in zip(pointers, names, strict=True)),
+        body="\n        ".join(lines),
+        pieces=len(types),
+        model=len(inputs),
+        sizes=", ".join(f"sizeof({T})" for T in types),
+        object=object.__basicsize__,
+        pointers=", ".join(f"({p})at[{k}]" for k, p in enumerate(pointers)),
+    )
+    return HEAD + "".join(map(mathematics, needed)) + text + FRAME
+
+
+# -- the workshop: the compiler, and the folder of what it made ------------------------------------
+
+FLAGS = [
+    "-std=gnu11", "-O3", "-fPIC", "-shared", "-w", "-fwrapv", "-fno-math-errno",
+    "-fno-trapping-math", "-ffp-contract=off",
+]  # fmt: skip
+FLAGS += ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+# For this processor: the first that the compiler takes. NumPy uses vectors of 512 bits too.
+NATIVE = [["-march=native", "-mprefer-vector-width=512"], ["-march=native"], ["-mcpu=native"], []]
+
+
+class Compiler:
+    """A C compiler with its flags, and an identity that changes when one of its kernels would.
+
+    The identity is what the compiler says of its version, and the macros that it defines for this
+    processor: those name every set of instructions that it will use.
+    """
+
+    def __init__(self) -> None:
+        wanted = os.environ.get("CC")
+        tried = [shlex.split(wanted)] if wanted else [["cc"], ["gcc"], ["clang"]]
+        command = next((c for c in tried if c and shutil.which(c[0])), None)
+        if command is None:
+            names = ", ".join(c[0] for c in tried if c)
+            raise CompilerError(
+                f"fuse.backend: no C compiler; tried {names} ({'CC' if wanted else 'in PATH'}). "
+                "Install one (Debian: apt install gcc; macOS: xcode-select --install), or name it "
+                "in the environment variable CC, or stay with tinygrad_rnn.fuse.backend('numpy')"
+            )
+        self.path = str(shutil.which(command[0]))
+        self.command = [self.path, *command[1:]]
+        version = self._run("--version")
+        for native in NATIVE:
+            with contextlib.suppress(CompilerError):
+                macros = self._run(*FLAGS, *native, "-dM", "-E", "-x", "c", os.devnull)
+                self.command += [*FLAGS, *native]
+                break
+        else:
+            self._run(*FLAGS, "-dM", "-E", "-x", "c", os.devnull)  # says what is wrong
+        self.identity = "\n".join([*self.command, version, macros])
+
+    def _run(self, *args: str) -> str:
+        command = [*self.command, *args]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            raise CompilerError(
+                f"fuse.backend: {shlex.join(command)} failed:\n{done.stderr.strip()[-2000:]}\n"
+                "Name another compiler in the environment variable CC, or stay with "
+                "tinygrad_rnn.fuse.backend('numpy')"
+            )
+        return done.stdout
+
+    def library(self, text: str) -> Path:
+        """Return the file of the compiled text: the one that is there, or a new one.
+
+        Its name holds the digest of its content, so that what was cut off or altered is not loaded;
+        it gets that name when it is complete, so that processes do not disturb each other.
+        """
+        folder = cache()
+        key = hashlib.sha256(f"{self.identity}\0{text}".encode()).hexdigest()[:32]
+        for path in sorted(folder.glob(f"{key}-*.so")):
+            if path.name == _name(key, path) and (not _USER or path.stat().st_uid == _USER()):
+                return path
+            with contextlib.suppress(OSError):
+                path.unlink()
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made, written = Path(scratch, "kernel.so"), Path(scratch, "kernel.c")
+            written.write_text(text)
+            self._run(str(written), "-o", str(made), "-lm")
+            return made.replace(folder / _name(key, made))
+
+
+_USER = getattr(os, "getuid", None)  # absent on Windows
+
+
+def _name(key: str, path: Path) -> str:
+    return f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}.so"
+
+
+def cache() -> Path:
+    """Return the folder of the compiled kernels, the user's own and nobody else's.
+
+    It is ``tinygrad_rnn/kernels`` in ``$XDG_CACHE_HOME`` or the system's folder for caches, and may
+    be deleted at any time. Where that cannot be written or belongs to somebody else, it is one that
+    lives as long as the process.
+    """
+    home = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(home)
+    folder = Path(root, "tinygrad_rnn", "kernels")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and (not _USER or found.st_uid == _USER()):
+            if found.st_mode & 0o077:
+                folder.chmod(0o700)
+            if os.access(folder, os.W_OK):
+                return folder
+    except OSError:
+        pass
+    return Path(_temporary().name)
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="tinygrad_rnn-", ignore_cleanup_errors=True)
+
+
+# -- a kernel --------------------------------------------------------------------------------------
+
+
+class Compiled:
+    """A compiled kernel; it is bound to the places of its pieces, then called with arrays.
+
+    Pieces are what the loop reads and writes: `inputs`, then `outputs`.
+    """
+
+    def __init__(self, text: str, bind: Callable[[bytes], Callable[..., bool]]) -> None:
+        self.source, self._bind = text, bind
+
+    def bind(
+        self, places: Sequence[tuple[int, int]] | None = None, width: int = -1
+    ) -> Callable[..., bool]:
+        """Return the function of NumPy's arrays that runs the kernel.
+
+        Parameters
+        ----------
+        places : sequence of (int, int), optional
+            For each piece, which array it is in and where it starts in the last axis of that. By
+            default each piece is an array.
+        width : int
+            The length of the last axis of every piece; -1 for that of the first result.
+
+        Returns
+        -------
+        callable
+            Takes the arrays, of the dtypes that were compiled; those of the inputs broadcast. It
+            writes into the outputs and returns True, or, where they are not aligned, not of the
+            right shape or not laid out as the first output is, returns False and does nothing.
+        """
+        if places is None:
+            count = self.source.count("restrict ")
+            places = [(k, 0) for k in range(count)]
+        return self._bind(np.array([width, *np.ravel(places)], np.intp).tobytes())
+
+
+def compile_kernel(
+    steps: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]
+) -> Compiled | None:
+    """Return the kernel that computes `outputs` from `inputs` by `steps`, in C.
+
+    Parameters
+    ----------
+    steps : sequence of expressions
+        In the order of computation; see `body`.
+    inputs, outputs : sequence of expressions
+        What is given, and what is wanted: inputs or steps.
+
+    Returns
+    -------
+    Compiled or None
+        None where there is no C for an operation or a dtype.
+
+    Raises
+    ------
+    CompilerError
+        If there is no compiler, or it fails.
+    """
+    try:
+        text = source(steps, inputs, outputs)
+    except Uncovered:
+        return None
+    return Compiled(text, _load(text, compiler() or Compiler()))
+
+
+_lock = threading.Lock()
+_loaded: dict[tuple[str, str], Any] = {}
+
+
+def _load(text: str, compiler: Compiler) -> Any:
+    with _lock:
+        if (compiler.identity, text) not in _loaded:
+            bind = ctypes.PyDLL(str(compiler.library(text))).bind
+            bind.argtypes, bind.restype = [ctypes.py_object], ctypes.py_object
+            _loaded[compiler.identity, text] = bind
+        return _loaded[compiler.identity, text]
+
+
+# -- the choice ------------------------------------------------------------------------------------
+
+BACKENDS = ("numpy", "c")
+_chosen: list[Compiler | None] = []  # empty: nobody has asked yet
+
+
+def compiler() -> Compiler | None:
+    """Return the compiler in use; None where the kernels are schedules of ufuncs."""
+    if not _chosen:
+        backend(os.environ.get("TINYGRAD_RNN_FUSE") or "numpy")
+    return _chosen[0]
+
+
+def backend(name: str | None = None) -> str:
+    """Choose what runs fused kernels on the CPU, or say what does.
+
+    Parameters
+    ----------
+    name : {"numpy", "c"}, optional
+        "numpy", the default, runs a schedule of ufuncs. "c" compiles each kernel to one loop: it
+        takes a fraction of a second when a kernel runs for the first time, and is kept in the
+        user's folder for caches (``$XDG_CACHE_HOME/tinygrad_rnn/kernels``). The choice holds for
+        all threads, and for what is fused already.
+
+    Returns
+    -------
+    str
+        The one in use.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such backend.
+    CompilerError
+        If there is no C compiler (``cc``, ``gcc`` or ``clang``, or what the environment variable
+        ``CC`` names), or if it fails. What was in use stays in use.
+
+    Notes
+    -----
+    The environment variable ``TINYGRAD_RNN_FUSE=c`` chooses it for a program; it is read when the
+    first fused function runs.
+
+    Both give the same sums, products and quotients to the bit; exp, log, tanh and their like differ
+    in the last bits: in C their relative error is below 2e-7 in float32 and 5e-16 in float64. C
+    does not warn of overflow, of a division by zero or of nan. What it does not cover (float16, a
+    ufunc that no primitive of the library uses) runs as a schedule of ufuncs.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.fuse.backend()
+    'numpy'
+    """
+    if name is None:
+        return "numpy" if compiler() is None else "c"
+    if name not in BACKENDS:
+        raise ArgumentError(f"fuse.backend: 'numpy' or 'c', got {name!r:.60}")
+    _chosen[:] = [_proved(Compiler()) if name == "c" else None]
+    return name
+
+
+class _Probe(NamedTuple):
+    op: str
+    args: tuple[Any, ...]
+    dtype: Any
+
+
+def _proved(compiler: Compiler) -> Compiler:
+    """Return the compiler, after it has made a kernel that works."""
+    x = _Probe("argument", (), np.dtype(float))
+    y = _Probe("add", (x, 1.0), np.dtype(float))
+    given, result = np.arange(3.0), np.zeros(3)
+    kernel = Compiled(text := source([y], [x], [y]), _load(text, compiler))
+    if not kernel.bind()(given, result) or result.tolist() != [1.0, 2.0, 3.0]:
+        raise CompilerError(
+            f"fuse.backend: a kernel made by {compiler.path} computes {result} for "
+            f"{given} + 1; name another compiler in the environment variable CC"
+        )
+    return compiler
