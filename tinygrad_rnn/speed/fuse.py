@@ -34,7 +34,6 @@ from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeEr
 from ..tensors import broadcast_to
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
-from . import compiled
 
 DEAR = frozenset("exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split())
 SIGNATURES = 64  # how many plans a fused function keeps; the oldest goes first
@@ -227,8 +226,6 @@ class Kernel:
         body = "\n    ".join([*lines, f"return ({returned})"])
         self.source = f"def kernel({head}):\n    {body}\n"
         self._compiled: dict[Any, Callable[..., tuple[Any, ...]]] = {}
-        self._in_c: Callable[..., tuple[Any, ...] | None] | None = None
-        self._parts = steps, given, results
 
     @staticmethod
     def _release(done: set[Expression], names: dict[Any, str], free: dict[Any, list[str]]) -> None:
@@ -244,30 +241,8 @@ class Kernel:
             return f"copyto({names[x]}, {args[0]}, casting='unsafe')"
         return f"{x.op}({', '.join(args)}, out={names[x]})"
 
-    def _compile(self):
-        steps, given, results = self._parts
-        made = list(dict.fromkeys(x for x in results if isinstance(x, Expression) and x not in set(given)))
-        k = compiled.compile_kernel(steps, given, made) if made else None
-        if k is None:
-            return lambda model, arrays: None
-        self.c_source = k.source
-        run = k.bind()
-        names = {x: f"r{i}" for i, x in enumerate(made)}
-        names.update({x: f"arrays[{i}]" for i, x in enumerate(given)})
-        lines = [f"{names[x]} = empty(model, dtype=d{i})" for i, x in enumerate(made)]
-        text = "def kernel(model, arrays):\n    " + "\n    ".join(lines) + f"\n    if run(*arrays, {', '.join(names[x] for x in made)}): return ({''.join(str(names.get(x, x))+', ' for x in results)})\n"
-        scope = dict(run=run, empty=np.empty_like, **{f"d{i}": x.dtype for i, x in enumerate(made)})
-        exec(text, scope)
-        return scope["kernel"]
-
     def __call__(self, xp: Any, model: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """Run on arrays of the library `xp`; those that are made are like `model`."""
-        if xp is np and compiled.compiler() is not None:
-            if self._in_c is None:
-                self._in_c = self._compile()
-            returned = self._in_c(model, arrays)
-            if returned is not None:
-                return returned
         kernel = self._compiled.get(xp)
         if kernel is None:
             scope: dict[str, Any] = {op: getattr(xp, op) for op in self.ops}
@@ -568,4 +543,3 @@ def disabled() -> Iterator[None]:
 
 
 fuse.disabled = disabled  # type: ignore[attr-defined]
-fuse.backend = compiled.backend  # type: ignore[attr-defined]
