@@ -4,9 +4,8 @@ A schedule of ufuncs walks over its arrays once for each operation, and a call o
 a microsecond before it computes anything. A loop in C walks once for all of them, intermediate
 values stay in registers, and the call costs a fifth of a microsecond.
 
-Four parts, each of which knows little of the others:
+Three parts, each of which knows little of the others; `loops` says what the loop computes:
 
-- the *body*: what is done to one element, a line for each expression. It is as good for CUDA.
 - the *mathematics*: exp, log and their like without a branch, so that a compiler can turn the loop
   into vector instructions. Errors are below two units in the last place, and the bits of an element
   do not depend on where it stands. Sums, products and quotients are those of NumPy to the bit: no
@@ -32,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import factorial
 from pathlib import Path
 from string import Template
@@ -41,122 +40,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import ArgumentError, CompilerError
-
-# -- the body: what is done to one element ---------------------------------------------------------
-
-TYPES = {np.dtype("bool"): "bool", np.dtype("float32"): "float", np.dtype("float64"): "double"}
-TYPES |= {np.dtype(f"{u}int{n}"): f"{u}int{n}_t" for u in ("", "u") for n in (8, 16, 32, 64)}
-
-OPERATIONS = {
-    "add": "{0} + {1}",
-    "subtract": "{0} - {1}",
-    "multiply": "{0} * {1}",
-    "divide": "{0} / {1}",
-    "positive": "{0}",
-    "negative": "-{0}",
-    "square": "{0} * {0}",
-    "absolute": "{0} <= 0 ? 0 - {0} : {0}",  # of -0 too; nan stays
-    "sign": "{0} != {0} ? {0} : ({T})(({0} > 0) - ({0} < 0))",
-    "maximum": "({0} >= {1}) | ({0} != {0}) ? {0} : {1}",  # nan wins
-    "minimum": "({0} <= {1}) | ({0} != {0}) ? {0} : {1}",
-    "equal": "{0} == {1}",
-    "not_equal": "{0} != {1}",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
-    "logical_and": "({0} != 0) & ({1} != 0)",
-    "logical_or": "({0} != 0) | ({1} != 0)",
-    "logical_xor": "({0} != 0) ^ ({1} != 0)",
-    "logical_not": "{0} == 0",
-    "isnan": "{0} != {0}",
-    "isfinite": "{0} - {0} == 0",
-    "where": "{0} ? {1} : {2}",
-    "sqrt": "sqrt({0})",
-    "sin": "sin({0})",
-    "cos": "cos({0})",
-    "exp": "exp_{T}({0})",
-    "expm1": "expm1_{T}({0})",
-    "log": "log_{T}({0})",
-    "log1p": "log1p_{T}({0})",
-    "tanh": "tanh_{T}({0})",
-    "logaddexp": "logaddexp_{T}({0}, {1})",
-}
-
-# x ** 2 and its like need no logarithm; the others are left to the C library.
-POWERS = {
-    0: "1", 1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}", -1: "1 / {0}",
-    0.5: "sqrt({0})", -0.5: "1 / sqrt({0} + 0)",
-}  # fmt: skip
-
-
-class Uncovered(Exception):
-    """What this module has no C for; the schedule of ufuncs computes it."""
-
-
-def body(steps: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> list[str]:
-    """Return the lines that compute element ``i`` of ``r0, r1 …`` from that of ``a0, a1 …``.
-
-    An expression has an ``op`` (the name of a ufunc, where or astype), ``args`` (expressions and
-    numbers) and a ``dtype``; `steps` are in the order of computation.
-    """
-    names = {x: f"x{k}" for k, x in enumerate([*inputs, *steps])}
-    lines = []
-    for k, x in enumerate(inputs):
-        byte = x.dtype.kind == "b"  # a mask may hold any byte
-        value = f"((const unsigned char *)a{k})[i] != 0" if byte else f"a{k}[i]"
-        lines.append(f"const {_type(x.dtype)} {names[x]} = {value};")
-    for x in steps:
-        lines.append(f"const {_type(x.dtype)} {names[x]} = {_value(x, names)};")
-    return [*lines, *(f"r{k}[i] = {names[x]};" for k, x in enumerate(outputs))]
-
-
-def _type(dtype: Any) -> str:
-    if dtype not in TYPES:
-        raise Uncovered(dtype)
-    return TYPES[dtype]
-
-
-def _value(x: Any, names: dict[Any, str]) -> str:
-    """Return the C expression of an operation, its operands in the dtype that NumPy computes in."""
-    kinds = [type(a) if _is_number(a) else a.dtype for a in x.args]
-    kinds = [np.dtype(bool) if kind is bool else kind for kind in kinds]
-    if x.op == "astype":
-        if x.dtype.kind in "iu" and kinds[0].kind == "f":
-            raise Uncovered("the integer of a nan")
-        return _operand(x.args[0], x.dtype, names)
-    if x.op == "where":
-        op, dtypes = "where", [np.dtype(bool), x.dtype, x.dtype]
-    else:
-        ufunc = getattr(np, x.op)
-        op, (*dtypes, made) = ufunc.__name__, ufunc.resolve_dtypes((*kinds, None))
-        if made != x.dtype:
-            raise Uncovered(x.op)
-    template = OPERATIONS.get(op)
-    if op == "power":
-        exponent = x.args[1] if _is_number(x.args[1]) else None
-        template = POWERS.get(exponent, "pow({0}, {1})" if x.dtype.kind == "f" else None)
-    if template is None:
-        raise Uncovered(op)
-    args = [_operand(a, dtype, names) for a, dtype in zip(x.args, dtypes, strict=True)]
-    return template.format(*args, T=_type(dtypes[-1]))
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float)
-
-
-def _operand(x: Any, dtype: np.dtype[Any], names: dict[Any, str]) -> str:
-    if not _is_number(x):
-        return names[x] if x.dtype == dtype else f"(({_type(dtype)}){names[x]})"
-    if dtype.kind != "f":
-        return f"(({_type(dtype)}){int(x)})"
-    number = dtype.type(x)
-    if not np.isfinite(number):
-        return "NAN" if np.isnan(number) else f"({'-' * bool(number < 0)}INFINITY)"
-    text = f"{number!s}f" if _type(dtype) == "float" else f"{number!s}"
-    return f"({text})" if text[0] == "-" else text
-
+from .loops import Loop, c_type
 
 # -- the mathematics: without a branch -------------------------------------------------------------
 
@@ -303,31 +187,29 @@ static void loop(intptr_t n, $parameters)
 
 static void run(intptr_t n, char *const *at) { loop(n, $pointers); }
 
-enum { PIECES = $pieces, MODEL = $model, OBJECT = $object };
-static const intptr_t size[PIECES] = { $sizes };
+enum { STRIPS = $strips, MODEL = $model, OBJECT = $object };
+static const intptr_t size[STRIPS] = { $sizes };
 
 """)
 
 
-def source(steps: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> str:
-    """Return the C of a kernel: mathematics, loop and frame."""
-    lines = body(steps, inputs, outputs)
-    types = [_type(x.dtype) for x in (*inputs, *outputs)]
-    names = [f"a{k}" for k in range(len(inputs))] + [f"r{k}" for k in range(len(outputs))]
-    pointers = [f"const {T} *" for T in types[: len(inputs)]] + [
-        f"{T} *" for T in types[len(inputs) :]
-    ]
-    needed = [own.T for own in FORMATS if any(f"_{own.T}(" in line for line in lines)]
+def source(loop: Loop) -> str:
+    """Return the C of a loop: mathematics, body and frame."""
+    dtypes = [x.dtype for x, *_ in (*loop.inputs, *loop.outputs)]
+    count = len(loop.inputs)
+    types = [f"const {c_type(t)}" for t in dtypes[:count]] + [c_type(t) for t in dtypes[count:]]
+    names = [*(f"a{k}" for k in range(count)), *(f"r{k}" for k in range(len(types) - count))]
     text = LOOP.substitute(
-        parameters=", ".join(f"{p}restrict {n}" for p, n in zip(pointers, names, strict=True)),
-        body="\n        ".join(lines),
-        pieces=len(types),
-        model=len(inputs),
+        parameters=", ".join(f"{T} *restrict {x}" for T, x in zip(types, names, strict=True)),
+        body="\n        ".join(loop.lines),
+        pointers=", ".join(f"({T} *)at[{k}]" for k, T in enumerate(types)),
         sizes=", ".join(f"sizeof({T})" for T in types),
+        strips=len(types),
+        model=count,
         object=object.__basicsize__,
-        pointers=", ".join(f"({p})at[{k}]" for k, p in enumerate(pointers)),
     )
-    return HEAD + "".join(map(mathematics, needed)) + text + FRAME
+    functions = [mathematics(own.T) for own in FORMATS if f"_{own.T}(" in text]
+    return "".join([HEAD, *functions, text, FRAME])
 
 
 # -- the workshop: the compiler, and the folder of what it made ------------------------------------
@@ -440,68 +322,16 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
 # -- a kernel --------------------------------------------------------------------------------------
 
 
-class Compiled:
-    """A compiled kernel; it is bound to the places of its pieces, then called with arrays.
+def kernel(loop: Loop, compiler: Compiler) -> Callable[..., bool]:
+    """Return the function that runs a loop.
 
-    Pieces are what the loop reads and writes: `inputs`, then `outputs`.
+    It takes NumPy's arrays, of the dtypes that were compiled: those that are given (they broadcast),
+    then those that are made. It fills these and returns True; or, where an array is not aligned or
+    those that are made are not laid out alike, it does nothing and returns False.
     """
-
-    def __init__(self, text: str, bind: Callable[[bytes], Callable[..., bool]]) -> None:
-        self.source, self._bind = text, bind
-
-    def bind(
-        self, places: Sequence[tuple[int, int]] | None = None, width: int = -1
-    ) -> Callable[..., bool]:
-        """Return the function of NumPy's arrays that runs the kernel.
-
-        Parameters
-        ----------
-        places : sequence of (int, int), optional
-            For each piece, which array it is in and where it starts in the last axis of that. By
-            default each piece is an array.
-        width : int
-            The length of the last axis of every piece; -1 for that of the first result.
-
-        Returns
-        -------
-        callable
-            Takes the arrays, of the dtypes that were compiled; those of the inputs broadcast. It
-            writes into the outputs and returns True, or, where they are not aligned, not of the
-            right shape or not laid out as the first output is, returns False and does nothing.
-        """
-        if places is None:
-            count = self.source.count("restrict ")
-            places = [(k, 0) for k in range(count)]
-        return self._bind(np.array([width, *np.ravel(places)], np.intp).tobytes())
-
-
-def compile_kernel(
-    steps: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]
-) -> Compiled | None:
-    """Return the kernel that computes `outputs` from `inputs` by `steps`, in C.
-
-    Parameters
-    ----------
-    steps : sequence of expressions
-        In the order of computation; see `body`.
-    inputs, outputs : sequence of expressions
-        What is given, and what is wanted: inputs or steps.
-
-    Returns
-    -------
-    Compiled or None
-        None where there is no C for an operation or a dtype.
-
-    Raises
-    ------
-    CompilerError
-        If there is no compiler, or it fails.
-    """
-    try:
-        text = source(steps, inputs, outputs)
-    except Uncovered:
-        return None
-    return Compiled(text, _load(text, compiler() or Compiler()))
+    places = [place for _, *place in (*loop.inputs, *loop.outputs)]
+    table = np.array([loop.width, *np.ravel(places)], np.intp)
+    return _load(source(loop), compiler)(table.tobytes())
 
 
 _lock = threading.Lock()
@@ -579,20 +409,22 @@ def backend(name: str | None = None) -> str:
 
 
 class _Probe(NamedTuple):
+    """An expression, to try a compiler with."""
+
     op: str
     args: tuple[Any, ...]
-    dtype: Any
+    dtype: Any = np.dtype(float)
+    shape: tuple[int, ...] = (3,)
 
 
 def _proved(compiler: Compiler) -> Compiler:
     """Return the compiler, after it has made a kernel that works."""
-    x = _Probe("argument", (), np.dtype(float))
-    y = _Probe("add", (x, 1.0), np.dtype(float))
-    given, result = np.arange(3.0), np.zeros(3)
-    kernel = Compiled(text := source([y], [x], [y]), _load(text, compiler))
-    if not kernel.bind()(given, result) or result.tolist() != [1.0, 2.0, 3.0]:
+    x = _Probe("argument", ())
+    y = _Probe("add", (x, 1.0))
+    given, made = np.arange(3.0), np.zeros(3)
+    if not kernel(Loop([y], [x], [y]), compiler)(given, made) or made.tolist() != [1.0, 2.0, 3.0]:
         raise CompilerError(
-            f"fuse.backend: a kernel made by {compiler.path} computes {result} for "
-            f"{given} + 1; name another compiler in the environment variable CC"
+            f"fuse.backend: a kernel made by {compiler.path} computes {made} for {given} + 1; "
+            "name another compiler in the environment variable CC"
         )
     return compiler

@@ -1,7 +1,7 @@
 /* What Python calls: finds the runs of memory that all arrays of a kernel share, and calls run() for
-   each. compiled.py writes before this text: run(n, at), which computes n elements; PIECES, the
-   number of arguments and results; MODEL, the number of arguments, so the place of the first result;
-   size, their bytes an element; OBJECT, the bytes of a Python object's head.
+   each. compiled.py writes before this text: run(n, at), which computes n elements; STRIPS, the
+   number of those that it reads and writes; MODEL, the number that it reads, so the place of the
+   first that it writes; size, their bytes an element; OBJECT, the bytes of a Python object's head.
 
    The few functions and structures of Python and NumPy that are needed are declared here, as their
    stable interfaces have them (PEP 384; PyArrayObject_fields in NumPy's ndarraytypes.h), so that no
@@ -32,17 +32,17 @@ static void gather(char *to, const char *from, intptr_t stride, intptr_t n, intp
     }
 }
 
-/* The run along the first axis, in tiles where a piece does not lie from neighbour to neighbour. */
+/* The run along the first axis, in tiles where a strip does not lie from neighbour to neighbour. */
 static void walk(intptr_t n, char *const *at, const intptr_t *stride)
 {
     bool direct = true;
-    for (int p = 0; p < PIECES; p++) direct &= n == 1 || stride[p] == size[p];
+    for (int p = 0; p < STRIPS; p++) direct &= n == 1 || stride[p] == size[p];
     if (direct) { run(n, at); return; }
-    uint64_t tile[PIECES][TILE];
-    char *near[PIECES];
+    uint64_t tile[STRIPS][TILE];
+    char *near[STRIPS];
     for (intptr_t done = 0; done < n; done += TILE) {
         const intptr_t m = n - done < TILE ? n - done : TILE;
-        for (int p = 0; p < PIECES; p++) {
+        for (int p = 0; p < STRIPS; p++) {
             near[p] = at[p] + done * stride[p];
             if (stride[p] == size[p]) continue;
             gather((char *)tile[p], near[p], stride[p], m, size[p]);
@@ -52,24 +52,24 @@ static void walk(intptr_t n, char *const *at, const intptr_t *stride)
     }
 }
 
-/* `places` says where the pieces are: the length of the last axis (-1: that of the first result),
-   then for each piece its array and where it starts in the last axis. Returns whether it has run. */
+/* `places`: the length of the last axis of the strips, then for each strip its array and where it
+   starts in the last axis of that. Returns whether it has run. */
 static void *call(void *places, Array *const *arrays, intptr_t count)
 {
     const intptr_t *place = (const intptr_t *)PyBytes_AsString(places);
-    for (int p = 0; p < PIECES; p++)
+    for (int p = 0; p < STRIPS; p++)
         if (place[1 + 2 * p] >= count) return PyBool_FromLong(0);
     const Array *model = arrays[place[1 + 2 * MODEL]];
     const int axes = model->axes;
-    char *at[PIECES];
-    intptr_t shape[AXES], stride[AXES][PIECES], lengths[AXES], steps[AXES][PIECES];
+    char *at[STRIPS];
+    intptr_t shape[AXES], stride[AXES][STRIPS], lengths[AXES], steps[AXES][STRIPS];
     if (axes > AXES) return PyBool_FromLong(0);
     intptr_t total = 1;
     for (int k = 0; k < axes; k++) {
-        shape[k] = k == axes - 1 && place[0] >= 0 ? place[0] : model->shape[k];
+        shape[k] = k == axes - 1 ? place[0] : model->shape[k];
         total *= shape[k];
     }
-    for (int p = 0; p < PIECES; p++) {
+    for (int p = 0; p < STRIPS; p++) {
         const Array *a = arrays[place[1 + 2 * p]];
         const intptr_t start = place[2 + 2 * p];
         if (a->axes > axes || !(a->flags & 0x0100)) return PyBool_FromLong(0); /* not aligned */
@@ -98,14 +98,14 @@ static void *call(void *places, Array *const *arrays, intptr_t count)
     for (int r = 0; r < rank; r++) {
         const int k = order[r];
         bool joined = runs > 0;
-        for (int p = 0; p < PIECES && joined; p++)
+        for (int p = 0; p < STRIPS && joined; p++)
             joined = stride[k][p] == steps[runs - 1][p] * lengths[runs - 1];
         if (joined) { lengths[runs - 1] *= shape[k]; continue; }
         lengths[runs] = shape[k];
         memcpy(steps[runs++], stride[k], sizeof *steps);
     }
     if (runs == 0) { lengths[0] = 1; memset(steps[0], 0, sizeof *steps); runs = 1; }
-    for (int p = MODEL; p < PIECES; p++)
+    for (int p = MODEL; p < STRIPS; p++)
         if (lengths[0] > 1 && steps[0][p] != size[p]) return PyBool_FromLong(0);
 
     void *thread = total < LONG ? 0 : PyEval_SaveThread();
@@ -113,9 +113,9 @@ static void *call(void *places, Array *const *arrays, intptr_t count)
     for (int r = 0; r < runs;) {
         walk(lengths[0], at, steps[0]);
         for (r = 1; r < runs; r++) {
-            for (int p = 0; p < PIECES; p++) at[p] += steps[r][p];
+            for (int p = 0; p < STRIPS; p++) at[p] += steps[r][p];
             if (++index[r] < lengths[r]) break;
-            for (int p = 0; p < PIECES; p++) at[p] -= lengths[r] * steps[r][p];
+            for (int p = 0; p < STRIPS; p++) at[p] -= lengths[r] * steps[r][p];
             index[r] = 0;
         }
     }
