@@ -1,4 +1,4 @@
-"""A kernel as one loop in C, compiled by the system's compiler when `fuse.backend("c")` asks for it.
+"""A kernel as one loop in C, compiled by the system's compiler if `fuse.backend("c")` asks for it.
 
 A schedule of ufuncs walks over its arrays once for each operation, and a call of a ufunc costs half
 a microsecond before it computes anything. A loop in C walks once for all of them, intermediate
@@ -11,9 +11,9 @@ Three parts, each of which knows little of the others; `loops` says what the loo
   do not depend on where it stands. Sums, products and quotients are those of NumPy to the bit: no
   two operations are contracted to one (``-ffp-contract=off``), and nothing assumes that numbers are
   finite. What a ufunc warns of (an overflow, a division by zero) passes in silence.
-- the *frame*: a function that Python calls with arrays; it finds the runs of memory that all of them
-  share, and calls the loop for each. Where an argument is broadcast or strided, a tile of it is
-  copied first, so that the loop always reads from neighbour to neighbour.
+- the *frame*: a function that Python calls with arrays; it finds the runs of memory that all of
+  them share, and calls the loop for each. Where an argument is broadcast or strided, a tile of it
+  is copied first, so that the loop always reads from neighbour to neighbour.
 - the *workshop*: the compiler, and the folder where compiled kernels are kept.
 """
 
@@ -46,10 +46,10 @@ from .loops import Loop, c_type
 
 
 def _polynomial(x: str, coefficients: Sequence[float], T: str) -> str:
-    """Return Horner's form of c0 + c1 x + c2 x² + …"""
+    """Return c0 + c1 x + c2 x² + … in Horner's form."""
     *rest, text = (f"({T}){c!r}" for c in coefficients)
     for c in reversed(rest):
-        text = f"fused({text}, {x}, {c})"
+        text = f"fused_{T}({text}, {x}, {c})"
     return text
 
 
@@ -84,17 +84,18 @@ FORMATS = [
 # FreeBSD's msun so that f, which is exact, is added last.
 MATHEMATICS = Template(
     r"""
-static inline $word bits_$T($T x) { union { $T value; $word bits; } u = { .value = x }; return u.bits; }
-static inline $T value_$T($word x) { union { $word bits; $T value; } u = { .bits = x }; return u.value; }
+typedef union { $T value; $word bits; } both_$T;
+static inline $word bits_$T($T x) { return (both_$T) { .value = x }.bits; }
+static inline $T value_$T($word x) { return (both_$T) { .bits = x }.value; }
 
 /* exp(r) - 1 for x = n log(2) + r */
 static inline $T reduced_$T($T x, $word *n)
 {
     const $T magic = ($T)1.5 * (($word)1 << $mantissa);
-    const $T shifted = fused(x, ($T)0x1.71547652b82fep0, magic), whole = shifted - magic;
-    const $T r = fused(whole, -($low), fused(whole, -($high), x));
+    const $T shifted = fused_$T(x, ($T)0x1.71547652b82fep0, magic), whole = shifted - magic;
+    const $T r = fused_$T(whole, -($low), fused_$T(whole, -($high), x));
     *n = bits_$T(shifted) - bits_$T(magic);
-    return fused(r * r, $EXP, r);
+    return fused_$T(r * r, $EXP, r);
 }
 
 static inline $T exp_$T($T x)
@@ -110,7 +111,7 @@ static inline $T expm1_$T($T x)
     $word n;
     const $T p = reduced_$T(x < -$one ? -$one : x > $infinite ? $infinite : x, &n);
     const $T half = value_$T((n + $bias - 1) << $mantissa);
-    return copysign(2 * fused(half, p, half - ($T)0.5), x);
+    return copysign(2 * fused_$T(half, p, half - ($T)0.5), x);
 }
 
 /* t / (t + 2) with t = expm1(2 |x|) */
@@ -119,7 +120,7 @@ static inline $T tanh_$T($T x)
     $word n;
     const $T twice = 2 * fabs(x);
     const $T p = reduced_$T(twice > $one ? $one : twice, &n);
-    const $T scale = value_$T((n + $bias) << $mantissa), t = fused(scale, p, scale - 1);
+    const $T scale = value_$T((n + $bias) << $mantissa), t = fused_$T(scale, p, scale - 1);
     return copysign(t / (t + 2), x);
 }
 
@@ -132,7 +133,7 @@ static inline $T log_$T($T x)
         - (x < least ? ($T)$mantissa : 0);
     const $T f = value_$T((moved & ((($word)1 << $mantissa) - 1)) + root) - 1;
     const $T s = f / (2 + f), z = s * s, h = ($T)0.5 * f * f;
-    const $T y = n * ($high) - ((h - fused(s, h + $LOG, n * ($low))) - f);
+    const $T y = n * ($high) - ((h - fused_$T(s, h + $LOG, n * ($low))) - f);
     return x > 0 ? x < INFINITY ? y : x : x == 0 ? -INFINITY : NAN;
 }
 
@@ -171,9 +172,11 @@ HEAD = r"""#include <stdbool.h>
 #include <tgmath.h>
 
 #if defined(__FMA__) || defined(__aarch64__) || defined(__FP_FAST_FMA)
-#define fused(a, b, c) fma(a, b, c)
+#define fused_float(a, b, c) __builtin_fmaf(a, b, c)
+#define fused_double(a, b, c) __builtin_fma(a, b, c)
 #else
-#define fused(a, b, c) ((a) * (b) + (c))
+#define fused_float(a, b, c) ((a) * (b) + (c))
+#define fused_double(a, b, c) ((a) * (b) + (c))
 #endif
 """
 
@@ -325,9 +328,9 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
 def kernel(loop: Loop, compiler: Compiler) -> Callable[..., bool]:
     """Return the function that runs a loop.
 
-    It takes NumPy's arrays, of the dtypes that were compiled: those that are given (they broadcast),
-    then those that are made. It fills these and returns True; or, where an array is not aligned or
-    those that are made are not laid out alike, it does nothing and returns False.
+    It takes NumPy's arrays, of the dtypes that were compiled: those that are given (they
+    broadcast), then those that are made. It fills these and returns True; or, where an array is not
+    aligned or those that are made are not laid out alike, it does nothing and returns False.
     """
     places = [place for _, *place in (*loop.inputs, *loop.outputs)]
     table = np.array([loop.width, *np.ravel(places)], np.intp)
