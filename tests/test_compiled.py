@@ -37,6 +37,7 @@ def cache(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         if sys.platform == "darwin":
             patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setattr(loops, "PATIENCE", np.inf)
         tg.fuse.backend("c")
         yield compiled.cache()
         tg.fuse.backend("numpy")
@@ -437,6 +438,27 @@ def test_a_loop_has_a_largest_size(monkeypatch):
     with pytest.raises(loops.Uncovered, match="more than 10"):
         loops.Loop(kernel.steps, kernel.given, kernel.results)
     np.testing.assert_allclose(kernel(np, [np.ones(3)])[0], np.tanh(np.arange(9)).sum())
+
+
+def test_where_numpys_vectors_are_faster_than_calls_it_is_a_schedule(monkeypatch):
+    monkeypatch.setattr(loops, "PATIENCE", 100)
+    for n, covered in ((100, True), (10_000, False)):
+        kernel = tg.fuse(lambda x: tg.sin(x) * 2).plan(tg.zeros(n)).forward
+        try:
+            loops.Loop(kernel.steps, kernel.given, kernel.results)
+        except loops.Uncovered:
+            assert not covered
+        else:
+            assert covered
+
+
+def test_powers_of_integers():
+    x = np.array([3, -2, 0, 7], np.int32)
+    for exponent in (0, 1, 2, 3):
+        np.testing.assert_array_equal(in_c(lambda x, p=exponent: x**p, x)[0], x**exponent)
+    kernel = tg.fuse(lambda x: x**4).plan(tg.tensor(x)).forward
+    with pytest.raises(loops.Uncovered):
+        loops.Loop(kernel.steps, kernel.given, kernel.results)
 
 
 # -- the compiler, and what it made ----------------------------------------------------------------

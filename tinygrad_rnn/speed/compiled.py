@@ -234,6 +234,8 @@ class Compiler:
     """
 
     def __init__(self) -> None:
+        if sys.implementation.name != "cpython":
+            raise CompilerError("fuse.backend: a kernel in C is called in the way of CPython alone")
         wanted = os.environ.get("CC")
         tried = [shlex.split(wanted)] if wanted else [["cc"], ["gcc"], ["clang"]]
         command = next((c for c in tried if c and shutil.which(c[0])), None)

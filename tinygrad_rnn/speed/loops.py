@@ -13,12 +13,17 @@ Sums over what was broadcast, and what is computed from them, stay outside of th
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 LARGEST = 1000  # strips in a loop: for more, a compiler takes its time
+# A call of the C library takes 5 ns an element, a tenth of that in NumPy, whose sine works on many
+# elements at once; a call of a ufunc takes 500 ns. So there is a number of elements from which a
+# loop with such calls is the slower one: this times operations, by calls.
+PATIENCE = 100
 
 
 class Uncovered(Exception):
@@ -104,6 +109,9 @@ class Loop:
             [x for x, *_ in self.inputs],
             [x for x, *_ in self.outputs],
         )
+        calls = sum(bool(CALL.search(line)) for line in self.lines)
+        if calls * math.prod(shape) * self.width > PATIENCE * len(self.lines):
+            raise Uncovered(f"{calls} calls for each of many elements")
 
     def _strips(self, steps: Sequence[Any], given: Sequence[Any]) -> dict[Any, list[Strip]]:
         """Return the strips of every expression that has some, one if it is broadcast."""
@@ -211,8 +219,10 @@ OPERATIONS = {
     "logaddexp": "logaddexp_{T}({0}, {1})",
 }
 
+CALL = re.compile(r"\b(sin|cos|pow)\(")  # of the C library
+
 # x ** 2 and its like need no logarithm; the others are left to the C library.
-POWERS = {
+POWERS: dict[Any, str] = {
     0: "1", 1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}", -1: "1 / {0}",
     0.5: "sqrt({0})", -0.5: "1 / sqrt({0} + 0)",
 }  # fmt: skip
@@ -251,12 +261,15 @@ def _value(x: Strip, names: dict[Strip, str]) -> str:
     else:
         ufunc = getattr(np, x.op)
         op, (*dtypes, made) = ufunc.__name__, ufunc.resolve_dtypes((*kinds, None))
-        if made != x.dtype:
+        if made != x.dtype or len(set(dtypes)) > 1:
             raise Uncovered(x.op)
     template = OPERATIONS.get(op)
     if op == "power":
-        exponent = x.args[1] if not isinstance(x.args[1], Strip) else None
-        template = POWERS.get(exponent, "pow({0}, {1})" if x.dtype.kind == "f" else None)
+        exponent = None if isinstance(x.args[1], Strip) else x.args[1]
+        if x.dtype.kind == "f":
+            template = POWERS.get(exponent, "pow({0}, {1})")
+        elif exponent in (0, 1, 2, 3):
+            template = POWERS[exponent]
     if template is None:
         raise Uncovered(op)
     args = [_operand(a, dtype, names) for a, dtype in zip(x.args, dtypes, strict=True)]
