@@ -440,6 +440,19 @@ def test_a_loop_has_a_largest_size(monkeypatch):
     np.testing.assert_allclose(kernel(np, [np.ones(3)])[0], np.tanh(np.arange(9)).sum())
 
 
+def test_a_loop_has_a_largest_number_of_places():
+    @tg.fuse
+    def function(z):
+        parts = z.split(300, axis=-1)
+        return sum(parts[1:], parts[0])
+
+    z = arrays(0, 1, [(5, 300)])[0]
+    kernel = function.plan(tg.tensor(z)).forward
+    with pytest.raises(loops.Uncovered, match="more than 256"):
+        loops.Loop(kernel.steps, kernel.given, kernel.results)
+    np.testing.assert_allclose(function(tg.tensor(z)).numpy(), z.sum(-1, keepdims=True))
+
+
 def test_where_numpys_vectors_are_faster_than_calls_it_is_a_schedule(monkeypatch):
     monkeypatch.setattr(loops, "PATIENCE", 100)
     for n, covered in ((100, True), (10_000, False)):
@@ -526,7 +539,7 @@ def test_a_folder_that_others_may_write_to_is_closed(logged):
 
 def test_a_folder_of_somebody_else_is_not_used(logged, monkeypatch):
     folder = compiled.cache()
-    monkeypatch.setattr(compiled, "_USER", lambda: 4711)
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
     other = compiled.cache()
     assert other != folder
     assert "tinygrad_rnn-" in str(other)
@@ -536,7 +549,7 @@ def test_a_file_of_somebody_else_is_not_loaded(logged, monkeypatch):
     path = compiled.Compiler().library(TEXT.format(1))
     folder = compiled.cache()
     monkeypatch.setattr(compiled, "cache", lambda: folder)
-    monkeypatch.setattr(compiled, "_USER", lambda: 4711)
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
     compiled.Compiler().library(TEXT.format(1))
     assert logged() == 2
     assert path.exists()  # made again
@@ -611,6 +624,13 @@ def test_a_text_that_does_not_compile(logged):
     with pytest.raises(CompilerError, match=r"(?s)kernel\.c.*error"):
         compiled.Compiler().library("int int;\n")
     assert list(compiled.cache().iterdir()) == []
+
+
+def test_a_file_that_cannot_be_loaded(logged, monkeypatch, tmp_path):
+    (tmp_path / "text.so").write_text("no library")
+    monkeypatch.setattr(compiled.Compiler, "library", lambda *_: tmp_path / "text.so")
+    with pytest.raises(CompilerError, match=r"text\.so cannot be loaded.*XDG_CACHE_HOME"):
+        tg.fuse.backend("c")
 
 
 def test_the_choice(monkeypatch):

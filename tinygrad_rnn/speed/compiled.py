@@ -23,6 +23,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib.resources
 import os
 import shlex
 import shutil
@@ -164,8 +165,6 @@ def mathematics(T: str) -> str:
 
 # -- the frame: what Python calls ------------------------------------------------------------------
 
-FRAME = Path(__file__).with_name("frame.c").read_text()
-
 HEAD = r"""#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -212,7 +211,8 @@ def source(loop: Loop) -> str:
         object=object.__basicsize__,
     )
     functions = [mathematics(own.T) for own in FORMATS if f"_{own.T}(" in text]
-    return "".join([HEAD, *functions, text, FRAME])
+    frame = importlib.resources.files(__package__).joinpath("frame.c").read_text("utf-8")
+    return "".join([HEAD, *functions, text, frame])
 
 
 # -- the workshop: the compiler, and the folder of what it made ------------------------------------
@@ -256,7 +256,7 @@ class Compiler:
                 break
         else:
             self._run(*FLAGS, "-dM", "-E", "-x", "c", os.devnull)  # says what is wrong
-        self.identity = "\n".join([*self.command, version, macros])
+        self.identity = _digest("\n".join([*self.command, version, macros]).encode())
 
     def _run(self, *args: str) -> str:
         command = [*self.command, *args]
@@ -276,11 +276,11 @@ class Compiler:
         it gets that name when it is complete, so that processes do not disturb each other.
         """
         folder = cache()
-        key = hashlib.sha256(f"{self.identity}\0{text}".encode()).hexdigest()[:32]
+        key = _digest(f"{self.identity}\n{text}".encode())
         for path in sorted(folder.glob(f"{key}-*.so")):
-            if path.name == _name(key, path) and (not _USER or path.stat().st_uid == _USER()):
-                return path
             with contextlib.suppress(OSError):
+                if path.name == _name(key, path) and _is_own(path.lstat()):
+                    return path
                 path.unlink()
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made, written = Path(scratch, "kernel.so"), Path(scratch, "kernel.c")
@@ -289,11 +289,16 @@ class Compiler:
             return made.replace(folder / _name(key, made))
 
 
-_USER = getattr(os, "getuid", None)  # absent on Windows
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _name(key: str, path: Path) -> str:
-    return f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}.so"
+    return f"{key}-{_digest(path.read_bytes())}.so"
+
+
+def _is_own(status: os.stat_result) -> bool:
+    return not hasattr(os, "getuid") or status.st_uid == os.getuid()
 
 
 def cache() -> Path:
@@ -309,7 +314,7 @@ def cache() -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and (not _USER or found.st_uid == _USER()):
+        if stat.S_ISDIR(found.st_mode) and _is_own(found):
             if found.st_mode & 0o077:
                 folder.chmod(0o700)
             if os.access(folder, os.W_OK):
@@ -344,9 +349,17 @@ _loaded: dict[tuple[str, str], Any] = {}
 
 
 def _load(text: str, compiler: Compiler) -> Any:
+    """Return the function ``bind`` of a compiled text."""
     with _lock:
         if (compiler.identity, text) not in _loaded:
-            bind = ctypes.PyDLL(str(compiler.library(text))).bind
+            path = compiler.library(text)
+            try:
+                bind = ctypes.PyDLL(str(path)).bind
+            except OSError as error:
+                raise CompilerError(
+                    f"fuse.backend: {path} cannot be loaded ({error}); name a folder that programs "
+                    "may run from in the environment variable XDG_CACHE_HOME"
+                ) from error
             bind.argtypes, bind.restype = [ctypes.py_object], ctypes.py_object
             _loaded[compiler.identity, text] = bind
         return _loaded[compiler.identity, text]

@@ -7,7 +7,7 @@
    stable interfaces have them (PEP 384; PyArrayObject_fields in NumPy's ndarraytypes.h), so that no
    header has to be installed. */
 
-enum { AXES = 8, TILE = 128, LONG = 1 << 14 };
+enum { AXES = 8, TILE = STRIPS <= 32 ? 128 : 4096 / STRIPS, LONG = 1 << 14 };
 
 typedef struct {
     char object[OBJECT], *data;

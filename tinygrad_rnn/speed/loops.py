@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 LARGEST = 1000  # strips in a loop: for more, a compiler takes its time
+PLACES = 256  # strips that it reads or writes
 # A call of the C library takes 5 ns an element, a tenth of that in NumPy, whose sine works on many
 # elements at once; a call of a ufunc takes 500 ns. So there is a number of elements from which a
 # loop with such calls is the slower one: this times operations, by calls.
@@ -65,7 +66,7 @@ class Loop:
         The arrays that the loop fills: of the wanted ones, and of those that are summed, all that
         have the shape of the loop but for the last axis.
     width : int
-        The length of the last axis of the strips; -1 without axes.
+        The length of the last axis of the strips; 1 without axes.
     inputs, outputs : list of (Strip, int, int)
         Each strip that is read from memory or written to it, the number of its array (`given`, then
         `made`), and where it starts in the last axis of that.
@@ -104,6 +105,8 @@ class Loop:
         ]
         needed = _needed([strip for strip, *_ in self.outputs])
         self.inputs = [(x, *x.args) for x in needed if x.op == "given"]
+        if len(self.inputs) + len(self.outputs) > PLACES:
+            raise Uncovered(f"more than {PLACES} arrays, or parts of them")
         self.lines = body(
             [x for x in needed if x.op != "given"],
             [x for x, *_ in self.inputs],
