@@ -34,9 +34,18 @@ import numpy as np
 
 from ..engine import backend
 from ..engine.graph import (
-    Leaf, Node, Parents, Piece, Pieces, enable_grad, last_write, reachable, run, thread,
+    Leaf,
+    Node,
+    Parents,
+    Piece,
+    Pieces,
+    enable_grad,
+    last_write,
+    reachable,
+    run,
+    thread,
 )  # fmt: skip
-from ..engine.primitive import PRIMITIVES, Raw, Record, make, namespaces
+from ..engine.primitive import PRIMITIVES, SECOND_TIME, Raw, Record, make, namespaces
 from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
@@ -185,7 +194,7 @@ class Derived(Raw):
         parts: dict[tuple[int, int], Expression] = {}
         for key, grad in zip(keys, grads, strict=True):
             span = _span(key, shape)
-            parts[span] = parts[span] + grad if span in parts else grad
+            parts[span] = SYMBOLS.add(parts[span], grad) if span in parts else grad
         trace, dtype, end = grads[0].trace, grads[0].dtype, 0
         pieces = []
         for start, stop in [*sorted(parts), (shape[-1], shape[-1])]:
@@ -349,8 +358,8 @@ class Kernel:
         like = next((self.names[g] for g in self.given if g.shape == x.shape), None)
         if like:
             return f"empty({like}, dtype={x.dtype.name})"
-        part = max(self.given, key=lambda g: g.ndim, default=None)
-        return f"new({x.shape}, {self.names.get(part)}, {x.dtype.name})"
+        part = self.names[max(self.given, key=lambda g: g.ndim)]
+        return f"new({x.shape}, {part}, {x.dtype.name})"
 
     def _name(self, x: Expression) -> str:
         """Return the name of the memory that a step writes to, which is there from now on."""
@@ -574,7 +583,7 @@ class FusedNode(Node):
         if saved is None:
             raise GraphError(
                 f"backward through {self.name} a second time: its saved values were freed by the "
-                "first; to walk the same graph twice, pass retain_graph=True the first time"
+                f"first. {SECOND_TIME}"
             )
         if last_write[0] > self.order and any(
             version and version[0] > self.order for version in self.versions
@@ -607,6 +616,9 @@ class Fused:
         functools.update_wrapper(self, function)
         self.function, self.name = function, _name(function)
         self.plans: dict[Any, Plan] = {}
+
+    def __deepcopy__(self, memo: Any) -> Fused:
+        return self  # as a function is
 
     def plan(self, *args: Any) -> Plan:
         """Return the plan for arguments like these; its kernels have their ``source``."""
@@ -671,7 +683,7 @@ _state = _State()
 
 
 def _name(function: Any) -> str:
-    return getattr(function, "__name__", repr(function))
+    return getattr(function, "__name__", repr(function)).lstrip("_")
 
 
 def fuse(function: Callable[..., Any]) -> Fused:
