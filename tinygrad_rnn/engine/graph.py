@@ -74,8 +74,8 @@ class Piece(Node):
     name = "piece"
 
     def __init__(self, whole: Node, index: int, shape: tuple[int, ...], dtype: Any) -> None:
-        super().__init__((whole,), shape, dtype)
-        self.index = index
+        self.order, self.parents = tick(), (whole,)
+        self.shape, self.dtype, self.index = shape, dtype, index
 
     def pull(
         self, F: Namespace, grad: Gradient, parents: Parents, retain: bool
@@ -226,9 +226,10 @@ class Product:
             return self.done
         sides = [self.lefts, self.rights]
         for i, side in enumerate(sides):
-            places = {joined[id(x)][2]: n for n, x in enumerate(side) if id(x) in joined}
-            wholes = {id(joined[id(x)][1]): joined[id(x)][1] for x in side if id(x) in joined}
-            if len(wholes) == 1 and len(places) == len(side) == len(whole := [*wholes.values()][0]):
+            found = [joined[id(x)] for x in side if id(x) in joined]
+            places = {t: n for n, (_, _, t) in enumerate(found)}
+            whole = found[0][1] if len(places) == len(side) else ()
+            if len(whole) == len(side) and all(other is whole for _, other, _ in found):
                 sides = [[factors[places[t]] for t in range(len(side))] for factors in sides]
                 sides[i] = [F.rows(whole)]
                 break
