@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import tinygrad_rnn as tg
 from test_fuse import SHAPES, arrays, assert_same, derivatives, lstm, programs
 from tinygrad_rnn.errors import ArgumentError, CompilerError
-from tinygrad_rnn.speed import compiled, loops
+from tinygrad_rnn.speed import compiled, loops, workshop
 
 CC = os.environ.get("CC", "").partition(" ")[0] or next(
     filter(shutil.which, ("cc", "gcc", "clang")), ""
@@ -39,7 +39,7 @@ def cache(tmp_path_factory):
             patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(loops, "PATIENCE", np.inf)
         tg.fuse.backend("c")
-        yield compiled.cache()
+        yield workshop.cache()
         tg.fuse.backend("numpy")
 
 
@@ -494,63 +494,63 @@ TEXT = "int answer = {};\n"
 
 
 def test_a_kernel_is_compiled_once_and_kept(logged):
-    compiler = compiled.Compiler()
+    compiler = workshop.Compiler()
     first = compiler.library(TEXT.format(1))
     assert logged() == 1
-    assert compiled.Compiler().library(TEXT.format(1)) == first
+    assert workshop.Compiler().library(TEXT.format(1)) == first
     assert logged() == 1
     assert compiler.library(TEXT.format(2)) != first
     assert logged() == 2
-    folder = compiled.cache()
+    folder = workshop.cache()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert sorted(path.suffix for path in folder.iterdir()) == [".so", ".so"]
 
 
 @pytest.mark.parametrize("spoil", [b"", b"\x7fELF", None])
 def test_what_was_cut_off_or_altered_is_not_loaded(logged, spoil):
-    compiler = compiled.Compiler()
+    compiler = workshop.Compiler()
     path = compiler.library(TEXT.format(1))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"x" if spoil is None else spoil)
     again = compiler.library(TEXT.format(1))
     assert logged() == 2
-    assert again.name.endswith(compiled._name("", again))
+    assert again.name.endswith(workshop._name("", again))
     assert list(again.parent.iterdir()) == [again]
 
 
 def test_another_compiler_or_another_flag_has_kernels_of_its_own(logged, monkeypatch):
-    first = compiled.Compiler()
+    first = workshop.Compiler()
     path = first.library(TEXT.format(1))
     monkeypatch.setenv("CC", f"{os.environ['CC']} -DOTHER=1")
-    second = compiled.Compiler()
+    second = workshop.Compiler()
     assert second.identity != first.identity
     assert second.library(TEXT.format(1)) != path
     assert logged() == 2
     monkeypatch.setenv("CC", shutil.which(CC))
-    assert compiled.Compiler().library(TEXT.format(1)) != path
+    assert workshop.Compiler().library(TEXT.format(1)) != path
 
 
 def test_a_folder_that_others_may_write_to_is_closed(logged):
-    folder = compiled.cache()
+    folder = workshop.cache()
     folder.chmod(0o777)
-    assert compiled.cache() == folder
+    assert workshop.cache() == folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_a_folder_of_somebody_else_is_not_used(logged, monkeypatch):
-    folder = compiled.cache()
+    folder = workshop.cache()
     monkeypatch.setattr(os, "getuid", lambda: 4711)
-    other = compiled.cache()
+    other = workshop.cache()
     assert other != folder
     assert "tinygrad_rnn-" in str(other)
 
 
 def test_a_file_of_somebody_else_is_not_loaded(logged, monkeypatch):
-    path = compiled.Compiler().library(TEXT.format(1))
-    folder = compiled.cache()
-    monkeypatch.setattr(compiled, "cache", lambda: folder)
+    path = workshop.Compiler().library(TEXT.format(1))
+    folder = workshop.cache()
+    monkeypatch.setattr(workshop, "cache", lambda: folder)
     monkeypatch.setattr(os, "getuid", lambda: 4711)
-    compiled.Compiler().library(TEXT.format(1))
+    workshop.Compiler().library(TEXT.format(1))
     assert logged() == 2
     assert path.exists()  # made again
 
@@ -559,7 +559,7 @@ def test_where_there_is_no_folder_a_temporary_one_serves(logged, tmp_path, monke
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    path = compiled.Compiler().library(TEXT.format(1))
+    path = workshop.Compiler().library(TEXT.format(1))
     assert path.exists()
     assert str(tmp_path) not in str(path)
 
@@ -588,9 +588,9 @@ def test_several_processes_at_once(logged):
     started = [process() for _ in range(3)]
     results = [p.communicate() for p in started]
     assert {out for out, _ in results} == {"c [2.0585, -0.1257]\n"}, results
-    folder = compiled.cache()
+    folder = workshop.cache()
     names = [path.name for path in folder.iterdir()]
-    assert all(compiled._name(name[:32], folder / name) == name for name in names)
+    assert all(workshop._name(name[:32], folder / name) == name for name in names)
     before = logged()
     assert process().communicate()[0] == results[0][0]
     assert logged() == before
@@ -622,13 +622,13 @@ def test_a_compiler_that_fails(tmp_path, monkeypatch, script):
 
 def test_a_text_that_does_not_compile(logged):
     with pytest.raises(CompilerError, match=r"(?s)kernel\.c.*error"):
-        compiled.Compiler().library("int int;\n")
-    assert list(compiled.cache().iterdir()) == []
+        workshop.Compiler().library("int int;\n")
+    assert list(workshop.cache().iterdir()) == []
 
 
 def test_a_file_that_cannot_be_loaded(logged, monkeypatch, tmp_path):
     (tmp_path / "text.so").write_text("no library")
-    monkeypatch.setattr(compiled.Compiler, "library", lambda *_: tmp_path / "text.so")
+    monkeypatch.setattr(workshop.Compiler, "library", lambda *_: tmp_path / "text.so")
     with pytest.raises(CompilerError, match=r"text\.so cannot be loaded.*XDG_CACHE_HOME"):
         tg.fuse.backend("c")
 

@@ -413,7 +413,7 @@ class Kernel:
             return self._in_c(*arrays)
         return self.schedule(xp)(*arrays)
 
-    def _compile(self, compiler: compiled.Compiler) -> Callable[..., tuple[Any, ...]]:
+    def _compile(self, compiler: Any) -> Callable[..., tuple[Any, ...]]:
         """Return the kernel in C: one loop, then ufuncs for what is not of its shape."""
         try:
             loop = Loop(self.steps, self.given, self.results)
