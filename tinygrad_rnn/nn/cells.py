@@ -16,7 +16,9 @@ from typing import Any
 from .. import checks
 from .. import random as tg_random
 from .. import tensors as ops
-from ..creation import ones, zeros
+from ..creation import zeros
+from ..engine import backend
+from ..engine.primitive import make
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import linear_map
 from ..speed.fuse import fuse
@@ -143,7 +145,7 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return W x + b as [W, b] [x; 1]: a pass over the result less, there and back."""
     if bias is None:
         return linear_map(x, weight)
-    one = ones(*x.shape[:-1], 1, dtype=x.dtype, device=x.device)
+    one = make(backend.full((*x.shape[:-1], 1), 1, x.dtype, like=x._data), None, None)
     x = ops.concatenate([x, ops.feature_major(one) if x.ndim > 2 else one], axis=-1)
     return linear_map(x, ops.concatenate([weight, ops.expand_dims(bias, 1)], axis=1))
 
