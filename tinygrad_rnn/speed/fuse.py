@@ -10,7 +10,8 @@ fused.
 
 Equal expressions are one (they are kept in a table by what they are made of), and what no result
 needs is never computed. A kernel is a list of ufunc calls that write into few buffers: a buffer is
-free as soon as the last reader of its value has run.
+free as soon as the last reader of its value has run. Or, on request, it is one loop in C (`loops`,
+`compiled`), with this list as its oracle.
 
 An argument may be split along its last axis, as the gates of a cell are. A part is a view; on the
 way back the gradients of the parts are written beside each other into one array, by the very calls
@@ -721,7 +722,8 @@ def fuse(function: Callable[..., Any]) -> Fused:
 
     Notes
     -----
-    Inside ``with tg.fuse.disabled():`` the function runs operation by operation.
+    Inside ``with tg.fuse.disabled():`` the function runs operation by operation. On the CPU its
+    kernels are lists of ufuncs, or after ``tg.fuse.backend("c")`` loops in C.
 
     Examples
     --------
