@@ -82,6 +82,7 @@ def global_state() -> dict[str, Any]:
     return {
         "grad mode": tg.is_grad_enabled(),
         "default dtype": tg.get_default_dtype(),
+        "fuse's backend": tg.fuse.backend(),
         "NumPy's global random state": (random["state"]["pos"], random["state"]["key"].tobytes()),
         "Python's global random state": python_random.getstate(),
     }

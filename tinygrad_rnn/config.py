@@ -22,6 +22,7 @@ _VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NPY_DISABLE_CPU_FEATURES",
+    "TINYGRAD_RNN_FUSE",
     "TINYGRAD_RNN_MALLOPT",
 )
 
@@ -64,7 +65,8 @@ def _facts() -> Iterator[tuple[str, str]]:
     for name in _VARIABLES:
         if name in os.environ:
             yield "environment", f"{name}={os.environ[name]}"
-    yield "C compiler", shutil.which("cc") or shutil.which("gcc") or "none found"
+    found = [path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))]
+    yield "C compiler", os.environ.get("CC") or (found or ["none found"])[0]
     yield "default", f"{backend.get_default_dtype()} on {backend.default_device()}"
     available = cuda.is_available()
     yield "CUDA", _gpu() if available else f"not available: {available.reason}"

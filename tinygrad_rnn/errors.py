@@ -27,6 +27,10 @@ class MissingExtraError(ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
 
+class CompilerError(RuntimeError):
+    """There is no C compiler, or it failed; the message says what was tried and what to do."""
+
+
 class CheckpointError(ValueError):
     """A file that `load` cannot trust: cut off, altered, or never written by `save`."""
 

@@ -10,7 +10,8 @@ fused.
 
 Equal expressions are one (they are kept in a table by what they are made of), and what no result
 needs is never computed. A kernel is a list of ufunc calls that write into few buffers: a buffer is
-free as soon as the last reader of its value has run.
+free as soon as the last reader of its value has run. Or, on request, it is one loop in C (`loops`,
+`compiled`), with this list as its oracle.
 
 An argument may be split along its last axis, as the gates of a cell are. A part is a view; on the
 way back the gradients of the parts are written beside each other into one array, by the very calls
@@ -25,6 +26,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -48,6 +50,8 @@ from ..engine.primitive import PRIMITIVES, SECOND_TIME, Raw, Record, make, names
 from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
+from . import compiled
+from .loops import Loop, Uncovered
 
 DEAR = frozenset("exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split())
 VIEWS = frozenset(("part", "reshape"))  # they show another value's memory
@@ -296,7 +300,7 @@ class Kernel:
     """A function of arrays that computes expressions: Python source, compiled for each library."""
 
     def __init__(self, given: Sequence[Expression], results: Sequence[Any]) -> None:
-        self.given, self.steps = given, _needed(results, given)
+        self.given, self.results, self.steps = given, results, _needed(results, given)
         self.names = {x: f"a{i}" for i, x in enumerate(given)}
         self.lines: list[str] = []
         self.buffers = 0
@@ -317,11 +321,11 @@ class Kernel:
             self._release([a for a in done if a in over])
             self._step(x)
             self._release([a for a in done if a not in over])
-        returned = "".join(f"{self.names.get(x, x)}, " for x in results)
-        head = ", ".join(self.names[x] for x in given)
-        body = "\n    ".join([*self.lines, f"return ({returned})"])
-        self.source = f"def kernel({head}):\n    {body}\n"
-        self._compiled: dict[Any, Callable[..., tuple[Any, ...]]] = {}
+        self.returned = "".join(f"{self.names.get(x, x)}, " for x in results)
+        self.head = ", ".join(self.names[x] for x in given)
+        self.source = _source(self.head, self.lines, self.returned)
+        self._schedules: dict[Any, Callable[..., tuple[Any, ...]]] = {}
+        self._in_c: Callable[..., tuple[Any, ...]] | None = None
 
     def _homes(self, results: set[Expression]) -> dict[Expression, tuple[Expression, int]]:
         """Return which values are computed in their place in a join, and where that starts."""
@@ -345,14 +349,18 @@ class Kernel:
             return self.free[x.dtype, x.shape].pop()
         name = f"t{self.buffers}"
         self.buffers += 1
+        self.lines.append(f"{name} = {self._memory(x)}")
+        return name
+
+    def _memory(self, x: Expression) -> str:
+        """Return the call that makes memory for a value."""
+        if max(x.shape, default=1) == math.prod(x.shape):  # one row: any order, and faster
+            return f"vector({x.shape}, {x.dtype.name})"
         like = next((self.names[g] for g in self.given if g.shape == x.shape), None)
         if like:
-            make = f"empty({like}, dtype={x.dtype.name!r})"
-        else:
-            part = self.names[max(self.given, key=lambda g: g.ndim)]
-            make = f"new({x.shape}, {part}, {x.dtype.name!r})"
-        self.lines.append(f"{name} = {make}")
-        return name
+            return f"empty({like}, dtype={x.dtype.name})"
+        part = self.names[max(self.given, key=lambda g: g.ndim)]
+        return f"new({x.shape}, {part}, {x.dtype.name})"
 
     def _name(self, x: Expression) -> str:
         """Return the name of the memory that a step writes to, which is there from now on."""
@@ -400,17 +408,48 @@ class Kernel:
 
     def __call__(self, xp: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """Run on arrays of the library `xp`."""
-        kernel = self._compiled.get(xp)
-        if kernel is None:
-            ops = {x.op for x in self.steps}.difference(
-                ("astype", "where", "join", "zeros", *VIEWS)
-            )
-            scope: dict[str, Any] = {op: getattr(xp, op) for op in ops}
-            scope.update(empty=xp.empty_like, copyto=xp.copyto, new=backend.empty_like_parts)
-            scope.update(inf=float("inf"), nan=float("nan"))
-            exec(compile(self.source, "<fused kernel>", "exec"), scope)
-            kernel = self._compiled[xp] = scope["kernel"]
-        return kernel(*arrays)
+        if xp is np and (compiler := compiled.compiler()) is not None:
+            if self._in_c is None:
+                self._in_c = self._compile(compiler)
+            return self._in_c(*arrays)
+        return self.schedule(xp)(*arrays)
+
+    def _compile(self, compiler: Any) -> Callable[..., tuple[Any, ...]]:
+        """Return the kernel in C: one loop, then ufuncs for what is not of its shape."""
+        try:
+            loop = Loop(self.steps, self.given, self.results)
+        except Uncovered:
+            return self.schedule(np)
+        rest = Kernel([*self.given, *loop.made], self.results)
+        lines = [f"{rest.names[x]} = {self._memory(x)}" for x in loop.made]
+        lines.append(f"if not run({rest.head}): return schedule({self.head})")
+        scope = {"run": compiled.kernel(loop, compiler), "schedule": self.schedule(np)}
+        source = _source(self.head, [*lines, *rest.lines], rest.returned)
+        return _made(source, np, [*rest.steps, *loop.made], scope)
+
+    def schedule(self, xp: Any) -> Callable[..., tuple[Any, ...]]:
+        """Return the function that calls the ufuncs of the library `xp`."""
+        if xp not in self._schedules:
+            self._schedules[xp] = _made(self.source, xp, self.steps, {})
+        return self._schedules[xp]
+
+
+def _source(head: str, lines: Sequence[str], returned: str) -> str:
+    body = "\n    ".join([*lines, f"return ({returned})"])
+    return f"def kernel({head}):\n    {body}\n"
+
+
+def _made(
+    source: str, xp: Any, steps: Sequence[Expression], scope: dict[str, Any]
+) -> Callable[..., tuple[Any, ...]]:
+    """Return the function of a source that computes steps with the library `xp`."""
+    scope.update({x.dtype.name: x.dtype for x in steps})
+    ops = {x.op for x in steps}.difference(("astype", "where", "join", "zeros", *VIEWS))
+    scope.update({op: getattr(xp, op) for op in ops})
+    scope.update(empty=xp.empty_like, vector=xp.empty, new=backend.empty_like_parts)
+    scope.update(copyto=xp.copyto, inf=float("inf"), nan=float("nan"))
+    exec(compile(source, "<fused kernel>", "exec"), scope)
+    return scope["kernel"]
 
 
 # -- a plan: the kernels of one signature ----------------------------------------------------------
@@ -683,7 +722,8 @@ def fuse(function: Callable[..., Any]) -> Fused:
 
     Notes
     -----
-    Inside ``with tg.fuse.disabled():`` the function runs operation by operation.
+    Inside ``with tg.fuse.disabled():`` the function runs operation by operation. On the CPU its
+    kernels are lists of ufuncs, or after ``tg.fuse.backend("c")`` loops in C.
 
     Examples
     --------
@@ -714,3 +754,4 @@ def disabled() -> Iterator[None]:
 
 
 fuse.disabled = disabled  # type: ignore[attr-defined]
+fuse.backend = compiled.backend  # type: ignore[attr-defined]

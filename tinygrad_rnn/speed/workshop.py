@@ -1,0 +1,128 @@
+"""The workshop: the compiler, and the folder of what it made."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ..errors import CompilerError
+
+FLAGS = [
+    "-std=gnu11", "-O3", "-fPIC", "-shared", "-w", "-fwrapv", "-fno-math-errno",
+    "-fno-trapping-math", "-ffp-contract=off",
+]  # fmt: skip
+FLAGS += ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+# For this processor: the first that the compiler takes. NumPy uses vectors of 512 bits too.
+NATIVE = [["-march=native", "-mprefer-vector-width=512"], ["-march=native"], ["-mcpu=native"], []]
+
+
+class Compiler:
+    """A C compiler with its flags, and an identity that changes when one of its kernels would.
+
+    The identity is what the compiler says of its version, and the macros that it defines for this
+    processor: those name every set of instructions that it will use.
+    """
+
+    def __init__(self) -> None:
+        if sys.implementation.name != "cpython":
+            raise CompilerError("fuse.backend: a kernel in C is called in the way of CPython alone")
+        wanted = os.environ.get("CC")
+        tried = [shlex.split(wanted)] if wanted else [["cc"], ["gcc"], ["clang"]]
+        command = next((c for c in tried if c and shutil.which(c[0])), None)
+        if command is None:
+            names = ", ".join(c[0] for c in tried if c)
+            raise CompilerError(
+                f"fuse.backend: no C compiler; tried {names} ({'CC' if wanted else 'in PATH'}). "
+                "Install one (Debian: apt install gcc; macOS: xcode-select --install), or name it "
+                "in the environment variable CC, or stay with tinygrad_rnn.fuse.backend('numpy')"
+            )
+        self.path = str(shutil.which(command[0]))
+        self.command = [self.path, *command[1:]]
+        version = self._run("--version")
+        for native in NATIVE:
+            with contextlib.suppress(CompilerError):
+                macros = self._run(*FLAGS, *native, "-dM", "-E", "-x", "c", os.devnull)
+                self.command += [*FLAGS, *native]
+                break
+        else:
+            self._run(*FLAGS, "-dM", "-E", "-x", "c", os.devnull)  # says what is wrong
+        self.identity = _digest("\n".join([*self.command, version, macros]).encode())
+
+    def _run(self, *args: str) -> str:
+        command = [*self.command, *args]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            raise CompilerError(
+                f"fuse.backend: {shlex.join(command)} failed:\n{done.stderr.strip()[-2000:]}\n"
+                "Name another compiler in the environment variable CC, or stay with "
+                "tinygrad_rnn.fuse.backend('numpy')"
+            )
+        return done.stdout
+
+    def library(self, text: str) -> Path:
+        """Return the file of the compiled text: the one that is there, or a new one.
+
+        Its name holds the digest of its content, so that what was cut off or altered is not loaded;
+        it gets that name when it is complete, so that processes do not disturb each other.
+        """
+        folder = cache()
+        key = _digest(f"{self.identity}\n{text}".encode())
+        for path in sorted(folder.glob(f"{key}-*.so")):
+            with contextlib.suppress(OSError):
+                if path.name == _name(key, path) and _is_own(path.lstat()):
+                    return path
+                path.unlink()
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made, written = Path(scratch, "kernel.so"), Path(scratch, "kernel.c")
+            written.write_text(text)
+            self._run(str(written), "-o", str(made), "-lm")
+            return made.replace(folder / _name(key, made))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _name(key: str, path: Path) -> str:
+    return f"{key}-{_digest(path.read_bytes())}.so"
+
+
+def _is_own(status: os.stat_result) -> bool:
+    return not hasattr(os, "getuid") or status.st_uid == os.getuid()
+
+
+def cache() -> Path:
+    """Return the folder of the compiled kernels, the user's own and nobody else's.
+
+    It is ``tinygrad_rnn/kernels`` in ``$XDG_CACHE_HOME`` or the system's folder for caches, and may
+    be deleted at any time. Where that cannot be written or belongs to somebody else, it is one that
+    lives as long as the process.
+    """
+    home = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(home)
+    folder = Path(root, "tinygrad_rnn", "kernels")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and _is_own(found):
+            if found.st_mode & 0o077:
+                folder.chmod(0o700)
+            if os.access(folder, os.W_OK):
+                return folder
+    except OSError:
+        pass
+    return Path(_temporary().name)
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="tinygrad_rnn-", ignore_cleanup_errors=True)
