@@ -39,9 +39,10 @@ def register(array_type: type, module: Module) -> None:
 
 def module_of(array: Array) -> Module:
     """Return the array library that `array` belongs to."""
-    module = modules.get(array.__class__)
+    kind = array.__class__
+    module = modules.get(kind) or modules.get(kind.__base__)  # of a subclass, such as a memory map
     if module is None:
-        if isinstance(array, np.generic | np.ndarray):  # a scalar, or a subclass (a memory map)
+        if isinstance(array, np.generic | np.ndarray):
             return np
         raise DTypeError(f"expected an array of NumPy or CuPy, got {type(array).__name__}")
     return module
@@ -49,7 +50,8 @@ def module_of(array: Array) -> Module:
 
 def is_array(value: object) -> bool:
     """Tell whether `value` is an array (or a NumPy scalar) that operations run on."""
-    return value.__class__ in modules or isinstance(value, np.ndarray | np.generic)
+    kind = value.__class__
+    return kind in modules or isinstance(value, np.ndarray | np.generic) or kind.__base__ in modules
 
 
 def cuda_unavailable_because() -> str | None:
@@ -70,7 +72,7 @@ def cuda_unavailable_because() -> str | None:
 
 def device_of(array: Array) -> str:
     """Return ``"cpu"`` or ``"cuda:N"``."""
-    if module_of(array) is np:
+    if module_of(array) is np or array.device == "cpu":
         return "cpu"
     return f"cuda:{array.device.id}"
 
@@ -101,6 +103,14 @@ def misplaced(values: Iterable[Any]) -> str | None:
     here = "cpu" if first == "cpu" else f"cuda:{module_of(arrays[0]).cuda.Device().id}"
     cure = f"compute inside `with tinygrad_rnn.default_device({first!r})`"
     return None if here == first else f"operands on {first}, this thread is on {here}: {cure}"
+
+
+def common_module(arrays: Iterable[Array], name: str) -> Module:
+    """Return the array library of arrays that are computed with together."""
+    found = {module_of(x) for x in arrays}
+    if len(found) > 1 and misplaced(arrays):
+        raise DeviceError(f"{name}: {misplaced(arrays)}")
+    return max(found, key=lambda module: module is not np, default=np)
 
 
 def _place(device: str) -> tuple[Module, int]:
@@ -200,7 +210,7 @@ def asarray(data: Any, dtype: DType = None) -> Array:
     if is_array(data):
         if isinstance(data, np.ma.MaskedArray):
             raise DTypeError("a masked array: say what stands in the gaps, with .filled(value)")
-        array: Array = data if data.__class__ in modules else np.asarray(data)
+        array: Array = data if data.__class__ in modules else module_of(data).asarray(data)
     else:
         try:
             array = np.asarray(data)

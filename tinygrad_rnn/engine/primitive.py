@@ -293,10 +293,7 @@ def conform(row: Row, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
     sources = [x if isinstance(x, Tensor) else _Constant for x in args]
     values = [x._data if isinstance(x, Tensor) else _foreign(x, row.keeps) for x in args]
     arrays = [x for x in values if x.__class__ not in _SCALARS]
-    modules = {backend.module_of(x) for x in arrays} or {np}
-    if len(modules) > 1:
-        raise DeviceError(f"{row.title}: {backend.misplaced(arrays)}")
-    xp = modules.pop()
+    xp = backend.common_module(arrays, row.title)
     ruled = [i for i, name in enumerate(row.inputs) if name in row.ruled] or range(len(values))
     if row.joint or all(values[i].__class__ in _SCALARS for i in ruled):
         values = [xp.asarray(backend.asarray(x)) if x.__class__ in _SCALARS else x for x in values]

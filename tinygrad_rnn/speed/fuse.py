@@ -30,7 +30,7 @@ import numpy as np
 from ..engine import backend
 from ..engine.graph import Leaf, Node, Parents, Piece, Pieces, enable_grad, reachable, run, thread
 from ..engine.primitive import PRIMITIVES, Record, make, namespaces
-from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
+from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..tensors import broadcast_to
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
@@ -386,7 +386,7 @@ class FusedNode(Node):
         if not F.records:
             arrays = [*saved, *[grad[i] for i in which]]
             model = next(a for a in arrays if a.shape == self.shape)
-            return kernel(backend.module_of(model), model, arrays)
+            return kernel(backend.common_module(arrays, self.name), model, arrays)
         places = dict(zip(plan.inputs, self.parents, strict=True))
         for i, x in enumerate(plan.values):
             places.setdefault(x, Piece(self, i, self.shape, x.dtype))
@@ -443,9 +443,7 @@ class Fused:
             return plain if plain.shape == shape else broadcast_to(plain, shape)
         plan = self.plan(*args)
         arrays = [x._data for x in tensors]
-        if len({a.__class__ for a in arrays}) > 1:
-            raise DeviceError(f"{self.name}: {backend.misplaced(arrays)}")
-        xp = backend.module_of(arrays[0])
+        xp = backend.common_module(arrays, self.name)
         shape = plan.trace.shape
         model = next((a for a in arrays if a.shape == shape), None)
         model = xp.empty(shape, arrays[0].dtype) if model is None else model
