@@ -643,7 +643,9 @@ class Plan:
             return functools.partial(f, *args, **keywords)
         out = self._array(call.out)
         if isinstance(f, np.ufunc):
-            return functools.partial(f, *args, out, **keywords)
+            if f.nargs == f.nin + 1 and f not in (np.maximum, np.minimum):  # a third of the call
+                return functools.partial(f, *args, out, **keywords)
+            return functools.partial(f, *args, out=out, **keywords)
         if f in REDUCTIONS and len(args) == 1:
             f, keywords = REDUCTIONS[f], {"axis": None, **keywords}
             return functools.partial(f, *args, out=out, **keywords)
@@ -666,7 +668,7 @@ class Plan:
         except Exception as error:
             for g, state in zip(self.generators, before, strict=True):
                 g.bit_generator.state = state
-            raise Unexpected from error
+            raise Unexpected(f"{error or 'a branch goes another way'} at replay") from error
         try:
             for call in self.rest:
                 call()
@@ -867,9 +869,9 @@ class Captured:
                 try:
                     result = entry.plan(arrays)
                     entry.patience = min(entry.patience + 0.1, PATIENCE)
-                except Unexpected:
+                except Unexpected as error:
                     result = function(*args, **keywords)
-                    self._fail(entry, "a branch on a value goes now one way, now another")
+                    self._fail(entry, f"{error}, and does not in the plain step")
                 return result
             entry.plan = None
             self._fail(entry, f"{changed} is another one at every call")
