@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,12 +105,13 @@ def misplaced(values: Iterable[Any]) -> str | None:
     return None if here == first else f"operands on {first}, this thread is on {here}: {cure}"
 
 
-def common_module(arrays: Iterable[Array], name: str) -> Module:
-    """Return the array library of arrays that are computed with together."""
+def together(arrays: Sequence[Array], name: str) -> tuple[Module, list[Array]]:
+    """Return the array library of arrays that are computed with together, and them as its own."""
     found = {module_of(x) for x in arrays}
     if len(found) > 1 and misplaced(arrays):
         raise DeviceError(f"{name}: {misplaced(arrays)}")
-    return max(found, key=lambda module: module is not np, default=np)
+    module = max(found, key=lambda module: module is not np, default=np)
+    return module, [module.asarray(x) for x in arrays] if len(found) > 1 else list(arrays)
 
 
 def _place(device: str) -> tuple[Module, int]:

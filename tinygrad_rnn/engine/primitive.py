@@ -292,8 +292,9 @@ def conform(row: Row, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
     Tensor = _scope["Tensor"]
     sources = [x if isinstance(x, Tensor) else _Constant for x in args]
     values = [x._data if isinstance(x, Tensor) else _foreign(x, row.keeps) for x in args]
-    arrays = [x for x in values if x.__class__ not in _SCALARS]
-    xp = backend.common_module(arrays, row.title)
+    xp, arrays = backend.together([x for x in values if x.__class__ not in _SCALARS], row.title)
+    own = iter(arrays)
+    values = [x if x.__class__ in _SCALARS else next(own) for x in values]
     ruled = [i for i, name in enumerate(row.inputs) if name in row.ruled] or range(len(values))
     if row.joint or all(values[i].__class__ in _SCALARS for i in ruled):
         values = [xp.asarray(backend.asarray(x)) if x.__class__ in _SCALARS else x for x in values]

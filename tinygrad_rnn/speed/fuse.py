@@ -561,7 +561,7 @@ class FusedNode(Node):
         grads, given, kernel = plan.backward(which, tuple([p is not None for p in parents]))
         if not F.records:
             arrays = [*saved, *[grad[i] for i in which]]
-            return kernel(backend.common_module(arrays, self.name), arrays)
+            return kernel(backend.module_of(arrays[0]), arrays)
         places = dict(zip(plan.inputs, self.parents, strict=True))
         for i, x in enumerate(plan.values):
             places.setdefault(x, Piece(self, i, x.shape, x.dtype))
@@ -611,7 +611,9 @@ class Fused:
             plain = self.function(*args)
             return tuple(plain) if isinstance(plain, list) else plain
         plan = self.plan(*args)
-        xp = backend.common_module(arrays, self.name)
+        xp = backend.module_of(arrays[0])
+        if len(kinds) > 1:
+            xp, arrays = backend.together(arrays, self.name)
         parents = tuple([x._node for x in tensors])
         if not any(parents) or not thread.recording:
             outputs = [make(y, None, None) for y in plan.forward(xp, arrays)]
