@@ -1,406 +1,69 @@
 """A training step recorded once and replayed: the same calls on the same memory, without a graph.
 
 A step of fixed shapes (forward, backward, clipping, update) makes the same calls of the array
-library every time. So it runs on one more array library, as `fuse` runs a function on expressions:
-a `Taped` array is a NumPy array that keeps a diary. Whatever is computed with it, by an operation
-of the engine, a vjp or an optimiser, is computed by NumPy as always, and the call is written on the
-`Tape`. No rule knows.
+library every time. They are recorded on a `Tape`, and replayed as a flat list of functions without
+arguments. Three questions decide whether that is right:
 
-Three questions decide whether a tape may be replayed:
+- *Does the tape say all?* The step is recorded twice, and the second tape must say what the first
+  one says. What Python counts up, reads elsewhere or draws itself differs, and is refused.
+- *Is the world the same?* What the function reaches (closure, globals, objects, lists) is walked.
+  Its arrays are what the tape reads and writes, where they lie: parameters, learning rate and step
+  count are free to change. Whatever else is there must stay the same object, or the same number.
+- *Would Python decide the same?* The truth of an array is a question on the tape. Where its answer
+  is another one at replay, or a call fails, before anything outside was written, the plain step
+  runs: so the checks of ids protect as ever, and in their own words.
 
-- *Does it say all?* The step is recorded twice, and the two tapes must say the same. What Python
-  counts up, draws or reads from elsewhere differs between them, and the step is refused.
-- *Is the world the same?* What the function reaches (closure, globals, objects, lists) is walked
-  when it is recorded. Its arrays are what the tape reads and writes, by place, so a learning rate,
-  a step count and the parameters are free to change. Everything else must stay the same object.
-- *Does a branch go the same way?* ``bool()`` of an array goes on the tape as a question with the
-  answer of that time. Where another one comes at replay, or a call fails, before anything outside
-  was written, the plain step runs instead: so the checks of ids protect as ever, in eager's words.
-
-Values that die give their memory to later ones, by the lifetimes that the tape shows.
+The memory of a value that is read no more goes to later ones, by the lifetimes that the tape shows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
+import gc
 import itertools
 import operator
+import sys
 import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .. import anomaly
 from .. import random as tg_random
 from ..engine import backend
-from ..engine.graph import Leaf, is_grad_enabled
+from ..engine.graph import Leaf, Node, is_grad_enabled
 from ..engine.primitive import make
 from ..engine.variable import Variable
 from ..errors import DTypeError
 from ..tensors.tensor import Tensor
 from . import fuse as fusing
-
-SIGNATURES = 8  # how many tapes a captured function keeps in a thread; further ones run plainly
-PATIENCE = 4  # how many recordings in vain, or wrong guesses of a branch, before it is given up
-
-
-# -- the tape --------------------------------------------------------------------------------------
-
-
-class Place(NamedTuple):
-    """Where an array lies: a block of memory, and what part of it."""
-
-    block: int
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def on(self, memory: Any, start: int = 0) -> Any:
-        """Return the array of this layout."""
-        return np.ndarray(self.shape, self.dtype, memory, start + self.offset, self.strides)
-
-
-class Block:
-    """Memory that arrays share: made by the step (`root` is None), or from outside of it."""
-
-    def __init__(self, number: int, array: Any, root: Any, given: bool = False) -> None:
-        self.number, self.root, self.given = number, root, given
-        self.start, self.stop = np.lib.array_utils.byte_bounds(array if root is None else root)
-        self.written = False
-
-    def like(self, other: Block) -> bool:
-        """Tell whether the block of another recording is this one, or as good."""
-        if self.root is None or other.root is None or self.given:
-            size = self.stop - self.start
-            return self.given == other.given and size == other.stop - other.start
-        if self.root is other.root:
-            return True
-        a, b = self.root, other.root  # made in Python at each call: a constant, if it is the same
-        alike = (a.dtype, a.shape, a.strides) == (b.dtype, b.shape, b.strides)
-        return alike and not other.written and a.tobytes() == b.tobytes()
-
-
-class Call(NamedTuple):
-    """A call: Places in the place of arrays; `out` is what it makes, None if it writes in place."""
-
-    function: Any
-    args: tuple[Any, ...]
-    keywords: dict[str, Any]
-    out: Place | None
-
-
-class Tape:
-    """The calls of one run of a step, in order."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.blocks: list[Block] = []
-        self.arrays: dict[Place, Any] = {}  # of what lies outside
-        self.outside: dict[int, Block] = {}  # by the identity of the memory's owner
-        self.generators: dict[int, np.random.Generator] = {}  # that were drawn from
-        self.pure: int | None = None  # how many calls there are before the first write outside
-        self.refusal: str | None = None
-
-    def refuse(self, reason: str) -> None:
-        """Note why this run cannot be replayed; it goes on, unrecorded."""
-        self.refusal = self.refusal or f"{reason}{_line()}"
-
-    def lift(self, array: Any, given: bool = False) -> Taped:
-        """Return an array from outside as one that is recorded."""
-        root = _root(array)
-        block = self.outside.get(id(root))
-        if block is None:
-            block = self.outside[id(root)] = self._block(array, root, given)
-        taped = Taped(self, block, array)
-        self.arrays[taped.place] = array
-        return taped
-
-    def _block(self, array: Any, root: Any = None, given: bool = False) -> Block:
-        self.blocks.append(Block(len(self.blocks), array, root, given))
-        return self.blocks[-1]
-
-    def wrap(self, result: Any, sources: list[Taped]) -> tuple[Any, bool]:
-        """Return a result as a Taped array, and whether it is new or a view of a source."""
-        if isinstance(result, np.ndarray):
-            start, stop = np.lib.array_utils.byte_bounds(result)
-            for x in sources:
-                if result.size and x.block.start <= start and stop <= x.block.stop:
-                    view = Taped(self, x.block, result)
-                    if x.block.root is not None:
-                        self.arrays[view.place] = result
-                    return view, False
-            return Taped(self, self._block(result), result), True
-        array = np.asarray(result)
-        return TapedScalar(self, self._block(array), result), True
-
-    def write(self, target: Any) -> None:
-        """Note that an array is written to."""
-        block = target.block
-        if block.given:
-            self.refuse("writes to its argument")
-        if block.root is not None and self.pure is None:
-            self.pure = len(self.calls)
-        block.written = True
-
-
-class _State(threading.local):
-    tape: Tape | None = None  # what is being recorded in this thread
-    disabled = False
-
-
-_state = _State()
-
-
-def _line() -> str:
-    """Return where in the user's code we are, for messages."""
-    frame = inspect.currentframe()
-    package = __name__.partition(".")[0]
-    while frame is not None and (
-        frame.f_globals.get("__name__", "").partition(".")[0] in (package, "numpy")
-        or frame.f_code.co_filename.startswith("<primitive")
-    ):
-        frame = frame.f_back
-    return f" ({frame.f_code.co_filename}:{frame.f_lineno})" if frame is not None else ""
-
-
-def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """Apply a function to the elements of nested tuples, lists and dicts."""
-    kind = value.__class__
-    if kind is tuple or kind is list:
-        return kind([_mapped(function, x) for x in value])
-    if kind is dict:
-        return {name: _mapped(function, x) for name, x in value.items()}
-    return function(value)
-
-
-def record(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
-    """Call a function of arrays, and write the call down if this thread records."""
-    tape = _state.tape
-    result = function(*_mapped(_real, args), **_mapped(_real, keywords))
-    out = keywords.get("out")
-    if tape is None or tape.refusal:
-        return result if out is None else out[0] if out.__class__ is tuple else out
-    sources: list[Taped] = []
-
-    def place(x: Any) -> Any:
-        x = x._array if isinstance(x, Taped) and x.tape is not tape else x
-        if isinstance(x, np.ndarray):
-            x = tape.lift(x)
-        if isinstance(x, Taped):
-            sources.append(x)
-            return x.place
-        return x
-
-    call = Call(function, _mapped(place, args), _mapped(place, keywords), None)
-    if out is not None or result is None or function in IN_PLACE:
-        target = sources[0] if out is None else sources[-1]  # a keyword, so it comes last
-        tape.write(target)
-        tape.calls.append(call)
-        return args[0] if out is None else out[0] if out.__class__ is tuple else out
-    if isinstance(result, np.ndarray | np.generic):
-        taped, new = tape.wrap(result, sources)
-        if new and function not in UNSET:
-            tape.calls.append(call._replace(out=taped.place))
-        return taped
-    if isinstance(result, tuple | list) and all(isinstance(x, np.ndarray) for x in result):
-        taken = [tape.wrap(x, sources) for x in result]
-        if not any(new for _, new in taken):
-            return type(result)([x for x, _ in taken])
-    if function not in SHAPES:
-        tape.refuse(f"reads a value ({getattr(function, '__name__', function)})")
-    return result
-
-
-def _real(x: Any) -> Any:
-    return x._array if isinstance(x, Taped) else x
-
-
-# -- the array library -----------------------------------------------------------------------------
-
-
-@functools.cache
-def _method(name: str) -> Callable[..., Any]:
-    def method(x: Any, *args: Any, **keywords: Any) -> Any:
-        return getattr(x, name)(*args, **keywords)
-
-    method.__name__ = name
-    return method
-
-
-class Taped(np.lib.mixins.NDArrayOperatorsMixin):
-    """A NumPy array whose calls are written down. Without a tape it is only its array."""
-
-    __slots__ = ("__weakref__", "_array", "block", "tape")
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, tape: Tape, block: Block, array: Any) -> None:
-        self.tape, self.block, self._array = tape, block, array
-
-    @property
-    def place(self) -> Place:
-        """Where it lies."""
-        x = self._array
-        offset = x.__array_interface__["data"][0] - self.block.start
-        return Place(self.block.number, offset, x.shape, x.strides, x.dtype)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__array"):  # by which NumPy would take the memory in silence
-            raise AttributeError(name)
-        value = getattr(self._array, name)
-        if isinstance(value, np.ndarray):  # .T
-            return record(_method("__getattribute__"), self, name)
-        return functools.partial(record, _method(name), self) if callable(value) else value
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
-        if any(isinstance(x, Variable) for x in inputs):
-            return NotImplemented
-        function = ufunc if method == "__call__" else getattr(ufunc, method)
-        if method == "at" and ufunc is np.add:
-            function = backend.add_at
-        return record(function, *inputs, **keywords)
-
-    def __array_function__(self, function: Any, kinds: Any, args: Any, keywords: Any) -> Any:
-        if function in SIZED_BY_VALUES and _state.tape:
-            _state.tape.refuse(f"the size of what {function.__name__} returns depends on values")
-        return record(function, *args, **keywords)
-
-    def __bool__(self) -> bool:
-        answer, tape = bool(self._array), _state.tape
-        if tape and not tape.refusal and self.tape is tape:
-            if tape.pure is not None:
-                tape.refuse("branches on a value after something was updated")
-            tape.calls.append(Call(_expect, (self.place, answer), {}, None))
-        return answer
-
-    def _read(self, convert: Callable[[Any], Any]) -> Any:
-        if _state.tape:
-            _state.tape.refuse("reads a value")
-        return convert(self._array)
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return self._read(lambda x: np.asarray(x, dtype))
-
-    def get(self) -> Any:
-        """Return the NumPy array."""
-        return self._read(np.asarray)
-
-    def __float__(self) -> float:
-        return self._read(float)
-
-    def __int__(self) -> int:
-        return self._read(int)
-
-    def __index__(self) -> int:
-        return self._read(operator.index)
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
-
-    def __getitem__(self, key: Any) -> Any:
-        for part in key if isinstance(key, tuple) else (key,):
-            if isinstance(part, Taped) and part.dtype == backend.bool_ and _state.tape:
-                _state.tape.refuse("the size of what a mask picks depends on values")
-        return record(operator.getitem, self, key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        record(operator.setitem, self, key, value)
-
-    # NumPy has short cuts for a power of 2 or 0.5, others for arrays than for its scalars.
-
-    def __pow__(self, other: Any) -> Any:
-        return record(_power, self, other, _scalar(self), _scalar(other))
-
-    def __rpow__(self, other: Any) -> Any:
-        return record(_power, other, self, _scalar(other), _scalar(self))
-
-    def __ipow__(self, other: Any) -> Any:
-        return record(operator.ipow, self, other)
-
-
-class TapedScalar(Taped):
-    """What NumPy returns for 0-d operands: no array to the engine, and never written to."""
-
-    __slots__ = ()
-
-    @property
-    def place(self) -> Place:
-        """Where it is kept."""
-        return Place(self.block.number, 0, (), (), self._array.dtype)
-
-
-def _scalar(x: Any) -> bool:
-    return isinstance(x, TapedScalar | np.generic)
-
-
-def _power(x: Any, y: Any, scalar_x: bool, scalar_y: bool) -> Any:
-    x = np.asarray(x)[()] if scalar_x else x
-    return x ** (np.asarray(y)[()] if scalar_y else y)
-
-
-for _name in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split():
-    setattr(TapedScalar, f"__i{_name}__", lambda self, other: NotImplemented)
-
-
-class Library:
-    """NumPy, for Taped arrays: they answer its calls themselves, but those that make arrays."""
-
-    def __getattr__(self, name: str) -> Any:
-        function = getattr(np, name)
-        if name in MAKERS:
-            function = functools.partial(record, function)
-            setattr(self, name, function)
-        return function
-
-
-MAKERS = frozenset(
-    "array asarray ascontiguousarray empty empty_like zeros zeros_like ones ones_like full "
-    "full_like arange eye".split()
-)
-UNSET = {np.empty, np.empty_like}  # memory without values
-IN_PLACE = {operator.ipow}
-SHAPES = {np.shape, np.ndim, np.size, np.result_type, np.may_share_memory}
-SIZED_BY_VALUES = {np.nonzero, np.flatnonzero, np.argwhere, np.unique, np.compress, np.extract}
-REDUCTIONS = {  # what NumPy's functions call, with `axis` given
-    np.sum: np.add.reduce,
-    np.prod: np.multiply.reduce,
-    np.max: np.maximum.reduce,
-    np.min: np.minimum.reduce,
-}
-INTO = {np.concatenate, np.stack, np.take, np.clip}  # these write to `out` to the same bits
-LIBRARY = Library()
-backend.register(Taped, LIBRARY)
-
-
-class TapedGenerator(np.random.Generator):
-    """A random generator whose draws are written down, to be drawn again at each replay."""
-
-    def __init__(self, real: np.random.Generator) -> None:
-        super().__init__(real.bit_generator)
-        self.real = real
-
-
-def _draw(name: str) -> Callable[..., Any]:
-    def draw(self: TapedGenerator, *args: Any, **keywords: Any) -> Any:
-        function = getattr(self.real, name)
-        if _state.tape:
-            _state.tape.generators[id(self.real)] = self.real
-        return record(function, *args, **keywords)
-
-    return draw
-
-
-for _name in dir(np.random.Generator):
-    if not _name.startswith("_") and _name not in ("bit_generator", "spawn"):
-        setattr(TapedGenerator, _name, _draw(_name))
+from .tape import (
+    Block,
+    Call,
+    Place,
+    Tape,
+    Taped,
+    TapedGenerator,
+    Unexpected,
+    mapped,
+    method,
+    real,
+    root_of,
+    same,
+    state,
+)  # fmt: skip
+
+SIGNATURES = 8  # how many signatures a captured function keeps in a thread; others run plainly
+PATIENCE = 4.0  # how many recordings and replays may be in vain; a good replay gives back a tenth
+LARGE = 1000  # containers of more elements (vocabularies, data) are not looked into
+PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None), np.dtype))
+CONTAINERS = frozenset(("builtins", "collections", "functools", "types", "argparse"))
+OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.CodeType, Node)
+_PACKAGE = __name__.partition(".")[0]
 
 
 # -- the world that a function reaches -------------------------------------------------------------
@@ -410,270 +73,257 @@ class World:
     """What a function reaches in Python: the arrays, and all else, which must stay the same."""
 
     def __init__(self, function: Any) -> None:
-        self.watched: list[tuple[Any, Callable[[Any], Any], tuple[Any, ...], str]] = []
         self.tensors: list[Variable] = []
-        self.grads: list[Variable] = []  # the gradients that leaves hold
-        self.kept: list[tuple[Any, Any, Any]] = []  # a container, a key, and the array there
+        self.kept: list[tuple[Any, Any]] = []  # a container, and the key of an array in it
+        self.generators: list[np.random.Generator] = []  # in the order of their places there
+        self.fixed: str | None = None  # what holds an array that cannot be exchanged
+        self._watched: list[tuple[Any, Callable[[Any], list[Any]], list[Any], str]] = []
         seen: dict[int, Any] = {}
-        stack: list[tuple[Any, str]] = [(function, "it"), (tg_random._library, "random")]
+        stack = [(function, "the function"), (vars(tg_random._library), "the random generator")]
         while stack:
             x, name = stack.pop()
-            if id(x) in seen or x.__class__ in PLAIN:
+            if id(x) in seen or _opaque(x):
                 continue
             seen[id(x)] = x
             if isinstance(x, Variable):
                 self.tensors.append(x)
-                self._watch(x, operator.attrgetter("_data", "_node"), name)
-                self.grads += [] if x.grad is None else [x.grad]
-                continue
-            for holder, keys, read, what in _holders(x, name):
-                for key, value in zip(keys, self._watch(holder, read, what), strict=True):
-                    if isinstance(value, np.ndarray | np.random.Generator | Taped):
-                        if not isinstance(holder, tuple | frozenset):
-                            self.kept.append((holder, key, value))
-                    else:
-                        stack.append((value, what if key.__class__ is int else f"{what}.{key}"))
+            for holder, keys, read in _contents(x):
+                values = read(holder)
+                self._watched.append((holder, read, values, name))
+                for key, value in itertools.zip_longest(keys, values):
+                    if not isinstance(value, np.ndarray | np.random.Generator | Taped):
+                        stack.append((value, key if isinstance(key, str) else name))
+                    elif isinstance(holder, dict | list | types.CellType):
+                        self.kept.append((holder, key))
+                        self.generators += [value] * isinstance(value, np.random.Generator)
+                    elif not isinstance(x, Variable):
+                        self.fixed = name
         self.leaves = [x._node for x in self.tensors if isinstance(x._node, Leaf)]
-        self.without_grad = [leaf.grad is None for leaf in self.leaves]
-
-    def _watch(self, holder: Any, read: Callable[[Any], Any], what: str) -> tuple[Any, ...]:
-        values = read(holder)
-        self.watched.append((holder, read, values, what))
-        return values
+        self.grads = [leaf.grad for leaf in self.leaves]
 
     def changed(self) -> str | None:
         """Return what is not as it was, or None."""
-        for holder, read, before, what in self.watched:
+        for holder, read, before, name in self._watched:
             try:
                 now = read(holder)
-            except (AttributeError, KeyError, ValueError):  # an attribute, a name, a cell less
-                return what
+            except LookupError:  # a global less
+                return name
             if len(now) != len(before) or not all(map(operator.is_, now, before)):
-                for a, b in itertools.zip_longest(now, before):
-                    if a is not b and (a.__class__ not in PLAIN or not _same(a, b)):
-                        return what
+                for key, a, b in itertools.zip_longest(_keys(holder), now, before):
+                    if a is not b and not (a.__class__ in PLAIN and same(a, b)):
+                        return key if isinstance(key, str) else name
         return None
 
-    def lift(self, tape: Tape) -> None:
-        """Put recorded arrays and generators in the place of the plain ones."""
+    def lift(self, tape: Tape) -> list[TapedGenerator]:
+        """Put recorded arrays and generators in the place of the plain ones; return the latter."""
+        generators = [TapedGenerator(g) for g in self.generators]
+        draws = iter(generators)
         for x in self.tensors:
             if x._data.__class__ is np.ndarray:
                 x._data = tape.lift(x._data)
-        for holder, key, value in self.kept:
-            if value.__class__ is np.random.Generator:
-                _put(holder, key, TapedGenerator(value))
-            elif value.__class__ is np.ndarray:
-                _put(holder, key, tape.lift(value))
+            else:
+                tape.refusal = f"it uses a {x._data.__class__.__name__} on {x.device}"
+        for holder, key in self.kept:
+            value = _get(holder, key)
+            drawing = isinstance(value, np.random.Generator)
+            _put(holder, key, next(draws) if drawing else tape.lift(value))
+        if self.fixed:
+            tape.refusal = f"{self.fixed!r} keeps an array in no dict, list or attribute"
+        return generators
 
     def land(self) -> None:
         """Put plain arrays and generators in the place of the recorded ones."""
-        for x in (*self.tensors, *self.grads):
-            x._data = _real(x._data)
-        for holder, key, _ in self.kept:
-            with contextlib.suppress(AttributeError, LookupError, ValueError):
-                now = holder[key] if isinstance(holder, dict | list) else getattr(holder, key)
-                if isinstance(now, Taped | TapedGenerator):
-                    _put(holder, key, _real(now) if isinstance(now, Taped) else now.real)
+        for x in (*self.tensors, *(grad for grad in self.grads if grad is not None)):
+            x._data = real(x._data)
+        for holder, key in self.kept:
+            with contextlib.suppress(LookupError, ValueError):  # it is there no more
+                now = _get(holder, key)
+                _put(holder, key, now.real if isinstance(now, TapedGenerator) else real(now))
 
 
-PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None), np.dtype))
+def _get(holder: Any, key: Any) -> Any:
+    return holder.cell_contents if isinstance(holder, types.CellType) else holder[key]
 
 
 def _put(holder: Any, key: Any, value: Any) -> None:
-    if isinstance(holder, dict | list):
-        holder[key] = value
+    if isinstance(holder, types.CellType):
+        holder.cell_contents = value
     else:
-        setattr(holder, key, value)
+        holder[key] = value
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Tell whether two values on a tape are the same; 1, 1.0 and True are not, nan is nan."""
-    if a.__class__ is not b.__class__:
-        return False
-    if isinstance(a, tuple | list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(x, b[name]) for name, x in a.items())
-    return bool(a is b or a == b or (a != a and b != b))
+def _keys(holder: Any) -> Any:
+    return holder if isinstance(holder, dict) else ()
 
 
-def _holders(x: Any, name: str) -> Iterator[tuple[Any, Any, Callable[[Any], Any], str]]:
-    """Yield the containers of which an object consists: keys, how to read the values, a name."""
-    if isinstance(x, types.FunctionType):
-        if x.__code__.co_filename.startswith("<primitive"):
-            x = x.__wrapped__  # type: ignore[attr-defined]
-        if not x.__module__ or x.__module__.partition(".")[0] != __name__.partition(".")[0]:
-            for variable, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
-                yield cell, ("cell_contents",), _attributes("cell_contents"), variable
-            yield (
-                x,
-                ("__defaults__", "__kwdefaults__"),
-                _attributes("__defaults__", "__kwdefaults__"),
-                name,
-            )
-            names = _names(x.__code__)
-            used = [n for n in names if n in x.__globals__]
-            yield x.__globals__, used, _items(used), x.__name__
-            for n in used:
-                value = x.__globals__[n]
-                if isinstance(value, types.ModuleType | type) and _foreign(value):
-                    read = [a for a in names if a in vars(value)]
-                    yield vars(value), read, _items(read), n
-    elif isinstance(x, types.MethodType):
-        yield x, ("__self__", "__func__"), _attributes("__self__", "__func__"), name
-    elif isinstance(x, functools.partial):
-        yield x, ("func", "args", "keywords"), _attributes("func", "args", "keywords"), name
-    elif isinstance(x, dict):
-        if len(x) <= LARGE:
-            yield x, list(x), lambda x: tuple(x.values()), name
-    elif isinstance(x, list | tuple | set | frozenset):
-        if len(x) <= LARGE:
-            yield x, range(len(x)), tuple, name
+def _opaque(x: Any) -> bool:
+    """Tell whether an object is not looked into: a value, or what cannot lead to the user's own."""
+    module = type(x).__module__.partition(".")[0]
+    return (
+        type(x) in PLAIN
+        or isinstance(x, OPAQUE)
+        or module == "numpy"
+        or (module in sys.stdlib_module_names and module not in CONTAINERS)
+    )
+
+
+def _contents(x: Any) -> Iterator[tuple[Any, Any, Callable[[Any], list[Any]]]]:
+    """Yield the containers that an object consists of: keys, and how to read the values."""
+    if isinstance(x, Variable):
+        yield x, (), lambda x: [x._data, x._node]
     elif isinstance(x, fusing.Fused | Captured):
-        yield x, ("__wrapped__",), _attributes("__wrapped__"), name
-    elif not isinstance(x, types.ModuleType | type | types.BuiltinFunctionType | Leaf):
-        if hasattr(x, "__dict__"):
-            yield vars(x), list(vars(x)), lambda x: tuple(x.values()), name
-        slots = [
-            n
-            for kind in type(x).__mro__
-            for n in _listed(vars(kind).get("__slots__", ()))
-            if n not in ("__dict__", "__weakref__") and hasattr(x, n)
-        ]
-        yield x, slots, _attributes(*slots), name
+        yield x, (), lambda x: [x.__wrapped__]
+    elif isinstance(x, types.MethodType):
+        yield x, (), lambda x: [x.__self__, x.__func__]
+    elif isinstance(x, functools.partial):
+        yield x, (), lambda x: [x.func, x.args, x.keywords]
+    elif isinstance(x, types.FunctionType):
+        if x.__code__.co_filename.startswith("<primitive"):
+            yield x, (), lambda x: [x.__wrapped__]
+        elif (x.__module__ or "").partition(".")[0] != _PACKAGE:
+            yield x, (), lambda x: [x.__defaults__, x.__kwdefaults__]
+            for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
+                yield cell, (name,), gc.get_referents
+            names = _names(x.__code__)
+            yield from _picked(x.__globals__, names)
+            for value in [x.__globals__[n] for n in names if n in x.__globals__]:
+                if isinstance(value, types.ModuleType | type) and not _installed(value):
+                    yield from _picked(vars(value), names)
+    elif isinstance(x, dict | list):
+        if len(x) <= LARGE:
+            each = list(x) if isinstance(x, dict) else range(len(x))
+            yield x, each, lambda x: list(x.values() if isinstance(x, dict) else x)
+    elif hasattr(x, "__dict__"):
+        yield vars(x), list(vars(x)), lambda x: list(x.values())
+    elif not isinstance(x, tuple | set | frozenset) or len(x) <= LARGE:
+        yield x, (), gc.get_referents
 
 
-LARGE = 1000  # containers of more elements (vocabularies, data) are not looked into
-
-
-def _listed(slots: Any) -> tuple[str, ...]:
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+def _picked(names: Any, wanted: list[str]) -> Iterator[tuple[Any, Any, Callable[[Any], list[Any]]]]:
+    there = [n for n in wanted if n in names]
+    yield names, there, lambda x: [x[n] for n in there]
 
 
 def _names(code: types.CodeType) -> list[str]:
+    """Return the names that code looks up in globals and as attributes."""
     inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
     return list(dict.fromkeys([*code.co_names, *(n for c in inner for n in _names(c))]))
 
 
-def _foreign(x: Any) -> bool:
-    """Tell whether a module or class is the user's."""
-    name = x.__name__ if isinstance(x, types.ModuleType) else x.__module__
-    return name.partition(".")[0] not in ("numpy", "builtins", __name__.partition(".")[0])
-
-
-def _attributes(*names: str) -> Callable[[Any], Any]:
-    return lambda x: tuple([getattr(x, n) for n in names])
-
-
-def _items(names: list[str]) -> Callable[[Any], Any]:
-    return lambda x: tuple([x[n] for n in names])
+def _installed(x: Any) -> bool:
+    name = (x.__name__ if isinstance(x, types.ModuleType) else x.__module__).partition(".")[0]
+    return name in sys.stdlib_module_names or name in ("numpy", _PACKAGE)
 
 
 # -- replay ----------------------------------------------------------------------------------------
 
-
-class Unexpected(Exception):
-    """A value that Python saw is another one."""
-
-
-def _expect(x: Any, answer: bool) -> None:
-    if bool(x) is not answer:
-        raise Unexpected
-
-
-def _assign(out: Any, function: Callable[..., Any], args: Any, keywords: Any) -> None:
-    result = function(*args, **keywords)
-    if result.shape != out.shape:
-        raise Unexpected
-    out[...] = result
+REDUCTIONS = {  # what NumPy's functions call, once they know the axis
+    np.sum: np.add.reduce,
+    np.prod: np.multiply.reduce,
+    np.max: np.maximum.reduce,
+    np.min: np.minimum.reduce,
+}
+INTO = {np.concatenate, np.stack}  # these write to `out` what they would return, to the bit
+FILLED = {np.zeros, np.zeros_like, np.ones, np.ones_like, np.full, np.full_like}
 
 
 class Plan:
     """A tape as a list of functions without arguments, on memory of its own."""
 
-    def __init__(self, run: Run) -> None:
-        self.run, tape = run, run.tape
-        self.memory: dict[int, tuple[Any, int]] = {}
+    def __init__(self, run: Run, last: Run) -> None:
+        self.tape, self.inputs, self.world = run.tape, run.inputs, run.after
+        # One tape for both, and so it does not matter which leaves had a gradient before it.
+        self.had_grads = run.had_grads if run.had_grads == last.had_grads else None
         self.nbytes = 0
-        grads, results = [p for _, p in run.grads], list(_places(run.results))
-        last = {p.block: i for i, call in enumerate(tape.calls) for p in _places(call)}
-        last.update({p.block: len(tape.calls) for p in (*grads, *results)})
-        ends: dict[int, list[int]] = {}
-        for number, i in last.items():
-            if tape.blocks[number].root is None:
-                ends.setdefault(i, []).append(number)
-        free: dict[int, list[Any]] = {}
-        calls = []
-        for i, call in enumerate(tape.calls):
-            for p in _places(call):
-                block = tape.blocks[p.block]
-                if block.root is None and p.block not in self.memory:
-                    size = _rounded(block)
-                    held = free.get(size)
-                    self.memory[p.block] = held.pop() if held else self._allocate(size)
-            calls.append(self._bound(call))
-            for number in ends.get(i, ()):
-                free.setdefault(_rounded(tape.blocks[number]), []).append(self.memory[number])
-        split = len(calls) if tape.pure is None else tape.pure
-        self.pure, self.rest = calls[:split], calls[split:]
-        self.generators = list(tape.generators.values())
-        written = {id(b.root) for b in tape.blocks if b.written and b.root is not None}
-        self.written = [x for x in run.after.tensors if id(_root(x._data)) in written]
+        self._memory: dict[int, tuple[Any, int]] = {}
+        split = len(self.tape.calls) if self.tape.pure is None else self.tape.pure
+        calls = self._scheduled(list(_places([run.results, [p for _, p in run.grads]])))
+        self.before, self.rest = calls[:split], calls[split:]
+        self.generators = list(self.tape.generators.values())
+        written = {id(block.root) for block in self.tape.blocks if block.written}
+        self.written = [x for x in self.world.tensors if id(root_of(x._data)) in written]
         self.grads = [(leaf, make(self._array(p), None, [0])) for leaf, p in run.grads]
-        self.results = _mapped(lambda x: self._array(x) if x.__class__ is Place else x, run.results)
-        del self.memory
+        self.results = mapped(self._array, run.results)
+        del self.tape, self._memory
 
-    def _allocate(self, size: int) -> tuple[Any, int]:
-        self.nbytes += size
-        memory = np.empty(size + 64, np.uint8)
+    def changed(self) -> str | None:
+        """Return what is not as it was at the recording, or None."""
+        if self.had_grads and self.had_grads != [x.grad is not None for x in self.world.leaves]:
+            return "grad"
+        return self.world.changed()
+
+    def _scheduled(self, lasting: list[Place]) -> list[Callable[[], Any]]:
+        """Return the calls; a block of memory is used again after the last one that names it."""
+        calls, blocks = self.tape.calls, self.tape.blocks
+        last = {p.block: i for i, call in enumerate(calls) for p in _places(call)}
+        last.update({p.block: len(calls) for p in lasting})
+        free: dict[int, list[Any]] = {}
+        bound = []
+        for i, call in enumerate(calls):
+            own = {p.block for p in _places(call) if blocks[p.block].root is None}
+            for number in own - self._memory.keys():
+                held = free.get(_size(blocks[number]))
+                self._memory[number] = held.pop() if held else self._allocate(blocks[number])
+            bound.append(self._bound(call))
+            for number in own:
+                if last[number] == i:
+                    free.setdefault(_size(blocks[number]), []).append(self._memory[number])
+        return bound
+
+    def _allocate(self, block: Block) -> tuple[Any, int]:
+        self.nbytes += _size(block)
+        memory = np.empty(_size(block) + 64, np.uint8)
         return memory, -memory.__array_interface__["data"][0] % 64
 
-    def _array(self, place: Place) -> Any:
-        if self.run.tape.blocks[place.block].root is not None:
-            return self.run.tape.arrays[place]
-        return place.on(*self.memory[place.block])
+    def _array(self, x: Any) -> Any:
+        """Return the array of a Place, and anything else as it is."""
+        if x.__class__ is not Place:
+            return x
+        block = self.tape.blocks[x.block]
+        if block.root is not None:
+            array = self.tape.arrays[x]
+            return _copy(array) if block.constant else array
+        memory, start = self._memory[x.block]
+        return np.ndarray(x.shape, x.dtype, memory, start + x.offset, x.strides)
 
     def _bound(self, call: Call) -> Callable[[], Any]:
-        """Return a call with its arrays, which writes to its place without fresh memory."""
-        f = call.function
-        args, keywords = _mapped(
-            lambda x: self._array(x) if x.__class__ is Place else x, (call.args, call.keywords)
-        )
+        """Return a call with its arrays, which writes to its own place, without fresh memory."""
+        f, partial = call.function, functools.partial
+        args, keywords = mapped(self._array, call.args), mapped(self._array, call.keywords)
         if call.out is None:
-            return functools.partial(f, *args, **keywords)
+            return partial(f, *args, **keywords)
         out = self._array(call.out)
         if isinstance(f, np.ufunc):
-            if f.nargs == f.nin + 1 and f not in (np.maximum, np.minimum):  # a third of the call
-                return functools.partial(f, *args, out, **keywords)
-            return functools.partial(f, *args, out=out, **keywords)
+            if f not in (np.maximum, np.minimum):  # by position it is a third faster; not allowed
+                return partial(f, *args, out, **keywords)
+            return partial(f, *args, out=out, **keywords)
         if f in REDUCTIONS and len(args) == 1:
             f, keywords = REDUCTIONS[f], {"axis": None, **keywords}
-            return functools.partial(f, *args, out=out, **keywords)
-        if f in INTO or (f.__name__ == "reduce" and isinstance(f.__self__, np.ufunc)):
-            return functools.partial(f, *args, out=out, **keywords)
-        if f in FILLED and not any(_places((call.args, keywords))):
-            return functools.partial(out.fill, f(*args, **keywords).flat[0] if out.size else 0)
-        if f is _method("astype") and len(args) == 2 and not keywords:
-            return functools.partial(np.copyto, out, args[0], casting="unsafe")
-        return functools.partial(_assign, out, f, args, keywords)
+        if f in INTO or f in REDUCTIONS.values():
+            return partial(f, *args, out=out, **keywords)
+        if f in FILLED and not any(_places([call.args, call.keywords])):
+            return partial(out.fill, f(*args, **keywords).flat[0] if out.size else 0)
+        if f is method("astype") and len(args) == 2 and not keywords:
+            return partial(np.copyto, out, args[0], casting="unsafe")
+        return partial(_assign, out, f, args, keywords)
 
     def __call__(self, arrays: list[Any]) -> Any:
-        """Run on new arguments; raise Unexpected if nothing was done, and the plain step must."""
-        before = [g.bit_generator.state for g in self.generators]
+        """Run on new arguments; raise Unexpected if nothing was done and the plain step must."""
+        states = [g.bit_generator.state for g in self.generators]
         try:
-            for buffer, array in zip(self.run.inputs, arrays):  # noqa: B905 - of one signature
+            for buffer, array in zip(self.inputs, arrays):  # noqa: B905 - of one signature
                 np.copyto(buffer, array)
-            for call in self.pure:
+            for call in self.before:
                 call()
         except Exception as error:
-            for g, state in zip(self.generators, before, strict=True):
-                g.bit_generator.state = state
-            raise Unexpected(f"{error or 'a branch goes another way'} at replay") from error
+            for g, was in zip(self.generators, states, strict=True):
+                g.bit_generator.state = was
+            raise Unexpected(f"{error}" or "a branch on a value goes another way") from error
         try:
             for call in self.rest:
                 call()
         except Exception as error:
-            error.add_note("in a captured step, after it had begun to update what it updates")
+            error.add_note("in a captured step, when it had begun to update what it updates")
             raise
         finally:
             for x in self.written:
@@ -681,23 +331,34 @@ class Plan:
         for leaf, grad in self.grads:
             leaf.grad = grad
             grad._bump()
-        return _mapped(
-            lambda x: make(np.array(x), None, None) if x.__class__ is np.ndarray else x,
-            self.results,
-        )
+        return mapped(_fresh, self.results)
 
 
-FILLED = {np.zeros, np.zeros_like, np.ones, np.ones_like, np.full, np.full_like}
-
-
-def _root(array: Any) -> Any:
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
-
-
-def _rounded(block: Block) -> int:
+def _size(block: Block) -> int:
     return max(64, -(-(block.stop - block.start) // 64) * 64)
+
+
+def _assign(out: Any, function: Callable[..., Any], args: Any, keywords: Any) -> None:
+    result = function(*args, **keywords)
+    if result.shape != out.shape:
+        raise Unexpected(f"{function.__name__} returns another shape")
+    out[...] = result
+
+
+def _fresh(x: Any) -> Any:
+    """Return what a step returns: arrays as new Tensors without a graph."""
+    array = real(x._data if isinstance(x, Tensor) else x)
+    return make(np.array(array), None, [0]) if isinstance(array, np.ndarray | np.generic) else x
+
+
+def _copy(array: Any) -> Any:
+    """Return a copy that lies in memory just as the array does."""
+    low, high = np.lib.array_utils.byte_bounds(array)
+    start = array.__array_interface__["data"][0] - low
+    memory = np.empty(high - low, np.uint8)
+    copy = np.ndarray(array.shape, array.dtype, memory, start, array.strides)
+    np.copyto(copy, array)
+    return copy
 
 
 def _places(x: Any) -> Iterator[Place]:
@@ -713,90 +374,86 @@ def _places(x: Any) -> Iterator[Place]:
 
 # -- recording -------------------------------------------------------------------------------------
 
+_exchanging = threading.RLock()  # parameters are recorded arrays meanwhile, for every thread
+
 
 class Run:
     """One recorded run of a function: it did what a plain one does, and left a tape."""
 
-    minds_grads = True  # whether it may depend on which leaves had a gradient before
-
-    def __init__(self, function: Callable[..., Any], args: Any, keywords: Any) -> None:
-        self.tape = tape = Tape()
-        before = World(function)
-        self.without_grad = before.without_grad
+    def __init__(self, function: Any, args: Any, keywords: Any, last: Run | None) -> None:
+        self.tape = tape = Tape(last and last.tape)
         self.inputs: list[Any] = []
+        with _exchanging:
+            world = World(function)
+            drawn = [str(g.bit_generator.state) for g in world.generators]
+            self.had_grads = [grad is not None for grad in world.grads]
+            given = mapped(self._given, (args, keywords))
+            generators = world.lift(tape)
+            state.tape = tape
+            try:
+                returned = function(*given[0], **given[1])
+            finally:
+                state.tape = None
+                world.land()
+                after = World(function)
+                left = zip(after.leaves, after.grads, strict=True)
+                self.grads = [
+                    (x, g._data.place) for x, g in left if g is not None and self._own(g._data)
+                ]
+                after.land()
+                self.after = World(function)
+        self.returned = mapped(_fresh, returned)
+        self.results = mapped(self._result, returned)
+        for g, was in zip(generators, drawn, strict=True):
+            if (
+                g.looked
+                if id(g.real) in tape.generators
+                else str(g.real.bit_generator.state) != was
+            ):
+                tape.refuse("it sets or reads the state of a random generator")
+        if any(g is not None and id(root_of(g._data)) in tape.outside for g in world.grads):
+            self.refuse("it adds to gradients from before: call zero_grad() in it")
+        self.difference = last and self._difference(last)
+        tape.before = None
 
-        def given(x: Any) -> Any:
-            array = x._data if isinstance(x, Tensor) else x
-            if not isinstance(array, np.ndarray):
-                return x
-            low, high = np.lib.array_utils.byte_bounds(array)
-            start = array.__array_interface__["data"][0] - low
-            copy = np.ndarray(
-                array.shape, array.dtype, np.empty(high - low, np.uint8), start, array.strides
-            )
-            np.copyto(copy, array)
-            self.inputs.append(copy)
-            taped = tape.lift(copy, given=True)
-            return make(taped, None, [0]) if isinstance(x, Tensor) else taped
+    def refuse(self, reason: str) -> None:
+        """Note why it cannot be replayed."""
+        self.tape.refusal = self.tape.refusal or reason
 
-        taped = _mapped(given, (args, keywords))
-        before.lift(tape)
-        outer, _state.tape = _state.tape, tape
-        try:
-            returned = function(*taped[0], **taped[1])
-        finally:
-            _state.tape = outer
-            before.land()
-            self.after = World(function)
-            held = [(x, x.grad) for x in self.after.leaves if x.grad is not None]
-            self.grads = [(leaf, g._data.place) for leaf, g in held if self._made(g._data)]
-            self.after.land()
-            self.after = World(function)
-        self.returned = _mapped(_plain, returned)
-        self.results = _mapped(self._result, returned)
-        if any(id(_root(g._data)) in tape.outside for g in before.grads):
-            tape.refuse("adds to gradients from before: call zero_grad() in it")
-
-    def changed(self) -> str | None:
-        """Return what is not as it was after the run, or before it, or None."""
-        if self.minds_grads and [x.grad is None for x in self.after.leaves] != self.without_grad:
-            return "whether there are gradients before it"
-        return self.after.changed()
-
-    def _made(self, x: Any) -> bool:
+    def _own(self, x: Any) -> bool:
         return isinstance(x, Taped) and x.tape is self.tape
+
+    def _given(self, x: Any) -> Any:
+        """Return an argument as a recorded array, on memory that later ones are copied to."""
+        array = x._data if isinstance(x, Tensor) else x
+        if not isinstance(array, np.ndarray):
+            return x
+        self.inputs.append(_copy(array))
+        taped = self.tape.lift(self.inputs[-1], True)
+        return make(taped, None, [0]) if isinstance(x, Tensor) else taped
 
     def _result(self, x: Any) -> Any:
         array = x._data if isinstance(x, Tensor) else x
         if isinstance(array, Taped | np.ndarray):
-            array = array if self._made(array) else self.tape.lift(_real(array))
-            return array.place
-        if array.__class__ not in PLAIN:
-            self.tape.refuse(f"returns a {type(x).__name__}")
+            return array.place if self._own(array) else self.tape.lift(real(array)).place
+        if x.__class__ not in PLAIN:
+            self.refuse(f"it returns a {type(x).__name__}")
         return x
 
-    def agrees(self, other: Run) -> str | None:
-        """Return what differs in another run, the one before, or None."""
-        mine, before = self.tape, other.tape
-        what = other.after.changed()
-        if what:
-            return f"changes {what}, and Python is not run at replay"
-        for a, b in zip(mine.calls, before.calls, strict=False):
-            if not _same(a, b):
-                name = getattr(a.function, "__name__", a.function)
-                return f"calls {name} with other values or shapes the next time"
-        if len(mine.calls) != len(before.calls) or len(mine.blocks) != len(before.blocks):
-            return "makes other calls the next time"
-        if not all(map(Block.like, before.blocks, mine.blocks)):
-            return "makes an array of other values outside of the tape the next time"
-        if not _same((self.results, self.grads), (other.results, other.grads)):
-            return "leaves other results the next time"
+    def _difference(self, last: Run) -> str | None:
+        """Return what differs from the run before, or None."""
+        tape, before = self.tape, last.tape
+        changed = last.after.changed()
+        if changed:
+            return f"it changes {changed!r}, and no Python runs at replay"
+        alike = len(tape.calls) == len(before.calls) and len(tape.blocks) == len(before.blocks)
+        if tape.difference or not alike:
+            return tape.difference or "it makes another number of calls each time"
+        if not all([a.agrees(b) for a, b in zip(tape.blocks, before.blocks, strict=True)]):
+            return "it makes an array of other values each time, elsewhere than on the tape"
+        if not same([self.results, self.grads], [last.results, last.grads]):
+            return "it returns something else each time"
         return None
-
-
-def _plain(x: Any) -> Any:
-    array = _real(x._data if isinstance(x, Tensor) else x)
-    return make(np.array(array), None, None) if isinstance(x, Tensor | Taped | np.ndarray) else x
 
 
 # -- the decorator ---------------------------------------------------------------------------------
@@ -808,7 +465,7 @@ class _Entry:
     plan: Plan | None = None
     last: Run | None = None
     refusal: str | None = None
-    patience = float(PATIENCE)
+    patience = PATIENCE
 
 
 class Captured:
@@ -816,115 +473,109 @@ class Captured:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
-        self.__wrapped__ = self.function = function
-        self._threads = threading.local()  # memory is written to: every thread has its own
+        self.__wrapped__ = function
+        self._threads = threading.local()  # a plan writes to its memory: each thread has its own
         self._said = False
 
     @property
-    def entries(self) -> dict[Any, _Entry]:
-        """What this thread knows of each signature."""
+    def _entries(self) -> dict[Any, _Entry]:
         return self._threads.__dict__.setdefault("entries", {})
 
     @property
     def captured(self) -> bool:
-        """Whether calls of this thread are being replayed, for some signature at least."""
-        return any(entry.plan for entry in self.entries.values())
+        """Whether this thread replays it, for one signature at least."""
+        return any(entry.plan for entry in self._entries.values())
 
     @property
     def refusals(self) -> list[str]:
-        """Why signatures run plainly in this thread; the reasons name the line."""
-        return [entry.refusal for entry in self.entries.values() if entry.refusal]
+        """Why signatures run plainly in this thread."""
+        return [entry.refusal for entry in self._entries.values() if entry.refusal]
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
             return self
-        bound = Captured(types.MethodType(self.function, instance))
-        return vars(instance).setdefault(self.function.__name__, bound)
+        bound = Captured(types.MethodType(self.__wrapped__, instance))
+        return vars(instance).setdefault(self.__name__, bound)  # type: ignore[attr-defined]
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
-        """Call the function: replay it if it can be."""
-        function = self.function
-        if _state.disabled or _state.tape or anomaly._mode.watching:
+        """Call the function: replay it if that is possible."""
+        function = self.__wrapped__
+        if _off.disabled or state.tape or anomaly._mode.watching:
             return function(*args, **keywords)
         arrays: list[Any] = []
-        key = (
-            is_grad_enabled(),
-            backend.get_default_dtype(),
-            fusing._state.disabled,
-            _kind(args, arrays),
-            _kind(keywords, arrays),
-        )
-        entry = self.entries.get(key)
-        if entry is None:
-            if len(self.entries) >= SIGNATURES:
-                self._say(f"it was called with more than {SIGNATURES} shapes, dtypes or numbers")
-                return function(*args, **keywords)
-            entry = self.entries[key] = _Entry()
-            self._refuse(entry, next((a for a in arrays if isinstance(a, str)), None))
-        if entry.refusal:
+        modes = is_grad_enabled(), backend.get_default_dtype(), fusing._state.disabled
+        try:
+            key = modes, _kind(args, arrays), _kind(keywords, arrays)
+        except DTypeError as error:
+            self._say(str(error))
             return function(*args, **keywords)
+        entry = self._entries.get(key)
+        if entry is None and len(self._entries) >= SIGNATURES:
+            self._say(f"it has been called with more than {SIGNATURES} shapes, dtypes or numbers")
+            return function(*args, **keywords)
+        entry = entry or self._entries.setdefault(key, _Entry())
         if entry.plan:
-            changed = entry.plan.run.changed()
-            if not changed:
-                try:
+            changed = entry.plan.changed()
+            try:
+                if not changed:
                     result = entry.plan(arrays)
                     entry.patience = min(entry.patience + 0.1, PATIENCE)
-                except Unexpected as error:
-                    result = function(*args, **keywords)
-                    self._fail(entry, f"{error}, and does not in the plain step")
-                return result
-            entry.plan = None
-            self._fail(entry, f"{changed} is another one at every call")
+                    return result
+            except Unexpected as error:
+                changed = str(error)
+            else:
+                entry.plan = None
+            self._lose_patience(entry, f"{changed!r} is another one each time")
+        if entry.plan or entry.refusal:
+            return function(*args, **keywords)
         return self._record(entry, args, keywords)
 
     def _record(self, entry: _Entry, args: Any, keywords: Any) -> Any:
-        before, entry.last = entry.last, None
-        run = Run(self.function, args, keywords)
-        self._refuse(entry, run.tape.refusal)
-        if entry.refusal:
-            return run.returned
-        entry.last = run
-        if before:
-            difference = run.agrees(before)
-            if difference:
-                self._fail(entry, difference)
-            else:
-                run.minds_grads = run.without_grad == before.without_grad
-                entry.plan, entry.last = Plan(run), None
+        last, entry.last = entry.last, None
+        run = Run(self.__wrapped__, args, keywords, last)
+        if run.tape.refusal:
+            self._refuse(entry, run.tape.refusal)
+        elif run.difference:
+            entry.last = run
+            self._lose_patience(entry, run.difference)
+        elif last:
+            entry.plan = Plan(run, last)
+        else:
+            entry.last = run
         return run.returned
 
-    def _fail(self, entry: _Entry, reason: str) -> None:
+    def _lose_patience(self, entry: _Entry, reason: str) -> None:
         entry.patience -= 1
         if entry.patience < 0:
             self._refuse(entry, reason)
 
-    def _refuse(self, entry: _Entry, reason: str | None) -> None:
-        if reason:
-            entry.refusal, entry.plan, entry.last = reason, None, None
-            self._say(reason)
+    def _refuse(self, entry: _Entry, reason: str) -> None:
+        entry.refusal, entry.plan, entry.last = reason, None, None
+        self._say(reason)
 
     def _say(self, reason: str) -> None:
         if not self._said:
             self._said = True
-            name = getattr(self.function, "__name__", repr(self.function))
-            warnings.warn(f"capture: {name} runs plainly: {reason}", RuntimeWarning, stacklevel=5)
+            name = getattr(self.__wrapped__, "__name__", repr(self.__wrapped__))
+            warnings.warn(f"capture: {name} runs plainly: {reason}", RuntimeWarning, stacklevel=4)
 
 
 def _kind(x: Any, arrays: list[Any]) -> Any:
-    """Return what a call is recorded for; of arrays their layout, and they are gathered."""
+    """Return what a call is recorded for, and gather the arrays, of which that is the layout."""
     array = x._data if isinstance(x, Tensor) else x
     if array.__class__ is np.ndarray:
-        arrays.append(array)
         if isinstance(x, Tensor) and x._node is not None:
-            arrays.append("an argument requires a gradient: detach() it")
+            raise DTypeError("an argument requires a gradient: detach() it")
+        arrays.append(array)
         return x.__class__, array.shape, array.dtype, array.strides
     if isinstance(x, tuple | list):
         return x.__class__, *[_kind(element, arrays) for element in x]
     if isinstance(x, dict):
         return dict, *[(name, _kind(element, arrays)) for name, element in x.items()]
     if x.__class__ not in PLAIN:
-        arrays.append(f"an argument is a {x.__class__.__name__}, no CPU tensor and no number")
-        return x.__class__
+        raise DTypeError(
+            f"an argument is a {x.__class__.__name__}, neither a number nor on the CPU"
+        )
     return x.__class__, x
 
 
@@ -999,11 +650,16 @@ def capture(function: Callable[..., Any]) -> Captured:
 @contextlib.contextmanager
 def disabled() -> Iterator[None]:
     """Run captured functions plainly in a ``with`` block, for this thread alone."""
-    before, _state.disabled = _state.disabled, True
+    before, _off.disabled = _off.disabled, True
     try:
         yield
     finally:
-        _state.disabled = before
+        _off.disabled = before
 
 
+class _Off(threading.local):
+    disabled = False
+
+
+_off = _Off()
 capture.disabled = disabled  # type: ignore[attr-defined]
