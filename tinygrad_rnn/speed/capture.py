@@ -42,7 +42,7 @@ from ..errors import DTypeError
 from ..tensors.tensor import Tensor
 from . import fuse as fusing
 from .tape import (
-    Block,
+    PACKAGE,
     Call,
     Place,
     Tape,
@@ -77,7 +77,7 @@ class World:
         self.kept: list[tuple[Any, Any]] = []  # a container, and the key of an array in it
         self.generators: list[np.random.Generator] = []  # in the order of their places there
         self.fixed: str | None = None  # what holds an array that cannot be exchanged
-        self._watched: list[tuple[Any, Callable[[Any], list[Any]], list[Any], str]] = []
+        self._watched: list[tuple[Any, Any, Callable[[Any], list[Any]], list[Any], str]] = []
         seen: dict[int, Any] = {}
         stack = [(function, "the function"), (vars(tg_random._library), "the random generator")]
         while stack:
@@ -89,13 +89,13 @@ class World:
                 self.tensors.append(x)
             for holder, keys, read in _contents(x):
                 values = read(holder)
-                self._watched.append((holder, read, values, name))
+                self._watched.append((holder, keys, read, values, name))
                 for key, value in itertools.zip_longest(keys, values):
                     if not isinstance(value, np.ndarray | np.random.Generator | Taped):
                         stack.append((value, key if isinstance(key, str) else name))
                     elif isinstance(holder, dict | list | types.CellType):
                         self.kept.append((holder, key))
-                        self.generators += [value] * isinstance(value, np.random.Generator)
+                        self.generators += [value] if isinstance(value, np.random.Generator) else []
                     elif not isinstance(x, Variable):
                         self.fixed = name
         self.leaves = [x._node for x in self.tensors if isinstance(x._node, Leaf)]
@@ -103,13 +103,13 @@ class World:
 
     def changed(self) -> str | None:
         """Return what is not as it was, or None."""
-        for holder, read, before, name in self._watched:
+        for holder, keys, read, before, name in self._watched:
             try:
                 now = read(holder)
             except LookupError:  # a global less
                 return name
             if len(now) != len(before) or not all(map(operator.is_, now, before)):
-                for key, a, b in itertools.zip_longest(_keys(holder), now, before):
+                for key, a, b in itertools.zip_longest(keys, now, before):
                     if a is not b and not (a.__class__ in PLAIN and same(a, b)):
                         return key if isinstance(key, str) else name
         return None
@@ -152,10 +152,6 @@ def _put(holder: Any, key: Any, value: Any) -> None:
         holder[key] = value
 
 
-def _keys(holder: Any) -> Any:
-    return holder if isinstance(holder, dict) else ()
-
-
 def _opaque(x: Any) -> bool:
     """Tell whether an object is not looked into: a value, or what cannot lead to the user's own."""
     module = type(x).__module__.partition(".")[0]
@@ -180,7 +176,7 @@ def _contents(x: Any) -> Iterator[tuple[Any, Any, Callable[[Any], list[Any]]]]:
     elif isinstance(x, types.FunctionType):
         if x.__code__.co_filename.startswith("<primitive"):
             yield x, (), lambda x: [x.__wrapped__]
-        elif (x.__module__ or "").partition(".")[0] != _PACKAGE:
+        elif not x.__code__.co_filename.startswith(PACKAGE):
             yield x, (), lambda x: [x.__defaults__, x.__kwdefaults__]
             for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
                 yield cell, (name,), gc.get_referents
@@ -227,6 +223,31 @@ INTO = {np.concatenate, np.stack}  # these write to `out` what they would return
 FILLED = {np.zeros, np.zeros_like, np.ones, np.ones_like, np.full, np.full_like}
 
 
+class Memory:
+    """One stretch of bytes, of which parts are lent."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._holes: dict[int, int] = {}  # by where they start, where they stop
+
+    def lend(self, size: int) -> int:
+        """Return the start of a part: in the smallest hole that it fits in, or at the end."""
+        fits = [(stop - start, start) for start, stop in self._holes.items()]
+        _, start = min((hole for hole in fits if hole[0] >= size), default=(0, -1))
+        if start < 0:
+            start = next((a for a, stop in self._holes.items() if stop == self.size), self.size)
+            self.size = start + size
+        stop = self._holes.pop(start, self.size)
+        if start + size < stop:
+            self._holes[start + size] = stop
+        return start
+
+    def take_back(self, start: int, size: int) -> None:
+        """Make a hole, one with those beside it."""
+        stop = self._holes.pop(start + size, start + size)
+        self._holes[next((a for a, b in self._holes.items() if b == start), start)] = stop
+
+
 class Plan:
     """A tape as a list of functions without arguments, on memory of its own."""
 
@@ -234,17 +255,19 @@ class Plan:
         self.tape, self.inputs, self.world = run.tape, run.inputs, run.after
         # One tape for both, and so it does not matter which leaves had a gradient before it.
         self.had_grads = run.had_grads if run.had_grads == last.had_grads else None
-        self.nbytes = 0
-        self._memory: dict[int, tuple[Any, int]] = {}
-        split = len(self.tape.calls) if self.tape.pure is None else self.tape.pure
-        calls = self._scheduled(list(_places([run.results, [p for _, p in run.grads]])))
+        lasting = {p.block for p in _places([run.results, [p for _, p in run.grads]])}
+        self._starts, self.nbytes = self._arranged(lasting)
+        self._memory = np.empty(self.nbytes + 64, np.uint8)
+        self._origin = -self._memory.__array_interface__["data"][0] % 64
+        calls = [self._bound(call) for call in self.tape.calls]
+        split = len(calls) if self.tape.pure is None else self.tape.pure
         self.before, self.rest = calls[:split], calls[split:]
         self.generators = list(self.tape.generators.values())
         written = {id(block.root) for block in self.tape.blocks if block.written}
         self.written = [x for x in self.world.tensors if id(root_of(x._data)) in written]
         self.grads = [(leaf, make(self._array(p), None, [0])) for leaf, p in run.grads]
         self.results = mapped(self._array, run.results)
-        del self.tape, self._memory
+        del self.tape
 
     def changed(self) -> str | None:
         """Return what is not as it was at the recording, or None."""
@@ -252,28 +275,23 @@ class Plan:
             return "grad"
         return self.world.changed()
 
-    def _scheduled(self, lasting: list[Place]) -> list[Callable[[], Any]]:
-        """Return the calls; a block of memory is used again after the last one that names it."""
-        calls, blocks = self.tape.calls, self.tape.blocks
-        last = {p.block: i for i, call in enumerate(calls) for p in _places(call)}
-        last.update({p.block: len(calls) for p in lasting})
-        free: dict[int, list[Any]] = {}
-        bound = []
-        for i, call in enumerate(calls):
-            own = {p.block for p in _places(call) if blocks[p.block].root is None}
-            for number in own - self._memory.keys():
-                held = free.get(_size(blocks[number]))
-                self._memory[number] = held.pop() if held else self._allocate(blocks[number])
-            bound.append(self._bound(call))
-            for number in own:
+    def _arranged(self, lasting: set[int]) -> tuple[dict[int, int], int]:
+        """Return where each block starts, and the bytes of all; `lasting` ones are never free."""
+        inner = {
+            b.number: max(64, b.stop - b.start + 63 & ~63)
+            for b in self.tape.blocks
+            if b.root is None
+        }
+        named = [{p.block for p in _places(call)} & inner.keys() for call in self.tape.calls]
+        last = {number: i for i, numbers in enumerate(named) for number in numbers}
+        memory, starts = Memory(), dict[int, int]()
+        for i, numbers in enumerate(named):
+            for number in sorted(numbers - starts.keys()):
+                starts[number] = memory.lend(inner[number])
+            for number in numbers - lasting:
                 if last[number] == i:
-                    free.setdefault(_size(blocks[number]), []).append(self._memory[number])
-        return bound
-
-    def _allocate(self, block: Block) -> tuple[Any, int]:
-        self.nbytes += _size(block)
-        memory = np.empty(_size(block) + 64, np.uint8)
-        return memory, -memory.__array_interface__["data"][0] % 64
+                    memory.take_back(starts[number], inner[number])
+        return starts, memory.size
 
     def _array(self, x: Any) -> Any:
         """Return the array of a Place, and anything else as it is."""
@@ -283,8 +301,8 @@ class Plan:
         if block.root is not None:
             array = self.tape.arrays[x]
             return _copy(array) if block.constant else array
-        memory, start = self._memory[x.block]
-        return np.ndarray(x.shape, x.dtype, memory, start + x.offset, x.strides)
+        start = self._origin + self._starts[x.block] + x.offset
+        return np.ndarray(x.shape, x.dtype, self._memory, start, x.strides)
 
     def _bound(self, call: Call) -> Callable[[], Any]:
         """Return a call with its arrays, which writes to its own place, without fresh memory."""
@@ -334,10 +352,6 @@ class Plan:
         return mapped(_fresh, self.results)
 
 
-def _size(block: Block) -> int:
-    return max(64, -(-(block.stop - block.start) // 64) * 64)
-
-
 def _assign(out: Any, function: Callable[..., Any], args: Any, keywords: Any) -> None:
     result = function(*args, **keywords)
     if result.shape != out.shape:
@@ -380,9 +394,16 @@ _exchanging = threading.RLock()  # parameters are recorded arrays meanwhile, for
 class Run:
     """One recorded run of a function: it did what a plain one does, and left a tape."""
 
+    tape: Tape
+    inputs: list[Any]  # the memory of its arguments
+    had_grads: list[bool]  # which leaves had one before it
+    grads: list[tuple[Leaf, Place]]  # those that it left
+    results: Any  # what it returned, Places for arrays
+    after: World
+
     def __init__(self, function: Any, args: Any, keywords: Any, last: Run | None) -> None:
-        self.tape = tape = Tape(last and last.tape)
-        self.inputs: list[Any] = []
+        self.tape = tape = Tape(last.tape if last else None)
+        self.inputs = []
         with _exchanging:
             world = World(function)
             drawn = [str(g.bit_generator.state) for g in world.generators]
@@ -405,12 +426,9 @@ class Run:
         self.returned = mapped(_fresh, returned)
         self.results = mapped(self._result, returned)
         for g, was in zip(generators, drawn, strict=True):
-            if (
-                g.looked
-                if id(g.real) in tape.generators
-                else str(g.real.bit_generator.state) != was
-            ):
-                tape.refuse("it sets or reads the state of a random generator")
+            moved = str(g.real.bit_generator.state) != was
+            if moved and (g.looked or id(g.real) not in tape.generators):
+                self.refuse("it sets the state of a random generator")
         if any(g is not None and id(root_of(g._data)) in tape.outside for g in world.grads):
             self.refuse("it adds to gradients from before: call zero_grad() in it")
         self.difference = last and self._difference(last)
@@ -435,7 +453,8 @@ class Run:
     def _result(self, x: Any) -> Any:
         array = x._data if isinstance(x, Tensor) else x
         if isinstance(array, Taped | np.ndarray):
-            return array.place if self._own(array) else self.tape.lift(real(array)).place
+            own: Any = array if self._own(array) else self.tape.lift(real(array))
+            return own.place
         if x.__class__ not in PLAIN:
             self.refuse(f"it returns a {type(x).__name__}")
         return x
@@ -557,7 +576,10 @@ class Captured:
         if not self._said:
             self._said = True
             name = getattr(self.__wrapped__, "__name__", repr(self.__wrapped__))
-            warnings.warn(f"capture: {name} runs plainly: {reason}", RuntimeWarning, stacklevel=4)
+            frame, depth = sys._getframe(), 1
+            while frame.f_back and frame.f_code.co_filename == __file__:
+                frame, depth = frame.f_back, depth + 1
+            warnings.warn(f"capture: {name} runs plainly: {reason}", RuntimeWarning, depth)
 
 
 def _kind(x: Any, arrays: list[Any]) -> Any:
@@ -573,9 +595,7 @@ def _kind(x: Any, arrays: list[Any]) -> Any:
     if isinstance(x, dict):
         return dict, *[(name, _kind(element, arrays)) for name, element in x.items()]
     if x.__class__ not in PLAIN:
-        raise DTypeError(
-            f"an argument is a {x.__class__.__name__}, neither a number nor on the CPU"
-        )
+        raise DTypeError(f"an argument is a {x.__class__.__name__}; CPU tensors and numbers can be")
     return x.__class__, x
 
 

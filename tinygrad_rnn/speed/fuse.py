@@ -361,9 +361,7 @@ class Kernel:
                 whole, start = self.homes[x]
                 into = self._name(whole)
                 self.names[x] = f"{into}_{start}"
-                self.lines.append(
-                    f"{self.names[x]} = {into}[..., {start}:{start + x.shape[-1]}]"
-                )
+                self.lines.append(f"{self.names[x]} = {into}[..., {start}:{start + x.shape[-1]}]")
             else:
                 self.names[x] = self._buffer(x)
         return self.names[x]
@@ -404,7 +402,9 @@ class Kernel:
         """Run on arrays of the library `xp`."""
         kernel = self._compiled.get(xp)
         if kernel is None:
-            ops = {x.op for x in self.steps}.difference(("astype", "where", "join", "zeros", *VIEWS))
+            ops = {x.op for x in self.steps}.difference(
+                ("astype", "where", "join", "zeros", *VIEWS)
+            )
             scope: dict[str, Any] = {op: getattr(xp, op) for op in ops}
             scope.update(empty=xp.empty_like, copyto=xp.copyto, new=backend.empty_like_parts)
             scope.update(inf=float("inf"), nan=float("nan"))

@@ -11,11 +11,13 @@ values) is done all the same and noted as the reason why the tape is no use.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import operator
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -216,14 +218,14 @@ def same(a: Any, b: Any) -> bool:
     return bool(a is b or a == b or (a != a and b != b))
 
 
+PACKAGE = str(Path(__file__).parents[1])
+INSIDE = (PACKAGE, str(Path(np.__file__).parent), contextlib.__file__, "<primitive", "<fused")
+
+
 def _line() -> str:
     """Return where in the user's code we are, for messages."""
     frame = inspect.currentframe()
-    inside = (__name__.partition(".")[0], "numpy", "contextlib")
-    while frame is not None and (
-        frame.f_globals.get("__name__", "").partition(".")[0] in inside
-        or frame.f_code.co_filename.startswith("<")
-    ):
+    while frame is not None and frame.f_code.co_filename.startswith(INSIDE):
         frame = frame.f_back
     return "" if frame is None else f" ({frame.f_code.co_filename}:{frame.f_lineno})"
 
@@ -299,6 +301,16 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
     def get(self) -> Any:
         """Return the NumPy array."""
         return self._read(np.asarray)
+
+    def item(self) -> Any:
+        """Return the one element as a Python number: of truths it is a question."""
+        return bool(self) if self.dtype == backend.bool_ else self._read(lambda x: x.item())
+
+    def __format__(self, form: str) -> str:
+        return self._read(lambda x: format(x, form))
+
+    def __str__(self) -> str:
+        return self._read(str)
 
     def __float__(self) -> float:
         return self._read(float)
