@@ -25,7 +25,7 @@ float16, float32, float64 = np.dtype("float16"), np.dtype("float32"), np.dtype("
 int32, int64, bool_ = np.dtype("int32"), np.dtype("int64"), np.dtype("bool")
 
 modules: dict[type, Module] = {np.ndarray: np}
-_scalars = (bool, int, float)
+SCALARS = (bool, int, float)
 _default = threading.local()
 
 
@@ -39,10 +39,9 @@ def register(array_type: type, module: Module) -> None:
 
 def module_of(array: Array) -> Module:
     """Return the array library that `array` belongs to."""
-    kind = array.__class__
-    module = modules.get(kind) or modules.get(kind.__base__)  # of a subclass, such as a memory map
+    module = modules.get(array.__class__) or modules.get(array.__class__.__base__)
     if module is None:
-        if isinstance(array, np.generic | np.ndarray):
+        if isinstance(array, np.generic | np.ndarray):  # a scalar, or a subclass (a memory map)
             return np
         raise DTypeError(f"expected an array of NumPy or CuPy, got {type(array).__name__}")
     return module
@@ -50,8 +49,7 @@ def module_of(array: Array) -> Module:
 
 def is_array(value: object) -> bool:
     """Tell whether `value` is an array (or a NumPy scalar) that operations run on."""
-    kind = value.__class__
-    return kind in modules or isinstance(value, np.ndarray | np.generic) or kind.__base__ in modules
+    return value.__class__ in modules or isinstance(value, (np.generic, *modules))
 
 
 def cuda_unavailable_because() -> str | None:
@@ -72,9 +70,8 @@ def cuda_unavailable_because() -> str | None:
 
 def device_of(array: Array) -> str:
     """Return ``"cpu"`` or ``"cuda:N"``."""
-    if module_of(array) is np or array.device == "cpu":
-        return "cpu"
-    return f"cuda:{array.device.id}"
+    host = module_of(array) is np or array.device == "cpu"
+    return "cpu" if host else f"cuda:{array.device.id}"
 
 
 def default_device() -> str:
@@ -105,13 +102,14 @@ def misplaced(values: Iterable[Any]) -> str | None:
     return None if here == first else f"operands on {first}, this thread is on {here}: {cure}"
 
 
-def together(arrays: Sequence[Array], name: str) -> tuple[Module, list[Array]]:
-    """Return the array library of arrays that are computed with together, and them as its own."""
-    found = {module_of(x) for x in arrays}
-    if len(found) > 1 and misplaced(arrays):
-        raise DeviceError(f"{name}: {misplaced(arrays)}")
+def together(values: Sequence[Any], name: str) -> tuple[Module, list[Any]]:
+    """Return the library of arrays that meet, and them as its own; Python scalars stay."""
+    found = {module_of(x) for x in values if x.__class__ not in SCALARS}
+    if len(found) > 1 and misplaced(values):
+        raise DeviceError(f"{name}: {misplaced(values)}")
     module = max(found, key=lambda module: module is not np, default=np)
-    return module, [module.asarray(x) for x in arrays] if len(found) > 1 else list(arrays)
+    own = len(found) < 2
+    return module, [x if own or x.__class__ in SCALARS else module.asarray(x) for x in values]
 
 
 def _place(device: str) -> tuple[Module, int]:

@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import anomaly
 from .. import random as tg_random
 from ..engine import backend
 from ..engine.graph import Leaf, Node, is_grad_enabled
@@ -519,7 +518,7 @@ class Captured:
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Call the function: replay it if that is possible."""
         function = self.__wrapped__
-        if _off.disabled or state.tape or anomaly._mode.watching:
+        if _off.disabled or state.tape:
             return function(*args, **keywords)
         arrays: list[Any] = []
         modes = is_grad_enabled(), backend.get_default_dtype(), fusing._state.disabled

@@ -425,6 +425,7 @@ class TapedGenerator(np.random.Generator):
 
 
 def _draw(name: str) -> Callable[..., Any]:
+    @functools.wraps(getattr(np.random.Generator, name))
     def draw(self: TapedGenerator, *args: Any, **keywords: Any) -> Any:
         if state.tape:
             state.tape.generators[id(self.real)] = self.real
