@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import functional as F
+from tinygrad_rnn.speed import tape
 
 V, H, T, B = 7, 5, 4, 3
 
@@ -290,6 +291,24 @@ def test_random_steps(case):
         assert_same_numbers(after, before)
         assert_same_numbers([p.grad for p in after], [p.grad for p in before])
     assert step.captured
+
+
+def two_results(x, y, out):
+    np.add(x, y, out=out[0])
+    np.multiply(x, y, out=out[1])
+
+
+def test_a_kernel_of_several_results_is_recorded_as_one_call():
+    @tg.primitive(x=lambda F, g, x: g)
+    def mixed(xp, x):
+        total, product = tape.record(two_results, x, x, out=(xp.empty_like(x), xp.empty_like(x)))
+        return total - product
+
+    step = tg.capture(mixed)
+    for i in range(4):
+        assert step(tg.tensor([1.0, i])).numpy().tolist() == [1.0, 2 * i - i * i]
+    (entry,) = step._entries.values()
+    assert step.captured and len(entry.plan.before) == 2
 
 
 # -- what a call takes and leaves ------------------------------------------------------------------

@@ -133,13 +133,14 @@ class Tape:
             self.append(call._replace(out=taped.place))
         return taped
 
-    def write(self, call: Call, target: Taped) -> None:
-        """Put a call on the tape that writes to an array."""
-        target.block.written = True
-        if target.block.given:
-            self.refuse("it writes to its argument")
-        if target.block.root is not None and self.pure is None:
-            self.pure = len(self.calls)
+    def write(self, call: Call, targets: list[Taped]) -> None:
+        """Put a call on the tape that writes to arrays."""
+        for block in [x.block for x in targets]:
+            block.written = True
+            if block.given:
+                self.refuse("it writes to its argument")
+            if block.root is not None and self.pure is None:
+                self.pure = len(self.calls)
         self.append(call)
 
 
@@ -151,12 +152,16 @@ state = _State()
 
 
 def record(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
-    """Call a function of arrays, and put the call on the tape if this thread has one."""
+    """Call a function of arrays, and put the call on the tape if this thread has one.
+
+    It returns a new array, or writes: to ``out`` (an array or a tuple of them), or, if it returns
+    None, to its first argument.
+    """
     result = function(*mapped(real, args), **mapped(real, keywords))
     tape, out = state.tape, keywords.get("out")
-    out = out[0] if out.__class__ is tuple else out
+    outs = out if isinstance(out, tuple) else () if out is None else (out,)
     if tape is None or tape.refusal:
-        return result if out is None else out
+        return result if not outs else outs[0] if len(outs) == 1 else outs
     sources: list[Taped] = []
 
     def place(x: Any) -> Any:
@@ -170,10 +175,12 @@ def record(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
         return x
 
     call = Call(function, mapped(place, args), mapped(place, keywords))
-    if out is not None or ((result is None or function is operator.ipow) and sources):
-        written = real(args[0] if out is None else out)
-        tape.write(call, next(x for x in sources if x._array is written))
-        return None if result is None else args[0] if out is None else out
+    if not outs and sources and (result is None or function is operator.ipow):
+        tape.write(call, sources[:1])
+        return None if result is None else args[0]
+    if outs:
+        tape.write(call, [x for x in sources if any(x._array is real(y) for y in outs)])
+        return outs[0] if len(outs) == 1 else outs
     if any(result is x._array for x in sources[1:]):
         tape.refuse(f"{function.__name__} writes to an array given by position: use out=")
     if isinstance(result, np.ndarray | np.generic):
