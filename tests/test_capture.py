@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
+import queue
 import threading
 import time
 import tracemalloc
@@ -383,6 +385,24 @@ def test_gradients_that_are_not_cleared_are_refused():
     assert w.grad.item() == 8.0
 
 
+def test_gradients_cleared_at_the_end():
+    w = tg.tensor([1.0], requires_grad=True)
+
+    def step(x):
+        w.grad = None
+        (w * x).sum().backward()
+        result = w.grad * 1
+        w.grad = None
+        return result
+
+    captured = tg.capture(step)
+    for i in range(8):
+        w.grad = tg.ones(1) if i % 2 else None
+        assert captured(tg.tensor([float(i)])).item() == i
+        assert w.grad is None
+    assert captured.captured
+
+
 def test_gradients_cleared_outside():
     w = tg.tensor([1.0], requires_grad=True)
     step = tg.capture(lambda x: (w * x).sum().backward())
@@ -597,6 +617,63 @@ def test_numbers_are_seen_wherever_they_are():
         assert_seen()
 
 
+SCALE = 2.0
+
+
+class Scaled(tg.nn.Module):
+    shift = 1.0
+    inner = tg.nn.Linear(1, 1, rng=0)
+
+    def forward(self, x):
+        return self.inner(x) * SCALE + self.shift
+
+
+def test_classes_and_their_methods_are_seen(monkeypatch):
+    model = Scaled()
+    step, x = tg.capture(lambda x: model(x)), tg.ones(1, 1)
+    for change in (
+        lambda: monkeypatch.setitem(globals(), "SCALE", 3.0),
+        lambda: monkeypatch.setattr(Scaled, "shift", 2.0),
+        lambda: monkeypatch.setattr(Scaled, "inner", tg.nn.Linear(1, 1, rng=5)),
+    ):
+        for _ in range(4):
+            assert bits(step(x)) == bits(model(x))
+        assert step.captured
+        change()
+    assert bits(step(x)) == bits(model(x))
+
+
+def test_more_parameters_than_a_vocabulary_has_words():
+    params = [tg.tensor([float(i)], requires_grad=True) for i in range(1001)]
+    rule = tg.optim.SGD(params, lr=1.0, momentum=0.5)
+
+    def step(x):
+        rule.zero_grad()
+        tg.stack(params).sum().backward()
+        rule.step()
+
+    step = tg.capture(step)
+    for _ in range(4):
+        step(tg.ones(1))
+    assert step.captured and params[1000].item() == 1000 - (1 + 1.5 + 1.75 + 1.875)
+
+
+def test_parameters_that_it_does_not_lead_to():
+    hidden = queue.Queue()
+    w = tg.ones(1, requires_grad=True)
+    hidden.put((w, tg.optim.SGD([w], lr=0.5)))
+
+    def step(x):
+        w, rule = hidden.queue[0]
+        rule.zero_grad()
+        (w * w).sum().backward()
+        rule.step()
+
+    refused(tg.capture(step), *[(tg.ones(1),)] * 4, match="does not lead to")
+    step(tg.ones(1))
+    assert w.item() == 0.0
+
+
 def test_a_branch_is_replayed_while_it_goes_the_same_way():
     @tg.capture
     def step(x):
@@ -666,6 +743,10 @@ def test_a_method_is_captured_for_each_instance():
     for _ in range(4):
         assert (one.step(tg.ones(1)).item(), two.step(tg.ones(1)).item()) == (1.0, 2.0)
     assert one.step.captured and two.step.captured and Doubler.step.__doc__ == "Multiply."
+    three = copy.deepcopy(two)
+    three.w.data = [3.0]
+    for _ in range(4):
+        assert (two.step(tg.ones(1)).item(), three.step(tg.ones(1)).item()) == (2.0, 3.0)
 
 
 def test_a_captured_function_inside_another():

@@ -34,10 +34,10 @@ import numpy as np
 
 from .. import random as tg_random
 from ..engine import backend
-from ..engine.graph import Leaf, Node, is_grad_enabled
+from ..engine.graph import Leaf, Node, is_grad_enabled, last_write, tick
 from ..engine.primitive import make
 from ..engine.variable import Variable
-from ..errors import DTypeError
+from ..errors import DTypeError, ShapeError
 from ..tensors.tensor import Tensor
 from . import fuse as fusing
 from .tape import (
@@ -58,10 +58,10 @@ from .tape import (
 
 SIGNATURES = 8  # how many signatures a captured function keeps in a thread; others run plainly
 PATIENCE = 4.0  # how many recordings and replays may be in vain; a good replay gives back a tenth
-LARGE = 1000  # containers of more elements (vocabularies, data) are not looked into
-PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None), np.dtype))
+LARGE = 1000  # containers of more numbers and strings (vocabularies) are not watched
+PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
 CONTAINERS = frozenset(("builtins", "collections", "functools", "types", "argparse"))
-OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.CodeType, Node)
+OPAQUE = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, Node)
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -157,6 +157,7 @@ def _opaque(x: Any) -> bool:
     return (
         type(x) in PLAIN
         or isinstance(x, OPAQUE)
+        or (isinstance(x, type) and _installed(x))
         or module == "numpy"
         or (module in sys.stdlib_module_names and module not in CONTAINERS)
     )
@@ -182,16 +183,22 @@ def _contents(x: Any) -> Iterator[tuple[Any, Any, Callable[[Any], list[Any]]]]:
             names = _names(x.__code__)
             yield from _picked(x.__globals__, names)
             for value in [x.__globals__[n] for n in names if n in x.__globals__]:
-                if isinstance(value, types.ModuleType | type) and not _installed(value):
+                if isinstance(value, types.ModuleType) and not _installed(value):
                     yield from _picked(vars(value), names)
-    elif isinstance(x, dict | list):
-        if len(x) <= LARGE:
-            each = list(x) if isinstance(x, dict) else range(len(x))
-            yield x, each, lambda x: list(x.values() if isinstance(x, dict) else x)
-    elif hasattr(x, "__dict__"):
+    elif isinstance(x, type):
+        yield x, (), lambda x: list(x.__mro__)
         yield vars(x), list(vars(x)), lambda x: list(x.values())
-    elif not isinstance(x, tuple | set | frozenset) or len(x) <= LARGE:
-        yield x, (), gc.get_referents
+    elif isinstance(x, dict | list | tuple | set | frozenset):
+        values: Any = x.values() if isinstance(x, dict) else x
+        if len(x) <= LARGE or not all(type(value) in PLAIN for value in values):
+            each = range(len(x)) if isinstance(x, list) else list(x) if isinstance(x, dict) else ()
+            yield x, each, lambda x: list(x.values() if isinstance(x, dict) else x)
+    else:
+        yield x, (), lambda x: [type(x)]
+        if hasattr(x, "__dict__"):
+            yield vars(x), list(vars(x)), lambda x: list(x.values())
+        else:
+            yield x, (), gc.get_referents
 
 
 def _picked(names: Any, wanted: list[str]) -> Iterator[tuple[Any, Any, Callable[[Any], list[Any]]]]:
@@ -265,6 +272,8 @@ class Plan:
         written = {id(block.root) for block in self.tape.blocks if block.written}
         self.written = [x for x in self.world.tensors if id(root_of(x._data)) in written]
         self.grads = [(leaf, make(self._array(p), None, [0])) for leaf, p in run.grads]
+        had = zip(self.world.leaves, run.had_grads, last.had_grads, strict=False)
+        self.cleared = [leaf for leaf, *before in had if any(before) and leaf.grad is None]
         self.results = mapped(self._array, run.results)
         del self.tape
 
@@ -345,6 +354,8 @@ class Plan:
         finally:
             for x in self.written:
                 x._bump()
+        for leaf in self.cleared:
+            leaf.grad = None
         for leaf, grad in self.grads:
             leaf.grad = grad
             grad._bump()
@@ -354,7 +365,7 @@ class Plan:
 def _assign(out: Any, function: Callable[..., Any], args: Any, keywords: Any) -> None:
     result = function(*args, **keywords)
     if result.shape != out.shape:
-        raise Unexpected(f"{function.__name__} returns another shape")
+        raise ShapeError(f"{function.__name__} returns another shape at replay")
     out[...] = result
 
 
@@ -407,7 +418,7 @@ class Run:
             world = World(function)
             drawn = [str(g.bit_generator.state) for g in world.generators]
             self.had_grads = [grad is not None for grad in world.grads]
-            given = mapped(self._given, (args, keywords))
+            given, start = mapped(self._given, (args, keywords)), tick()
             generators = world.lift(tape)
             state.tape = tape
             try:
@@ -422,6 +433,9 @@ class Run:
                 ]
                 after.land()
                 self.after = World(function)
+        reached = [x for x in (*after.tensors, *after.grads) if x is not None]
+        if last_write[0] > start and not any(last_write == x._version for x in reached):
+            self.refuse("it writes to a tensor that the function does not lead to")
         self.returned = mapped(_fresh, returned)
         self.results = mapped(self._result, returned)
         for g, was in zip(generators, drawn, strict=True):
@@ -509,6 +523,9 @@ class Captured:
         """Why signatures run plainly in this thread."""
         return [entry.refusal for entry in self._entries.values() if entry.refusal]
 
+    def __reduce__(self) -> Any:
+        return Captured, (self.__wrapped__,)  # a copy has tapes of its own
+
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
             return self
@@ -533,7 +550,8 @@ class Captured:
             return function(*args, **keywords)
         entry = entry or self._entries.setdefault(key, _Entry())
         if entry.plan:
-            changed = entry.plan.changed()
+            with _exchanging:  # where a thread records, its arrays stand in for the plain ones
+                changed = entry.plan.changed()
             try:
                 if not changed:
                     result = entry.plan(arrays)
@@ -636,7 +654,7 @@ def capture(function: Callable[..., Any]) -> Captured:
     At each call the function's closure, globals, and all objects that they lead to are compared by
     identity with those of the recording: another number, module or array there, and it is recorded
     anew. The contents of arrays may change. What the function reads from elsewhere (the clock, a
-    file, a list of more than 1,000 elements) is seen only if it differs between the two recordings.
+    file, a list of more than 1,000 numbers) is seen only if it differs between the two recordings.
     What Python does besides computing (``print``) does not happen at replay.
 
     An error before anything was updated leaves all as it was, and the plain step runs and says what
