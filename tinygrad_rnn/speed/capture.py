@@ -225,7 +225,6 @@ REDUCTIONS = {  # what NumPy's functions call, once they know the axis
     np.max: np.maximum.reduce,
     np.min: np.minimum.reduce,
 }
-INTO = {np.concatenate, np.stack}  # these write to `out` what they would return, to the bit
 FILLED = {np.zeros, np.zeros_like, np.ones, np.ones_like, np.full, np.full_like}
 
 
@@ -316,16 +315,21 @@ class Plan:
         """Return a call with its arrays, which writes to its own place, without fresh memory."""
         f, partial = call.function, functools.partial
         args, keywords = mapped(self._array, call.args), mapped(self._array, call.keywords)
+        out = keywords.get("out") if call.out is None else self._array(call.out)
+        out = out[0] if out.__class__ is tuple and len(out) == 1 else out
+        if isinstance(f, np.ufunc) and isinstance(out, np.ndarray) and keywords.keys() <= {"out"}:
+            args = _with_arrays(f, args)
+            if f not in (np.maximum, np.minimum):  # by position: a third faster, and not allowed
+                return partial(f, *args, out)
+            return partial(f, *args, out=out)
         if call.out is None:
             return partial(f, *args, **keywords)
-        out = self._array(call.out)
-        if isinstance(f, np.ufunc):
-            if f not in (np.maximum, np.minimum):  # by position it is a third faster; not allowed
-                return partial(f, *args, out, **keywords)
-            return partial(f, *args, out=out, **keywords)
+        if f is np.stack and len(args) == 1:  # as it does itself, but the views once
+            axis = keywords.get("axis", 0)
+            f, args = np.concatenate, ([np.expand_dims(x, axis) for x in args[0]],)
         if f in REDUCTIONS and len(args) == 1:
             f, keywords = REDUCTIONS[f], {"axis": None, **keywords}
-        if f in INTO or f in REDUCTIONS.values():
+        if f is np.concatenate or f in REDUCTIONS.values() or isinstance(f, np.ufunc):
             return partial(f, *args, out=out, **keywords)
         if f in FILLED and not any(_places([call.args, call.keywords])):
             return partial(out.fill, f(*args, **keywords).flat[0] if out.size else 0)
@@ -360,6 +364,19 @@ class Plan:
             leaf.grad = grad
             grad._bump()
         return mapped(_fresh, self.results)
+
+
+def _with_arrays(ufunc: np.ufunc, args: Any) -> list[Any]:
+    """Return arguments with the numbers as arrays of the dtype that NumPy gives them each time."""
+    kinds = [x.dtype if isinstance(x, np.ndarray) else type(x) for x in args]
+    if ufunc is np.power or not {int, float}.intersection(kinds):
+        return list(args)
+    taken = ufunc.resolve_dtypes((*kinds, *[None] * ufunc.nout))[: len(args)]
+    with np.errstate(all="ignore"):  # too large a number is warned of at each call
+        return [
+            np.asarray(x, dtype) if kind in (int, float) and dtype.kind == "f" else x
+            for x, kind, dtype in zip(args, kinds, taken, strict=True)
+        ]
 
 
 def _assign(out: Any, function: Callable[..., Any], args: Any, keywords: Any) -> None:
