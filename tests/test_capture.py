@@ -643,6 +643,19 @@ def test_classes_and_their_methods_are_seen(monkeypatch):
     assert bits(step(x)) == bits(model(x))
 
 
+def test_libraries_are_not_looked_into():
+    settings = types.SimpleNamespace(strategy=given, test=pytest.fixture, n=2.0)
+
+    def step(x):
+        return x * settings.n if settings.strategy and settings.test else x
+
+    captured = tg.capture(step)
+    for settings.n in [2.0] * 4 + [3.0] * 4:
+        assert captured(tg.ones(1)).item() == settings.n
+    (entry,) = captured._entries.values()
+    assert captured.captured and len(entry.plan.world._watched) < 30
+
+
 def test_more_parameters_than_a_vocabulary_has_words():
     params = [tg.tensor([float(i)], requires_grad=True) for i in range(1001)]
     rule = tg.optim.SGD(params, lr=1.0, momentum=0.5)

@@ -77,16 +77,17 @@ class World:
         self.generators: list[np.random.Generator] = []  # in the order of their places there
         self.fixed: str | None = None  # what holds an array that cannot be exchanged
         self._watched: list[tuple[Any, Any, Callable[[Any], list[Any]], list[Any], str]] = []
+        own = (getattr(function, "__module__", None) or "").partition(".")[0]
         seen: dict[int, Any] = {}
         stack = [(function, "the function"), (vars(tg_random._library), "the random generator")]
         while stack:
             x, name = stack.pop()
-            if id(x) in seen or _opaque(x):
+            if id(x) in seen or _opaque(x, own):
                 continue
             seen[id(x)] = x
             if isinstance(x, Variable):
                 self.tensors.append(x)
-            for holder, keys, read in _contents(x):
+            for holder, keys, read in _contents(x, own):
                 values = read(holder)
                 self._watched.append((holder, keys, read, values, name))
                 for key, value in itertools.zip_longest(keys, values):
@@ -151,19 +152,19 @@ def _put(holder: Any, key: Any, value: Any) -> None:
         holder[key] = value
 
 
-def _opaque(x: Any) -> bool:
+def _opaque(x: Any, own: str) -> bool:
     """Tell whether an object is not looked into: a value, or what cannot lead to the user's own."""
     module = type(x).__module__.partition(".")[0]
     return (
         type(x) in PLAIN
         or isinstance(x, OPAQUE)
-        or (isinstance(x, type) and _installed(x))
+        or (isinstance(x, type) and _installed(x.__module__, own))
         or module == "numpy"
         or (module in sys.stdlib_module_names and module not in CONTAINERS)
     )
 
 
-def _contents(x: Any) -> Iterator[tuple[Any, Any, Callable[[Any], list[Any]]]]:
+def _contents(x: Any, own: str) -> Iterator[tuple[Any, Any, Callable[[Any], list[Any]]]]:
     """Yield the containers that an object consists of: keys, and how to read the values."""
     if isinstance(x, Variable):
         yield x, (), lambda x: [x._data, x._node]
@@ -176,14 +177,14 @@ def _contents(x: Any) -> Iterator[tuple[Any, Any, Callable[[Any], list[Any]]]]:
     elif isinstance(x, types.FunctionType):
         if x.__code__.co_filename.startswith("<primitive"):
             yield x, (), lambda x: [x.__wrapped__]
-        elif not x.__code__.co_filename.startswith(PACKAGE):
+        elif not _of_library(x, own):
             yield x, (), lambda x: [x.__defaults__, x.__kwdefaults__]
             for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
                 yield cell, (name,), gc.get_referents
             names = _names(x.__code__)
             yield from _picked(x.__globals__, names)
             for value in [x.__globals__[n] for n in names if n in x.__globals__]:
-                if isinstance(value, types.ModuleType) and not _installed(value):
+                if isinstance(value, types.ModuleType) and not _installed(value.__name__, own):
                     yield from _picked(vars(value), names)
     elif isinstance(x, type):
         yield x, (), lambda x: list(x.__mro__)
@@ -212,9 +213,19 @@ def _names(code: types.CodeType) -> list[str]:
     return list(dict.fromkeys([*code.co_names, *(n for c in inner for n in _names(c))]))
 
 
-def _installed(x: Any) -> bool:
-    name = (x.__name__ if isinstance(x, types.ModuleType) else x.__module__).partition(".")[0]
-    return name in sys.stdlib_module_names or name in ("numpy", _PACKAGE)
+def _installed(module: str | None, own: str) -> bool:
+    """Tell whether a module is a library's: neither the user's nor of the function's package."""
+    top = (module or "").partition(".")[0]
+    if top in sys.stdlib_module_names or top in ("numpy", _PACKAGE):
+        return True
+    return top != own and "-packages" in (getattr(sys.modules.get(top), "__file__", None) or "")
+
+
+def _of_library(function: types.FunctionType, own: str) -> bool:
+    if function.__code__.co_filename.startswith(PACKAGE):
+        return True
+    name = function.__module__ or ""  # an example in the package's own docstrings has its name
+    return not name.startswith(_PACKAGE) and _installed(name, own)
 
 
 # -- replay ----------------------------------------------------------------------------------------
