@@ -1,9 +1,9 @@
-"""One training step of a character model, ours beside PyTorch's, in turns, a process each.
+"""One training step of a character model, ours (plain and captured) beside PyTorch's, in turns.
 
     python benchmarks/training_step.py [--cells rnn gru lstm] [--size T B V H] [--rounds 5]
 
 The step: lookup of the input rows, recurrent layer, linear layer, cross-entropy, clipping, SGD. Two
-BLAS thread pools in one process disturb each other, so the peers never share one; OPENBLAS_CORETYPE
+BLAS thread pools in one process disturb each other, so each peer has its own; OPENBLAS_CORETYPE
 and OPENBLAS_L2_SIZE are removed from the children's environment, since they can pin NumPy's BLAS to
 slower kernels. Medians of ratios taken pair by pair.
 """
@@ -38,6 +38,12 @@ def ours(cell: str, T: int, B: int, V: int, H: int) -> object:
     return step
 
 
+def captured(cell: str, T: int, B: int, V: int, H: int) -> object:
+    import tinygrad_rnn as tg
+
+    return tg.capture(ours(cell, T, B, V, H))  # type: ignore[arg-type]
+
+
 def pytorch(cell: str, T: int, B: int, V: int, H: int) -> object:
     import torch
 
@@ -61,7 +67,7 @@ def pytorch(cell: str, T: int, B: int, V: int, H: int) -> object:
 
 def measure(peer: str, cell: str, size: list[int], seconds: float = 2.0) -> float:
     """Return the median time of a step, in ms, in this process."""
-    step = {"ours": ours, "pytorch": pytorch}[peer](cell, *size)
+    step = {"ours": ours, "captured": captured, "pytorch": pytorch}[peer](cell, *size)
     for _ in range(5):
         step()  # type: ignore[operator]
     times = []
@@ -101,7 +107,7 @@ def main() -> None:
         "--size", nargs=4, type=int, default=[35, 32, 28, 256], metavar=("T", "B", "V", "H")
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--child", choices=["ours", "pytorch"])
+    parser.add_argument("--child", choices=["ours", "captured", "pytorch"])
     options = parser.parse_args()
     if options.child:
         print(measure(options.child, options.cells[0], options.size))
@@ -110,14 +116,18 @@ def main() -> None:
         f"T, B, V, H = {options.size}; ms a step, medians of {options.rounds} rounds, "
         f"{os.cpu_count()} cores"
     )
+    peers = "ours", "captured", "pytorch"
     for cell in options.cells:
-        pairs = [
-            (child("ours", cell, options.size), child("pytorch", cell, options.size))
-            for _ in range(options.rounds)
+        rounds = [
+            [child(peer, cell, options.size) for peer in peers] for _ in range(options.rounds)
         ]
-        mine, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
-        ratio = statistics.median(b / a for a, b in pairs)
-        print(f"{cell:5} ours {mine:7.2f}   PyTorch {theirs:7.2f}   PyTorch / ours {ratio:.2f}")
+        mine, replayed, theirs = (statistics.median(times) for times in zip(*rounds, strict=True))
+        ratio = statistics.median(b / a for a, _, b in rounds)
+        of_captured = statistics.median(b / a for _, a, b in rounds)
+        print(
+            f"{cell:5} ours {mine:7.2f}   captured {replayed:7.2f}   PyTorch {theirs:7.2f}   "
+            f"PyTorch / ours {ratio:.2f}, / captured {of_captured:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ from .random import manual_seed as manual_seed
 from .recompute import checkpoint as checkpoint
 from .saving import load as load
 from .saving import save as save
+from .speed.capture import capture as capture
 from .speed.fuse import fuse as fuse
 from .tensors import abs as abs
 from .tensors import add as add

@@ -24,6 +24,7 @@ from .engine.graph import Node, Part, Pieces, Product, Sum
 from .engine.primitive import Record, Row
 from .engine.variable import Variable
 from .errors import AnomalyError
+from .speed.capture import disabled as uncaptured
 from .speed.fuse import Expression, disabled
 
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
@@ -73,7 +74,7 @@ def detect_anomaly() -> Iterator[None]:
     before, _mode.watching = _mode.watching, True
     _enter()
     try:
-        with disabled():  # so that the very operation is named
+        with disabled(), uncaptured():  # so that the very operation is named
             yield
     finally:
         _leave()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .engine import backend
 from .errors import ArgumentError
 
 Rng = int | np.random.Generator | None
@@ -150,4 +151,4 @@ def replayed(state: dict[str, Any]) -> Iterator[None]:
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None) -> Any:
     """Return booleans, each True with probability `keep`: raw random bits below a threshold."""
     bits = generator(rng).integers(0, 2**32, shape, dtype=np.uint32)
-    return np.asarray(bits <= np.uint32(round(keep * (2**32 - 1))))
+    return backend.asarray(bits <= np.uint32(round(keep * (2**32 - 1))))

@@ -185,6 +185,7 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "engine.backend": "Dtypes",
     "random": "Random numbers",
     "saving": "Files",
+    "speed.capture": "Speed",
     "speed.fuse": "Speed",
     "config": "Speed",
     "interop": "Files",

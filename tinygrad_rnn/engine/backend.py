@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ float16, float32, float64 = np.dtype("float16"), np.dtype("float32"), np.dtype("
 int32, int64, bool_ = np.dtype("int32"), np.dtype("int64"), np.dtype("bool")
 
 modules: dict[type, Module] = {np.ndarray: np}
-_scalars = (bool, int, float)
+SCALARS = (bool, int, float)
 _default = threading.local()
 
 
@@ -39,7 +39,7 @@ def register(array_type: type, module: Module) -> None:
 
 def module_of(array: Array) -> Module:
     """Return the array library that `array` belongs to."""
-    module = modules.get(array.__class__)
+    module = modules.get(array.__class__) or modules.get(array.__class__.__base__)
     if module is None:
         if isinstance(array, np.generic | np.ndarray):  # a scalar, or a subclass (a memory map)
             return np
@@ -49,7 +49,7 @@ def module_of(array: Array) -> Module:
 
 def is_array(value: object) -> bool:
     """Tell whether `value` is an array (or a NumPy scalar) that operations run on."""
-    return value.__class__ in modules or isinstance(value, np.ndarray | np.generic)
+    return value.__class__ in modules or isinstance(value, (np.generic, *modules))
 
 
 def cuda_unavailable_because() -> str | None:
@@ -70,9 +70,8 @@ def cuda_unavailable_because() -> str | None:
 
 def device_of(array: Array) -> str:
     """Return ``"cpu"`` or ``"cuda:N"``."""
-    if module_of(array) is np:
-        return "cpu"
-    return f"cuda:{array.device.id}"
+    host = module_of(array) is np or array.device == "cpu"
+    return "cpu" if host else f"cuda:{array.device.id}"
 
 
 def default_device() -> str:
@@ -101,6 +100,16 @@ def misplaced(values: Iterable[Any]) -> str | None:
     here = "cpu" if first == "cpu" else f"cuda:{module_of(arrays[0]).cuda.Device().id}"
     cure = f"compute inside `with tinygrad_rnn.default_device({first!r})`"
     return None if here == first else f"operands on {first}, this thread is on {here}: {cure}"
+
+
+def together(values: Sequence[Any], name: str) -> tuple[Module, list[Any]]:
+    """Return the library of arrays that meet, and them as its own; Python scalars stay."""
+    found = {module_of(x) for x in values if x.__class__ not in SCALARS}
+    if len(found) > 1 and misplaced(values):
+        raise DeviceError(f"{name}: {misplaced(values)}")
+    module = max(found, key=lambda module: module is not np, default=np)
+    own = len(found) < 2
+    return module, [x if own or x.__class__ in SCALARS else module.asarray(x) for x in values]
 
 
 def _place(device: str) -> tuple[Module, int]:
@@ -200,7 +209,7 @@ def asarray(data: Any, dtype: DType = None) -> Array:
     if is_array(data):
         if isinstance(data, np.ma.MaskedArray):
             raise DTypeError("a masked array: say what stands in the gaps, with .filled(value)")
-        array: Array = data if data.__class__ in modules else np.asarray(data)
+        array: Array = data if data.__class__ in modules else module_of(data).asarray(data)
     else:
         try:
             array = np.asarray(data)

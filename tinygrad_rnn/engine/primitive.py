@@ -32,13 +32,12 @@ import numpy as np
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
 from ..spelling import PUBLIC_NAMES, unknown_argument
 from . import backend
-from .backend import Array
+from .backend import SCALARS, Array
 from .graph import Gradient, Node, Parents, last_write, paused, thread, tick
 
 Vjp = Callable[..., Gradient]
 Operation = Callable[..., Any]
 PRIMITIVES: dict[str, Operation] = {}
-_SCALARS = frozenset((bool, int, float))
 SECOND_TIME = (
     "If a recurrent state is carried, this window reaches the previous one through it: cut it with "
     "tinygrad_rnn.bptt.detach(state), or take the windows from strategy.windows. To walk the same "
@@ -292,20 +291,16 @@ def conform(row: Row, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
     Tensor = _scope["Tensor"]
     sources = [x if isinstance(x, Tensor) else _Constant for x in args]
     values = [x._data if isinstance(x, Tensor) else _foreign(x, row.keeps) for x in args]
-    arrays = [x for x in values if x.__class__ not in _SCALARS]
-    modules = {backend.module_of(x) for x in arrays} or {np}
-    if len(modules) > 1:
-        raise DeviceError(f"{row.title}: {backend.misplaced(arrays)}")
-    xp = modules.pop()
+    xp, values = backend.together(values, row.title)
     ruled = [i for i, name in enumerate(row.inputs) if name in row.ruled] or range(len(values))
-    if row.joint or all(values[i].__class__ in _SCALARS for i in ruled):
-        values = [xp.asarray(backend.asarray(x)) if x.__class__ in _SCALARS else x for x in values]
-    dtypes = [values[i].dtype for i in ruled if values[i].__class__ not in _SCALARS]
+    if row.joint or all(values[i].__class__ in SCALARS for i in ruled):
+        values = [xp.asarray(backend.asarray(x)) if x.__class__ in SCALARS else x for x in values]
+    dtypes = [values[i].dtype for i in ruled if values[i].__class__ not in SCALARS]
     floating = next((dtype for dtype in dtypes if dtype.kind == "f"), None)
     if row.floating or any(values[i].__class__ is float for i in ruled):
         floating = floating or backend.get_default_dtype()
     for i in ruled:
-        if floating and values[i].__class__ not in _SCALARS and values[i].dtype.kind != "f":
+        if floating and values[i].__class__ not in SCALARS and values[i].dtype.kind != "f":
             values[i] = values[i].astype(floating)
     return xp, values, sources
 
@@ -313,7 +308,7 @@ def conform(row: Row, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
 def _foreign(x: Any, keep: bool) -> Any:
     """Return what is no Tensor as a Python scalar or an array (a copy, if it is kept)."""
     x = x.item() if isinstance(x, np.generic) else x
-    if x.__class__ in _SCALARS:
+    if x.__class__ in SCALARS:
         return x
     array = backend.asarray(x)
     return backend.copy(array) if keep and backend.is_array(x) else array
@@ -398,7 +393,7 @@ class Recorded:
         """Return saved arrays as Tensors at their places in the graph; a scalar stays."""
         if isinstance(value, tuple | list):
             return [self.wrap(x, n) for x, n in zip(value, node, strict=True)]
-        return value if value.__class__ in _SCALARS else make(value, node, None)
+        return value if value.__class__ in SCALARS else make(value, node, None)
 
 
 def _known(name: str) -> Any:

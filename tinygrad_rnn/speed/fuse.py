@@ -47,7 +47,7 @@ from ..engine.graph import (
     thread,
 )  # fmt: skip
 from ..engine.primitive import PRIMITIVES, SECOND_TIME, Raw, Record, make, namespaces
-from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
+from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
 from . import compiled
@@ -653,7 +653,10 @@ class Fused:
             plain = self.function(*args)
             return tuple(plain) if isinstance(plain, list) else plain
         if len(kinds) > 1:
-            raise DeviceError(f"{self.name}: {backend.misplaced([x._data for x in tensors])}")
+            _, arrays = backend.together([x._data for x in tensors], self.name)
+            tensors = [make(a, x._node, x._version) for a, x in zip(arrays, tensors, strict=True)]
+            own = iter(tensors)
+            args = tuple([x if x.__class__ in _NUMBERS else next(own) for x in args])
         return self._run(self.plan(*args), tensors)
 
     def _run(self, plan: Plan, tensors: Sequence[Tensor]) -> Any:

@@ -1,0 +1,841 @@
+"""A captured step gives the bits of the plain one, or says why it runs plainly."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import queue
+import threading
+import time
+import tracemalloc
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygrad_rnn as tg
+from tinygrad_rnn import functional as F
+from tinygrad_rnn.speed import tape
+
+V, H, T, B = 7, 5, 4, 3
+
+
+MOMENTUM = functools.partial(tg.optim.SGD, lr=0.3, momentum=0.9)
+
+
+class Job:
+    """A model, its optimiser and a step on them, the same for the same seed."""
+
+    def __init__(
+        self,
+        cell: str = "GRU",
+        rule: Callable[..., Any] = MOMENTUM,
+        clip: bool = True,
+        **options: Any,
+    ) -> None:
+        tg.manual_seed(3)
+        self.layer = getattr(tg.nn, cell)(V, H, rng=3, **options)
+        self.rows = tg.nn.Embedding(V, V, rng=1)
+        self.out = tg.nn.Linear(H * self.layer.directions, V, rng=2)
+        self.modules = [self.rows, self.layer, self.out]
+        self.params = [p for module in self.modules for p in module.parameters()]
+        self.optimizer = rule(self.params)
+        self.clip = clip
+
+    def step(self, x: Any, y: Any) -> Any:
+        self.optimizer.zero_grad()
+        output, _ = self.layer(self.rows(x))
+        loss = F.cross_entropy(self.out(output), y)
+        loss.backward()
+        norm = tg.optim.clip_grad_norm(self.params, 0.5) if self.clip else None
+        self.optimizer.step()
+        return {"loss": loss, "norm": norm}
+
+    def state(self) -> list[Any]:
+        return [
+            *[p.numpy().tobytes() for p in self.params],
+            *[p.grad.numpy().tobytes() for p in self.params],
+            *[a.tobytes() for d in self.optimizer.state_dict()["slots"] for a in d.values()],
+            str(tg.random.get_state()),
+        ]
+
+
+def batch(number: int, length: int = T) -> tuple[Any, Any]:
+    ids = np.random.default_rng(number).integers(0, V, (length + 1, B))
+    return tg.tensor(ids[:-1]), tg.tensor(ids[1:])
+
+
+def bits(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: bits(x) for name, x in value.items()}
+    if isinstance(value, tuple | list):
+        return [bits(x) for x in value]
+    return (value.dtype, value.shape, value.numpy().tobytes()) if hasattr(value, "numpy") else value
+
+
+def run(job: Any, step: Any, steps: int = 7, between: Any = None) -> list[Any]:
+    """Return all that a run leaves after each step."""
+    seen = []
+    for i in range(steps):
+        if between:
+            between(job, i)
+        seen.append((bits(step(*batch(i))), job.state()))
+    return seen
+
+
+def assert_equal(make: Callable[[], Any], between: Any = None, steps: int = 7) -> Any:
+    """Assert that a captured job is replayed at last, and equals the plain one; return the step."""
+    plain, captured = make(), make()
+    expected = run(plain, plain.step, steps, between)
+    make_again = make()  # the library's generator starts where the plain run began
+    captured = make_again
+    step = tg.capture(captured.step)
+    assert run(captured, step, steps, between) == expected
+    assert step.captured and not step.refusals
+    return step
+
+
+def refused(step: Any, *calls: Any, match: str) -> Any:
+    """Assert that a captured function warns, once, and runs plainly from then on."""
+    with pytest.warns(RuntimeWarning, match=match) as caught:
+        results = [step(*args) for args in calls]
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert not step.captured
+    return results
+
+
+# -- the same bits ---------------------------------------------------------------------------------
+
+RULES = {
+    "sgd": functools.partial(tg.optim.SGD, lr=0.3),
+    "nesterov": functools.partial(tg.optim.SGD, lr=0.3, momentum=0.9, nesterov=True),
+    "decay": functools.partial(tg.optim.SGD, lr=0.3, weight_decay=0.1),
+    "adam": functools.partial(tg.optim.Adam, lr=0.05),
+    "adamw": functools.partial(tg.optim.AdamW, lr=0.05),
+    "rmsprop": functools.partial(tg.optim.RMSprop, lr=0.05, momentum=0.5),
+    "adagrad": functools.partial(tg.optim.Adagrad, lr=0.05),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule(rule):
+    assert_equal(lambda: Job(rule=RULES[rule]))
+
+
+@pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_every_layer(cell, fused):
+    with contextlib.nullcontext() if fused else tg.fuse.disabled():
+        assert_equal(lambda: Job(cell))
+        assert_equal(lambda: Job(cell, num_layers=2, bidirectional=True))
+
+
+@pytest.mark.parametrize("strategy", [tg.bptt.Truncated(2), tg.bptt.Full(checkpoint=True)])
+def test_strategies(strategy):
+    assert_equal(lambda: Job(bptt=strategy))
+
+
+def test_a_learning_rate_changed_between_calls():
+    def between(job, i):
+        job.optimizer.lr = 0.1 / (1 + i)
+
+    assert_equal(lambda: Job(rule=RULES["adam"]), between)
+
+
+def test_dropout_draws_the_same_numbers():
+    assert_equal(lambda: Job(num_layers=2, dropout=0.5))
+
+
+def test_dropout_with_a_generator_of_its_own():
+    def make():
+        job = Job()
+        drop = tg.nn.Dropout(0.5, rng=5)
+        whole = job.out
+        job.out = lambda x: whole(drop(x))
+        return job
+
+    assert_equal(make)
+
+
+def test_values_written_and_loaded_between_calls():
+    def between(job, i):
+        if i == 4:
+            for p in job.params:
+                p.data = p.numpy() * 0.5
+        if i == 5:
+            job.out.load_state_dict({k: v * 2 for k, v in job.out.state_dict().items()})
+
+    assert_equal(Job, between)
+
+
+def test_an_array_that_was_replaced_is_noticed():
+    def between(job, i):
+        if i == 4:
+            job.out.to(tg.float32)
+            job.out.weight._rebind(np.array(job.out.weight.numpy() * 2))
+
+    assert_equal(Job, between, steps=9)
+
+
+def test_a_mode_changed_between_calls():
+    def between(job, i):
+        job.layer.train(i < 5)
+
+    assert_equal(lambda: Job(num_layers=2, dropout=0.5), between, steps=9)
+
+
+def test_a_number_changed_between_calls():
+    def between(job, i):
+        job.optimizer._hyper["momentum"] = 0.5 if i < 5 else 0.25
+
+    assert_equal(Job, between, steps=9)
+
+
+def test_a_carried_state_is_an_argument():
+    def make():
+        job = Job("LSTM")
+
+        def step(x, y, state):
+            job.optimizer.zero_grad()
+            output, state = job.layer(job.rows(x), state)
+            loss = F.cross_entropy(job.out(output), y)
+            loss.backward()
+            job.optimizer.step()
+            return loss, tg.bptt.detach(state)
+
+        return job, step
+
+    def losses(step):
+        state, seen = (tg.zeros(1, B, H), tg.zeros(1, B, H)), []
+        for i in range(6):
+            loss, state = step(*batch(i), state)
+            seen.append(bits([loss, state]))
+        return seen
+
+    _, plain = make()
+    _, step = make()
+    step = tg.capture(step)
+    assert losses(step) == losses(plain)
+    assert step.captured
+
+
+def test_second_derivatives():
+    w = tg.tensor([0.5, -1.0], requires_grad=True)
+
+    def step(x):
+        (g,) = tg.grad((tg.tanh(w * x) ** 3).sum(), [w], create_graph=True)
+        return tg.grad((g * g).sum(), w)
+
+    captured = tg.capture(step)
+    for i in range(5):
+        x = tg.tensor([0.1 * i, 2.0])
+        assert bits(captured(x)) == bits(step(x))
+    assert captured.captured
+
+
+def assert_same_numbers(found, expected):
+    """Assert equality to the bit, but that a nan has no sign (NumPy's scalars lose it)."""
+    for x, y in zip(found, expected, strict=True):
+        if x is y is None:
+            continue
+        np.testing.assert_array_equal(x.numpy(), y.numpy(), strict=True)
+
+
+@st.composite
+def steps(draw):
+    """Draw a step: a chain of operations on two parameters and an argument, and an update."""
+    unary = st.sampled_from([tg.tanh, tg.sigmoid, tg.exp, lambda x: x**2, lambda x: -x, tg.abs])
+    axes = st.sampled_from([None, 0, 1])
+    chain = draw(st.lists(st.tuples(unary, st.booleans(), axes), min_size=1, max_size=5))
+    dtype = draw(st.sampled_from([tg.float32, tg.float64]))
+    rows = draw(st.integers(1, 4))
+    power = draw(st.sampled_from([0.5, 1, 2, 3, -1]))
+    part = draw(st.sampled_from([slice(None), slice(0, 1), [0, 0], slice(None, None, -1)]))
+
+    def make():
+        a = tg.tensor(np.linspace(-1, 1, rows * 3).reshape(rows, 3), dtype, requires_grad=True)
+        b = tg.tensor(np.linspace(0.5, 1, 9).reshape(3, 3), dtype, requires_grad=True)
+        scale = tg.tensor(0.7, dtype, requires_grad=True)
+        rule = tg.optim.Adam([a, b, scale], lr=0.01)
+
+        def step(x):
+            rule.zero_grad()
+            y = a * x
+            for f, product, axis in chain:
+                y = f(y) * 0.5
+                y = y @ b if product else y + y.sum(axis=axis, keepdims=axis is not None)
+            loss = (tg.abs(y[part]).mean() + scale**2 + 1.0) ** power * scale
+            loss.backward()
+            tg.optim.clip_grad_value([a, b], 0.1)
+            rule.step()
+            return loss, y
+
+        return step, [a, b, scale]
+
+    return make, dtype, rows
+
+
+@given(steps())
+def test_random_steps(case):
+    make, dtype, rows = case
+    (plain, before), (function, after) = make(), make()
+    step = tg.capture(function)
+    for i in range(4):
+        x = tg.tensor(np.random.default_rng(i).standard_normal((rows, 3)), dtype)
+        with np.errstate(all="ignore"):
+            assert_same_numbers(step(x), plain(x))
+        assert_same_numbers(after, before)
+        assert_same_numbers([p.grad for p in after], [p.grad for p in before])
+    assert step.captured
+
+
+def two_results(x, y, out):
+    np.add(x, y, out=out[0])
+    np.multiply(x, y, out=out[1])
+
+
+def test_a_kernel_of_several_results_is_recorded_as_one_call():
+    @tg.primitive(x=lambda F, g, x: g)
+    def mixed(xp, x):
+        total, product = tape.record(two_results, x, x, out=(xp.empty_like(x), xp.empty_like(x)))
+        return total - product
+
+    step = tg.capture(mixed)
+    for i in range(4):
+        assert step(tg.tensor([1.0, i])).numpy().tolist() == [1.0, 2 * i - i * i]
+    (entry,) = step._entries.values()
+    assert step.captured and len(entry.plan.before) == 2
+
+
+# -- what a call takes and leaves ------------------------------------------------------------------
+
+
+def test_arguments_and_results_are_copies():
+    step = tg.capture(lambda x: x * 2)
+    x = tg.tensor([1.0, 2.0])
+    results = [step(x) for _ in range(4)]
+    assert step.captured
+    results[2].data = [9.0, 9.0]
+    assert results[3].numpy().tolist() == [2.0, 4.0] and x.numpy().tolist() == [1.0, 2.0]
+    assert not results[3].requires_grad
+
+
+def test_arrays_numbers_and_nested_arguments():
+    @tg.capture
+    def step(pair, options, scale):
+        return {"a": (pair[0] * scale, options["b"] + 1), "none": None, "name": "x"}
+
+    for _ in range(4):
+        out = step((tg.tensor([1.0]), 3), {"b": np.array([2.0])}, scale=2)
+        assert out["a"][0].numpy().tolist() == [2.0] and out["a"][1].numpy().tolist() == [3.0]
+        assert out["none"] is None and out["name"] == "x"
+    assert step.captured
+    assert step((tg.tensor([1.0]), 3), {"b": np.array([2.0])}, scale=3)["a"][0].item() == 3.0
+
+
+def test_numbers_keep_their_types():
+    step = tg.capture(lambda x, n: x * n)
+    for n in (1, True, 1.0, 1, True, 1.0, 1, True, 1.0):
+        assert step(tg.tensor([1, 2]), n).dtype == (tg.tensor([1, 2]) * n).dtype
+
+
+def test_shapes_dtypes_and_layouts_have_tapes_of_their_own():
+    job, plain = Job(), Job()
+    step = tg.capture(job.step)
+    for i in range(9):
+        length = 2 + i % 3
+        assert bits(step(*batch(i, length))) == bits(plain.step(*batch(i, length)))
+    assert len(step._entries) == 3 and all(e.plan for e in step._entries.values())
+    x = tg.tensor(np.arange(6.0).reshape(2, 3))
+    total = tg.capture(lambda x: x.sum(axis=0))
+    for _ in range(3):
+        assert bits(total(x)) == bits(x.sum(axis=0))
+        assert bits(total(x.T)) == bits(x.T.sum(axis=0))
+
+
+def test_more_signatures_than_are_kept():
+    step = tg.capture(lambda x: x * 2)
+    with pytest.warns(RuntimeWarning, match="more than 8 shapes") as caught:
+        for n in [*range(1, 12), *range(1, 12), *range(1, 12)]:
+            assert step(tg.ones(n)).shape == (n,)
+    assert len(caught) == 1 and len(step._entries) == 8 and step.captured
+
+
+def test_a_view_of_old_values_is_still_guarded():
+    job = Job()
+    step = tg.capture(job.step)
+    for i in range(3):
+        step(*batch(i))
+    loss = (job.out.weight * job.out.weight).sum()
+    step(*batch(3))
+    with pytest.raises(tg.errors.GraphError, match="changed in place"):
+        loss.backward()
+
+
+def test_gradients_that_are_not_cleared_are_refused():
+    w = tg.tensor([1.0], requires_grad=True)
+    step = tg.capture(lambda x: (w * x).sum().backward())
+    refused(step, *[(tg.tensor([2.0]),)] * 4, match="adds to gradients from before")
+    assert w.grad.item() == 8.0
+
+
+def test_gradients_cleared_at_the_end():
+    w = tg.tensor([1.0], requires_grad=True)
+
+    def step(x):
+        w.grad = None
+        (w * x).sum().backward()
+        result = w.grad * 1
+        w.grad = None
+        return result
+
+    captured = tg.capture(step)
+    for i in range(8):
+        w.grad = tg.ones(1) if i % 2 else None
+        assert captured(tg.tensor([float(i)])).item() == i
+        assert w.grad is None
+    assert captured.captured
+
+
+def test_gradients_cleared_outside():
+    w = tg.tensor([1.0], requires_grad=True)
+    step = tg.capture(lambda x: (w * x).sum().backward())
+    for i in range(5):
+        w.grad = None
+        step(tg.tensor([float(i)]))
+        assert w.grad.item() == i
+    assert step.captured
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        step(tg.tensor([10.0]))  # the one time that they are not
+    assert w.grad.item() == 14.0
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("wrong", [V, -1, 10**9])
+@pytest.mark.parametrize("which", [0, 1])
+def test_ids_out_of_range_are_refused_as_in_the_plain_step(after, wrong, which):
+    plain, job = Job(), Job()
+    step = tg.capture(job.step)
+    for i in range(after):
+        assert bits(step(*batch(i))) == bits(plain.step(*batch(i)))
+    bad = list(batch(after))
+    array = bad[which].numpy()
+    array[1, 1] = wrong
+    bad[which] = tg.tensor(array)
+    with pytest.raises(tg.errors.ArgumentError) as expected:
+        plain.step(*bad)
+    with pytest.raises(tg.errors.ArgumentError) as error:
+        step(*bad)
+    assert str(error.value) == str(expected.value) and error.value.__context__ is None
+    for i in range(after, after + 4):
+        assert bits(step(*batch(i))) == bits(plain.step(*batch(i)))
+        assert job.state() == plain.state()
+    assert step.captured
+
+
+def test_an_error_gives_the_random_numbers_back():
+    w = tg.ones(100, requires_grad=True)
+
+    def step(ids):
+        return F.dropout(w, 0.5)[ids]
+
+    captured = tg.capture(step)
+    for _ in range(3):
+        captured(tg.tensor([1, 2]))
+    before = str(tg.random.get_state())
+    with pytest.raises(IndexError):
+        captured(tg.tensor([1, 200]))
+    with tg.random.replayed(tg.random.get_state()):
+        pass
+    tg.manual_seed(0)
+    first = captured(tg.tensor([1, 2]))
+    tg.manual_seed(0)
+    assert bits(first) == bits(step(tg.tensor([1, 2])))
+    assert captured.captured and before
+
+
+class Failing(tg.optim.SGD):
+    """An optimiser that fails in its second parameter if the gradient of that is too large."""
+
+    def _update(self, p, g, lr, slots):
+        super()._update(p, np.linalg.inv(g) if p.shape == (2, 2) else g, lr, slots)
+
+
+def test_an_error_in_the_midst_of_the_updates_leaves_what_a_plain_one_leaves():
+    def make():
+        a = tg.ones(3, requires_grad=True)
+        b = tg.tensor(np.eye(2), requires_grad=True)
+        rule = Failing([a, b], lr=0.1)
+
+        def step(x):
+            rule.zero_grad()
+            (a.sum() * x.sum() + (b * x).sum()).backward()
+            rule.step()
+
+        return step, [a, b]
+
+    (plain, expected), (function, found) = make(), make()
+    step = tg.capture(function)
+    good, bad = tg.tensor([[2.0, 1.0], [1.0, 1.0]]), tg.ones(2, 2)
+    good, bad = good.astype(tg.float64), bad.astype(tg.float64)
+    for _ in range(4):
+        plain(good)
+        step(good)
+    assert step.captured
+    saved = (found[0] * found[0]).sum()
+    for f in (plain, step):
+        with pytest.raises(np.linalg.LinAlgError) as error:
+            f(bad)
+    assert "in a captured step" in error.value.__notes__[0]
+    assert bits(found) == bits(expected)
+    with pytest.raises(tg.errors.GraphError):
+        saved.backward()
+    plain(good)
+    step(good)
+    assert bits(found) == bits(expected) and step.captured
+
+
+# -- what cannot be replayed -----------------------------------------------------------------------
+
+NUMBERS = iter(range(1, 100))
+REFUSED = {
+    "item": (lambda x: x * x.sum().item(), "reads a value"),
+    "float": (lambda x: x * float(x.sum()), "reads a value"),
+    "numpy": (lambda x: tg.tensor(x.numpy() + 1), "reads a value"),
+    "index": (lambda x: x[int(x[0])], "reads a value"),
+    "mask": (lambda x: x[x > 0.5], "nonzero"),
+    "array of it": (lambda x: np.asarray(x.data) * 2, "reads a value"),
+    "list": (lambda x: x * x.data.tolist()[0], "reads a value"),
+    "memory": (lambda x: x * bytes(x.data.data)[0], "reads a value"),
+    "an object": (lambda x: object(), "returns a object"),
+    "the clock": (lambda x: x * time.perf_counter(), "another one each time"),
+    "NumPy's own numbers": (
+        lambda x: x * np.random.default_rng().standard_normal(3, np.float32),
+        "other values each time",
+    ),
+    "seeds": (lambda x: (tg.manual_seed(3), F.dropout(x, 0.5))[1], "state of a random"),
+    "an iterator": (lambda x: x * next(NUMBERS), "another one each time"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_replayed_runs_plainly_and_says_why(name):
+    function, match = REFUSED[name]
+    step = tg.capture(function)
+    x = tg.tensor([1.0, 2.0, 3.0])
+    refused(step, *[(x,)] * 8, match=match)
+    assert len(step.refusals) == 1
+
+
+def test_the_line_is_named():
+    def step(x):
+        y = x * 2
+        return y * y.sum().item()  # here
+
+    captured = tg.capture(step)
+    with pytest.warns(RuntimeWarning) as caught:
+        captured(tg.ones(2))
+    line = step.__code__.co_firstlineno + 2
+    assert f"test_capture.py:{line})" in str(caught[0].message)
+
+
+def test_a_step_that_changes_python_is_refused():
+    count, history = 0, []
+
+    def counting(x):
+        nonlocal count
+        count += 1
+        return x * 1.0
+
+    def remembering(x):
+        history.append(x * 2)
+        return x * 1.0
+
+    x = tg.ones(2)
+    refused(tg.capture(counting), *[(x,)] * 10, match="changes 'count'")
+    refused(tg.capture(remembering), *[(x,)] * 10, match="changes 'history'")
+    assert count == 10 and len(history) == 10
+    assert [type(h.data) for h in history] == [np.ndarray] * 10
+
+
+def test_a_number_that_changes_at_every_call_is_noticed():
+    job = types.SimpleNamespace(scale=1.0)
+    step = tg.capture(lambda x: x * job.scale)
+    with pytest.warns(RuntimeWarning, match="scale"):
+        for i in range(30):
+            job.scale = 1.0 + i
+            assert step(tg.ones(1)).item() == 1.0 + i
+    assert step.refusals
+
+
+SETTINGS = types.SimpleNamespace(scale=2.0, depth=[3.0], table={"a": (1.0,)})
+
+
+class Settings:
+    scale = 2.0
+
+
+def test_numbers_are_seen_wherever_they_are():
+    inner = functools.partial(lambda x, n: x * n, n=[2.0])
+
+    def step(x):
+        first = x * SETTINGS.scale * SETTINGS.depth[0] * SETTINGS.table["a"][0]
+        return inner(first) * Settings.scale
+
+    captured, x = tg.capture(step), tg.ones(1)
+
+    def assert_seen():
+        for _ in range(4):
+            assert captured(x).item() == step(x).item()
+        assert captured.captured
+
+    assert_seen()
+    changes = [
+        (lambda v: setattr(SETTINGS, "scale", v), 2.0),
+        (lambda v: SETTINGS.depth.__setitem__(0, v), 3.0),
+        (lambda v: SETTINGS.table.__setitem__("a", (v,)), 1.0),
+        (lambda v: inner.keywords["n"].__setitem__(0, v), 2.0),
+        (lambda v: setattr(Settings, "scale", v), 2.0),
+    ]
+    for change, value in changes:
+        try:
+            change(value + 1)
+            for _ in range(25):  # good replays give the patience back
+                assert captured(x).item() == step(x).item()
+        finally:
+            change(value)
+        assert_seen()
+
+
+SCALE = 2.0
+
+
+class Scaled(tg.nn.Module):
+    shift = 1.0
+    inner = tg.nn.Linear(1, 1, rng=0)
+
+    def forward(self, x):
+        return self.inner(x) * SCALE + self.shift
+
+
+def test_classes_and_their_methods_are_seen(monkeypatch):
+    model = Scaled()
+    step, x = tg.capture(lambda x: model(x)), tg.ones(1, 1)
+    for change in (
+        lambda: monkeypatch.setitem(globals(), "SCALE", 3.0),
+        lambda: monkeypatch.setattr(Scaled, "shift", 2.0),
+        lambda: monkeypatch.setattr(Scaled, "inner", tg.nn.Linear(1, 1, rng=5)),
+    ):
+        for _ in range(4):
+            assert bits(step(x)) == bits(model(x))
+        assert step.captured
+        change()
+    assert bits(step(x)) == bits(model(x))
+
+
+def test_libraries_are_not_looked_into():
+    settings = types.SimpleNamespace(strategy=given, test=pytest.fixture, n=2.0)
+
+    def step(x):
+        return x * settings.n if settings.strategy and settings.test else x
+
+    captured = tg.capture(step)
+    for settings.n in [2.0] * 4 + [3.0] * 4:
+        assert captured(tg.ones(1)).item() == settings.n
+    (entry,) = captured._entries.values()
+    assert captured.captured and len(entry.plan.world._watched) < 30
+
+
+def test_more_parameters_than_a_vocabulary_has_words():
+    params = [tg.tensor([float(i)], requires_grad=True) for i in range(1001)]
+    rule = tg.optim.SGD(params, lr=1.0, momentum=0.5)
+
+    def step(x):
+        rule.zero_grad()
+        tg.stack(params).sum().backward()
+        rule.step()
+
+    step = tg.capture(step)
+    for _ in range(4):
+        step(tg.ones(1))
+    assert step.captured and params[1000].item() == 1000 - (1 + 1.5 + 1.75 + 1.875)
+
+
+def test_parameters_that_it_does_not_lead_to():
+    hidden = queue.Queue()
+    w = tg.ones(1, requires_grad=True)
+    hidden.put((w, tg.optim.SGD([w], lr=0.5)))
+
+    def step(x):
+        w, rule = hidden.queue[0]
+        rule.zero_grad()
+        (w * w).sum().backward()
+        rule.step()
+
+    refused(tg.capture(step), *[(tg.ones(1),)] * 4, match="does not lead to")
+    step(tg.ones(1))
+    assert w.item() == 0.0
+
+
+def test_a_branch_is_replayed_while_it_goes_the_same_way():
+    @tg.capture
+    def step(x):
+        if x.sum() > 0:
+            return x * 2
+        return x * 3
+
+    up, down = tg.ones(2), -tg.ones(2)
+    for _ in range(4):
+        assert step(up).numpy().tolist() == [2.0, 2.0]
+    assert step.captured
+    assert step(down).numpy().tolist() == [-3.0, -3.0]
+    assert step.captured and step(up).numpy().tolist() == [2.0, 2.0]
+    with pytest.warns(RuntimeWarning, match="runs plainly"):
+        for x in [up, down] * 10:
+            assert bits(step(x)) == bits(x * (2 if x.sum() > 0 else 3))
+
+
+def test_arguments_that_cannot_be_recorded():
+    w = tg.ones(2, requires_grad=True)
+    refused(tg.capture(lambda x: (x * 2).sum()), (w,), (w,), match="requires a gradient")
+    refused(tg.capture(lambda x: x), (object(),), match="is a object")
+    with pytest.raises(tg.errors.DTypeError, match="function"):
+        tg.capture(3)
+
+
+def test_randomized_lengths_run_plainly():
+    job, plain = (Job(bptt=tg.bptt.Randomized(0.5, rng=4)) for _ in range(2))
+    step = tg.capture(job.step)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for i in range(6):
+            assert bits(step(*batch(i))) == bits(plain.step(*batch(i)))
+    assert not step.captured
+
+
+def test_a_gpu_runs_plainly(accelerator):
+    step = tg.capture(lambda x: x * 2)
+    x = tg.ones(2, device=accelerator)
+    (result,) = refused(step, (x,), match="CPU tensors")
+    assert result.device.startswith("cuda")
+
+
+# -- together with others --------------------------------------------------------------------------
+
+
+def test_disabled():
+    job = Job()
+    step = tg.capture(job.step)
+    with tg.capture.disabled():
+        for i in range(4):
+            step(*batch(i))
+    assert not step.captured and not step.refusals
+
+
+def test_a_method_is_captured_for_each_instance():
+    class Doubler:
+        def __init__(self, n):
+            self.w = tg.tensor([n])
+
+        @tg.capture
+        def step(self, x):
+            """Multiply."""
+            return x * self.w
+
+    one, two = Doubler(1.0), Doubler(2.0)
+    for _ in range(4):
+        assert (one.step(tg.ones(1)).item(), two.step(tg.ones(1)).item()) == (1.0, 2.0)
+    assert one.step.captured and two.step.captured and Doubler.step.__doc__ == "Multiply."
+    three = copy.deepcopy(two)
+    three.w.data = [3.0]
+    for _ in range(4):
+        assert (two.step(tg.ones(1)).item(), three.step(tg.ones(1)).item()) == (2.0, 3.0)
+
+
+def test_a_captured_function_inside_another():
+    inner = tg.capture(lambda x: x * 3)
+    outer = tg.capture(lambda x: inner(x) + 1)
+    for _ in range(4):
+        assert outer(tg.ones(1)).item() == 4.0
+    assert outer.captured and not inner.captured
+
+
+def test_modes_have_tapes_of_their_own():
+    w = tg.ones(2, requires_grad=True)
+    step = tg.capture(lambda x: w * x)
+    for _ in range(4):
+        step(tg.ones(2))
+        with tg.no_grad():
+            step(tg.ones(2))
+    assert len(step._entries) == 2
+    with tg.detect_anomaly(), pytest.raises(tg.errors.AnomalyError):
+        tg.capture(lambda x: tg.sqrt(x))(tg.tensor([-1.0]))
+
+
+def test_threads_have_tapes_of_their_own():
+    model = tg.nn.Linear(3, 3, rng=1)
+    step = tg.capture(lambda x: tg.tanh(model(x)).sum())
+    wrong = []
+
+    def work(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(50):
+            x = tg.tensor(rng.standard_normal((2, 3)), tg.float32)
+            if bits(step(x)) != bits(tg.tanh(model(x)).sum()):
+                wrong.append(seed)
+        if not step.captured:
+            wrong.append("not captured")
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and not step.captured
+
+
+def test_nothing_recorded_stays_behind():
+    job = Job(rule=RULES["adam"])
+    step = tg.capture(job.step)
+    for i in range(2):
+        step(*batch(i))
+        arrays = [p._data for p in job.params] + [p.grad._data for p in job.params]
+        arrays += [a for slots in job.optimizer._slots for a in slots.values()]
+        assert {type(a) for a in arrays} == {np.ndarray}
+    with pytest.raises(tg.errors.ShapeError):
+        tg.capture(lambda x: job.out(x))(tg.ones(H + 1))
+    assert {type(p._data) for p in job.params} == {np.ndarray}
+
+
+def test_a_replay_makes_no_graph_and_works_in_the_memory_of_one_step():
+    job = Job("LSTM")
+    big = [tg.tensor(np.zeros((40, 16), np.int64))] * 2
+    tracemalloc.start()
+    job.step(*big)
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    job.step(*big)
+    eager = tracemalloc.get_traced_memory()[1] - before
+    step = tg.capture(job.step)
+    for _ in range(3):
+        step(*big)
+    (entry,) = step._entries.values()
+    assert entry.plan.nbytes < 1.25 * eager
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    clock = tg.engine.graph.tick()
+    step(*big)
+    bumps = len(job.params) * 2
+    assert tg.engine.graph.tick() - clock == 1 + bumps
+    assert tracemalloc.get_traced_memory()[1] - before < eager / 3
+    tracemalloc.stop()
