@@ -18,7 +18,7 @@ Tensor = tg.Tensor
 Pair = tuple[Tensor, Tensor]
 
 
-# ------------------------------------------------------------------------- h' = tanh(W x + b + U h)
+# -- h' = tanh(W x + b + U h)
 
 
 @tg.fuse
@@ -42,8 +42,8 @@ class RNN(tg.nn.Cell):
         return rnn(z, self.U(h))
 
 
-# ------------------------------------- r, z = σ(W x + U h + b)      n = tanh(W_n x + r ⊙ (U_n h + b))
-# ------------------------------------- h' = (1 - z) ⊙ n + z ⊙ h
+# -- r, z = σ(W x + b + U h + b')    n = tanh(W_n x + b_n + r ⊙ (U_n h + b_n'))
+# -- h' = (1 - z) ⊙ n + z ⊙ h
 
 
 @tg.fuse
@@ -72,8 +72,8 @@ class GRU(tg.nn.Cell):
         return gru(*a.split(3, axis=-1), *self.U(h).split(3, axis=-1), h)
 
 
-# --------------------------- i, f, o = σ(W x + U h + b)      g = tanh(W_g x + U_g h + b)
-# --------------------------- c' = f ⊙ c + i ⊙ g              h' = o ⊙ tanh(c')
+# -- i, f, o = σ(W x + b + U h)      g = tanh(W_g x + b_g + U_g h)
+# -- c' = f ⊙ c + i ⊙ g              h' = o ⊙ tanh(c')
 
 
 @tg.fuse
@@ -99,7 +99,7 @@ class LSTM(tg.nn.Cell):
         return lstm(*(z + self.U(h)).split(4, axis=-1), c)
 
 
-# --------------------------- as the LSTM, but i and f see p ⊙ c too, and o sees p ⊙ c'
+# -- as the LSTM, but i and f see p ⊙ c too, and o sees p ⊙ c'
 
 
 @tg.fuse
@@ -127,7 +127,7 @@ class PeepholeLSTM(LSTM):
         return peephole_lstm(*parts, c, self.p_i, self.p_f, self.p_o)
 
 
-# --------------------------- i, f, g, o from LN(W x) + LN(U h)      h' = o ⊙ tanh(LN(c'))
+# -- as the LSTM, with LN(W x) + LN(U h) in place of the sum, and h' = o ⊙ tanh(LN(c'))
 
 
 @tg.fuse
@@ -162,8 +162,8 @@ class LayerNormLSTM(tg.nn.Cell):
         return shown(o, self.norm_c(c)), c
 
 
-# --------------------------- f = σ(W_f x + U_f h + b)      n = tanh(W_n x + U_n (f ⊙ h) + b)
-# --------------------------- h' = (1 - f) ⊙ h + f ⊙ n
+# -- f = σ(W_f x + b_f + U_f h)      n = tanh(W_n x + b_n + U_n (f ⊙ h))
+# -- h' = (1 - f) ⊙ h + f ⊙ n
 
 
 @tg.fuse

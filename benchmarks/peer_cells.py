@@ -19,9 +19,11 @@ Weights = dict[str, Any]
 
 
 class PeerCell(NamedTuple):
+    """A cell, and how many elements its state has."""
+
     project: Callable[[Any, Weights, Any], Any]
     step: Callable[[Any, Weights, Any, State], State]
-    elements: int  # of the state
+    elements: int
 
 
 def affine(F: Any, w: Weights, x: Any) -> Any:

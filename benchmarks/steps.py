@@ -9,6 +9,7 @@ asked for, since no two of them share a process.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -65,10 +66,11 @@ def as_ours(weights: Arrays) -> Arrays:
     return {name: v.T if transposed(name, v) else v for name, v in weights.items()}
 
 
-def problem(cell: str, size: tuple[int, int, int, int], threads: int, seed: int = 0) -> Problem:
+def problem(cell: str, size: tuple[int, int, int, int], threads: int = 1, seed: int = 0) -> Problem:
     """Draw a problem; what parameters there are is what our own model of `cells.py` has."""
-    import tinygrad_rnn as tg
     from cells import CELLS
+
+    import tinygrad_rnn as tg
 
     T, B, V, H = size
     tg.manual_seed(seed)
@@ -111,9 +113,10 @@ BUILT_IN_NAMES = {
 def ours(
     problem: Problem, own: bool = False, capture: bool = False, backend: str | None = None
 ) -> Trainer:
-    """The built-in layer or, with `own`, the same written in `cells.py`."""
-    import tinygrad_rnn as tg
+    """Train the built-in layer or, with `own`, the same written in `cells.py`."""
     from cells import BUILT_IN, CELLS
+
+    import tinygrad_rnn as tg
 
     if not own and problem.cell not in BUILT_IN:
         raise Unavailable("not a built-in cell")
@@ -169,8 +172,11 @@ def ours(
 # ------------------------------------------------------------------------------------------ PyTorch
 
 
-def pytorch(problem: Problem, own: bool = False, compiled: bool = False) -> Trainer:
-    """The built-in layer or, with `own`, the cell of `peer_cells.py` in a loop over `unbind`."""
+def pytorch(problem: Problem, own: bool = False, compiled: str = "") -> Trainer:
+    """Train the built-in layer or, with `own`, the cell of `peer_cells.py` in a loop over `unbind`.
+
+    `compiled` is what torch.compile is given: the "step" of the cell, or the loss with the "loop".
+    """
     import torch
 
     if not own and problem.cell not in ("rnn", "gru", "lstm"):
@@ -196,12 +202,15 @@ def pytorch(problem: Problem, own: bool = False, compiled: bool = False) -> Trai
             cross_entropy=functional.cross_entropy,
         )
         cell = PEER_CELLS[problem.cell]
-        if compiled:
-            compile_step = torch.compile(lambda w, z, state: cell.step(F, w, z, state))
-            cell = cell._replace(step=lambda F, w, z, state: compile_step(w, z, state))
+        loss_function = functools.partial(unrolled, F)
+        if compiled == "step":
+            compiled_step = torch.compile(functools.partial(cell.step, F))
+            cell = cell._replace(step=lambda F, w, z, state: compiled_step(w, z, state))
+        elif compiled == "loop":  # unrolled by the compiler: about a second for every time step
+            loss_function = torch.compile(loss_function)
 
         def loss_of() -> Any:
-            return unrolled(F, cell, named, x, y)
+            return loss_function(cell, named, x, y)
     else:
         model = torch.nn.Module()
         model.rows = torch.nn.Embedding(V, V)
@@ -244,7 +253,7 @@ def pytorch(problem: Problem, own: bool = False, compiled: bool = False) -> Trai
 
 
 def unrolled(F: Any, cell: PeerCell, named: Any, x: Any, y: Any) -> Any:
-    """The loss, for the libraries whose loop over time is Python's."""
+    """Return the loss, for the libraries whose loop over time is Python's."""
     w = of_layer(named)
     H = named["out.weight"].shape[0]
     state = tuple(F.zeros((x.shape[1], H)) for _ in range(cell.elements))
@@ -264,7 +273,7 @@ def of_layer(named: Any) -> dict[str, Any]:
 
 
 def jax(problem: Problem) -> Trainer:
-    """The whole step under jit, the loop a lax.scan, the parameters donated."""
+    """Put the whole step under jit, the loop in a lax.scan, and donate the parameters."""
     import jax
     import jax.numpy as jnp
 
@@ -324,7 +333,7 @@ def jax(problem: Problem) -> Trainer:
     return Trainer(step, gradients, lambda: arrays(named), prepare)
 
 
-# -------------------------------------------------------------------------- MyGrad and HIPS autograd
+# ------------------------------------------------------------------------- MyGrad and HIPS autograd
 
 
 def descend(parameters: Arrays, grads: Arrays) -> None:
@@ -336,7 +345,7 @@ def descend(parameters: Arrays, grads: Arrays) -> None:
 
 
 def mygrad(problem: Problem) -> Trainer:
-    """A lookup and a projection a step: a slice of a long array would cost its whole length."""
+    """Look up and project step by step: a slice of a long array would cost its whole length."""
     import mygrad as mg
     from mygrad.nnet.activations import sigmoid
     from mygrad.nnet.losses import softmax_crossentropy
@@ -436,7 +445,8 @@ PEERS: dict[str, Callable[[Problem], Trainer]] = {
     "user+c+capture": lambda p: ours(p, own=True, backend="c", capture=True),
     "pytorch": pytorch,
     "pytorch-user": lambda p: pytorch(p, own=True),
-    "pytorch-compile": lambda p: pytorch(p, own=True, compiled=True),
+    "pytorch-compile-step": lambda p: pytorch(p, own=True, compiled="step"),
+    "pytorch-compile-loop": lambda p: pytorch(p, own=True, compiled="loop"),
     "jax": jax,
     "mygrad": mygrad,
     "autograd": autograd,
