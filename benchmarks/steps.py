@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from peer_cells import PEER_CELLS, PeerCell, normalize_by_parts
 
+BUILT_IN_CELLS = ("rnn", "gru", "lstm")  # here and in PyTorch
 RATE, NORM = 0.1, 1.0
 Arrays = dict[str, np.ndarray]
 
@@ -118,7 +119,7 @@ def ours(
 
     import tinygrad_rnn as tg
 
-    if not own and problem.cell not in BUILT_IN:
+    if not own and problem.cell not in BUILT_IN_CELLS:
         raise Unavailable("not a built-in cell")
     if capture and not hasattr(tg, "capture"):
         raise Unavailable("this version has no tg.capture")
@@ -179,7 +180,7 @@ def pytorch(problem: Problem, own: bool = False, compiled: str = "") -> Trainer:
     """
     import torch
 
-    if not own and problem.cell not in ("rnn", "gru", "lstm"):
+    if not own and problem.cell not in BUILT_IN_CELLS:
         raise Unavailable("not a built-in cell")
     torch.set_num_threads(problem.threads)
     V, H = problem.classes, problem.hidden
