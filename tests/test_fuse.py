@@ -113,9 +113,9 @@ def test_fused_is_unfused_to_second_order(drawn, shapes, seed, data):
     found = derivatives(fused, inputs, floating)
     with tg.fuse.disabled():
         expected = derivatives(fused, inputs, floating)
-    shape = np.broadcast_shapes(*(a.shape for a in inputs))
-    results = len(program(*map(tg.tensor, inputs)))
-    assert {y.shape for y in found[:results]} == {shape}
+    assert [None if y is None else y.shape for y in found] == [
+        None if y is None else y.shape for y in expected
+    ]
     assert_same(found, expected)
 
 

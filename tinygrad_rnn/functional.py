@@ -15,7 +15,8 @@ from . import random as tg_random
 from . import tensors as ops
 from .engine import backend
 from .engine.backend import Array
-from .engine.primitive import make
+from .engine.graph import Product
+from .engine.primitive import make, primitive
 from .errors import ArgumentError, DTypeError, ShapeError
 from .spelling import absent, explained
 from .tensors import log_softmax as log_softmax
@@ -24,6 +25,24 @@ from .tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from numpy.random import Generator
+
+
+def _to_map(F: Any, g: Any, x: Any) -> Product:
+    return Product(*([y if len(y.shape) == 2 else F.rows(y)] for y in (g, x)))
+
+
+@primitive(x=lambda F, g, weight: F.gemm(g, weight), weight=_to_map)
+def linear_map(xp: Any, x: Array, weight: Array) -> Array:
+    """Return x Wᵀ."""
+    return backend.gemm(x, weight.T)
+
+
+@primitive(x=lambda F, g, weight: F.gemm(g, weight), weight=_to_map, bias=lambda F, g: g)
+def affine_map(xp: Any, x: Array, weight: Array, bias: Array) -> Array:
+    """Return x Wᵀ + b, the bias added where the product is."""
+    out = backend.gemm(x, weight.T)
+    out += bias
+    return out
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -66,8 +85,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"Linear: {part} is {other.dtype}, weight is {weight.dtype}: convert the input by "
             f".astype({str(weight.dtype)!r}) or the layer by .to({str(other.dtype)!r})"
         )
-    y = x @ weight.T
-    return y if bias is None else y + bias
+    if x.ndim == 1:
+        return linear(x.reshape(1, -1), weight, bias).reshape(-1)
+    return linear_map(x, weight) if bias is None else affine_map(x, weight, bias)
 
 
 def _linear_misfit(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:

@@ -243,12 +243,18 @@ def to_feature_major(x: Array) -> Array:
     )
 
 
-def empty_like_parts(shape: tuple[int, ...], part: Array) -> Array:
-    """Return an array to be filled, in the memory order of `part`, a piece of it."""
-    module = module_of(part)
+def empty_like_parts(shape: tuple[int, ...], part: Array, dtype: DType = None) -> Array:
+    """Return an array to be filled, in the memory order of `part`, a piece of it.
+
+    Matrices (batch, features) that are gathered over time make one matrix with a row for each
+    feature, so that a product over all steps, or a sum, needs no copy.
+    """
+    module, dtype = module_of(part), dtype or part.dtype
+    if len(shape) == 3 and part.ndim == 2 and is_feature_major(part):
+        return module.empty((shape[2], *shape[:2]), dtype=dtype).transpose(1, 2, 0)
     if len(shape) >= 2 and part.ndim >= 2 and is_feature_major(part):
-        return module.empty((*shape[:-2], shape[-1], shape[-2]), dtype=part.dtype).swapaxes(-1, -2)
-    return module.empty(shape, dtype=part.dtype)
+        return module.empty((*shape[:-2], shape[-1], shape[-2]), dtype=dtype).swapaxes(-1, -2)
+    return module.empty(shape, dtype=dtype)
 
 
 def rows(x: Array) -> Array:
@@ -272,6 +278,9 @@ def gemm(x: Array, y: Array) -> Array:
     if x.ndim > 2 and y.ndim == 2 and not is_feature_major(x) and x.size:
         out = module.matmul(x.reshape(-1, x.shape[-1]), y)  # one product, not one a leading index
         return out.reshape(*x.shape[:-1], y.shape[1])
+    if x.ndim == 3 and y.ndim == 2 and x.strides[0] == x.shape[1] * x.strides[1] and x.size:
+        out = module.matmul(y.T, rows(x).T)  # one matrix with a row for each feature
+        return out.reshape(-1, *x.shape[:2]).transpose(1, 2, 0)
     if is_feature_major(x):
         return module.matmul(y.swapaxes(-1, -2), x.swapaxes(-1, -2)).swapaxes(-1, -2)
     return module.matmul(x, y)

@@ -153,6 +153,11 @@ def is_grad_enabled() -> bool:
 # -- pending gradients -----------------------------------------------------------------------------
 
 
+# Gradients of time steps that were gathered, by id: each with the whole and its place there. Other
+# products over the same steps use the whole.
+Joined = dict[int, tuple[Gradient, Gradient, int]]
+
+
 class Part:
     """A gradient that is zero but for some places: what reading ``x[key]`` gives back to x.
 
@@ -174,9 +179,13 @@ class Part:
         self.grads += other.grads
         self.keys += other.keys
 
-    def total(self, F: Namespace) -> Gradient:
+    def total(self, F: Namespace, joined: Joined) -> Gradient:
         """Return the gradient in full."""
-        return F.scatter(*self.grads, keys=tuple(self.keys), shape=self.shape)
+        total = F.scatter(*self.grads, keys=tuple(self.keys), shape=self.shape)
+        if len(self.shape) == 3 and sorted(self.keys) == [(t,) for t in range(self.shape[0])]:
+            for (t,), grad in zip(self.keys, self.grads):  # noqa: B905 - of one length
+                joined[id(grad)] = grad, total, t
+        return total
 
 
 class Product:
@@ -202,7 +211,7 @@ class Product:
         self.rights += other.rights
         self.held += other.held
         if self.held > PENDING_BYTES:
-            self.done = self.total(F)
+            self.done = self.total(F, {})
             self.lefts, self.rights, self.held = [], [], 0
 
     def transposed(self, F: Namespace) -> Product:
@@ -210,13 +219,23 @@ class Product:
         done = None if self.done is None else F.permute(self.done, axes=(1, 0))
         return Product(self.rights, self.lefts, done)
 
-    def total(self, F: Namespace) -> Gradient:
+    def total(self, F: Namespace, joined: Joined) -> Gradient:
         """Return the gradient in full."""
         if not self.lefts:
             return self.done
+        pairs = list(zip(self.lefts, self.rights))  # noqa: B905 - of one length
+        wholes: list[Any] = [None, None]
+        for i in (0, 1):  # a step's gradient meets both its input's and its weight's
+            places = [joined.get(id(pair[i])) for pair in pairs]
+            if None not in places and len({id(place[1]) for place in places}) == 1:
+                pairs = [pairs[t] for t in sorted(range(len(pairs)), key=lambda t: places[t][2])]
+                if len(pairs) == len(places[0][1]):
+                    wholes[i] = F.rows(places[0][1])
+                    break
         left, right = (
-            factors[0] if len(factors) == 1 else F.join(*factors, axis=0)
-            for factors in (self.lefts, self.rights)
+            (pairs[0][i] if len(pairs) == 1 else F.join(*[p[i] for p in pairs], axis=0))
+            if whole is None else whole
+            for i, whole in enumerate(wholes)
         )
         product = F.gemm(F.permute(left, axes=(1, 0)), right)
         return product if self.done is None else self.done + product
@@ -234,7 +253,7 @@ class Pieces(dict[int, Gradient]):
         """Take another result's, or more of one's."""
         self.update({i: self[i] + g if i in self else g for i, g in other.items()})
 
-    def total(self, F: Namespace) -> Gradient:
+    def total(self, F: Namespace, joined: Joined) -> Gradient:
         """Return all of them."""
         return self
 
@@ -271,11 +290,11 @@ class Sum:
         else:
             self.dense, self.owned = self.dense + grad, self.F.in_place
 
-    def total(self, F: Namespace) -> Gradient:
+    def total(self, F: Namespace, joined: Joined) -> Gradient:
         """Return the gradient in full."""
         rest, self.rest = self.rest, []
         for grad in rest:
-            self.add(grad.total(F))
+            self.add(grad.total(F, joined))
         return self.dense
 
 
@@ -339,6 +358,7 @@ def run(
         parents = tuple([node if node in live else None for node in parents])
 
     pending: dict[Node, Gradient] = {}
+    joined: Joined = {}
     waiting: list[tuple[int, Node]] = []  # a heap of the nodes with a gradient, youngest first,
     after: Node | None = None  # but for one: in a chain there is no other, and no need of a heap
     results: dict[Node, tuple[Gradient, bool]] = {}
@@ -378,7 +398,7 @@ def run(
             fresh = kind in PENDING
             F = namespaces[grad.sample.__class__ if fresh else kind]
             if fresh and not (kind is Product and node.passes and node not in wanted):
-                grad = grad.total(F)
+                grad = grad.total(F, joined)
             parents = node.parents
             if live is not None:
                 parents = tuple([p if p in live else None for p in parents])

@@ -18,6 +18,8 @@ from .. import random as tg_random
 from .. import tensors as ops
 from ..creation import zeros
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ..functional import linear, linear_map
+from ..speed.fuse import fuse
 from ..tensors.tensor import Tensor
 from . import init
 from .module import Module, Parameter
@@ -176,6 +178,10 @@ class _GatedCell(Cell):
         self.bias_hh = draw(rows) if bias else None
         self.weight_hr = draw(proj_size, hidden_size) if proj_size else None
 
+    def bias(self) -> Tensor | None:
+        """Return b_ih + b_hh."""
+        return None if self.bias_ih is None else self.bias_ih + self.bias_hh
+
     def forward(self, x: Tensor, state: State = None) -> State:
         """Check the input, then take one step."""
         x = checks.as_tensor(x, type(self).__name__)
@@ -194,6 +200,16 @@ class _GatedCell(Cell):
     def extra_repr(self) -> str:
         """Return the sizes."""
         return f"{self.input_size}, {self.hidden_size}"
+
+
+@fuse
+def _tanh(z: Tensor, a: Tensor) -> Tensor:
+    return ops.tanh(z + a)
+
+
+@fuse
+def _relu(z: Tensor, a: Tensor) -> Tensor:
+    return ops.relu(z + a)
 
 
 class RNNCell(_GatedCell):
@@ -241,16 +257,25 @@ class RNNCell(_GatedCell):
         if nonlinearity not in ("tanh", "relu"):
             raise ArgumentError(f"RNNCell: nonlinearity is 'tanh' or 'relu', got {nonlinearity!r}")
         self.nonlinearity = nonlinearity
+        self.activation = _tanh if nonlinearity == "tanh" else _relu
 
     def project(self, x: Tensor) -> Tensor:
         """Return W_ih x + b_ih + b_hh."""
-        z = x @ self.weight_ih.T
-        return z if self.bias_ih is None else z + (self.bias_ih + self.bias_hh)
+        return linear(x, self.weight_ih, self.bias())
 
     def step(self, z: Tensor, h: Tensor) -> Tensor:
         """Return φ(z + W_hh h)."""
-        a = z + h @ self.weight_hh.T
-        return ops.tanh(a) if self.nonlinearity == "tanh" else ops.relu(a)
+        return self.activation(z, linear_map(h, self.weight_hh))
+
+
+@fuse
+def _gru(a: Tensor, b: Tensor, h: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+    a_r, a_z, a_n = ops.split(a, 3, axis=-1)
+    b_r, b_z, b_n = ops.split(b + bias, 3, axis=-1)
+    r = ops.sigmoid(a_r + b_r)
+    z = ops.sigmoid(a_z + b_z)
+    n = ops.tanh(a_n + r * b_n)
+    return n + z * (h - n)
 
 
 class GRUCell(_GatedCell):
@@ -296,19 +321,19 @@ class GRUCell(_GatedCell):
 
     def project(self, x: Tensor) -> Tensor:
         """Return W_ih x + b_ih."""
-        a = x @ self.weight_ih.T
-        return a if self.bias_ih is None else a + self.bias_ih
+        return linear(x, self.weight_ih, self.bias_ih)
 
     def step(self, a: Tensor, h: Tensor) -> Tensor:
         """Return h' from a = W_ih x + b_ih."""
-        b = h @ self.weight_hh.T
-        b = b if self.bias_hh is None else b + self.bias_hh
-        a_r, a_z, a_n = ops.split(a, 3, axis=-1)
-        b_r, b_z, b_n = ops.split(b, 3, axis=-1)
-        r = ops.sigmoid(a_r + b_r)
-        z = ops.sigmoid(a_z + b_z)
-        n = ops.tanh(a_n + r * b_n)
-        return n + z * (h - n)
+        bias = () if self.bias_hh is None else (self.bias_hh,)
+        return _gru(a, linear_map(h, self.weight_hh), h, *bias)
+
+
+@fuse
+def _lstm(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    i, f, g, o = ops.split(a + b, 4, axis=-1)
+    c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+    return ops.sigmoid(o) * ops.tanh(c), c
 
 
 class LSTMCell(_GatedCell):
@@ -367,13 +392,10 @@ class LSTMCell(_GatedCell):
 
     def project(self, x: Tensor) -> Tensor:
         """Return W_ih x + b_ih + b_hh."""
-        a = x @ self.weight_ih.T
-        return a if self.bias_ih is None else a + (self.bias_ih + self.bias_hh)
+        return linear(x, self.weight_ih, self.bias())
 
     def step(self, a: Tensor, state: State) -> State:
         """Return (h', c') from a = W_ih x + b_ih + b_hh."""
         h, c = state
-        i, f, g, o = ops.split(a + h @ self.weight_hh.T, 4, axis=-1)
-        c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
-        h = ops.sigmoid(o) * ops.tanh(c)
-        return (h if self.weight_hr is None else h @ self.weight_hr.T), c
+        h, c = _lstm(a, linear_map(h, self.weight_hh), c)
+        return (h if self.weight_hr is None else linear_map(h, self.weight_hr)), c

@@ -12,6 +12,10 @@ Equal expressions are one (they are kept in a table by what they are made of), a
 needs is never computed. A kernel is a list of ufunc calls that write into few buffers: a buffer is
 free as soon as the last reader of its value has run.
 
+An argument may be split along its last axis, as the gates of a cell are. A part is a view; on the
+way back the gradients of the parts are written beside each other into one array, by the very calls
+that compute them.
+
 What the backward kernel reads of the forward one: its arguments, its results, and the values that
 are dear to compute again (`DEAR`); everything else is computed again from these.
 """
@@ -28,14 +32,16 @@ from typing import Any
 import numpy as np
 
 from ..engine import backend
-from ..engine.graph import Leaf, Node, Parents, Piece, Pieces, enable_grad, reachable, run, thread
-from ..engine.primitive import PRIMITIVES, Record, make, namespaces
+from ..engine.graph import (
+    Leaf, Node, Parents, Piece, Pieces, enable_grad, last_write, reachable, run, thread,
+)  # fmt: skip
+from ..engine.primitive import PRIMITIVES, Raw, Record, make, namespaces
 from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
-from ..tensors import broadcast_to
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
 
 DEAR = frozenset("exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split())
+VIEWS = frozenset(("part", "reshape"))  # they show another value's memory
 SIGNATURES = 64  # how many plans a fused function keeps; the oldest goes first
 
 
@@ -43,14 +49,20 @@ SIGNATURES = 64  # how many plans a fused function keeps; the oldest goes first
 
 
 class Expression:
-    """What an array would be: a ufunc and its arguments, which are expressions or numbers."""
+    """What an array would be: an operation and its arguments, which are expressions or constants.
+
+    The operations are ufuncs, ``where`` and ``astype``; ``part`` (from, to along the last axis) and
+    its reverse ``join``; and, in gradients of what was broadcast, ``sum`` and ``reshape``.
+    """
 
     __slots__ = ("args", "dtype", "number", "op", "shape", "trace")
     __array_ufunc__ = None  # NumPy's scalars leave the operators to us
 
-    def __init__(self, trace: Trace, op: str, args: tuple[Any, ...], dtype: Any) -> None:
-        self.trace, self.op, self.args, self.dtype = trace, op, args, np.dtype(dtype)
-        self.shape = trace.shape
+    def __init__(
+        self, trace: Trace, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]
+    ) -> None:
+        self.trace, self.op, self.args = trace, op, args
+        self.dtype, self.shape = np.dtype(dtype), shape
         self.number = len(trace.table)
 
     @property
@@ -71,7 +83,17 @@ class Expression:
     def astype(self, dtype: Any) -> Expression:
         """Return the values in another dtype."""
         dtype = np.dtype(dtype)
-        return self if dtype == self.dtype else self.trace.enter("astype", (self,), dtype)
+        return self if dtype == self.dtype else self.copy(dtype)
+
+    def copy(self, dtype: Any = None) -> Expression:
+        """Return the values in memory of their own."""
+        return self.trace.enter("astype", (self,), dtype or self.dtype, self.shape)
+
+    def reshape(self, shape: tuple[int, ...]) -> Expression:
+        """Return the gradient of what had fewer axes; no other has its shape changed."""
+        if not self.trace.differentiating:
+            raise _untraceable("changes a shape (reshape)")
+        return self.trace.enter("reshape", (self, shape), self.dtype, shape)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -81,8 +103,27 @@ class Expression:
     def __bool__(self) -> bool:
         raise _untraceable("branches on a value", "use tinygrad_rnn.where")
 
-    def __getitem__(self, key: Any) -> Any:
-        raise _untraceable("reads a part of an array", "split before, and pass the parts")
+    def __getitem__(self, key: Any) -> Expression:
+        start, stop = _span(key, self.shape)
+        return self._part(start, stop)
+
+    def _part(self, start: int, stop: int) -> Expression:
+        shape = (*self.shape[:-1], stop - start)
+        return self.trace.enter("part", (self, start, stop), self.dtype, shape)
+
+
+def _span(key: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return where a key that cuts the last axis starts and stops."""
+    *before, last = key if key.__class__ is tuple else (key,)
+    full = len(before) == len(shape) - 1 or Ellipsis in before
+    if not full or last.__class__ is not slice or any(k not in (slice(None), ...) for k in before):
+        raise _untraceable(
+            f"reads a part, [{key}], of an array of {len(shape)} axes, that is no slice of the last"
+        )
+    start, stop, step = last.indices(shape[-1])
+    if step != 1:
+        raise _untraceable(f"reads a part in steps of {step}")
+    return start, max(start, stop)
 
 
 def _operator(ufunc: str, swapped: bool = False) -> Callable[..., Any]:
@@ -125,9 +166,40 @@ class Symbols:
         """Return x."""
         return x
 
+    def sum(self, x: Expression, axis: Any, keepdims: bool) -> Expression:
+        """Return the gradient of what was broadcast; nothing else is summed."""
+        if not x.trace.differentiating:
+            raise _untraceable("calls sum, which is not computed element by element")
+        shape = tuple(1 if i in axis else n for i, n in enumerate(x.shape))
+        return x.trace.enter("sum", (x, axis), x.dtype, shape)
+
+
+class Derived(Raw):
+    """The primitives on expressions: ``F`` in the backward pass that derives a kernel."""
+
+    def scatter(self, *grads: Expression, keys: Sequence[Any], shape: tuple[int, ...]) -> Any:
+        """Return the gradient of what was split: those of the parts, beside each other."""
+        parts: dict[tuple[int, int], Expression] = {}
+        for key, grad in zip(keys, grads, strict=True):
+            span = _span(key, shape)
+            parts[span] = parts[span] + grad if span in parts else grad
+        trace, dtype, end = grads[0].trace, grads[0].dtype, 0
+        pieces = []
+        for start, stop in [*sorted(parts), (shape[-1], shape[-1])]:
+            if start < end:
+                raise _untraceable("reads parts that overlap")
+            if start > end:
+                gap = (*shape[:-1], start - end)
+                pieces.append(trace.enter("zeros", (gap,), dtype, gap))
+            if stop > start:
+                pieces.append(parts[start, stop])
+            end = stop
+        return trace.enter("join", tuple(pieces), dtype, shape)
+
 
 SYMBOLS = Symbols()
 backend.register(Expression, SYMBOLS)
+namespaces[Expression] = Derived(SYMBOLS)
 
 
 def _write_down(name: str, *args: Any) -> Any:
@@ -135,21 +207,27 @@ def _write_down(name: str, *args: Any) -> Any:
     args = tuple(x.item() if isinstance(x, np.generic) else x for x in args)
     trace = next(x.trace for x in args if isinstance(x, Expression))
     samples = [np.empty(0, x.dtype) if isinstance(x, Expression) else x for x in args]
-    return trace.enter(name, args, getattr(np, name)(*samples).dtype)
+    shapes = [x.shape for x in args if isinstance(x, Expression)]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:
+        given = " and ".join(map(str, shapes))
+        raise ShapeError(f"{name}: shapes {given} do not broadcast") from None
+    return trace.enter(name, args, getattr(np, name)(*samples).dtype, shape)
 
 
 class Trace:
     """The table of the expressions of one run, each there once."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
+    def __init__(self) -> None:
         self.table: dict[Any, Expression] = {}
+        self.differentiating = False
 
-    def enter(self, op: str, args: tuple[Any, ...], dtype: Any) -> Expression:
+    def enter(self, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]) -> Any:
         """Return the expression of these parts: the one that is there, or a new one."""
-        key = (op, dtype, *((x.__class__, id(x) if isinstance(x, Expression) else x) for x in args))
+        key = (op, dtype, *[id(x) if isinstance(x, Expression) else repr(x) for x in args])
         if key not in self.table:
-            self.table[key] = Expression(self, op, args, dtype)
+            self.table[key] = Expression(self, op, args, dtype, shape)
         return self.table[key]
 
 
@@ -167,18 +245,27 @@ def _untraceable(what: str, cure: str = "compute that outside of it") -> Argumen
 
 def interpret(wanted: Sequence[Any], known: dict[Expression, Tensor]) -> list[Any]:
     """Return Tensors for expressions, computed operation by operation from those that are known."""
+    like = next(iter(known.values()))._data
     for x in _needed(wanted, known):
         args = [known[a] if isinstance(a, Expression) else a for a in x.args]
         if x.op == "astype":
             known[x] = args[0].astype(x.dtype)
+        elif x.op == "zeros":
+            known[x] = make(backend.full(x.shape, 0, x.dtype, like=like), None, None)
+        elif x.op == "part":
+            known[x] = args[0][..., args[1] : args[2]]
+        elif x.op == "join":
+            known[x] = PRIMITIVES["join"](*args, axis=-1)
+        elif x.op == "sum":
+            known[x] = args[0].sum(axis=args[1], keepdims=True)
         else:
-            operation = PRIMITIVES.get({"absolute": "abs", "positive": "add"}.get(x.op, x.op))
+            operation = PRIMITIVES.get("abs" if x.op == "absolute" else x.op)
             if operation is None:
                 raise GraphError(
                     f"fuse: a second derivative through {x.op}, which is no primitive: compute it "
                     "inside `with tinygrad_rnn.fuse.disabled():`"
                 )
-            known[x] = operation(*args, 0) if x.op == "positive" else operation(*args)
+            known[x] = operation(*args)
     return [known[x] if isinstance(x, Expression) else x for x in wanted]
 
 
@@ -200,71 +287,135 @@ class Kernel:
     """A function of arrays that computes expressions: Python source, compiled for each library."""
 
     def __init__(self, given: Sequence[Expression], results: Sequence[Any]) -> None:
-        steps = _needed(results, given)
-        self.ops = {x.op for x in steps} - {"where", "astype"}
-        last = {a: x for x in steps for a in x.args if isinstance(a, Expression)}
-        keep = {*given, *(x for x in results if isinstance(x, Expression))}
-        names = {x: f"a{i}" for i, x in enumerate(given)}
-        free: dict[Any, list[str]] = {}  # buffers whose value nobody reads any more, by dtype
-        lines: list[str] = []
+        self.given, self.steps = given, _needed(results, given)
+        self.names = {x: f"a{i}" for i, x in enumerate(given)}
+        self.lines: list[str] = []
         self.buffers = 0
-        for x in steps:
-            over = {a for a in x.args if isinstance(a, Expression) and last[a] is x} - keep
-            if x.op != "where":  # a ufunc may write over what it reads, element by element
-                self._release(over, names, free)
-            if free.get(x.dtype):
-                names[x] = free[x.dtype].pop()
-            else:
-                names[x] = f"t{self.buffers}"
-                self.buffers += 1
-                lines.append(f"{names[x]} = empty(model, dtype={x.dtype.name!r})")
-            if x.op == "where":
-                self._release(over, names, free)
-            lines.append(self._call(x, names))
-        returned = "".join(f"{names.get(x, x)}, " for x in results)
-        head = ", ".join(["model", *(names[x] for x in given)])
-        body = "\n    ".join([*lines, f"return ({returned})"])
+        self.free: dict[Any, list[str]] = {}  # buffers whose value nobody reads any more
+        kept = {x for x in results if isinstance(x, Expression)}
+        self.memory = {x: x for x in given}  # whose memory a value is in: its own, unless a view
+        for x in self.steps:
+            self.memory[x] = self.memory[x.args[0]] if x.op in VIEWS else x
+        self.homes = self._homes(kept)
+        self.kept = {*given, *(self.memory[x] for x in kept)}
+        self.kept.update(self.homes, (whole for whole, _ in self.homes.values()))
+        last = {self.memory[a]: x for x in self.steps for a in x.args if isinstance(a, Expression)}
+        for x in self.steps:
+            read = dict.fromkeys(self.memory[a] for a in x.args if isinstance(a, Expression))
+            done = [a for a in read if last[a] is x and a not in self.kept]
+            # A ufunc may write over what it reads, element by element, but for views.
+            over = set(done if x.op not in ("where", "join", "sum", *VIEWS) else ()) & set(x.args)
+            self._release([a for a in done if a in over])
+            self._step(x)
+            self._release([a for a in done if a not in over])
+        returned = "".join(f"{self.names.get(x, x)}, " for x in results)
+        head = ", ".join(self.names[x] for x in given)
+        body = "\n    ".join([*self.lines, f"return ({returned})"])
         self.source = f"def kernel({head}):\n    {body}\n"
         self._compiled: dict[Any, Callable[..., tuple[Any, ...]]] = {}
 
-    @staticmethod
-    def _release(done: set[Expression], names: dict[Any, str], free: dict[Any, list[str]]) -> None:
-        for x in sorted(done, key=lambda x: x.number):
-            free.setdefault(x.dtype, []).append(names[x])
+    def _homes(self, results: set[Expression]) -> dict[Expression, tuple[Expression, int]]:
+        """Return which values are computed in their place in a join, and where that starts."""
+        homes: dict[Expression, tuple[Expression, int]] = {}
+        for whole in self.steps:
+            start = 0
+            for x in whole.args if whole.op == "join" else ():
+                own = self.memory[x] is x and x not in self.names and x.op not in ("join", "sum")
+                if own and x not in results:
+                    homes.setdefault(x, (whole, start))
+                start += x.shape[-1]
+        return homes
 
-    @staticmethod
-    def _call(x: Expression, names: dict[Any, str]) -> str:
-        args = [names[a] if isinstance(a, Expression) else repr(a) for a in x.args]
+    def _release(self, done: Sequence[Expression]) -> None:
+        for x in done:
+            self.free.setdefault((x.dtype, x.shape), []).append(self.names[x])
+
+    def _buffer(self, x: Expression) -> str:
+        """Return the name of memory for a value, laid out like an argument."""
+        if self.free.get((x.dtype, x.shape)) and x.op != "join":
+            return self.free[x.dtype, x.shape].pop()
+        name = f"t{self.buffers}"
+        self.buffers += 1
+        like = next((self.names[g] for g in self.given if g.shape == x.shape), None)
+        if like:
+            make = f"empty({like}, dtype={x.dtype.name!r})"
+        else:
+            part = max(self.given, key=lambda g: g.ndim, default=None)
+            make = f"new({x.shape}, {self.names.get(part)}, {x.dtype.name!r})"
+        self.lines.append(f"{name} = {make}")
+        return name
+
+    def _name(self, x: Expression) -> str:
+        """Return the name of the memory that a step writes to, which is there from now on."""
+        if x not in self.names:
+            if x in self.homes:
+                whole, start = self.homes[x]
+                into = self._name(whole)
+                self.names[x] = f"{into}_{start}"
+                self.lines.append(
+                    f"{self.names[x]} = {into}[..., {start}:{start + x.shape[-1]}]"
+                )
+            else:
+                self.names[x] = self._buffer(x)
+        return self.names[x]
+
+    def _step(self, x: Expression) -> None:
+        """Write down the call that computes a value."""
+        args = [self.names[a] if isinstance(a, Expression) else repr(a) for a in x.args]
+        if x.op in VIEWS or x.op == "sum":
+            self.names[x] = f"v{x.number}"
+            call = {
+                "part": "{0}[..., {1}:{2}]",
+                "reshape": "{0}.reshape({1})",
+                "sum": "sum({0}, axis={1}, keepdims=True)",
+            }[x.op].format(*args)
+            self.lines.append(f"{self.names[x]} = {call}")
+            return
+        out = self._name(x)
+        if x.op == "join":
+            start = 0
+            for a, arg in zip(x.args, args, strict=True):
+                whole, place = self.homes.get(a, (None, 0))
+                if whole is not x or place != start:
+                    into = f"{out}[..., {start}:{start + a.shape[-1]}]"
+                    self.lines.append(f"copyto({into}, {arg})")
+                start += a.shape[-1]
+            return
         if x.op == "where":
-            return f"copyto({names[x]}, where({', '.join(args)}))"
-        if x.op == "astype":
-            return f"copyto({names[x]}, {args[0]}, casting='unsafe')"
-        return f"{x.op}({', '.join(args)}, out={names[x]})"
+            self.lines.append(f"copyto({out}, {args[2]})")
+            self.lines.append(f"copyto({out}, {args[1]}, where={args[0]})")
+        elif x.op == "zeros":
+            self.lines.append(f"copyto({out}, 0)")
+        elif x.op == "astype":
+            self.lines.append(f"copyto({out}, {args[0]}, casting='unsafe')")
+        else:
+            self.lines.append(f"{x.op}({', '.join(args)}, out={out})")
 
-    def __call__(self, xp: Any, model: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
-        """Run on arrays of the library `xp`; those that are made are like `model`."""
+    def __call__(self, xp: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
+        """Run on arrays of the library `xp`."""
         kernel = self._compiled.get(xp)
         if kernel is None:
-            scope: dict[str, Any] = {op: getattr(xp, op) for op in self.ops}
-            scope.update(empty=xp.empty_like, copyto=xp.copyto, where=xp.where)
+            ops = {x.op for x in self.steps}.difference(("astype", "where", "join", "zeros", *VIEWS))
+            scope: dict[str, Any] = {op: getattr(xp, op) for op in ops}
+            scope.update(empty=xp.empty_like, copyto=xp.copyto, new=backend.empty_like_parts)
             scope.update(inf=float("inf"), nan=float("nan"))
             exec(compile(self.source, "<fused kernel>", "exec"), scope)
             kernel = self._compiled[xp] = scope["kernel"]
-        return kernel(model, *arrays)
+        return kernel(*arrays)
 
 
 # -- a plan: the kernels of one signature ----------------------------------------------------------
 
 
 class Plan:
-    """What a function becomes for arguments of given dtypes and one shape.
+    """What a function becomes for arguments of given shapes and dtypes.
 
     `values` are what may have a gradient: the results, then what is saved between them and the
     arguments.
     """
 
-    def __init__(self, function: Callable[..., Any], args: Sequence[Any], shape: Any) -> None:
-        self.trace = trace = Trace(shape)
+    def __init__(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
+        self.trace = trace = Trace()
         tensors = [_leaf(trace, i, x) if isinstance(x, Tensor) else x for i, x in enumerate(args)]
         self.leaves = [x for x in tensors if isinstance(x, Tensor)]
         self.inputs: list[Expression] = [x._data for x in self.leaves]
@@ -296,10 +447,11 @@ class Plan:
         }
         self.saved = _read(self._gradients(range(len(results))), given | dear)
         inner = [x for x in self.saved if x not in given.union(results)]
-        # A result that is an argument as it came would share its memory.
-        results = [trace.enter("positive", (x,), x.dtype) if x in given else x for x in results]
+        # A result has its own memory, not that of an argument as it came or of a part.
+        results = [x.copy() if x in given or x.op in VIEWS else x for x in results]
         self.values = [*results, *inner]
         # Which arguments each result is computed from: it has no gradient if these need none.
+        self.graphs: dict[tuple[bool, ...], list[bool]] = {}
         self.sources = [
             [x._node in found for x in self.leaves]
             for found in ({*reachable([y._node])} if y._node else set() for y in self.outputs)
@@ -307,20 +459,33 @@ class Plan:
         self.nodes += [places[x] for x in inner]
         self.forward = Kernel(self.inputs, results)
         self.recording = Kernel(self.inputs, [*results, *self.saved])
+        self.reads = [i for i, x in enumerate(self.inputs) if x in set(self.saved)]
         self.kernels: dict[Any, tuple[list[Any], list[Expression], Kernel]] = {}
 
     def _gradients(self, which: Iterable[int]) -> list[Any]:
         """Return the gradient of each argument from those of some values, as expressions."""
         roots = [
-            (node, self._gradient(i, node.dtype))
+            (node, self._gradient(i))
             for i, node in ((i, self.nodes[i]) for i in which)
             if node is not None
         ]
+        self.trace.differentiating = True
         found = run(roots, namespaces, retain=True)
         return [found[x._node][0] if x._node in found else None for x in self.leaves]
 
-    def _gradient(self, i: int, dtype: Any) -> Expression:
-        return self.trace.enter("gradient", (i,), dtype)
+    def _gradient(self, i: int) -> Expression:
+        node = self.nodes[i]
+        assert node is not None
+        return self.trace.enter("gradient", (i,), node.dtype, node.shape)
+
+    def recorded(self, needed: tuple[bool, ...]) -> list[bool]:
+        """Return which results have a place in the graph, if these arguments have."""
+        if needed not in self.graphs:
+            self.graphs[needed] = [
+                any(a and b for a, b in zip(needed, sources, strict=True))
+                for sources in self.sources
+            ]
+        return self.graphs[needed]
 
     def backward(self, which: tuple[int, ...], needed: tuple[bool, ...]) -> Any:
         """Return the gradients that are needed from those there are: expressions and a kernel."""
@@ -328,14 +493,14 @@ class Plan:
             with enable_grad():
                 pairs = zip(self._gradients(which), needed, strict=True)
                 grads = [g if need else None for g, need in pairs]
-            given = [self._gradient(i, self.values[i].dtype) for i in which]
+            given = [self._gradient(i) for i in which]
             self.kernels[which, needed] = grads, given, Kernel([*self.saved, *given], grads)
         return self.kernels[which, needed]
 
 
 def _leaf(trace: Trace, i: int, x: Tensor) -> Tensor:
-    expression = trace.enter("argument", (i,), x.dtype)
-    node = Leaf(trace.shape, x.dtype, [0]) if x.dtype.kind == "f" else None
+    expression = trace.enter("argument", (i,), x.dtype, x.shape)
+    node = Leaf(x.shape, x.dtype, [0]) if x.dtype.kind == "f" else None
     return make(expression, node, None)
 
 
@@ -373,7 +538,9 @@ class FusedNode(Node):
                 f"backward through {self.name} a second time: its saved values were freed by the "
                 "first; to walk the same graph twice, pass retain_graph=True the first time"
             )
-        if any(version and version[0] > self.order for version in self.versions):
+        if last_write[0] > self.order and any(
+            version and version[0] > self.order for version in self.versions
+        ):
             raise GraphError(
                 f"backward through {self.name}: a value that it saved was changed in place after "
                 "the forward pass. Call backward before optimizer.step(), or run the forward pass "
@@ -385,11 +552,10 @@ class FusedNode(Node):
         grads, given, kernel = plan.backward(which, tuple([p is not None for p in parents]))
         if not F.records:
             arrays = [*saved, *[grad[i] for i in which]]
-            model = next(a for a in arrays if a.shape == self.shape)
-            return kernel(backend.module_of(model), model, arrays)
+            return kernel(backend.module_of(arrays[0]), arrays)
         places = dict(zip(plan.inputs, self.parents, strict=True))
         for i, x in enumerate(plan.values):
-            places.setdefault(x, Piece(self, i, self.shape, x.dtype))
+            places.setdefault(x, Piece(self, i, x.shape, x.dtype))
         known = {x: make(a, places[x], None) for x, a in zip(plan.saved, saved, strict=True)}
         return interpret(
             grads, {**known, **{g: grad[i] for g, i in zip(given, which, strict=True)}}
@@ -406,69 +572,53 @@ class Fused:
 
     def plan(self, *args: Any) -> Plan:
         """Return the plan for arguments like these; its kernels have their ``source``."""
-        shape = self._shape(args)
-        key = (shape, *[x._data.dtype if isinstance(x, Tensor) else (type(x), x) for x in args])
+        key = tuple(
+            [
+                (x._data.shape, x._data.dtype) if isinstance(x, Tensor) else (type(x), repr(x))
+                for x in args
+            ]
+        )
         plan = self.plans.get(key)
         if plan is None:
-            plan = Plan(self.function, args, shape)
+            plan = Plan(self.function, args)
             while len(self.plans) >= SIGNATURES:
                 self.plans.pop(next(iter(self.plans)))
             self.plans[key] = plan
         return plan
 
-    def _shape(self, args: Sequence[Any]) -> tuple[int, ...]:
-        shapes = {x._data.shape for x in args if isinstance(x, Tensor)}
-        if len(shapes) == 1:
-            return shapes.pop()
-        try:
-            return np.broadcast_shapes(*shapes)
-        except ValueError:
-            given = " and ".join(map(str, sorted(shapes)))
-            raise ShapeError(f"{self.name}: shapes {given} do not broadcast") from None
-
     def __call__(self, *args: Any, **by_name: Any) -> Any:
         """Call the function."""
         if by_name:
             args = inspect.signature(self.function).bind(*args, **by_name).args
-        if any(getattr(x, "_data", x).__class__ is Expression for x in args):
-            return self.function(*args)  # a part of another fused function
-        args = tuple([x if x.__class__ in _NUMBERS else as_tensor(x) for x in args])
-        tensors = [x for x in args if x.__class__ not in _NUMBERS]
-        if not tensors:
-            return self.function(*args)
-        if _state.disabled:
-            plain, shape = self.function(*args), self._shape(args)
-            if isinstance(plain, tuple | list):
-                return tuple(y if y.shape == shape else broadcast_to(y, shape) for y in plain)
-            return plain if plain.shape == shape else broadcast_to(plain, shape)
-        plan = self.plan(*args)
-        arrays = [x._data for x in tensors]
-        if len({a.__class__ for a in arrays}) > 1:
+        tensors: Sequence[Any] = args
+        try:
+            arrays = [x._data for x in args]
+        except AttributeError:  # a number, a list, an array
+            args = tuple([x if x.__class__ in _NUMBERS else as_tensor(x) for x in args])
+            tensors = [x for x in args if x.__class__ not in _NUMBERS]
+            arrays = [x._data for x in tensors]
+        kinds = {a.__class__ for a in arrays}
+        if Expression in kinds or not kinds or _state.disabled:  # perhaps a part of another one
+            plain = self.function(*args)
+            return tuple(plain) if isinstance(plain, list) else plain
+        if len(kinds) > 1:
             raise DeviceError(f"{self.name}: {backend.misplaced(arrays)}")
+        plan = self.plan(*args)
         xp = backend.module_of(arrays[0])
-        shape = plan.trace.shape
-        model = next((a for a in arrays if a.shape == shape), None)
-        model = xp.empty(shape, arrays[0].dtype) if model is None else model
         parents = tuple([x._node for x in tensors])
         if not any(parents) or not thread.recording:
-            made = plan.forward(xp, model, arrays)
-            outputs = [make(y, None, None) for y in made]
-        else:
-            made = plan.recording(xp, model, arrays)
-            count = len(plan.outputs)
-            node = FusedNode(parents, shape, model.dtype)
-            node.name, node.plan = self.name, plan
-            node.saved = made[count:]
-            reads = set(plan.saved)
-            node.versions = [
-                x._version for x, e in zip(tensors, plan.inputs, strict=True) if e in reads
-            ]
-            outputs = []
-            for i, y in enumerate(made[:count]):
-                graph = any(
-                    p and source for p, source in zip(parents, plan.sources[i], strict=True)
-                )
-                outputs.append(make(y, Piece(node, i, shape, y.dtype) if graph else None, None))
+            outputs = [make(y, None, None) for y in plan.forward(xp, arrays)]
+            return tuple(outputs) if plan.several else outputs[0]
+        made = plan.recording(xp, arrays)
+        count = len(plan.outputs)
+        node = FusedNode(parents, made[0].shape, made[0].dtype)
+        node.name, node.plan, node.saved = self.name, plan, made[count:]
+        node.versions = [tensors[i]._version for i in plan.reads]
+        needed = tuple([p is not None for p in parents])
+        outputs = [
+            make(y, Piece(node, i, y.shape, y.dtype) if graph else None, None)
+            for i, (y, graph) in enumerate(zip(made, plan.recorded(needed)))  # noqa: B905 - without the saved
+        ]
         return tuple(outputs) if plan.several else outputs[0]
 
 
@@ -492,10 +642,10 @@ def fuse(function: Callable[..., Any]) -> Fused:
     Parameters
     ----------
     function : callable
-        Takes Tensors and numbers, whose shapes broadcast, computes element by element with the
-        primitives of the library, and returns a Tensor or a flat tuple of Tensors, all of the shape
-        that its arguments broadcast to. It is run once
-        for each signature (dtypes, shape, numbers), and must not do anything else.
+        Takes Tensors and numbers, computes element by element with the primitives of the library,
+        and returns a Tensor or a flat tuple of Tensors. What broadcasts may be of different shapes,
+        and `split` may cut along the last axis. It is run once for each signature (shapes, dtypes,
+        numbers), and must not do anything else.
 
     Returns
     -------
