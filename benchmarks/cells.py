@@ -47,9 +47,9 @@ class RNN(tg.nn.Cell):
 
 
 @tg.fuse
-def gru(
-    a_r: Tensor, a_z: Tensor, a_n: Tensor, b_r: Tensor, b_z: Tensor, b_n: Tensor, h: Tensor
-) -> Tensor:
+def gru(a: Tensor, b: Tensor, bias: Tensor, h: Tensor) -> Tensor:
+    a_r, a_z, a_n = a.split(3, axis=-1)
+    b_r, b_z, b_n = (b + bias).split(3, axis=-1)
     r = tg.sigmoid(a_r + b_r)
     z = tg.sigmoid(a_z + b_z)
     n = tg.tanh(a_n + r * b_n)
@@ -63,13 +63,14 @@ class GRU(tg.nn.Cell):
         super().__init__()
         self.hidden_size = hidden_size
         self.W = tg.nn.Linear(input_size, 3 * hidden_size)
-        self.U = tg.nn.Linear(hidden_size, 3 * hidden_size)
+        self.U = tg.nn.Linear(hidden_size, 3 * hidden_size, bias=False)
+        self.bias = tg.nn.Parameter(tg.zeros(3 * hidden_size))
 
     def project(self, x: Tensor) -> Tensor:
         return self.W(x)
 
     def step(self, a: Tensor, h: Tensor) -> Tensor:
-        return gru(*a.split(3, axis=-1), *self.U(h).split(3, axis=-1), h)
+        return gru(a, self.U(h), self.bias, h)
 
 
 # -- i, f, o = σ(W x + b + U h)      g = tanh(W_g x + b_g + U_g h)
@@ -77,7 +78,8 @@ class GRU(tg.nn.Cell):
 
 
 @tg.fuse
-def lstm(i: Tensor, f: Tensor, g: Tensor, o: Tensor, c: Tensor) -> Pair:
+def lstm(z: Tensor, u: Tensor, c: Tensor) -> Pair:
+    i, f, g, o = (z + u).split(4, axis=-1)
     c = tg.sigmoid(f) * c + tg.sigmoid(i) * tg.tanh(g)
     return tg.sigmoid(o) * tg.tanh(c), c
 
@@ -96,16 +98,15 @@ class LSTM(tg.nn.Cell):
 
     def step(self, z: Tensor, state: Pair) -> Pair:
         h, c = state
-        return lstm(*(z + self.U(h)).split(4, axis=-1), c)
+        return lstm(z, self.U(h), c)
 
 
 # -- as the LSTM, but i and f see p ⊙ c too, and o sees p ⊙ c'
 
 
 @tg.fuse
-def peephole_lstm(
-    i: Tensor, f: Tensor, g: Tensor, o: Tensor, c: Tensor, p_i: Tensor, p_f: Tensor, p_o: Tensor
-) -> Pair:
+def peephole_lstm(z: Tensor, u: Tensor, c: Tensor, p_i: Tensor, p_f: Tensor, p_o: Tensor) -> Pair:
+    i, f, g, o = (z + u).split(4, axis=-1)
     i = tg.sigmoid(i + p_i * c)
     f = tg.sigmoid(f + p_f * c)
     c = f * c + i * tg.tanh(g)
@@ -123,21 +124,21 @@ class PeepholeLSTM(LSTM):
 
     def step(self, z: Tensor, state: Pair) -> Pair:
         h, c = state
-        parts = (z + self.U(h)).split(4, axis=-1)
-        return peephole_lstm(*parts, c, self.p_i, self.p_f, self.p_o)
+        return peephole_lstm(z, self.U(h), c, self.p_i, self.p_f, self.p_o)
 
 
 # -- as the LSTM, with LN(W x) + LN(U h) in place of the sum, and h' = o ⊙ tanh(LN(c'))
 
 
 @tg.fuse
-def memory(i: Tensor, f: Tensor, g: Tensor, c: Tensor) -> Tensor:
-    return tg.sigmoid(f) * c + tg.sigmoid(i) * tg.tanh(g)
+def memory(z: Tensor, u: Tensor, c: Tensor) -> Pair:
+    i, f, g, o = (z + u).split(4, axis=-1)
+    return tg.sigmoid(f) * c + tg.sigmoid(i) * tg.tanh(g), tg.sigmoid(o)
 
 
 @tg.fuse
 def shown(o: Tensor, c: Tensor) -> Tensor:
-    return tg.sigmoid(o) * tg.tanh(c)
+    return o * tg.tanh(c)
 
 
 class LayerNormLSTM(tg.nn.Cell):
@@ -157,8 +158,7 @@ class LayerNormLSTM(tg.nn.Cell):
 
     def step(self, z: Tensor, state: Pair) -> Pair:
         h, c = state
-        i, f, g, o = (z + self.norm_h(self.U(h))).split(4, axis=-1)
-        c = memory(i, f, g, c)
+        c, o = memory(z, self.norm_h(self.U(h)), c)
         return shown(o, self.norm_c(c)), c
 
 

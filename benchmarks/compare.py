@@ -650,6 +650,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.peers = list(dict.fromkeys(options.peers))
     if options.smoke:
         options.rounds, options.seconds = 1, 0.01
     if options.sizes is None:

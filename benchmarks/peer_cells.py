@@ -38,7 +38,7 @@ def rnn(F: Any, w: Weights, z: Any, state: State) -> State:
 def gru(F: Any, w: Weights, a: Any, state: State) -> State:
     (h,) = state
     a_r, a_z, a_n = F.split(a, 3)
-    b_r, b_z, b_n = F.split(F.product_sum(w["U.bias"], h, w["U.weight"]), 3)
+    b_r, b_z, b_n = F.split(F.product_sum(w["bias"], h, w["U.weight"]), 3)
     r = F.sigmoid(a_r + b_r)
     z = F.sigmoid(a_z + b_z)
     n = F.tanh(a_n + r * b_n)

@@ -107,7 +107,7 @@ BUILT_IN_NAMES = {
     "layer.W.weight": "layer.weight_ih",
     "layer.U.weight": "layer.weight_hh",
     "layer.W.bias": "layer.bias_ih",
-    "layer.U.bias": "layer.bias_hh",
+    "layer.bias": "layer.bias_hh",
 }
 
 
