@@ -8,7 +8,6 @@ asked for, since no two of them share a process.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -50,12 +49,16 @@ class Problem(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """`step` trains once; `gradients` gives the loss and its gradients; `compile` comes first."""
+    """`step` trains once; `gradients` gives the loss and its gradients; `compile` comes first.
+
+    `trouble` tells, after three steps, whether they ran otherwise than the peer's name says.
+    """
 
     step: Callable[[], Any]
     gradients: Callable[[], tuple[float, Arrays]]
     parameters: Callable[[], Arrays]
     compile: Callable[[], Any] = lambda: None
+    trouble: Callable[[], str | None] = lambda: None
 
 
 def transposed(name: str, value: np.ndarray) -> bool:
@@ -126,10 +129,7 @@ def ours(
     if backend and not hasattr(tg.fuse, "backend"):
         raise Unavailable("this version has no tg.fuse.backend")
     if backend:
-        chosen = tg.fuse.backend(backend)
-        if hasattr(chosen, "__enter__"):
-            contextlib.ExitStack().push(chosen.__exit__)
-            chosen.__enter__()
+        tg.fuse.backend(backend)  # for the whole process
 
     V, H = problem.classes, problem.hidden
     layer = tg.nn.Recurrent(CELLS[problem.cell], V, H) if own else BUILT_IN[problem.cell](V, H)
@@ -162,12 +162,17 @@ def ours(
         loss.backward()
         return loss.item(), {name: p.grad.numpy().copy() for name, p in named.items()}
 
-    step = tg.capture(train) if capture else train
-    return Trainer(
-        lambda: step(x, y),
-        gradients,
-        lambda: {name: p.numpy().copy() for name, p in named.items()},
-    )
+    def parameters_now() -> Arrays:
+        return {name: p.numpy().copy() for name, p in named.items()}
+
+    if not capture:
+        return Trainer(lambda: train(x, y), gradients, parameters_now)
+    step = tg.capture(train)
+
+    def trouble() -> str | None:
+        return None if step.captured else "not captured: " + "; ".join(step.refusals)
+
+    return Trainer(lambda: step(x, y), gradients, parameters_now, trouble=trouble)
 
 
 # ------------------------------------------------------------------------------------------ PyTorch
