@@ -358,11 +358,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                     results += found
                     for line in lines(found):
                         print(line, flush=True)
+        except KeyboardInterrupt:
+            print("\ninterrupted: the rest is about what is there")
         finally:
             rate.close()
     shares = [result.get("others", 0.0) for result in results]
     about["other programs"] = (
-        f"used up to {max(shares):.1f} processors in the most disturbed turn; "
+        f"used up to {max(shares, default=0.0):.1f} processors in the most disturbed turn; "
         f"{sum(x >= QUIET for x in shares)} of {len(shares)} results had a turn above {QUIET}"
     )
     print(f"\nother programs {about['other programs']}")
@@ -433,7 +435,7 @@ def machine(options: argparse.Namespace, kernel: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions.append(f"{package} not installed")
     return {
-        "processor": f"{model}, {platform.system()}, {options.threads} threads",
+        "processor": f"{model}, {platform.system()}, {options.threads} thread{'s' * (options.threads > 1)}",
         "matrix products of NumPy": kernel,
         "versions": f"Python {platform.python_version()}, " + ", ".join(versions),
         "measured": f"{options.rounds} turns of {options.seconds:g} s, float32",
