@@ -435,7 +435,7 @@ def machine(options: argparse.Namespace, kernel: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions.append(f"{package} not installed")
     return {
-        "processor": f"{model}, {platform.system()}, {options.threads} thread{'s' * (options.threads > 1)}",
+        "processor": f"{model}, {platform.system()}, threads: {options.threads}",
         "matrix products of NumPy": kernel,
         "versions": f"Python {platform.python_version()}, " + ", ".join(versions),
         "measured": f"{options.rounds} turns of {options.seconds:g} s, float32",
