@@ -33,6 +33,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -362,7 +363,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             print("\ninterrupted: the rest is about what is there")
         finally:
             rate.close()
-    shares = [result.get("others", 0.0) for result in results]
+    shares = [result["others"] for result in results if result["ms"]]
     about["other programs"] = (
         f"used up to {max(shares, default=0.0):.1f} processors in the most disturbed turn; "
         f"{sum(x >= QUIET for x in shares)} of {len(shares)} results had a turn above {QUIET}"
@@ -604,7 +605,9 @@ def plot(file: str, measured: dict[str, Any]) -> None:
             axes.plot(x, [ms for _, ms in points], "D" if mine else "o", ms=5 if mine else 4,
                       color=colours[i % 20], label=LABELS[peer])  # fmt: skip
         axes.set_yscale("log")
-        axes.set_xticks(range(len(cells)), [TITLES[c].replace(" ", "\n", 1) for c in cells])
+        axes.set_xticks(
+            range(len(cells)), [re.sub("[ -]", "\n", TITLES[c], count=1) for c in cells]
+        )
         axes.tick_params(labelsize=7)
         axes.set_title("T, B, V, H = " + ", ".join(map(str, size)), fontsize=9)
         axes.set_ylabel("ms a step", fontsize=8)
