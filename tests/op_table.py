@@ -373,6 +373,13 @@ def gemms(draw):
     return Case((draw(arrays((*in_x, n, k))), draw(arrays((*in_y, k, m)))), {"weight": weight})
 
 
+@st.composite
+def maps(draw, bias=False):
+    n, m = (draw(st.integers(0, 3)) for _ in range(2))
+    x = arrays((*draw(st.sampled_from([(3,), (2, 2), (0,), (2, 1, 2)])), n))
+    return Case((draw(x), draw(arrays((m, n))), *([draw(arrays((m,)))] if bias else [])))
+
+
 def gemm_reference(x, y, weight):
     return np.matmul(x, y)
 
@@ -470,6 +477,12 @@ NO_GRADIENT: Any = {"smooth": False}
 ROWS = [
     Row("abs", ops.abs, np.abs, unary(BETWEEN), **KEPT, **ANYWHERE),
     Row("add", ops.add, np.add, binary(), **KEPT, **ANYWHERE),
+    Row(
+        "affine_map",
+        PRIMITIVES["affine_map"],
+        lambda x, weight, bias: x @ weight.T + bias,
+        maps(bias=True),
+    ),
     Row("argmax", ops.argmax, np.argmax, positions(), **NO_GRADIENT, **KEPT),
     Row("argmin", ops.argmin, np.argmin, positions(), **NO_GRADIENT, **KEPT),
     Row("broadcast_to", ops.broadcast_to, np.broadcast_to, stretches(), **KEPT),
@@ -521,6 +534,7 @@ ROWS = [
     ),
     Row("less", ops.less, np.less, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
     Row("less_equal", ops.less_equal, np.less_equal, binary(), **NO_GRADIENT, **ANYWHERE),
+    Row("linear_map", PRIMITIVES["linear_map"], lambda x, weight: x @ weight.T, maps(), **KEPT),
     Row("log", ops.log, np.log, unary(POSITIVE), **FLOATING, **ANYWHERE),
     Row("log1p", ops.log1p, np.log1p, unary(ABOVE_MINUS_ONE), **FLOATING, **ANYWHERE),
     Row("log_softmax", ops.log_softmax, log_softmax, along(empty=False), **FLOATING),
@@ -592,7 +606,6 @@ ROWS = [
     Row("transpose", ops.transpose, transposed, permutations(), **KEPT),
     Row("unbind", ops.unbind, unbind, along(), **KEPT),
     Row("var", ops.var, np.var, reductions(ddof=True)),
-    Row("weighed", PRIMITIVES["weighed"], lambda x: x, unary(), **KEPT, **ANYWHERE),
     Row(
         "where",
         lambda x, y, condition: ops.where(condition, x, y),

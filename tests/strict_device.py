@@ -439,6 +439,13 @@ def _device_count() -> int:
     return 2
 
 
+def _copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = None) -> None:
+    if not isinstance(dst, ndarray):
+        raise StrictError("copyto: the destination must be an array of the device")
+    mask = True if where is None else _operand(where, "copyto")
+    np.copyto(_operand(dst, "copyto"), _operand(src, "copyto"), casting=casting, where=mask)  # type: ignore[arg-type]
+
+
 class _Module(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -456,6 +463,7 @@ def _make_module() -> _Module:
         "empty": _empty,
         "empty_like": lambda a, dtype=None: _empty(a.shape, dtype or a.dtype),
     }
+    names |= {"copyto": _copyto}
     names |= {"zeros": lambda shape, dtype=float: _full(shape, 0, dtype)}
     names |= {"full_like": lambda a, value, dtype=None: _full(a.shape, value, dtype or a.dtype)}
     names |= {

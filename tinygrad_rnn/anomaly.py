@@ -24,6 +24,7 @@ from .engine.graph import Node, Part, Pieces, Product, Sum
 from .engine.primitive import Record, Row
 from .engine.variable import Variable
 from .errors import AnomalyError
+from .speed.fuse import Expression, disabled
 
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 _PLUMBING = (f"{_PACKAGE}engine", f"{_PACKAGE}tensors", __file__, "<primitive ")
@@ -72,7 +73,8 @@ def detect_anomaly() -> Iterator[None]:
     before, _mode.watching = _mode.watching, True
     _enter()
     try:
-        yield
+        with disabled():  # so that the very operation is named
+            yield
     finally:
         _leave()
         _mode.watching = before
@@ -191,12 +193,12 @@ def _watched_pull(pull: Callable[..., Any]) -> Callable[..., Any]:
 
 def _watched_total(total: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(total)
-    def watched(pending: Any, F: Any) -> Any:
+    def watched(pending: Any, F: Any, joined: Any) -> Any:
         if not _mode.watching:
-            return total(pending, F)
+            return total(pending, F, joined)
         given = list(_arrays(pending))
         with np.errstate(all="ignore"):
-            grad = total(pending, F)
+            grad = total(pending, F, joined)
         _check("adding up the gradients of several uses", "their sum", list(_arrays(grad)), given)
         return grad
 
@@ -260,7 +262,7 @@ def _count(arrays: Sequence[Any]) -> tuple[int, int]:
         if x.__class__ is float:
             nan += x != x
             infinite += x in (np.inf, -np.inf)
-        elif backend.is_array(x) and x.dtype.kind == "f":
+        elif backend.is_array(x) and x.__class__ is not Expression and x.dtype.kind == "f":
             xp = backend.module_of(x)
             nan += int(xp.isnan(x).sum())
             infinite += int(xp.isinf(x).sum())

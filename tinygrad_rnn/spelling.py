@@ -99,7 +99,9 @@ OTHER_ARGUMENTS = {
 
 PUBLIC_NAMES = {  # of the primitives that a user calls by another name
     "cast": "astype",
+    "affine_map": "linear",
     "contract": "einsum",
+    "linear_map": "linear",
     "cumsum_along": "cumsum",
     "gemm": "matmul",
     "index": "indexing",

@@ -9,21 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..engine.backend import Array, default_device, is_array
-from ..engine.primitive import primitive
+from ..engine.backend import default_device, is_array
+from ..engine.graph import Node, Parents, is_grad_enabled, tick
+from ..engine.primitive import make
 from ..tensors.tensor import Tensor, tensor
 
 State = Any
 
 
-@primitive(view=True, x=lambda F, g, xi: g * xi)
-def weighed(xp: Any, x: Array, xi: float = 1.0) -> Array:
-    """Return x; the gradient is multiplied by ξ."""
-    return x
+class Weighed(Node):
+    """Identity forward, gradient times ξ backward: the one operation behind every strategy."""
+
+    __slots__ = ("xi",)
+    name = "weigh"
+
+    def __init__(self, parent: Node, xi: float) -> None:
+        self.order, self.parents = tick(), (parent,)
+        self.shape, self.dtype, self.xi = parent.shape, parent.dtype, xi
+
+    def pull(self, F: Any, grad: Any, parents: Parents, retain: bool) -> tuple[Any]:
+        """Return the gradient times ξ."""
+        return (grad * self.xi,)
 
 
 def weigh(state: State, xi: float) -> State:
-    """Multiply what flows back through a state by ξ: the one operation behind every strategy.
+    """Multiply what flows back through a state by ξ.
 
     Parameters
     ----------
@@ -53,17 +63,20 @@ def weigh(state: State, xi: float) -> State:
     >>> for x_t, xi in zip(x, strategy.weights(len(x))):
     ...     state = cell(x_t, tg.bptt.weigh(state, xi))
     """
-    if isinstance(state, Tensor):  # without the detour: this is done at every step
-        if xi == 1 or not state.requires_grad:
-            return state
-        return state.detach() if xi == 0 else weighed(state, xi=xi)
+    if state.__class__ is tuple:  # without the detour: this is done at every step
+        return tuple([weigh(element, xi) for element in state])
+    if not isinstance(state, Tensor):
 
-    def one(value: Any) -> Tensor:
-        if not isinstance(value, Tensor):
-            raise _unknown("weigh", "Tensors", value)
-        return weigh(value, xi)
+        def one(value: Any) -> Tensor:
+            if not isinstance(value, Tensor):
+                raise _unknown("weigh", "Tensors", value)
+            return weigh(value, xi)
 
-    return _each(state, one)
+        return _each(state, one)
+    node = state._node
+    if xi == 1 or node is None or not is_grad_enabled():
+        return state
+    return state.detach() if xi == 0 else make(state._data, Weighed(node, xi), state._version)
 
 
 def detach(state: State) -> State:

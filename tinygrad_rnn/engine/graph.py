@@ -74,8 +74,8 @@ class Piece(Node):
     name = "piece"
 
     def __init__(self, whole: Node, index: int, shape: tuple[int, ...], dtype: Any) -> None:
-        super().__init__((whole,), shape, dtype)
-        self.index = index
+        self.order, self.parents = tick(), (whole,)
+        self.shape, self.dtype, self.index = shape, dtype, index
 
     def pull(
         self, F: Namespace, grad: Gradient, parents: Parents, retain: bool
@@ -182,8 +182,9 @@ class Part:
     def total(self, F: Namespace, joined: Joined) -> Gradient:
         """Return the gradient in full."""
         total = F.scatter(*self.grads, keys=tuple(self.keys), shape=self.shape)
-        if len(self.shape) == 3 and sorted(self.keys) == [(t,) for t in range(self.shape[0])]:
-            for (t,), grad in zip(self.keys, self.grads):  # noqa: B905 - of one length
+        for key, grad in zip(self.keys, self.grads):  # noqa: B905 - of one length
+            t = key[0] if key.__class__ is tuple and len(key) == 1 else None
+            if self.shape[:1] == (len(self.keys),) and t.__class__ is int and t >= 0:
                 joined[id(grad)] = grad, total, t
         return total
 
@@ -223,19 +224,17 @@ class Product:
         """Return the gradient in full."""
         if not self.lefts:
             return self.done
-        pairs = list(zip(self.lefts, self.rights))  # noqa: B905 - of one length
-        wholes: list[Any] = [None, None]
-        for i in (0, 1):  # a step's gradient meets both its input's and its weight's
-            places = [joined.get(id(pair[i])) for pair in pairs]
-            if None not in places and len({id(place[1]) for place in places}) == 1:
-                pairs = [pairs[t] for t in sorted(range(len(pairs)), key=lambda t: places[t][2])]
-                if len(pairs) == len(places[0][1]):
-                    wholes[i] = F.rows(places[0][1])
-                    break
+        sides = [self.lefts, self.rights]
+        for i, side in enumerate(sides):
+            found = [joined[id(x)] for x in side if id(x) in joined]
+            places = {t: n for n, (_, _, t) in enumerate(found)}
+            whole = found[0][1] if len(places) == len(side) else ()
+            if len(whole) == len(side) and all(other is whole for _, other, _ in found):
+                sides = [[factors[places[t]] for t in range(len(side))] for factors in sides]
+                sides[i] = [F.rows(whole)]
+                break
         left, right = (
-            (pairs[0][i] if len(pairs) == 1 else F.join(*[p[i] for p in pairs], axis=0))
-            if whole is None else whole
-            for i, whole in enumerate(wholes)
+            factors[0] if len(factors) == 1 else F.join(*factors, axis=0) for factors in sides
         )
         product = F.gemm(F.permute(left, axes=(1, 0)), right)
         return product if self.done is None else self.done + product

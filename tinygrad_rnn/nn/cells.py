@@ -17,8 +17,10 @@ from .. import checks
 from .. import random as tg_random
 from .. import tensors as ops
 from ..creation import zeros
+from ..engine import backend
+from ..engine.primitive import make
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..functional import linear, linear_map
+from ..functional import linear_map
 from ..speed.fuse import fuse
 from ..tensors.tensor import Tensor
 from . import init
@@ -139,6 +141,15 @@ class Cell(Module):
         return self.step(self.project(x), state)
 
 
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return W x + b as [W, b] [x; 1]: a pass over the result less, there and back."""
+    if bias is None:
+        return linear_map(x, weight)
+    one = make(backend.full((*x.shape[:-1], 1), 1, x.dtype, like=x._data), None, None)
+    x = ops.concatenate([x, ops.feature_major(one) if x.ndim > 2 else one], axis=-1)
+    return linear_map(x, ops.concatenate([weight, ops.expand_dims(bias, 1)], axis=1))
+
+
 class _GatedCell(Cell):
     """What the built-in cells share: PyTorch's parameters and initialisation, U(-1/√H, 1/√H)."""
 
@@ -195,7 +206,14 @@ class _GatedCell(Cell):
                 f"{type(self).__name__}: input is {x.dtype}, weights are {self.weight_ih.dtype}; "
                 "use x.astype(...)"
             )
-        return super().forward(x, state)
+        if x.ndim != 1:
+            return super().forward(x, state)
+        if state is not None:
+            self.check_state(state, (), x.dtype, type(self).__name__)
+            several = isinstance(state, tuple)
+            state = tuple(s[None] for s in state) if several else state[None]
+        new = super().forward(x[None], state)
+        return tuple(s[0] for s in new) if isinstance(new, tuple) else new[0]
 
     def extra_repr(self) -> str:
         """Return the sizes."""
@@ -257,15 +275,15 @@ class RNNCell(_GatedCell):
         if nonlinearity not in ("tanh", "relu"):
             raise ArgumentError(f"RNNCell: nonlinearity is 'tanh' or 'relu', got {nonlinearity!r}")
         self.nonlinearity = nonlinearity
-        self.activation = _tanh if nonlinearity == "tanh" else _relu
 
     def project(self, x: Tensor) -> Tensor:
         """Return W_ih x + b_ih + b_hh."""
-        return linear(x, self.weight_ih, self.bias())
+        return _affine(x, self.weight_ih, self.bias())
 
     def step(self, z: Tensor, h: Tensor) -> Tensor:
         """Return φ(z + W_hh h)."""
-        return self.activation(z, linear_map(h, self.weight_hh))
+        activation = _tanh if self.nonlinearity == "tanh" else _relu
+        return activation(z, linear_map(h, self.weight_hh))
 
 
 @fuse
@@ -321,7 +339,7 @@ class GRUCell(_GatedCell):
 
     def project(self, x: Tensor) -> Tensor:
         """Return W_ih x + b_ih."""
-        return linear(x, self.weight_ih, self.bias_ih)
+        return _affine(x, self.weight_ih, self.bias_ih)
 
     def step(self, a: Tensor, h: Tensor) -> Tensor:
         """Return h' from a = W_ih x + b_ih."""
@@ -392,7 +410,7 @@ class LSTMCell(_GatedCell):
 
     def project(self, x: Tensor) -> Tensor:
         """Return W_ih x + b_ih + b_hh."""
-        return linear(x, self.weight_ih, self.bias())
+        return _affine(x, self.weight_ih, self.bias())
 
     def step(self, a: Tensor, state: State) -> State:
         """Return (h', c') from a = W_ih x + b_ih + b_hh."""

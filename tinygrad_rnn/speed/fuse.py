@@ -33,9 +33,18 @@ import numpy as np
 
 from ..engine import backend
 from ..engine.graph import (
-    Leaf, Node, Parents, Piece, Pieces, enable_grad, last_write, reachable, run, thread,
+    Leaf,
+    Node,
+    Parents,
+    Piece,
+    Pieces,
+    enable_grad,
+    last_write,
+    reachable,
+    run,
+    thread,
 )  # fmt: skip
-from ..engine.primitive import PRIMITIVES, Raw, Record, make, namespaces
+from ..engine.primitive import PRIMITIVES, SECOND_TIME, Raw, Record, make, namespaces
 from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
@@ -182,7 +191,7 @@ class Derived(Raw):
         parts: dict[tuple[int, int], Expression] = {}
         for key, grad in zip(keys, grads, strict=True):
             span = _span(key, shape)
-            parts[span] = parts[span] + grad if span in parts else grad
+            parts[span] = SYMBOLS.add(parts[span], grad) if span in parts else grad
         trace, dtype, end = grads[0].trace, grads[0].dtype, 0
         pieces = []
         for start, stop in [*sorted(parts), (shape[-1], shape[-1])]:
@@ -340,8 +349,8 @@ class Kernel:
         if like:
             make = f"empty({like}, dtype={x.dtype.name!r})"
         else:
-            part = max(self.given, key=lambda g: g.ndim, default=None)
-            make = f"new({x.shape}, {self.names.get(part)}, {x.dtype.name!r})"
+            part = self.names[max(self.given, key=lambda g: g.ndim)]
+            make = f"new({x.shape}, {part}, {x.dtype.name!r})"
         self.lines.append(f"{name} = {make}")
         return name
 
@@ -352,9 +361,7 @@ class Kernel:
                 whole, start = self.homes[x]
                 into = self._name(whole)
                 self.names[x] = f"{into}_{start}"
-                self.lines.append(
-                    f"{self.names[x]} = {into}[..., {start}:{start + x.shape[-1]}]"
-                )
+                self.lines.append(f"{self.names[x]} = {into}[..., {start}:{start + x.shape[-1]}]")
             else:
                 self.names[x] = self._buffer(x)
         return self.names[x]
@@ -395,7 +402,9 @@ class Kernel:
         """Run on arrays of the library `xp`."""
         kernel = self._compiled.get(xp)
         if kernel is None:
-            ops = {x.op for x in self.steps}.difference(("astype", "where", "join", "zeros", *VIEWS))
+            ops = {x.op for x in self.steps}.difference(
+                ("astype", "where", "join", "zeros", *VIEWS)
+            )
             scope: dict[str, Any] = {op: getattr(xp, op) for op in ops}
             scope.update(empty=xp.empty_like, copyto=xp.copyto, new=backend.empty_like_parts)
             scope.update(inf=float("inf"), nan=float("nan"))
@@ -456,6 +465,8 @@ class Plan:
             [x._node in found for x in self.leaves]
             for found in ({*reachable([y._node])} if y._node else set() for y in self.outputs)
         ]
+        # One result and nothing else that has a gradient needs no pieces.
+        self.single = len(self.values) == 1 and not self.several and all(self.sources[0])
         self.nodes += [places[x] for x in inner]
         self.forward = Kernel(self.inputs, results)
         self.recording = Kernel(self.inputs, [*results, *self.saved])
@@ -478,8 +489,9 @@ class Plan:
         assert node is not None
         return self.trace.enter("gradient", (i,), node.dtype, node.shape)
 
-    def recorded(self, needed: tuple[bool, ...]) -> list[bool]:
-        """Return which results have a place in the graph, if these arguments have."""
+    def recorded(self, parents: Parents) -> list[bool]:
+        """Return which results have a place in the graph, if these arguments have one."""
+        needed = tuple([p is not None for p in parents])
         if needed not in self.graphs:
             self.graphs[needed] = [
                 any(a and b for a, b in zip(needed, sources, strict=True))
@@ -530,13 +542,13 @@ class FusedNode(Node):
     saved: tuple[Any, ...] | None
     versions: list[list[int] | None]  # of the arguments that were saved
 
-    def pull(self, F: Any, grad: Pieces, parents: Parents, retain: bool) -> Sequence[Any]:
+    def pull(self, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
         """Run the backward kernel; under create_graph what it computes, on Tensors."""
         plan, saved = self.plan, self.saved
         if saved is None:
             raise GraphError(
                 f"backward through {self.name} a second time: its saved values were freed by the "
-                "first; to walk the same graph twice, pass retain_graph=True the first time"
+                f"first. {SECOND_TIME}"
             )
         if last_write[0] > self.order and any(
             version and version[0] > self.order for version in self.versions
@@ -548,14 +560,16 @@ class FusedNode(Node):
             )
         if not retain:
             self.saved = None
+        if plan.single:
+            grad = Pieces({0: grad})
         which = tuple(sorted(grad))
         grads, given, kernel = plan.backward(which, tuple([p is not None for p in parents]))
         if not F.records:
             arrays = [*saved, *[grad[i] for i in which]]
             return kernel(backend.module_of(arrays[0]), arrays)
-        places = dict(zip(plan.inputs, self.parents, strict=True))
+        places: dict[Expression, Any] = dict(zip(plan.inputs, self.parents, strict=True))
         for i, x in enumerate(plan.values):
-            places.setdefault(x, Piece(self, i, x.shape, x.dtype))
+            places.setdefault(x, self if plan.single else Piece(self, i, x.shape, x.dtype))
         known = {x: make(a, places[x], None) for x, a in zip(plan.saved, saved, strict=True)}
         return interpret(
             grads, {**known, **{g: grad[i] for g, i in zip(given, which, strict=True)}}
@@ -570,14 +584,12 @@ class Fused:
         self.function, self.name = function, _name(function)
         self.plans: dict[Any, Plan] = {}
 
+    def __deepcopy__(self, memo: Any) -> Fused:
+        return self  # as a function is
+
     def plan(self, *args: Any) -> Plan:
         """Return the plan for arguments like these; its kernels have their ``source``."""
-        key = tuple(
-            [
-                (x._data.shape, x._data.dtype) if isinstance(x, Tensor) else (type(x), repr(x))
-                for x in args
-            ]
-        )
+        key = tuple([_kind(x) if isinstance(x, Tensor) else (type(x), repr(x)) for x in args])
         plan = self.plans.get(key)
         if plan is None:
             plan = Plan(self.function, args)
@@ -588,38 +600,47 @@ class Fused:
 
     def __call__(self, *args: Any, **by_name: Any) -> Any:
         """Call the function."""
+        if not by_name and not _state.disabled:
+            try:  # the plan is there and the arguments are Tensors, as in every step but the first
+                return self._run(self.plans[tuple([_kind(x) for x in args])], args)
+            except (AttributeError, KeyError):
+                pass
         if by_name:
             args = inspect.signature(self.function).bind(*args, **by_name).args
-        tensors: Sequence[Any] = args
-        try:
-            arrays = [x._data for x in args]
-        except AttributeError:  # a number, a list, an array
-            args = tuple([x if x.__class__ in _NUMBERS else as_tensor(x) for x in args])
-            tensors = [x for x in args if x.__class__ not in _NUMBERS]
-            arrays = [x._data for x in tensors]
-        kinds = {a.__class__ for a in arrays}
+        args = tuple([x if x.__class__ in _NUMBERS else as_tensor(x) for x in args])
+        tensors = [x for x in args if x.__class__ not in _NUMBERS]
+        kinds = {x._data.__class__ for x in tensors}
         if Expression in kinds or not kinds or _state.disabled:  # perhaps a part of another one
             plain = self.function(*args)
             return tuple(plain) if isinstance(plain, list) else plain
         if len(kinds) > 1:
-            raise DeviceError(f"{self.name}: {backend.misplaced(arrays)}")
-        plan = self.plan(*args)
-        xp = backend.module_of(arrays[0])
+            raise DeviceError(f"{self.name}: {backend.misplaced([x._data for x in tensors])}")
+        return self._run(self.plan(*args), tensors)
+
+    def _run(self, plan: Plan, tensors: Sequence[Tensor]) -> Any:
+        arrays = [x._data for x in tensors]
+        xp = backend.modules[arrays[0].__class__]
         parents = tuple([x._node for x in tensors])
+        outputs: list[Any]
         if not any(parents) or not thread.recording:
             outputs = [make(y, None, None) for y in plan.forward(xp, arrays)]
             return tuple(outputs) if plan.several else outputs[0]
         made = plan.recording(xp, arrays)
-        count = len(plan.outputs)
         node = FusedNode(parents, made[0].shape, made[0].dtype)
-        node.name, node.plan, node.saved = self.name, plan, made[count:]
+        node.name, node.plan, node.saved = self.name, plan, made[len(plan.outputs) :]
         node.versions = [tensors[i]._version for i in plan.reads]
-        needed = tuple([p is not None for p in parents])
+        if plan.single:
+            return make(made[0], node, None)
         outputs = [
             make(y, Piece(node, i, y.shape, y.dtype) if graph else None, None)
-            for i, (y, graph) in enumerate(zip(made, plan.recorded(needed)))  # noqa: B905 - without the saved
+            for i, (y, graph) in enumerate(zip(made, plan.recorded(parents)))  # noqa: B905 - without the saved
         ]
         return tuple(outputs) if plan.several else outputs[0]
+
+
+def _kind(x: Tensor) -> tuple[Any, ...]:
+    array = x._data
+    return array.__class__, array.shape, array.dtype
 
 
 _NUMBERS = frozenset((bool, int, float))
@@ -633,7 +654,7 @@ _state = _State()
 
 
 def _name(function: Any) -> str:
-    return getattr(function, "__name__", repr(function))
+    return getattr(function, "__name__", repr(function)).lstrip("_")
 
 
 def fuse(function: Callable[..., Any]) -> Fused:

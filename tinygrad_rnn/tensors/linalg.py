@@ -6,12 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..engine.graph import Leaf
-from ..engine.ops import axes_of, contract, gemm, reshape
+from ..engine.ops import axes_of, gemm, reshape
+from ..engine.primitive import primitive
 from ..errors import ArgumentError, ShapeError
 from ..spelling import explained
 from .shape import as_tensor, transpose
 
 if TYPE_CHECKING:
+    from ..engine.backend import Array
     from .tensor import Tensor
 
 
@@ -126,6 +128,32 @@ def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
     rows = reshape(transpose(x, axes=(*rest_x, *over_x)), shape=(math.prod(left), summed))
     columns = reshape(transpose(y, axes=(*over_y, *rest_y)), shape=(summed, math.prod(right)))
     return reshape(matmul(rows, columns), shape=left + right)
+
+
+def _to_operands(
+    F: Any, g: Any, inputs: list[Any], shapes: Any, operands: tuple[str, ...], output: str
+) -> list[Any]:
+    grads = []
+    for i, (indices, shape) in enumerate(zip(operands, shapes, strict=True)):
+        others = [x for j, x in enumerate(inputs) if j != i]
+        names = [name for j, name in enumerate(operands) if j != i]
+        there = "".join(
+            index for index in indices if index in output or any(index in name for name in names)
+        )
+        grad = F.contract(g, *others, operands=(output, *names), output=there)
+        if there != indices:  # along a summed index that no other has, the gradient is the same
+            kept = tuple(
+                n if index in there else 1 for index, n in zip(indices, shape, strict=True)
+            )
+            grad = F.broadcast_to(F.reshape(grad, shape=kept), shape=shape)
+        grads.append(grad)
+    return grads
+
+
+@primitive(joint=_to_operands)
+def contract(xp: Any, *arrays: Array, operands: tuple[str, ...], output: str) -> Array:
+    """Return the sum of products of the arrays over the indices that `output` has not."""
+    return xp.einsum(",".join(operands) + "->" + output, *arrays, optimize=True)
 
 
 def einsum(subscripts: str, *operands: Tensor) -> Tensor:

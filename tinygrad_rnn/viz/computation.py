@@ -204,7 +204,7 @@ def graph(
     >>> output, states = tg.viz.unroll(layer, tg.randn(4, 1, 2))
     >>> picture = tg.viz.graph(output[-1].sum(), names=layer, steps=states)
     >>> picture
-    Graph(32 nodes, 40 edges)
+    Graph(24 nodes, 32 edges)
     >>> [node.label for node in picture.nodes if node.step == 2]
     ['indexing', 'transpose', 'matmul', 'add', 'tanh']
     """

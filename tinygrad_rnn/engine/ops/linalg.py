@@ -1,4 +1,4 @@
-"""Matrix products and sums over indices. Every product ends in `backend.gemm`."""
+"""Matrix products. Every one ends in `backend.gemm`."""
 
 from __future__ import annotations
 
@@ -47,29 +47,3 @@ def gemm(xp: Any, x: Array, y: Array, weight: str = "") -> Array:
     multiplied once for all uses.
     """
     return backend.gemm(x, y)
-
-
-def _to_operands(
-    F: Any, g: Any, inputs: list[Any], shapes: Any, operands: tuple[str, ...], output: str
-) -> list[Any]:
-    grads = []
-    for i, (indices, shape) in enumerate(zip(operands, shapes, strict=True)):
-        others = [x for j, x in enumerate(inputs) if j != i]
-        names = [name for j, name in enumerate(operands) if j != i]
-        there = "".join(
-            index for index in indices if index in output or any(index in name for name in names)
-        )
-        grad = F.contract(g, *others, operands=(output, *names), output=there)
-        if there != indices:  # along a summed index that no other has, the gradient is the same
-            kept = tuple(
-                n if index in there else 1 for index, n in zip(indices, shape, strict=True)
-            )
-            grad = F.broadcast_to(F.reshape(grad, shape=kept), shape=shape)
-        grads.append(grad)
-    return grads
-
-
-@primitive(joint=_to_operands)
-def contract(xp: Any, *arrays: Array, operands: tuple[str, ...], output: str) -> Array:
-    """Return the sum of products of the arrays over the indices that `output` has not."""
-    return xp.einsum(",".join(operands) + "->" + output, *arrays, optimize=True)
