@@ -25,7 +25,7 @@ extensions = [
     "offline",
     "reference",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_measured"]
 
 # -- tutorials: every page is executed by every build, and fails it by an error, a warning or a word
 # on stderr. What runs is this working tree, with one thread, so that nothing fights for the cores.
