@@ -18,6 +18,7 @@ from .engine.backend import Array
 from .engine.graph import Product
 from .engine.primitive import make, primitive
 from .errors import ArgumentError, DTypeError, ShapeError
+from .speed.fuse import fuse
 from .spelling import absent, explained
 from .tensors import log_softmax as log_softmax
 from .tensors import softmax as softmax
@@ -177,6 +178,30 @@ def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     return make(hot.astype(dtype), None, None)
 
 
+def _spread(F: Any, x: Any, axis: tuple[int, ...], eps: float) -> tuple[Any, Any]:
+    """Return x - μ and √(σ² + ε)."""
+    centred = x - F.mean(x, axis=axis, keepdims=True)
+    return centred, F.sqrt(F.mean(centred * centred, axis=axis, keepdims=True) + eps)
+
+
+def _to_standardized(F: Any, g: Any, x: Any, out: Any, axis: tuple[int, ...], eps: float) -> Any:
+    along_one = F.mean(g, axis=axis, keepdims=True)
+    along_out = F.mean(g * out, axis=axis, keepdims=True)
+    return (g - along_one - out * along_out) / _spread(F, x, axis, eps)[1]
+
+
+@primitive(floating=True, x=_to_standardized)
+def standardized(xp: Any, x: Array, axis: tuple[int, ...], eps: float) -> Array:
+    """Return (x - μ) / √(σ² + ε), with mean μ and variance σ² along axes."""
+    centred, deviation = _spread(xp, x, axis, eps)
+    return centred / deviation
+
+
+@fuse
+def _scaled(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return y * weight + bias
+
+
 @explained
 def layer_norm(
     x: Tensor,
@@ -233,9 +258,9 @@ def layer_norm(
                 f".astype({str(part.dtype)!r}) or the layer by .to({str(x.dtype)!r})"
             )
     axes = tuple(range(-len(shape), 0))
-    centred = x - ops.mean(x, axis=axes, keepdims=True)
-    variance = ops.mean(centred * centred, axis=axes, keepdims=True)
-    y = centred / ops.sqrt(variance + eps)
+    y = standardized(x, axes, eps)
+    if weight is not None and bias is not None:
+        return _scaled(y, weight, bias)
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
 

@@ -97,8 +97,7 @@ paused: list[None] = []  # empty: no thread is in a block, so none need look up 
 
 @contextlib.contextmanager
 def _recording(on: bool) -> Iterator[None]:
-    before = thread.recording
-    thread.recording = on
+    before, thread.recording = thread.recording, on
     paused.append(None)
     try:
         yield

@@ -6,6 +6,8 @@ bidirectional, else 1).
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,18 @@ if TYPE_CHECKING:
     from ..bptt.strategies import Segment
 
 CellClass = Any  # called as cell_class(input_size, hidden_size, **cell_arguments)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Put Python's cyclic collector off: a graph has no cycles, and each round would walk it all."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def scan(
@@ -257,7 +271,8 @@ class Recurrent(Module):
                 f"{kind}: {strategy!r} in a bidirectional layer: the losses of a block would have "
                 "to reach back in time and forward; leave stride out"
             )
-        sequence, finals = self._through_time(strategy, x, states, alive, output)
+        with _uncollected():
+            sequence, finals = self._through_time(strategy, x, states, alive, output)
 
         width = len(self.state_sizes)
         last = tuple(ops.stack(finals[i::width]) for i in range(width))
