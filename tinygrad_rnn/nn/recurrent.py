@@ -31,7 +31,7 @@ CellClass = Any  # called as cell_class(input_size, hidden_size, **cell_argument
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Put Python's cyclic collector off: a graph has no cycles, and each round would walk it all."""
+    """Put Python's cyclic collector off: a graph has no cycles, and a round would walk it all."""
     before = gc.isenabled()
     gc.disable()
     try:
