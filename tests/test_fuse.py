@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.engine.graph import Leaf, reachable
+from tinygrad_rnn.engine.graph import Leaf, Pieces, reachable
+from tinygrad_rnn.engine.primitive import namespaces
 from tinygrad_rnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 
 UNARY = {
@@ -44,9 +45,9 @@ BINARY = {
 
 
 @st.composite
-def programs(draw):
+def programs(draw, least=1):
     """A random pointwise function of some inputs, and how many inputs and results it has."""
-    count = draw(st.integers(1, 4))
+    count = draw(st.integers(least, 4))
     steps = []
     for i in range(draw(st.integers(1, 8))):
         known = st.integers(0, count + i - 1)
@@ -117,6 +118,71 @@ def test_fused_is_unfused_to_second_order(drawn, shapes, seed, data):
         None if y is None else y.shape for y in expected
     ]
     assert_same(found, expected)
+
+
+@given(
+    programs(least=3),
+    st.integers(1, 3),
+    st.sampled_from([(), (2,), (2, 3)]),
+    st.permutations(range(3)),
+    st.integers(0, 2**32 - 1),
+    st.data(),
+)
+def test_parts_are_parts_to_second_order(drawn, width, lead, order, seed, data):
+    """What is split inside: of one argument or of their sum, read in any order or not at all."""
+    program, count = drawn
+    wide = arrays(seed, 2, [(*lead, 3 * width), (3 * width,)])
+    rest = arrays(seed + 1, count - 3, [(*lead, width)])
+    before = data.draw(st.sampled_from([lambda z, a: z + a, lambda z, a: tg.tanh(z) * a]))
+
+    def gated(z, a, *others):
+        parts = tg.split(before(z, a), 3, axis=-1)
+        return program(*[parts[i] for i in order], *others)
+
+    floating = data.draw(st.sets(st.integers(0, count - 2)))
+    fused = tg.fuse(gated)
+    found = derivatives(fused, [*wide, *rest], floating)
+    with tg.fuse.disabled():
+        expected = derivatives(fused, [*wide, *rest], floating)
+    assert_same(found, expected)
+
+
+@tg.fuse
+def gates(z, a, c):
+    """An LSTM's step, its gates in one array."""
+    i, f, g, o = tg.split(z + a, 4, axis=-1)
+    c = tg.sigmoid(f) * c + tg.sigmoid(i) * tg.tanh(g)
+    return tg.sigmoid(o) * tg.tanh(c), c
+
+
+def test_the_gradients_of_parts_are_computed_in_their_place():
+    z, a = leaves(2, (3, 8))
+    (c,) = leaves(1, (3, 2))
+    kernel = gates.plan(z, a, c).backward((0, 1), (True,) * 3)[2]
+    assert "copyto" not in kernel.source
+    h, _ = gates(z, a, c)
+    (node,) = h._node.parents
+    given_back = Pieces({0: np.ones((3, 2)), 1: np.ones((3, 2))})
+    of_z, of_a, _ = node.pull(namespaces[np.ndarray], given_back, node.parents, True)
+    assert of_z is of_a
+    assert of_z.shape == (3, 8)
+
+
+def test_a_part_that_nobody_reads_has_no_gradient():
+    (x,) = leaves(1, (2, 6))
+    tg.fuse(lambda x: x[..., 1:3] * x[..., 1:3] + x[..., 4:])(x).sum().backward()
+    expected = np.zeros((2, 6))
+    expected[:, 1:3] = 2 * x.numpy()[:, 1:3]
+    expected[:, 4:] = 1
+    np.testing.assert_allclose(x.grad.numpy(), expected)
+
+
+def test_a_constant_keeps_its_sign_though_zeros_are_equal():
+    x = tg.tensor([1.0, 2.0])
+    fused = tg.fuse(lambda x, y: (x * 0.0, x * -0.0, x * y))
+    for y in (0.0, -0.0):
+        plus, minus, given_one = (np.signbit(r.numpy()).any() for r in fused(x, y))
+        assert (plus, minus, given_one) == (False, True, bool(np.signbit(y)))
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([np.float16, np.float32, np.float64]))
@@ -366,6 +432,8 @@ def test_layouts_are_kept():
         (lambda x: 3.0, "returned a float"),
         (lambda x: float(x), "reads a value"),
         (lambda x: x.reshape(-1), "reshape"),
+        (lambda x: x[::2], "in steps of 2"),
+        (lambda x: x[..., :2] + x[..., 1:], "overlap"),
     ],
 )
 def test_what_is_not_pointwise_is_refused(function, message):

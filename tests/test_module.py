@@ -537,3 +537,42 @@ def test_repr_is_a_tree_with_shapes_and_counts():
         "    drop: Dropout(p=0.25)\n"
         "  1: tanh"
     )
+
+
+class Model(tg.nn.Module):
+    """A recurrent layer inside a module, two deep."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = tg.nn.Sequential(tg.nn.LSTM(2, 3, num_layers=2, bidirectional=True))
+        self.head = tg.nn.Linear(6, 2)
+
+
+def test_a_layer_names_its_parameters_wherever_it_stands():
+    model = Model()
+    layer = [f"body.0.{name}" for name in model.body[0].state_dict()]
+    assert layer[0] == "body.0.weight_ih_l0" and "body.0.bias_hh_l1_reverse" in layer
+    names = [*layer, "head.weight", "head.bias"]
+    assert list(model.state_dict()) == [name for name, _ in model.named_parameters()] == names
+    other = Model()
+    other.load_state_dict(model.state_dict())
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@pytest.mark.oracle
+def test_the_weights_of_a_module_of_pytorchs_load_as_they_are():
+    torch = pytest.importorskip("torch")
+
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = torch.nn.Sequential(torch.nn.LSTM(2, 3, num_layers=2, bidirectional=True))
+            self.head = torch.nn.Linear(6, 2)
+
+    theirs, ours = Theirs(), Model()
+    ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
+    x = np.random.default_rng(0).normal(size=(5, 4, 2)).astype(np.float32)
+    expected = theirs.head(theirs.body[0](torch.from_numpy(x))[0]).detach().numpy()
+    found = ours.head(ours.body[0](tg.tensor(x))[0])
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)

@@ -226,14 +226,22 @@ class Module:
             if isinstance(value, Module) and not any(value is m for m in above):
                 yield from value._paths(f"{prefix}{name}.", above)
 
-    def _state(self, parameters: bool, buffers: bool) -> Iterator[tuple[str, Tensor]]:
-        """Yield parameters and buffers by every path, a module's own before those below it."""
-        for prefix, module in self._paths():
-            for name, value in module._members():
-                if (parameters and isinstance(value, Parameter)) or (
-                    buffers and name in module._buffers
-                ):
-                    yield prefix + name, value
+    def _state(
+        self, parameters: bool, buffers: bool, above: tuple[Module, ...] = ()
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield parameters and buffers by every path, a module's own before those below it.
+
+        A module names what is in it: a recurrent layer, as PyTorch does, wherever it stands.
+        """
+        above = (*above, self)
+        members = list(self._members())
+        for name, value in members:
+            if (parameters and isinstance(value, Parameter)) or (buffers and name in self._buffers):
+                yield name, value
+        for name, value in members:
+            if isinstance(value, Module) and not any(value is m for m in above):
+                for inner, tensor in value._state(parameters, buffers, above):
+                    yield f"{name}.{inner}", tensor
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """Yield (name, module) for this module, whose name is empty, and all below, each once.

@@ -186,8 +186,10 @@ class Recurrent(Module):
         """D."""
         return 2 if self.bidirectional else 1
 
-    def _state(self, parameters: bool, buffers: bool) -> Iterator[tuple[str, Tensor]]:
-        for name, value in super()._state(parameters, buffers):
+    def _state(
+        self, parameters: bool, buffers: bool, above: tuple[Module, ...] = ()
+    ) -> Iterator[tuple[str, Tensor]]:
+        for name, value in super()._state(parameters, buffers, above):
             _, number, rest = name.split(".", 2)  # cells.<number>.<name in the cell>
             layer, direction = divmod(int(number), self.directions)
             yield f"{rest}_l{layer}{'_reverse' if direction else ''}", value
