@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
+from test_capture import Job, T, assert_equal
 from test_fuse import SHAPES, arrays, assert_same, derivatives, lstm, programs
 from tinygrad_rnn.errors import ArgumentError, CompilerError
 from tinygrad_rnn.speed import compiled, loops, workshop
@@ -651,3 +652,12 @@ def test_the_choice(monkeypatch):
     out, error = process(TINYGRAD_RNN_FUSE="fortran").communicate()
     assert out == ""
     assert "'numpy' or 'c', got 'fortran'" in error
+
+
+@pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
+def test_a_captured_step_calls_each_kernel_once(cell):
+    step = assert_equal(lambda: Job(cell))
+    (entry,) = step._entries.values()
+    calls = [*entry.plan.before, *entry.plan.rest]
+    kernels = [call for call in calls if getattr(call, "func", call).__name__ == "computed"]
+    assert len(kernels) == 2 * T

@@ -325,7 +325,7 @@ class Kernel:
         self.head = ", ".join(self.names[x] for x in given)
         self.source = _source(self.head, self.lines, self.returned)
         self._schedules: dict[Any, Callable[..., tuple[Any, ...]]] = {}
-        self._in_c: Callable[..., tuple[Any, ...]] | None = None
+        self._in_c: dict[Any, Callable[..., tuple[Any, ...]]] = {}
 
     def _homes(self, results: set[Expression]) -> dict[Expression, tuple[Expression, int]]:
         """Return which values are computed in their place in a join, and where that starts."""
@@ -408,24 +408,32 @@ class Kernel:
 
     def __call__(self, xp: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """Run on arrays of the library `xp`."""
-        if xp is np and (compiler := compiled.compiler()) is not None:
-            if self._in_c is None:
-                self._in_c = self._compile(compiler)
-            return self._in_c(*arrays)
+        compiler = compiled.compiler()
+        if compiler is not None and (xp is np or hasattr(xp, "one_call")):
+            if xp not in self._in_c:
+                self._in_c[xp] = self._compile(compiler, xp)
+            return self._in_c[xp](*arrays)
         return self.schedule(xp)(*arrays)
 
-    def _compile(self, compiler: Any) -> Callable[..., tuple[Any, ...]]:
-        """Return the kernel in C: one loop, then ufuncs for what is not of its shape."""
+    def _compile(self, compiler: Any, xp: Any) -> Callable[..., tuple[Any, ...]]:
+        """Return the kernel in C: one loop, then ufuncs for what is not of its shape.
+
+        `xp` is NumPy, or a library that does NumPy's calls and writes them down.
+        """
         try:
             loop = Loop(self.steps, self.given, self.results)
         except Uncovered:
-            return self.schedule(np)
+            return self.schedule(xp)
         rest = Kernel([*self.given, *loop.made], self.results)
         lines = [f"{rest.names[x]} = {self._memory(x)}" for x in loop.made]
         lines.append(f"if not run({rest.head}): return schedule({self.head})")
-        scope = {"run": compiled.kernel(loop, compiler), "schedule": self.schedule(np)}
+        run = compiled.kernel(loop, compiler)
+        scope = {
+            "run": run if xp is np else xp.one_call(run, len(self.given)),
+            "schedule": self.schedule(xp),
+        }
         source = _source(self.head, [*lines, *rest.lines], rest.returned)
-        return _made(source, np, [*rest.steps, *loop.made], scope)
+        return _made(source, xp, [*rest.steps, *loop.made], scope)
 
     def schedule(self, xp: Any) -> Callable[..., tuple[Any, ...]]:
         """Return the function that calls the ufuncs of the library `xp`."""

@@ -396,6 +396,24 @@ class Library:
         function = getattr(np, name)
         return functools.partial(record, function) if name in MAKERS else function
 
+    def one_call(self, kernel: Callable[..., bool], reads: int) -> Callable[..., bool]:
+        """Return a kernel of `reads` arrays, and of others that it writes, as one call on the tape.
+
+        It returns whether it covers these arrays; nothing is recorded if it does not.
+        """
+
+        def computed(*arrays: Any, out: tuple[Any, ...]) -> None:
+            if not kernel(*arrays, *out):
+                raise ValueError("a compiled kernel met arrays that it does not cover")
+
+        def run(*arrays: Any) -> bool:
+            if not kernel(*mapped(real, arrays)):
+                return False
+            record(computed, *arrays[:reads], out=arrays[reads:])
+            return True
+
+        return run
+
 
 MAKERS = frozenset(
     "array asarray ascontiguousarray empty empty_like zeros zeros_like ones ones_like full "
