@@ -289,10 +289,11 @@ class RNNCell(_GatedCell):
 @fuse
 def _gru(a: Tensor, b: Tensor, h: Tensor, bias: Tensor | float = 0.0) -> Tensor:
     a_r, a_z, a_n = ops.split(a, 3, axis=-1)
-    b_r, b_z, b_n = ops.split(b + bias, 3, axis=-1)
+    b_r, b_z, b_n = ops.split(b, 3, axis=-1)
+    bias_n = ops.split(bias, 3, axis=-1)[2] if isinstance(bias, Tensor) else bias
     r = ops.sigmoid(a_r + b_r)
     z = ops.sigmoid(a_z + b_z)
-    n = ops.tanh(a_n + r * b_n)
+    n = ops.tanh(a_n + r * (b_n + bias_n))
     return n + z * (h - n)
 
 
@@ -338,11 +339,19 @@ class GRUCell(_GatedCell):
         super().__init__(input_size, hidden_size, bias, **options)
 
     def project(self, x: Tensor) -> Tensor:
-        """Return W_ih x + b_ih."""
-        return _affine(x, self.weight_ih, self.bias_ih)
+        """Return W_ih x + b_ih + b_hh, the latter without the part of n, which r multiplies."""
+        return _affine(x, self.weight_ih, self.bias())
+
+    def bias(self) -> Tensor | None:
+        """Return b_ih + [b_hr, b_hz, 0]."""
+        if self.bias_ih is None:
+            return None
+        b_r, b_z, _ = ops.split(self.bias_hh, 3)
+        none = make(backend.full(b_r.shape, 0, b_r.dtype, like=b_r._data), None, None)
+        return self.bias_ih + ops.concatenate([b_r, b_z, none])
 
     def step(self, a: Tensor, h: Tensor) -> Tensor:
-        """Return h' from a = W_ih x + b_ih."""
+        """Return h' from what `project` returned."""
         bias = () if self.bias_hh is None else (self.bias_hh,)
         return _gru(a, linear_map(h, self.weight_hh), h, *bias)
 

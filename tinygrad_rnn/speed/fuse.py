@@ -502,9 +502,9 @@ class Plan:
             or any(isinstance(a, Expression) and a not in places and a not in given for a in x.args)
         }
         self.saved = _read(self._gradients(range(len(results))), given | dear)
-        inner = [x for x in self.saved if x not in given.union(results)]
         # A result has its own memory, not that of an argument as it came or of a part.
         results = [x.copy() if x in given or x.op in VIEWS else x for x in results]
+        inner = [x for x in self.saved if x not in given.union(results)]
         self.values = [*results, *inner]
         # Which arguments each result is computed from: it has no gradient if these need none.
         self.graphs: dict[tuple[bool, ...], list[bool]] = {}
