@@ -26,8 +26,9 @@ GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 NODES = {"RNN": 3, "GRU": 4, "LSTM": 5}
 # Calls of the array library in the arithmetic of a step, forward and backward.
 CALLS = {"RNN": (2, 3), "GRU": (19, 17), "LSTM": (22, 22)}
-# Arrays of (B, H) that a step leaves behind: what the backward pass reads (the gates; of the GRU the
-# part of n that r multiplies; of the LSTM tanh c), the state, and the output's share of the stack.
+# Arrays of (B, H) that a step leaves behind: what the backward pass reads (the gates; of the GRU
+# the part of n that r multiplies; of the LSTM tanh c), the state, and the output's share of the
+# stack.
 KEPT = {"RNN": 0 + 1 + 1, "GRU": 3 + 1 + 1 + 1, "LSTM": 4 + 1 + 2 + 1}
 
 
