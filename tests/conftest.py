@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import tinygrad_rnn as tg
+from tinygrad_rnn.speed.fuse import Fused
 
 # Hypothesis picks a profile of its own where CI is set, so ours is always loaded by name.
 _slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -52,6 +53,15 @@ def accelerator(request: pytest.FixtureRequest) -> str:
 def gpu(request: pytest.FixtureRequest) -> str:
     """Return a GPU, for what the stand-in has not."""
     return device_called(request.param)
+
+
+@pytest.fixture
+def fresh_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let fused functions be traced anew, with what a test plants, and forget it afterwards."""
+    for module in (tg.nn.cells, tg.functional):
+        for value in vars(module).values():
+            if isinstance(value, Fused):
+                monkeypatch.setattr(value, "plans", {})
 
 
 def device_called(name: str) -> str:

@@ -723,7 +723,7 @@ PLANTED: dict[str, tuple[str, str, Any, Callable[[str], Any], str]] = {
 
 @pytest.mark.parametrize("mistake", PLANTED)
 def test_a_planted_mistake_is_caught_though_the_cpu_never_shows_it(
-    monkeypatch: pytest.MonkeyPatch, mistake: str
+    monkeypatch: pytest.MonkeyPatch, fresh_plans: None, mistake: str
 ) -> None:
     place, name, planted, check, message = PLANTED[mistake]
     monkeypatch.setattr(f"tinygrad_rnn.{place}.{name}", planted)

@@ -25,6 +25,8 @@ from tinygrad_rnn.engine.primitive import PRIMITIVES, Row
 from tinygrad_rnn.errors import GraphError
 from tinygrad_rnn.nn import cells
 
+pytestmark = pytest.mark.usefixtures("fresh_plans")
+
 Plant = pytest.MonkeyPatch
 TABLE = {row.name: row for row in ROWS}
 WRONG_RESULT = (AssertionError, GraphError, ValueError, pytest.fail.Exception)

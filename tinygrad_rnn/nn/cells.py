@@ -344,7 +344,7 @@ class GRUCell(_GatedCell):
 
     def bias(self) -> Tensor | None:
         """Return b_ih + [b_hr, b_hz, 0]."""
-        if self.bias_ih is None:
+        if self.bias_ih is None or self.bias_hh is None:
             return None
         b_r, b_z, _ = ops.split(self.bias_hh, 3)
         none = make(backend.full(b_r.shape, 0, b_r.dtype, like=b_r._data), None, None)
