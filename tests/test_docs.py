@@ -36,9 +36,9 @@ def extension() -> Callable[[str], Any]:
 
 
 BREAKAGES = {
-    "nothing": ("bptt/state.py", "g * xi", "g * xi"),
+    "nothing": ("bptt/state.py", "grad * self.xi", "grad * self.xi"),
     "tanh": ("engine/ops/elementwise.py", "g * (1 - out * out)", "g * (1 - out)"),
-    "weigh": ("bptt/state.py", "g * xi", "g"),
+    "weigh": ("bptt/state.py", "grad * self.xi", "grad"),
     "detach": (
         "bptt/state.py",
         "return value.detach()\n\n    return",

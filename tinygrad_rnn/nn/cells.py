@@ -189,7 +189,7 @@ class _GatedCell(Cell):
         self.bias_hh = draw(rows) if bias else None
         self.weight_hr = draw(proj_size, hidden_size) if proj_size else None
 
-    def bias(self) -> Tensor | None:
+    def _whole_bias(self) -> Tensor | None:
         """Return b_ih + b_hh."""
         return None if self.bias_ih is None else self.bias_ih + self.bias_hh
 
@@ -278,7 +278,7 @@ class RNNCell(_GatedCell):
 
     def project(self, x: Tensor) -> Tensor:
         """Return W_ih x + b_ih + b_hh."""
-        return _affine(x, self.weight_ih, self.bias())
+        return _affine(x, self.weight_ih, self._whole_bias())
 
     def step(self, z: Tensor, h: Tensor) -> Tensor:
         """Return φ(z + W_hh h)."""
@@ -340,9 +340,9 @@ class GRUCell(_GatedCell):
 
     def project(self, x: Tensor) -> Tensor:
         """Return W_ih x + b_ih + b_hh, the latter without the part of n, which r multiplies."""
-        return _affine(x, self.weight_ih, self.bias())
+        return _affine(x, self.weight_ih, self._whole_bias())
 
-    def bias(self) -> Tensor | None:
+    def _whole_bias(self) -> Tensor | None:
         """Return b_ih + [b_hr, b_hz, 0]."""
         if self.bias_ih is None or self.bias_hh is None:
             return None
@@ -419,7 +419,7 @@ class LSTMCell(_GatedCell):
 
     def project(self, x: Tensor) -> Tensor:
         """Return W_ih x + b_ih + b_hh."""
-        return _affine(x, self.weight_ih, self.bias())
+        return _affine(x, self.weight_ih, self._whole_bias())
 
     def step(self, a: Tensor, state: State) -> State:
         """Return (h', c') from a = W_ih x + b_ih + b_hh."""
