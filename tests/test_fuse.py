@@ -458,6 +458,12 @@ def test_the_line_is_named():
         tg.fuse(branching)(tg.ones(2))
 
 
+def test_the_line_is_the_users_where_a_function_of_ours_reads_the_part():
+    split = lambda x: tg.split(x, 2, axis=0)[0]  # noqa: E731
+    with pytest.raises(ArgumentError, match=rf"test_fuse\.py:{split.__code__.co_firstlineno}\)"):
+        tg.fuse(split)(tg.ones(2, 6))
+
+
 def test_a_tensor_that_is_no_argument_is_refused():
     w = tg.ones(3, requires_grad=True)
     with pytest.raises(ArgumentError, match=r"not an argument.*pass it"):

@@ -248,9 +248,10 @@ def _untraceable(what: str, cure: str = "compute that outside of it") -> Argumen
     """Return the error of a function that is not pointwise, with the line that says so."""
     frame = inspect.currentframe()
     inside = (__name__, "tinygrad_rnn.engine", "tinygrad_rnn.tensors", "tinygrad_rnn.spelling")
-    while frame is not None and frame.f_globals.get("__name__", "").startswith(inside):
-        frame = frame.f_back
-    while frame is not None and frame.f_code.co_filename.startswith("<primitive"):
+    while frame is not None and (
+        frame.f_globals.get("__name__", "").startswith(inside)
+        or frame.f_code.co_filename.startswith("<primitive")
+    ):
         frame = frame.f_back
     where = f" ({frame.f_code.co_filename}:{frame.f_lineno})" if frame is not None else ""
     return ArgumentError(f"fuse: the function {what}{where}: {cure}")
