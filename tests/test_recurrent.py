@@ -482,6 +482,13 @@ def test_a_cell_takes_one_sequence_without_a_batch(cell_class: Any) -> None:
             assert_allclose(one.numpy(), many[1].numpy(), **EXACT)
 
 
+def test_the_state_of_one_sequence_may_be_a_list() -> None:
+    cell = tg.nn.LSTMCell(3, 5)
+    x, state = tg.randn(3, rng=0), (tg.randn(5, rng=1), tg.randn(5, rng=2))
+    for one, other in zip(cell(x, list(state)), cell(x, state), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
 @pytest.mark.parametrize("kind", reference.KINDS)
 def test_weights_are_attributes_too(kind: str) -> None:
     layer = CLASSES[kind](2, 3, num_layers=2, bidirectional=True)

@@ -16,6 +16,7 @@ from . import tensors as ops
 from .engine import backend
 from .engine.backend import Array
 from .engine.graph import Product
+from .engine.ops.linalg import _rows
 from .engine.primitive import make, primitive
 from .errors import ArgumentError, DTypeError, ShapeError
 from .speed.fuse import fuse
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def _to_map(F: Any, g: Any, x: Any) -> Product:
-    return Product(*([y if len(y.shape) == 2 else F.rows(y)] for y in (g, x)))
+    return Product([_rows(F, g)], [_rows(F, x)])
 
 
 @primitive(x=lambda F, g, weight: F.gemm(g, weight), weight=_to_map)

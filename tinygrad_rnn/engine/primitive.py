@@ -53,28 +53,31 @@ class Record(Node):
 
     __slots__ = ("saved",)
     row: Row  # each primitive has a subclass of its own, with its row and its `pull`
-    saved: tuple[Any, ...] | None  # None in place of what nobody reads; all None when let go
+    saved: Any  # a tuple: None in place of what nobody reads; all None when let go
 
     def checked(self, F: Any) -> tuple[Any, ...]:
         """Return what was saved, with its places in the graph if ``F`` records; or raise."""
-        if self.saved is None:
-            raise GraphError(
-                f"backward through {self.name} a second time: its saved values were freed by the "
-                f"first. {SECOND_TIME}"
-            )
-        if any(
-            version and version[0] > self.order for version in self.saved[len(self.row.names) :]
-        ):
-            raise GraphError(
-                f"backward through {self.name}: a value that it saved was changed in place after "
-                "the forward pass. Call backward before optimizer.step(), or run the forward pass "
-                "again"
-            )
+        intact(self, self.saved, (self.saved or ())[len(self.row.names) :])
         if not F.records:
             return self.saved
         return tuple(
             value if place is None or value is None else F.wrap(value, place(self))
             for value, place in zip(self.saved, self.row.places)  # noqa: B905 - without the versions
+        )
+
+
+def intact(node: Node, saved: Any, versions: Sequence[Any]) -> None:
+    """Raise if what a node saved was freed, or written to after it was made."""
+    if saved is None:
+        raise GraphError(
+            f"backward through {node.name} a second time: its saved values were freed by the "
+            f"first. {SECOND_TIME}"
+        )
+    if any(version and version[0] > node.order for version in versions):
+        raise GraphError(
+            f"backward through {node.name}: a value that it saved was changed in place after "
+            "the forward pass. Call backward before optimizer.step(), or run the forward pass "
+            "again"
         )
 
 

@@ -132,13 +132,18 @@ class Cell(Module):
                 f"{type(self).__name__}: input (B, I) or (I,), got {x.shape}; for whole sequences "
                 "use a layer"
             )
+        alone, several = x.ndim == 1, isinstance(self.hidden_size, tuple)
+        if state is not None:
+            elements = self.check_state(state, x.shape[:-1], x.dtype, type(self).__name__)
+            if alone:
+                state = tuple(s[None] for s in elements) if several else elements[0][None]
+        x = x[None] if alone else x
         if state is None:
-            state = self.initial_state(x.shape[0] if x.ndim == 2 else 1, x.dtype, x.device)
-            if x.ndim == 1:
-                state = tuple(s[0] for s in state) if isinstance(state, tuple) else state[0]
-        else:
-            self.check_state(state, x.shape[:-1], x.dtype, type(self).__name__)
-        return self.step(self.project(x), state)
+            state = self.initial_state(x.shape[0], x.dtype, x.device)
+        new = self.step(self.project(x), state)
+        if not alone:
+            return new
+        return tuple(s[0] for s in new) if several else new[0]
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -206,14 +211,7 @@ class _GatedCell(Cell):
                 f"{type(self).__name__}: input is {x.dtype}, weights are {self.weight_ih.dtype}; "
                 "use x.astype(...)"
             )
-        if x.ndim != 1:
-            return super().forward(x, state)
-        if state is not None:
-            self.check_state(state, (), x.dtype, type(self).__name__)
-            several = isinstance(state, tuple)
-            state = tuple(s[None] for s in state) if several else state[None]
-        new = super().forward(x[None], state)
-        return tuple(s[0] for s in new) if isinstance(new, tuple) else new[0]
+        return super().forward(x, state)
 
     def extra_repr(self) -> str:
         """Return the sizes."""

@@ -216,15 +216,20 @@ class Module:
         """Yield the attributes that may matter here, with lists, tuples and dicts taken apart."""
         return _flat(vars(self).items())
 
+    def _children(self, above: tuple[Module, ...]) -> Iterator[tuple[str, Module]]:
+        """Yield the modules right in this one, but for those that it is in itself."""
+        for name, value in self._members():
+            if isinstance(value, Module) and not any(value is m for m in above):
+                yield name, value
+
     def _paths(
         self, prefix: str = "", above: tuple[Module, ...] = ()
     ) -> Iterator[tuple[str, Module]]:
         """Yield this module and all below it by every path, a module inside itself excepted."""
         yield prefix, self
         above = (*above, self)
-        for name, value in self._members():
-            if isinstance(value, Module) and not any(value is m for m in above):
-                yield from value._paths(f"{prefix}{name}.", above)
+        for name, child in self._children(above):
+            yield from child._paths(f"{prefix}{name}.", above)
 
     def _state(
         self, parameters: bool, buffers: bool, above: tuple[Module, ...] = ()
@@ -234,14 +239,12 @@ class Module:
         A module names what is in it: a recurrent layer, as PyTorch does, wherever it stands.
         """
         above = (*above, self)
-        members = list(self._members())
-        for name, value in members:
+        for name, value in self._members():
             if (parameters and isinstance(value, Parameter)) or (buffers and name in self._buffers):
                 yield name, value
-        for name, value in members:
-            if isinstance(value, Module) and not any(value is m for m in above):
-                for inner, tensor in value._state(parameters, buffers, above):
-                    yield f"{name}.{inner}", tensor
+        for name, child in self._children(above):
+            for inner, value in child._state(parameters, buffers, above):
+                yield f"{name}.{inner}", value
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """Yield (name, module) for this module, whose name is empty, and all below, each once.

@@ -46,7 +46,7 @@ from ..engine.graph import (
     run,
     thread,
 )  # fmt: skip
-from ..engine.primitive import PRIMITIVES, SECOND_TIME, Raw, Record, make, namespaces
+from ..engine.primitive import PRIMITIVES, Raw, Record, intact, make, namespaces
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
@@ -587,25 +587,14 @@ class FusedNode(Node):
     __slots__ = ("name", "plan", "saved", "versions")
     name: str
     plan: Plan
-    saved: tuple[Any, ...] | None
+    saved: Any  # a tuple; None when let go
     versions: list[list[int] | None]  # of the arguments that were saved
 
     def pull(self, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
         """Run the backward kernel; under create_graph what it computes, on Tensors."""
         plan, saved = self.plan, self.saved
-        if saved is None:
-            raise GraphError(
-                f"backward through {self.name} a second time: its saved values were freed by the "
-                f"first. {SECOND_TIME}"
-            )
-        if last_write[0] > self.order and any(
-            version and version[0] > self.order for version in self.versions
-        ):
-            raise GraphError(
-                f"backward through {self.name}: a value that it saved was changed in place after "
-                "the forward pass. Call backward before optimizer.step(), or run the forward pass "
-                "again"
-            )
+        if saved is None or last_write[0] > self.order:
+            intact(self, saved, self.versions)
         if not retain:
             self.saved = None
         if plan.single:
@@ -655,8 +644,8 @@ class Fused:
                 pass
         if by_name:
             args = inspect.signature(self.function).bind(*args, **by_name).args
-        args = tuple([x if x.__class__ in _NUMBERS else as_tensor(x) for x in args])
-        tensors = [x for x in args if x.__class__ not in _NUMBERS]
+        args = tuple([x if x.__class__ in backend.SCALARS else as_tensor(x) for x in args])
+        tensors = [x for x in args if x.__class__ not in backend.SCALARS]
         kinds = {x._data.__class__ for x in tensors}
         if Expression in kinds or not kinds or _state.disabled:  # perhaps a part of another one
             plain = self.function(*args)
@@ -665,7 +654,7 @@ class Fused:
             _, arrays = backend.together([x._data for x in tensors], self.name)
             tensors = [make(a, x._node, x._version) for a, x in zip(arrays, tensors, strict=True)]
             own = iter(tensors)
-            args = tuple([x if x.__class__ in _NUMBERS else next(own) for x in args])
+            args = tuple([x if x.__class__ in backend.SCALARS else next(own) for x in args])
         return self._run(self.plan(*args), tensors)
 
     def _run(self, plan: Plan, tensors: Sequence[Tensor]) -> Any:
@@ -692,9 +681,6 @@ class Fused:
 def _kind(x: Tensor) -> tuple[Any, ...]:
     array = x._data
     return array.__class__, array.shape, array.dtype
-
-
-_NUMBERS = frozenset((bool, int, float))
 
 
 class _State(threading.local):
