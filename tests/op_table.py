@@ -132,18 +132,6 @@ def reductions(draw, values=REAL, empty=False, unique=False, ddof=False):
 
 
 @st.composite
-def standards(draw):
-    """An array and its last axes, which are standardised."""
-    shape = draw(st.sampled_from([(3,), (2, 3), (0, 2), (2, 2, 2), (3, 1)]))
-    axis = tuple(range(-draw(st.integers(1, len(shape))), 0)) if shape[0] else (-1,)
-    return Case((draw(arrays(shape)),), {"axis": axis, "eps": 0.5})
-
-
-def standardized(x, axis, eps):
-    return (x - x.mean(axis, keepdims=True)) / np.sqrt(x.var(axis, keepdims=True) + eps)
-
-
-@st.composite
 def positions(draw):
     """An array and one axis of it (None: flat), as for argmax."""
     shape = draw(FULL_SHAPES)
@@ -600,7 +588,6 @@ ROWS = [
     Row("sqrt", ops.sqrt, np.sqrt, unary(POSITIVE), **FLOATING, **ANYWHERE),
     Row("squeeze", ops.squeeze, np.squeeze, squeezes(), **KEPT),
     Row("stack", in_a_list(ops.stack), in_a_list(np.stack), piles(), **KEPT),
-    Row("standardized", PRIMITIVES["standardized"], standardized, standards(), **FLOATING),
     Row("std", ops.std, np.std, reductions(COARSE, unique=True, ddof=True)),
     Row("subtract", ops.subtract, np.subtract, binary(), **KEPT, **ANYWHERE),
     Row("sum", ops.sum, np.sum, reductions(empty=True), **KEPT),

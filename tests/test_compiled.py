@@ -340,6 +340,22 @@ def test_masks_and_integers():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (5, 1), (1, 1), (5, 7)])
+def test_what_is_broadcast_along_a_run_of_memory(order, shape):
+    rng = np.random.default_rng(0)
+    x, y = np.asarray(rng.normal(size=(5, 7)), order=order), rng.normal(size=shape)
+    mask = rng.normal(size=shape) > 0
+
+    @tg.fuse
+    def function(x, y, mask):
+        return tg.where(mask, x * y, x - y)
+
+    (found, expected) = both(lambda: function(tg.Tensor(x), tg.Tensor(y), tg.Tensor(mask)).data)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, np.where(mask, x * y, x - y))
+
+
 def test_parts_of_unequal_width_gaps_and_sums():
     @tg.fuse
     def function(z, b, gate):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import ArgumentError, DTypeError, ShapeError
+from tinygrad_rnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from tinygrad_rnn.nn import Dropout, Embedding, LayerNorm, Linear, init
 
 SIZES = st.integers(1, 5)
@@ -254,6 +255,54 @@ def test_layer_norm_ignores_shift_and_scale_of_its_input(n, seed):
     np.testing.assert_allclose(layer(tg.tensor(5 + 3 * x)).numpy(), y, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(y.mean(-1), 0, atol=1e-9)
     np.testing.assert_allclose((y * y).mean(-1), 1, rtol=1e-9)
+
+
+@given(
+    hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4),
+    st.data(),
+    st.booleans(),
+    SEEDS,
+)
+def test_standardized_is_one_operation_equal_to_several(shape, data, column_major, seed):
+    axis = tuple(range(-data.draw(st.integers(1, len(shape))), 0))
+    rng = np.random.default_rng(seed)
+    array = rng.normal(size=shape)
+    array = np.asfortranarray(array) if column_major else array
+    weights = [rng.normal(size=shape) for _ in range(4)]
+
+    def orders():
+        x = tg.tensor(array, requires_grad=True)
+        terms = [tg.functional.standardized(x, axis, 0.3)]
+        for w in weights[:3]:
+            terms.append(tg.grad((terms[-1] * w).sum(), x, create_graph=True))
+        x.grad = None
+        (terms[-1] * weights[3]).sum().backward()
+        return [*(term.numpy() for term in terms), x.grad.numpy()]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tg.functional, "BLOCK_BYTES", data.draw(st.sampled_from([1 << 19, 24])))
+        own = orders()
+    with tg.fuse.disabled():
+        several = orders()
+    for a, b in zip(own, several, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+    x = tg.tensor(np.ascontiguousarray(array))
+    tg.gradcheck(lambda x: tg.functional.standardized(x, axis, 0.3), x, order=2)
+
+
+def test_standardized_keeps_its_result_and_a_number_for_each_row():
+    x = tg.tensor(normal(0, 5, 7), requires_grad=True)
+    y = tg.functional.standardized(x * 1, (-1,), 0.1)
+    (node,) = y._node.parents
+    assert [a.shape for a in node.saved] == [(5, 7), (5, 1)] and node.saved[0] is y._data
+    y.sum().backward()
+    with pytest.raises(GraphError, match="layer_norm a second time"):
+        y.sum().backward()
+
+
+def test_layer_norm_of_integers_is_floating():
+    y = tg.functional.layer_norm(tg.tensor([[1, 3]]), 2, eps=0.0)
+    assert y.dtype == tg.get_default_dtype() and y.numpy().tolist() == [[-1.0, 1.0]]
 
 
 def test_layer_norm_checks_its_input():

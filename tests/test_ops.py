@@ -438,3 +438,32 @@ def test_a_wrong_forward_is_caught():
         assert_equal_to_numpy(tg.tensor(np.ones(2)), np.ones((2, 1)))
     with pytest.raises(AssertionError):
         assert_equal_to_numpy(tg.tensor(np.ones(2)), np.ones(2) * (1 + 1e-9))
+
+
+# -- sums by products ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["sum", "mean"])
+@given(data=st.data(), seed=SEEDS)
+def test_large_sums_over_the_last_axis_or_all_others(name, dtype, data, seed):
+    shape = data.draw(st.sampled_from([(64, 40), (2, 1500), (1500, 2), (6, 9, 50), (2, 3, 4, 60)]))
+    order = data.draw(st.permutations(range(len(shape))))
+    array = np.random.default_rng(seed).normal(size=[shape[k] for k in order])
+    array = (array + 3).astype(dtype).transpose(np.argsort(order))
+    own = len(shape) - 1
+    axis = data.draw(st.sampled_from([-1, own, (own,), tuple(range(own)), 0, None]))
+    keepdims = data.draw(st.booleans())
+    found = getattr(tg.tensor(array), name)(axis, keepdims=keepdims)
+    assert found.dtype == dtype
+    expected = getattr(np, name)(array.astype(np.float64), axis, keepdims=keepdims)
+    assert found.shape == expected.shape
+    rtol = 1e-5 if dtype == "float32" else 1e-13
+    np.testing.assert_allclose(found.numpy(), expected, rtol=rtol)
+
+
+def test_a_large_sum_of_infinities_and_nan():
+    array = np.zeros((4, 2000), np.float32)
+    array[0, 5], array[1, 7], array[2, [1, 2]] = np.inf, np.nan, [np.inf, -np.inf]
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(tg.tensor(array).sum(-1), array.sum(-1))

@@ -15,11 +15,11 @@ from . import random as tg_random
 from . import tensors as ops
 from .engine import backend
 from .engine.backend import Array
-from .engine.graph import Product
+from .engine.graph import Node, Parents, Piece, Product, is_grad_enabled
 from .engine.ops.linalg import _rows
-from .engine.primitive import make, primitive
+from .engine.primitive import intact, make, namespaces, primitive
 from .errors import ArgumentError, DTypeError, ShapeError
-from .speed.fuse import fuse
+from .speed.fuse import fuse, is_disabled
 from .spelling import absent, explained
 from .tensors import log_softmax as log_softmax
 from .tensors import softmax as softmax
@@ -179,23 +179,81 @@ def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     return make(hot.astype(dtype), None, None)
 
 
-def _spread(F: Any, x: Any, axis: tuple[int, ...], eps: float) -> tuple[Any, Any]:
-    """Return x - μ and √(σ² + ε)."""
-    centred = x - F.mean(x, axis=axis, keepdims=True)
-    return centred, F.sqrt(F.mean(centred * centred, axis=axis, keepdims=True) + eps)
+class Standardized(Node):
+    """The node of y = (x - μ) r with r = 1 / √(σ² + ε): both are kept."""
+
+    __slots__ = ("axis", "saved")
+    name = "layer_norm"
+    axis: tuple[int, ...]
+    saved: Any  # y and r; None when let go
+
+    def pull(self, F: Any, grad: Any, parents: Parents, retain: bool) -> tuple[Any]:
+        """Return the gradient of x from that of y; of r too where that is part of a derivative."""
+        intact(self, self.saved, ())
+        y, r = self.saved
+        if not retain:
+            self.saved = None
+        if not F.records and grad.keys() == {0}:
+            total = backend.module_of(y).empty_like(y)
+            for rows in _blocks(y, self.axis):
+                total[rows] = _to_standardized(F, grad[0][rows], y[rows], r[rows], self.axis)
+            return (total,)
+        if F.records:
+            y, r = self.result(0, y), self.result(1, r)
+        total = _to_standardized(F, grad[0], y, r, self.axis) if 0 in grad else 0.0
+        n = math.prod(self.shape[i] for i in self.axis)
+        return (total - y * (grad[1] * r * r / n) if 1 in grad else total,)
+
+    def result(self, i: int, data: Array) -> Tensor:
+        """Return y (0) or r (1) as a Tensor."""
+        return make(data, Piece(self, i, data.shape, data.dtype), None)
 
 
-def _to_standardized(F: Any, g: Any, x: Any, out: Any, axis: tuple[int, ...], eps: float) -> Any:
+def _to_standardized(F: Any, g: Any, y: Any, r: Any, axis: tuple[int, ...]) -> Any:
     along_one = F.mean(g, axis=axis, keepdims=True)
-    along_out = F.mean(g * out, axis=axis, keepdims=True)
-    return (g - along_one - out * along_out) / _spread(F, x, axis, eps)[1]
+    along_y = F.mean(g * y, axis=axis, keepdims=True)
+    return (g - along_one - y * along_y) * r
 
 
-@primitive(floating=True, x=_to_standardized)
-def standardized(xp: Any, x: Array, axis: tuple[int, ...], eps: float) -> Array:
-    """Return (x - μ) / √(σ² + ε), with mean μ and variance σ² along axes."""
-    centred, deviation = _spread(xp, x, axis, eps)
-    return centred / deviation
+def _standard(F: Any, x: Any, axis: tuple[int, ...], eps: float) -> tuple[Any, Any]:
+    """Return y and r."""
+    centred = x - F.mean(x, axis=axis, keepdims=True)
+    r = 1 / F.sqrt(F.mean(centred * centred, axis=axis, keepdims=True) + eps)
+    return centred * r, r
+
+
+BLOCK_BYTES = 1 << 19  # what a block of rows may take, so that several fit into the cache
+
+
+def _blocks(x: Array, axis: tuple[int, ...]) -> list[slice]:
+    """Return slices of the first axis that rows can be computed by, one after the other."""
+    if x.nbytes <= 2 * BLOCK_BYTES or x.ndim == len(axis):
+        return [slice(None)]
+    n = max(1, len(x) * BLOCK_BYTES // x.nbytes)
+    return [slice(start, start + n) for start in range(0, len(x), n)]
+
+
+def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
+    """Return (x - μ) / √(σ² + ε), with mean μ and variance σ² along the last axes.
+
+    It is one operation, which keeps no more than the result and a number for each row; inside
+    ``with tg.fuse.disabled():`` it is several.
+    """
+    if x.dtype.kind != "f":
+        x = x.astype(backend.get_default_dtype())
+    array = x._data
+    if is_disabled():
+        return _standard(namespaces[Tensor], x, axis, eps)[0]
+    F, y = namespaces[array.__class__], backend.module_of(array).empty_like(array)
+    rs = []
+    for rows in _blocks(array, axis):
+        y[rows], r = _standard(F, array[rows], axis, eps)
+        rs.append(r)
+    if x._node is None or not is_grad_enabled():
+        return make(y, None, None)
+    node = Standardized((x._node,), x.shape, x.dtype)
+    node.axis, node.saved = axis, (y, r if len(rs) == 1 else F.join(*rs, axis=0))
+    return node.result(0, y)
 
 
 @fuse

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from heapq import heappop, heappush, heappushpop
 from operator import attrgetter
@@ -152,9 +153,9 @@ def is_grad_enabled() -> bool:
 # -- pending gradients -----------------------------------------------------------------------------
 
 
-# Gradients of time steps that were gathered, by id: each with the whole and its place there. Other
-# products over the same steps use the whole.
-Joined = dict[int, tuple[Gradient, Gradient, int]]
+# Gradients of time steps that were gathered, by id: each (while it lives) with the whole and its
+# place there. Other products over the same steps use the whole.
+Joined = dict[int, tuple[weakref.ref[Any], Gradient, int]]
 
 
 class Part:
@@ -183,8 +184,8 @@ class Part:
         total = F.scatter(*self.grads, keys=tuple(self.keys), shape=self.shape)
         for key, grad in zip(self.keys, self.grads):  # noqa: B905 - of one length
             t = key[0] if key.__class__ is tuple and len(key) == 1 else None
-            if self.shape[:1] == (len(self.keys),) and t.__class__ is int and t >= 0:
-                joined[id(grad)] = grad, total, t
+            if self.shape[:1] == (len(self.keys),) and t.__class__ is int and t >= 0 < grad.ndim:
+                joined[id(grad)] = weakref.ref(grad), total, t
         return total
 
 
@@ -225,16 +226,14 @@ class Product:
             return self.done
         sides = [self.lefts, self.rights]
         for i, side in enumerate(sides):
-            found = [joined[id(x)] for x in side if id(x) in joined]
+            found = [hit for x in side if (hit := joined.get(id(x))) and hit[0]() is x]
             places = {t: n for n, (_, _, t) in enumerate(found)}
             whole = found[0][1] if len(places) == len(side) else ()
             if len(whole) == len(side) and all(other is whole for _, other, _ in found):
                 sides = [[factors[places[t]] for t in range(len(side))] for factors in sides]
                 sides[i] = [F.rows(whole)]
                 break
-        left, right = (
-            factors[0] if len(factors) == 1 else F.join(*factors, axis=0) for factors in sides
-        )
+        left, right = [x[0] if len(x) == 1 else F.join(*x, axis=0) for x in sides]
         product = F.gemm(F.permute(left, axes=(1, 0)), right)
         return product if self.done is None else self.done + product
 

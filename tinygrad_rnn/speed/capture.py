@@ -566,7 +566,7 @@ class Captured:
         if _off.disabled or state.tape:
             return function(*args, **keywords)
         arrays: list[Any] = []
-        modes = is_grad_enabled(), backend.get_default_dtype(), fusing._state.disabled
+        modes = is_grad_enabled(), backend.get_default_dtype(), fusing.is_disabled()
         try:
             key = modes, _kind(args, arrays), _kind(keywords, arrays)
         except DTypeError as error:

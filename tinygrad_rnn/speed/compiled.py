@@ -12,8 +12,9 @@ values stay in registers, and the call costs a fifth of a microsecond.
   two operations are contracted to one (``-ffp-contract=off``), and nothing assumes that numbers are
   finite. What a ufunc warns of (an overflow, a division by zero) passes in silence.
 - the *frame*: a function that Python calls with arrays; it finds the runs of memory that all of
-  them share, and calls the loop for each. Where an argument is broadcast or strided, a tile of it
-  is copied first, so that the loop always reads from neighbour to neighbour.
+  them share, and calls the loop for each. There is a loop for each way in which what is broadcast
+  can be one element in such a run. Where an argument is strided, a tile of it is copied first, so
+  that a loop always reads from neighbour to neighbour.
 
 The compiler and its folder are the business of `workshop`.
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from math import factorial
@@ -174,17 +176,25 @@ HEAD = r"""#include <stdbool.h>
 """
 
 LOOP = Template(r"""
-static void loop(intptr_t n, $parameters)
+static void loop$way(intptr_t n, $parameters)
 {
     for (intptr_t i = 0; i < n; i++) {
         $body
     }
 }
+""")
 
-static void run(intptr_t n, char *const *at) { loop(n, $pointers); }
-
-enum { STRIPS = $strips, MODEL = $model, OBJECT = $object };
+RUN = Template(r"""
+enum { STRIPS = $strips, MODEL = $model, WAYS = $ways, OBJECT = $object };
 static const intptr_t size[STRIPS] = { $sizes };
+static const bool still[WAYS][STRIPS] = { $still };
+
+static void run(int way, intptr_t n, char *const *at)
+{
+    switch (way) {
+    $cases
+    }
+}
 
 """)
 
@@ -195,18 +205,30 @@ def source(loop: Loop) -> str:
     count = len(loop.inputs)
     types = [f"const {c_type(t)}" for t in dtypes[:count]] + [c_type(t) for t in dtypes[count:]]
     names = [*(f"a{k}" for k in range(count)), *(f"r{k}" for k in range(len(types) - count))]
-    text = LOOP.substitute(
-        parameters=", ".join(f"{T} *restrict {x}" for T, x in zip(types, names, strict=True)),
-        body="\n        ".join(loop.lines),
-        pointers=", ".join(f"({T} *)at[{k}]" for k, T in enumerate(types)),
+    parameters = ", ".join(f"{T} *restrict {x}" for T, x in zip(types, names, strict=True))
+    pointers = ", ".join(f"({T} *)at[{k}]" for k, T in enumerate(types))
+    loops, cases, still = [], [], []
+    for way, fixed in enumerate(loop.ways):
+        lines = loop.lines
+        if fixed:  # one element for the whole run
+            of_fixed = re.compile(rf"\b(a({'|'.join(map(str, fixed))})\)?)\[i\]")
+            lines = [of_fixed.sub(r"\1[0]", line) for line in lines]
+        body = "\n        ".join(lines)
+        loops.append(LOOP.substitute(way=way, parameters=parameters, body=body))
+        cases.append(f"case {way}: loop{way}(n, {pointers}); break;")
+        still.append("{ " + ", ".join(str(int(k in fixed)) for k in range(len(types))) + " }")
+    run = RUN.substitute(
         sizes=", ".join(f"sizeof({T})" for T in types),
+        still=", ".join(still),
+        cases="\n    ".join(cases),
         strips=len(types),
         model=count,
+        ways=len(loop.ways),
         object=object.__basicsize__,
     )
-    functions = [mathematics(own.T) for own in FORMATS if f"_{own.T}(" in text]
+    functions = [mathematics(own.T) for own in FORMATS if f"_{own.T}(" in "".join(loops)]
     frame = Path(__file__).with_name("frame.c").read_text("utf-8")
-    return "".join([HEAD, *functions, text, frame])
+    return "".join([HEAD, *functions, *loops, run, frame])
 
 
 # -- a kernel --------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 /* What Python calls: finds the runs of memory that all arrays of a kernel share, and calls run() for
-   each. compiled.py writes before this text: run(n, at), which computes n elements; STRIPS, the
+   each. compiled.py writes before this text: run(way, n, at), which computes n elements; STRIPS, the
    number of those that it reads and writes; MODEL, the number that it reads, so the place of the
-   first that it writes; size, their bytes an element; OBJECT, the bytes of a Python object's head.
+   first that it writes; size, their bytes an element; WAYS, in how many ways a run can lie in
+   memory, and still, which strips have one element in it (what is broadcast along it) and not n, of
+   which way 0 has none; OBJECT, the bytes of a Python object's head.
 
    The few functions and structures of Python and NumPy that are needed are declared here, as their
    stable interfaces have them (PEP 384; PyArrayObject_fields in NumPy's ndarraytypes.h), so that no
@@ -32,12 +34,21 @@ static void gather(char *to, const char *from, intptr_t stride, intptr_t n, intp
     }
 }
 
-/* The run along the first axis, in tiles where a strip does not lie from neighbour to neighbour. */
-static void walk(intptr_t n, char *const *at, const intptr_t *stride)
+/* Which way the runs lie in memory; WAYS if it is none that run() knows. */
+static int find(intptr_t n, const intptr_t *stride)
 {
-    bool direct = true;
-    for (int p = 0; p < STRIPS; p++) direct &= n == 1 || stride[p] == size[p];
-    if (direct) { run(n, at); return; }
+    for (int way = 0; way < WAYS; way++) {
+        bool fits = true;
+        for (int p = 0; p < STRIPS && n > 1; p++)
+            fits &= stride[p] == (still[way][p] ? 0 : size[p]);
+        if (fits) return way;
+    }
+    return WAYS;
+}
+
+/* A run that lies in another way, in tiles: strips that do not lie so are copied. */
+static void tiled(intptr_t n, char *const *at, const intptr_t *stride)
+{
     uint64_t tile[STRIPS][TILE];
     char *near[STRIPS];
     for (intptr_t done = 0; done < n; done += TILE) {
@@ -48,7 +59,7 @@ static void walk(intptr_t n, char *const *at, const intptr_t *stride)
             gather((char *)tile[p], near[p], stride[p], m, size[p]);
             near[p] = (char *)tile[p];
         }
-        run(m, near);
+        run(0, m, near);
     }
 }
 
@@ -110,8 +121,10 @@ static void *call(void *places, Array *const *arrays, intptr_t count)
 
     void *thread = total < LONG ? 0 : PyEval_SaveThread();
     intptr_t index[AXES] = { 0 };
+    const int way = find(lengths[0], steps[0]);
     for (int r = 0; r < runs;) {
-        walk(lengths[0], at, steps[0]);
+        if (way < WAYS) run(way, lengths[0], at);
+        else tiled(lengths[0], at, steps[0]);
         for (r = 1; r < runs; r++) {
             for (int p = 0; p < STRIPS; p++) at[p] += steps[r][p];
             if (++index[r] < lengths[r]) break;

@@ -89,6 +89,11 @@ class Expression:
         raise _untraceable("reads a value (if, float, item)", "use tinygrad_rnn.where")
 
     @property
+    def nbytes(self) -> int:
+        """Asked for where the way to compute a sum depends on it: no memory."""
+        return 0
+
+    @property
     def device(self) -> Any:
         """Asked for when arrays meet that are not all expressions."""
         raise _untraceable("reads an array that is not an argument", "pass it as one")
@@ -383,7 +388,7 @@ class Kernel:
             call = {
                 "part": "{0}[..., {1}:{2}]",
                 "reshape": "{0}.reshape({1})",
-                "sum": "sum({0}, axis={1}, keepdims=True)",
+                "sum": "sum({0}, {1}, True)",
             }[x.op].format(*args)
             self.lines.append(f"{self.names[x]} = {call}")
             return
@@ -454,7 +459,7 @@ def _made(
     """Return the function of a source that computes steps with the library `xp`."""
     scope.update({x.dtype.name: x.dtype for x in steps})
     ops = {x.op for x in steps}.difference(("astype", "where", "join", "zeros", *VIEWS))
-    scope.update({op: getattr(xp, op) for op in ops})
+    scope.update({op: getattr(xp, op) for op in ops}, sum=functools.partial(backend.reduced, "sum"))
     scope.update(empty=xp.empty_like, vector=xp.empty, new=backend.empty_like_parts)
     scope.update(copyto=xp.copyto, inf=float("inf"), nan=float("nan"))
     exec(compile(source, "<fused kernel>", "exec"), scope)
@@ -749,6 +754,11 @@ def disabled() -> Iterator[None]:
         yield
     finally:
         _state.disabled = before
+
+
+def is_disabled() -> bool:
+    """Tell whether this thread is in a block of `disabled`."""
+    return _state.disabled
 
 
 fuse.disabled = disabled  # type: ignore[attr-defined]

@@ -70,6 +70,9 @@ class Loop:
     inputs, outputs : list of (Strip, int, int)
         Each strip that is read from memory or written to it, the number of its array (`given`, then
         `made`), and where it starts in the last axis of that.
+    ways : list of tuples of int
+        The numbers of the inputs that are one element while a run through memory goes on: of which
+        nothing is broadcast (none), what is broadcast along the last axis, along those before.
     lines : list of str
         The body: element ``i`` of ``r0, r1 …``, the outputs, from that of ``a0, a1 …``.
 
@@ -107,6 +110,7 @@ class Loop:
         self.inputs = [(x, *x.args) for x in needed if x.op == "given"]
         if len(self.inputs) + len(self.outputs) > PLACES:
             raise Uncovered(f"more than {PLACES} arrays, or parts of them")
+        self.ways = self._ways([given[k].shape for _, k, _ in self.inputs], shape)
         self.lines = body(
             [x for x in needed if x.op != "given"],
             [x for x, *_ in self.inputs],
@@ -143,6 +147,14 @@ class Loop:
             if len(self._table) > LARGEST:
                 raise Uncovered(f"more than {LARGEST} operations")
         return strips
+
+    def _ways(
+        self, shapes: Sequence[tuple[int, ...]], before: tuple[int, ...]
+    ) -> list[tuple[int, ...]]:
+        """Return which inputs do not move along the last axis, or along those before it."""
+        last = [k for k, shape in enumerate(shapes) if shape[-1:] in ((), (1,))]
+        rows = [k for k, shape in enumerate(shapes) if math.prod(shape[:-1]) < math.prod(before)]
+        return list(dict.fromkeys([(), tuple(last), tuple(rows)]))
 
     def _enter(self, op: str, args: tuple[Any, ...], dtype: Any) -> Strip:
         """Return the strip of these parts: the one that is there, or a new one."""

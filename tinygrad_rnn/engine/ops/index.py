@@ -13,7 +13,6 @@ from ..graph import Part
 from ..primitive import primitive
 
 _WHOLE = slice(None)
-_PLAIN = {int, type(None)}
 
 
 @primitive(view=True, x=lambda F, g, x_shape, key: Part(g, key, x_shape))
@@ -45,15 +44,10 @@ def _tile(keys: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
             return False
         if axis and any(k.__class__ is not slice or k != _WHOLE for k in key[:-1]):
             return False
-        last = key[-1]
-        if last.__class__ is int:
-            spans.append((last, last + 1))
-        elif last.__class__ is slice and _PLAIN >= {x.__class__ for x in (last.start, last.stop)}:
-            if last.step is not None:
-                return False
-            spans.append((last.start or 0, shape[axis] if last.stop is None else last.stop))
-        else:
+        last = slice(key[-1], key[-1] + 1) if key[-1].__class__ is int else key[-1]
+        if last.__class__ is not slice or last.step not in (None, 1):
             return False
+        spans.append(last.indices(shape[axis])[:2])
     spans.sort()
     ends = [0, *(stop for _, stop in spans)]
     return ends == [*(start for start, _ in spans), shape[axis]]

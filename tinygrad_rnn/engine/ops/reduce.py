@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .. import backend
 from ..backend import Array
 from ..primitive import primitive
 from .shape import axes_of
@@ -55,7 +56,7 @@ def sum(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tg.sum(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     tensor([4., 6.])
     """
-    return xp.sum(x, axis=axis, keepdims=keepdims)
+    return backend.reduced("sum", x, axis, keepdims)
 
 
 @primitive(
@@ -87,7 +88,7 @@ def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tg.mean(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     tensor([1.5, 3.5])
     """
-    return xp.mean(x, axis=axis, keepdims=keepdims)
+    return backend.reduced("mean", x, axis, keepdims)
 
 
 def _to_extremes(F: Any, g: Any, x: Any, out: Any, x_shape: Any, axis: Axis, keepdims: bool) -> Any:
