@@ -224,6 +224,38 @@ def test_the_factors_of_a_product_pass_through_a_permutation_that_backward_made(
     np.testing.assert_array_equal(got.numpy(), [[1, 10], [0, 0]])
 
 
+# -- what is read in parts -------------------------------------------------------------------------
+
+KEYS = st.one_of(
+    st.integers(-4, 3),
+    st.slices(4),
+    st.just((slice(None), 1)),
+    st.just(([2, 0, 2],)),
+)
+
+
+@given(st.lists(KEYS, min_size=1, max_size=7), st.booleans(), st.booleans())
+def test_reads_of_steps_slices_and_rows_add_up_in_any_order(keys, feature_major, matrices):
+    rng = np.random.default_rng(0)
+    array = rng.normal(size=(4, 3, 2) if matrices else (4, 3))
+    weights = [rng.normal(size=array[key].shape) for key in keys]
+    u = rng.normal(size=array.shape)
+    x = leaf(array)
+    source = tg.feature_major(x) if feature_major and matrices else x * 1
+    y = sum(((source[k] ** 2 * w).sum() for k, w in zip(keys, weights, strict=True)), tg.zeros(()))
+    first, second = np.zeros_like(array), np.zeros_like(array)
+    for key, w in zip(keys, weights, strict=True):
+        np.add.at(first, key, 2 * array[key] * w)
+        np.add.at(second, key, 2 * w)
+    y.backward(retain_graph=True)
+    assert_grad(x, first)
+    x.grad = None
+    g = tg.grad(y, x, create_graph=True)
+    np.testing.assert_allclose(g.numpy(), first, rtol=1e-12, atol=1e-14)
+    (g * u).sum().backward()
+    assert_grad(x, second * u)
+
+
 # -- aliasing --------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,6 @@ from . import tensors as ops
 from .engine import backend
 from .engine.backend import Array
 from .engine.graph import Node, Parents, Piece, Product, is_grad_enabled
-from .engine.ops.linalg import _rows
 from .engine.primitive import intact, make, namespaces, primitive
 from .errors import ArgumentError, DTypeError, ShapeError
 from .speed.fuse import fuse, is_disabled
@@ -29,8 +28,10 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
 
-def _to_map(F: Any, g: Any, x: Any) -> Product:
-    return Product([_rows(F, g)], [_rows(F, x)])
+def _to_map(F: Any, g: Any, x: Any) -> Any:
+    if len(g.shape) == 2:  # perhaps of one step
+        return Product([g], [x])
+    return F.gemm(F.permute(F.rows(g), axes=(1, 0)), F.rows(x))
 
 
 @primitive(x=lambda F, g, weight: F.gemm(g, weight), weight=_to_map)

@@ -303,9 +303,8 @@ def reduced(name: str, x: Array, axis: Any, keepdims: bool) -> Array:
     y = x if last else rows(x).T
     total = gemm(y, module.ones((y.shape[-1], 1), dtype=x.dtype))
     total = total / y.shape[-1] if name == "mean" else total
-    if last:
-        return total if keepdims else total[..., 0]
-    return total.reshape((1,) * (x.ndim - 1) * keepdims + x.shape[-1:])
+    ones = (1,) * (x.ndim - 1) * keepdims
+    return total.reshape(x.shape[:-1] + (1,) * keepdims if last else ones + x.shape[-1:])
 
 
 def add_at(target: Array, key: Any, values: Array) -> None:

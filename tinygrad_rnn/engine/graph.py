@@ -161,32 +161,51 @@ Joined = dict[int, tuple[weakref.ref[Any], Gradient, int]]
 class Part:
     """A gradient that is zero but for some places: what reading ``x[key]`` gives back to x.
 
-    T steps read from one tensor cost the bytes that were read, not T times the whole.
+    T steps read from one tensor cost the bytes that were read, not T times the whole. What comes
+    back to whole steps is put in its place at once.
     """
 
-    __slots__ = ("grads", "keys", "shape")
+    __slots__ = ("grads", "keys", "shape", "steps", "whole")
 
     def __init__(self, grad: Gradient, key: Any, shape: tuple[int, ...]) -> None:
         self.grads, self.keys, self.shape = [grad], [key], shape
+        self.steps: dict[int, weakref.ref[Any] | None] = {}  # None: several gradients
+        self.whole: Gradient = None
 
     @property
     def sample(self) -> Gradient:
         """One of the arrays inside, to tell their kind by."""
-        return self.grads[0]
+        return self.grads[0] if self.grads else self.whole
 
     def add(self, other: Part, F: Namespace) -> None:
         """Take what another read gives back."""
         self.grads += other.grads
         self.keys += other.keys
+        while F.in_place and self.grads and (t := _step(self.keys[-1], self.shape)) is not None:
+            _, grad = self.keys.pop(), self.grads.pop()
+            first = t not in self.steps
+            if self.whole is None:
+                self.whole = F.empty(self.shape, grad)
+            self.whole[t] = grad if first else self.whole[t] + grad
+            self.steps[t] = weakref.ref(grad) if first else None
 
     def total(self, F: Namespace, joined: Joined) -> Gradient:
         """Return the gradient in full."""
-        total = F.scatter(*self.grads, keys=tuple(self.keys), shape=self.shape)
-        for key, grad in zip(self.keys, self.grads):  # noqa: B905 - of one length
-            t = key[0] if key.__class__ is tuple and len(key) == 1 else None
-            if self.shape[:1] == (len(self.keys),) and t.__class__ is int and t >= 0 < grad.ndim:
-                joined[id(grad)] = weakref.ref(grad), total, t
-        return total
+        if self.whole is None:
+            return F.scatter(*self.grads, keys=tuple(self.keys), shape=self.shape)
+        for t in set(range(self.shape[0])).difference(self.steps):
+            self.whole[t] = 0
+        if self.grads:
+            self.whole += F.scatter(*self.grads, keys=tuple(self.keys), shape=self.shape)
+        elif all(ref and ref() is not None for ref in self.steps.values()):
+            joined.update({id(ref()): (ref, self.whole, t) for t, ref in self.steps.items() if ref})
+        return self.whole
+
+
+def _step(key: Any, shape: tuple[int, ...]) -> int | None:
+    """Return t if ``x[key]`` is ``x[t]``, an array."""
+    t = key[0] if key.__class__ is tuple and len(key) == 1 else None
+    return t if t.__class__ is int and 0 <= t and len(shape) > 1 else None
 
 
 class Product:
@@ -261,9 +280,8 @@ class Sum:
     __slots__ = ("F", "dense", "owned", "rest")
 
     def __init__(self, F: Namespace, first: Gradient) -> None:
-        self.F = F
         self.dense: Gradient = None
-        self.owned = False  # the first dense term is somebody else's and must not be written to
+        self.F, self.owned = F, False  # the first dense term is somebody else's: not written to
         self.rest: list[Any] = []
         self.add(first)
 

@@ -377,6 +377,10 @@ class Raw:
     def __init__(self, module: Any) -> None:
         self.module = module
 
+    def empty(self, shape: tuple[int, ...], part: Array) -> Array:
+        """Return an array to be filled with parts like this one."""
+        return backend.empty_like_parts(shape, part)
+
     def __getattr__(self, name: str) -> Any:
         forward = functools.partial(_known(name).row.forward, self.module)
         setattr(self, name, forward)

@@ -1,11 +1,13 @@
-"""Reductions made of others."""
+"""Reductions made of others, running sums, and where the extremes are."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..engine.ops import axes_of, cumsum_along, index, mean, reshape, sqrt, sum
+from ..engine.backend import Array
+from ..engine.ops import axes_of, index, mean, reshape, sqrt, sum
+from ..engine.primitive import primitive
 from ..spelling import explained
 from .shape import as_tensor, concatenate, transpose
 
@@ -136,6 +138,21 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return reshape(x, shape=kept if keepdims else shape)
 
 
+def _backwards(axis: int, ndim: int) -> tuple[slice, ...]:
+    return (slice(None),) * (axis % ndim) + (slice(None, None, -1),)
+
+
+def _to_summands(F: Any, g: Any, x_shape: tuple[int, ...], axis: int) -> Any:
+    backwards = _backwards(axis, len(x_shape))
+    return F.index(F.cumsum_along(F.index(g, key=backwards), axis=axis), key=backwards)
+
+
+@primitive(x=_to_summands)
+def cumsum_along(xp: Any, x: Array, axis: int) -> Array:
+    """Return the running sums along one axis."""
+    return xp.cumsum(x, axis=axis)
+
+
 @explained
 def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
     """Return the running sums along an axis.
@@ -161,3 +178,57 @@ def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
     return (
         cumsum_along(reshape(x, shape=-1), axis=0) if axis is None else cumsum_along(x, axis=axis)
     )
+
+
+@primitive(x=None)
+def argmax(xp: Any, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
+    """Return the index of the greatest value along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int or None
+        None counts in the flat array.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Integers, the first index of equal values; they have no gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.argmax(tg.tensor([[1.0, 5.0, 5.0], [2.0, 0.0, 1.0]]), axis=1)
+    tensor([1, 0])
+    """
+    return xp.argmax(x, axis=axis, keepdims=keepdims)
+
+
+@primitive(x=None)
+def argmin(xp: Any, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
+    """Return the index of the least value along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int or None
+        None counts in the flat array.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Integers, the first index of equal values; they have no gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.argmin(tg.tensor([[1.0, 5.0, 1.0], [2.0, 0.0, 1.0]]), axis=1)
+    tensor([0, 1])
+    """
+    return xp.argmin(x, axis=axis, keepdims=keepdims)

@@ -37,15 +37,14 @@ def scatter(xp: Any, *parts: Array, keys: tuple[Any, ...], shape: tuple[int, ...
 
 def _tile(keys: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
     """Tell whether the keys cut one axis into pieces that cover it, as unbind and split do."""
-    axis = len(keys[0]) - 1 if keys[0].__class__ is tuple else -1
-    spans = []
+    axis, spans = len(keys[0]) - 1 if keys[0].__class__ is tuple else -1, []
     for key in keys:
-        if axis < 0 or key.__class__ is not tuple or len(key) != axis + 1:
+        if not 0 <= axis < len(shape) or key.__class__ is not tuple or len(key) != axis + 1:
             return False
-        if axis and any(k.__class__ is not slice or k != _WHOLE for k in key[:-1]):
-            return False
-        last = slice(key[-1], key[-1] + 1) if key[-1].__class__ is int else key[-1]
-        if last.__class__ is not slice or last.step not in (None, 1):
+        others = all(k.__class__ is slice and k == _WHOLE for k in key[:-1])
+        last = key[-1]
+        last = slice(last, last + 1) if last.__class__ is int and last >= 0 else last
+        if not others or last.__class__ is not slice or last.step not in (None, 1):
             return False
         spans.append(last.indices(shape[axis])[:2])
     spans.sort()
