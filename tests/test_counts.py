@@ -25,7 +25,7 @@ GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 # where it has several values with a gradient.
 NODES = {"RNN": 3, "GRU": 4, "LSTM": 5}
 # Calls of the array library in the arithmetic of a step, forward and backward.
-CALLS = {"RNN": (2, 3), "GRU": (19, 17), "LSTM": (22, 22)}
+CALLS = {"RNN": (2, 3), "GRU": (17, 17), "LSTM": (19, 22)}
 # Arrays of (B, H) that a step leaves behind: what the backward pass reads (the gates; of the GRU
 # the part of n that r multiplies; of the LSTM tanh c), the state, and the output's share of the
 # stack.

@@ -256,6 +256,12 @@ def body(steps: Sequence[Strip], inputs: Sequence[Strip], outputs: Sequence[Stri
     return [*lines, *(f"r{k}[i] = {names[x]};" for k, x in enumerate(outputs))]
 
 
+def kinds_of(args: Sequence[Any]) -> list[Any]:
+    """Return the dtypes of arguments, and the types of those that are numbers, as ufuncs ask."""
+    kinds = [getattr(a, "dtype", type(a)) for a in args]
+    return [np.dtype(bool) if kind is bool else kind for kind in kinds]
+
+
 def c_type(dtype: np.dtype[Any]) -> str:
     """Return the name of a dtype in C."""
     if dtype not in TYPES:
@@ -265,8 +271,7 @@ def c_type(dtype: np.dtype[Any]) -> str:
 
 def _value(x: Strip, names: dict[Strip, str]) -> str:
     """Return the C expression of an operation, its operands in the dtype that NumPy computes in."""
-    kinds = [type(a) if not isinstance(a, Strip) else a.dtype for a in x.args]
-    kinds = [np.dtype(bool) if kind is bool else kind for kind in kinds]
+    kinds = kinds_of(x.args)
     if x.op == "astype":
         if x.dtype.kind in "iu" and kinds[0].kind == "f":
             raise Uncovered("the integer of a nan")

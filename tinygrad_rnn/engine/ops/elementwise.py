@@ -417,7 +417,7 @@ def tanh(xp: Any, x: Array) -> Array:
 
 @primitive(floating=True, x=lambda F, g, out: g * (out * (1 - out)))
 def sigmoid(xp: Any, x: Array) -> Array:
-    """Return the logistic function 1 / (1 + exp(-x)).
+    """Return the logistic function 1 / (1 + exp(-x)), which is exp(x) / (1 + exp(x)).
 
     Parameters
     ----------
@@ -431,7 +431,7 @@ def sigmoid(xp: Any, x: Array) -> Array:
 
     Notes
     -----
-    x is limited from below to where exp(-x) is finite; the gradient is σ(x) (1 - σ(x)).
+    x is limited from above to where exp(x) is finite; the gradient is σ(x) (1 - σ(x)).
 
     Examples
     --------
@@ -439,8 +439,8 @@ def sigmoid(xp: Any, x: Array) -> Array:
     >>> tg.sigmoid(tg.tensor([0.0, 100.0]))
     tensor([0.5, 1. ])
     """
-    lowest = {2: -11.0, 4: -88.0}.get(x.dtype.itemsize, -709.0)  # exp(-x) is finite from there
-    return 1 / (1 + xp.exp(-xp.maximum(x, lowest)))
+    e = xp.exp(xp.minimum(x, {2: 11.0, 4: 88.0}.get(x.dtype.itemsize, 709.0)))  # finite
+    return e / (1 + e)
 
 
 @primitive(x=lambda F, g, out: g * (out > 0))
