@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import DTypeError, GraphError, ShapeError
+from tinygrad_rnn.tensors import feature_major
 
 
 def leaf(value, dtype=np.float64):
@@ -235,13 +236,13 @@ KEYS = st.one_of(
 
 
 @given(st.lists(KEYS, min_size=1, max_size=7), st.booleans(), st.booleans())
-def test_reads_of_steps_slices_and_rows_add_up_in_any_order(keys, feature_major, matrices):
+def test_reads_of_steps_slices_and_rows_add_up_in_any_order(keys, columns, matrices):
     rng = np.random.default_rng(0)
     array = rng.normal(size=(4, 3, 2) if matrices else (4, 3))
     weights = [rng.normal(size=array[key].shape) for key in keys]
     u = rng.normal(size=array.shape)
     x = leaf(array)
-    source = tg.feature_major(x) if feature_major and matrices else x * 1
+    source = feature_major(x) if columns and matrices else x * 1
     y = sum(((source[k] ** 2 * w).sum() for k, w in zip(keys, weights, strict=True)), tg.zeros(()))
     first, second = np.zeros_like(array), np.zeros_like(array)
     for key, w in zip(keys, weights, strict=True):

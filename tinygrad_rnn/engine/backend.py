@@ -296,15 +296,17 @@ def reduced(name: str, x: Array, axis: Any, keepdims: bool) -> Array:
     Over the last axis of something large, or over all others, it is a product with ones: three to
     eight times as fast as NumPy's reduction, whose inner loop is short, and no less accurate.
     """
-    module, axes = module_of(x), axis if axis.__class__ is tuple else (axis,)
+    module, one, axes = module_of(x), (1,) * keepdims, axis if axis.__class__ is tuple else (axis,)
     last, others = axes in ((-1,), (x.ndim - 1,)), axes == (*range(x.ndim - 1),)
-    if x.ndim < 2 or not (last or others) or x.nbytes < 4096 or x.dtype not in (float32, float64):
+    if x.nbytes == 0 or x.dtype not in (float32, float64):
         return getattr(module, name)(x, axis=axis, keepdims=keepdims)
-    y = x if last else rows(x).T
-    total = gemm(y, module.ones((y.shape[-1], 1), dtype=x.dtype))
-    total = total / y.shape[-1] if name == "mean" else total
-    ones = (1,) * (x.ndim - 1) * keepdims
-    return total.reshape(x.shape[:-1] + (1,) * keepdims if last else ones + x.shape[-1:])
+    if x.ndim > 1 and (last or others) and x.nbytes >= 4096:
+        y = x if last else rows(x).T
+        total = gemm(y, module.ones((y.shape[-1], 1), dtype=x.dtype))
+        total = total.reshape(x.shape[:-1] + one if last else one * (x.ndim - 1) + x.shape[-1:])
+    else:
+        total = module.sum(x, axis=axis, keepdims=keepdims)
+    return total / (x.size // total.size) if name == "mean" else total
 
 
 def add_at(target: Array, key: Any, values: Array) -> None:

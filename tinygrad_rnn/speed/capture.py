@@ -235,7 +235,10 @@ REDUCTIONS = {  # what NumPy's functions call, once they know the axis
     np.prod: np.multiply.reduce,
     np.max: np.maximum.reduce,
     np.min: np.minimum.reduce,
+    method("max"): np.maximum.reduce,
+    method("min"): np.minimum.reduce,
 }
+WRITERS = {np.concatenate, np.einsum, *REDUCTIONS.values()}  # they take out=
 FILLED = {np.zeros, np.zeros_like, np.ones, np.ones_like, np.full, np.full_like}
 
 
@@ -330,6 +333,8 @@ class Plan:
         out = out[0] if out.__class__ is tuple and len(out) == 1 else out
         if isinstance(f, np.ufunc) and isinstance(out, np.ndarray) and keywords.keys() <= {"out"}:
             args = _with_arrays(f, args)
+            if f is np.matmul and _plain_product(args[0], args[1], out):
+                f = np.dot
             if f not in (np.maximum, np.minimum):  # by position: a third faster, and not allowed
                 return partial(f, *args, out)
             return partial(f, *args, out=out)
@@ -340,10 +345,12 @@ class Plan:
             f, args = np.concatenate, ([np.expand_dims(x, axis) for x in args[0]],)
         if f in REDUCTIONS and len(args) == 1:
             f, keywords = REDUCTIONS[f], {"axis": None, **keywords}
-        if f is np.concatenate or f in REDUCTIONS.values() or isinstance(f, np.ufunc):
+        if f in WRITERS or isinstance(f, np.ufunc):
             return partial(f, *args, out=out, **keywords)
         if f in FILLED and not any(_places([call.args, call.keywords])):
             return partial(out.fill, f(*args, **keywords).flat[0] if out.size else 0)
+        if f is np.array and len(args) == 1 and isinstance(args[0], np.ndarray) and not keywords:
+            return partial(np.copyto, out, args[0])
         if f is method("astype") and len(args) == 2 and not keywords:
             return partial(np.copyto, out, args[0], casting="unsafe")
         return partial(_assign, out, f, args, keywords)
@@ -375,6 +382,13 @@ class Plan:
             leaf.grad = grad
             grad._bump()
         return mapped(_fresh, self.results)
+
+
+def _plain_product(x: Any, y: Any, out: Any) -> bool:
+    """Tell whether it is a product of two matrices, which np.dot starts faster."""
+    alike = x.ndim == y.ndim == out.ndim == 2 and x.dtype == y.dtype == out.dtype
+    blocks = x.flags.forc and y.flags.forc and out.flags.c_contiguous
+    return alike and blocks and x.dtype in (backend.float32, backend.float64)
 
 
 def _with_arrays(ufunc: np.ufunc, args: Any) -> list[Any]:

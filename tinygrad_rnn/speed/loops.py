@@ -63,7 +63,7 @@ class Loop:
     Attributes
     ----------
     made : list of expressions
-        The arrays that the loop fills: of the wanted ones, and of those that are summed, all that
+        The arrays that the loop fills: of the wanted ones, and those summed or reshaped, all that
         have the shape of the loop but for the last axis.
     width : int
         The length of the last axis of the strips; 1 without axes.
@@ -91,7 +91,7 @@ class Loop:
             shape = np.broadcast_shapes(*(x.shape[:-1] for x in (*steps, *given)))
         except ValueError:
             raise Uncovered("shapes that have nothing in common") from None
-        summed = [x.args[0] for x in steps if x.op == "sum"]
+        summed = [x.args[0] for x in steps if x.op in ("sum", "reshape")]
         self.made = [
             x
             for x in dict.fromkeys([*filter(is_expression, results), *summed])

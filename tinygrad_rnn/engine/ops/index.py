@@ -42,11 +42,9 @@ def _tile(keys: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
         if not 0 <= axis < len(shape) or key.__class__ is not tuple or len(key) != axis + 1:
             return False
         others = all(k.__class__ is slice and k == _WHOLE for k in key[:-1])
-        last = key[-1]
-        last = slice(last, last + 1) if last.__class__ is int and last >= 0 else last
+        last = slice(key[-1], key[-1] + 1) if key[-1].__class__ is int and key[-1] >= 0 else key[-1]
         if not others or last.__class__ is not slice or last.step not in (None, 1):
             return False
         spans.append(last.indices(shape[axis])[:2])
     spans.sort()
-    ends = [0, *(stop for _, stop in spans)]
-    return ends == [*(start for start, _ in spans), shape[axis]]
+    return [0, *(stop for _, stop in spans)] == [*(start for start, _ in spans), shape[axis]]
