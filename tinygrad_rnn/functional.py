@@ -6,8 +6,9 @@ themselves; where a formula needs care in floating point, its form here is the s
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import checks
@@ -194,44 +195,66 @@ class Standardized(Node):
         y, r = self.saved
         if not retain:
             self.saved = None
-        if not F.records and grad.keys() == {0}:
-            total = backend.module_of(y).empty_like(y)
-            for rows in _blocks(y, self.axis):
-                total[rows] = _to_standardized(F, grad[0][rows], y[rows], r[rows], self.axis)
-            return (total,)
         if F.records:
             y, r = self.result(0, y), self.result(1, r)
-        total = _to_standardized(F, grad[0], y, r, self.axis) if 0 in grad else 0.0
-        n = math.prod(self.shape[i] for i in self.axis)
-        return (total - y * (grad[1] * r * r / n) if 1 in grad else total,)
+        elif grad.keys() == {0}:
+            return (_in_blocks(_to_standardized, self.axis, grad[0], y, r)[0],)
+        total = _to_standardized(F, self.axis, grad[0], y, r)[0] if 0 in grad else 0.0
+        if 1 in grad:
+            n = math.prod(self.shape[i] for i in self.axis)
+            total = total - y * (grad[1] * r * r / n)
+        return (total,)
 
     def result(self, i: int, data: Array) -> Tensor:
         """Return y (0) or r (1) as a Tensor."""
         return make(data, Piece(self, i, data.shape, data.dtype), None)
 
 
-def _to_standardized(F: Any, g: Any, y: Any, r: Any, axis: tuple[int, ...]) -> Any:
-    along_one = F.mean(g, axis=axis, keepdims=True)
-    along_y = F.mean(g * y, axis=axis, keepdims=True)
-    return (g - along_one - y * along_y) * r
+@fuse
+def _from_mean(x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    centred = x - mean
+    return centred, centred * centred
 
 
-def _standard(F: Any, x: Any, axis: tuple[int, ...], eps: float) -> tuple[Any, Any]:
+@fuse
+def _without_means(g: Tensor, y: Tensor, r: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor]:
+    return ((g - one - y * other) * r,)
+
+
+def _standard(F: Any, axis: tuple[int, ...], x: Any, eps: float) -> tuple[Any, Any]:
     """Return y and r."""
-    centred = x - F.mean(x, axis=axis, keepdims=True)
-    r = 1 / F.sqrt(F.mean(centred * centred, axis=axis, keepdims=True) + eps)
+    from_mean = _from_mean if F.records else _from_mean.on_arrays
+    centred, square = from_mean(x, F.mean(x, axis=axis, keepdims=True))
+    r = 1 / F.sqrt(F.mean(square, axis=axis, keepdims=True) + eps)
     return centred * r, r
+
+
+def _to_standardized(F: Any, axis: tuple[int, ...], g: Any, y: Any, r: Any) -> tuple[Any]:
+    without_means = _without_means if F.records else _without_means.on_arrays
+    along_one = F.mean(g, axis=axis, keepdims=True)
+    return without_means(g, y, r, along_one, F.mean(g * y, axis=axis, keepdims=True))
 
 
 BLOCK_BYTES = 1 << 19  # what a block of rows may take, so that several fit into the cache
 
 
-def _blocks(x: Array, axis: tuple[int, ...]) -> list[slice]:
-    """Return slices of the first axis that rows can be computed by, one after the other."""
+def _in_blocks(
+    function: Callable[..., tuple[Array, ...]], axis: tuple[int, ...], *arrays: Array
+) -> Sequence[Array]:
+    """Return what a function makes of arrays, of some rows at a time where there are many."""
+    x, whole = arrays[0], list[Array]()
+    F = namespaces[x.__class__]
     if x.nbytes <= 2 * BLOCK_BYTES or x.ndim == len(axis):
-        return [slice(None)]
-    n = max(1, len(x) * BLOCK_BYTES // x.nbytes)
-    return [slice(start, start + n) for start in range(0, len(x), n)]
+        return function(F, axis, *arrays)
+    rows = max(1, len(x) * BLOCK_BYTES // x.nbytes)
+    for start in range(0, len(x), rows):
+        parts = function(F, axis, *[a[start : start + rows] for a in arrays])
+        if not whole:
+            new = backend.module_of(x).empty_like
+            whole = [new(x, shape=(len(x), *part.shape[1:])) for part in parts]
+        for y, part in zip(whole, parts, strict=True):
+            y[start : start + rows] = part
+    return whole
 
 
 def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
@@ -242,18 +265,13 @@ def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
     """
     if x.dtype.kind != "f":
         x = x.astype(backend.get_default_dtype())
-    array = x._data
     if is_disabled():
-        return _standard(namespaces[Tensor], x, axis, eps)[0]
-    F, y = namespaces[array.__class__], backend.module_of(array).empty_like(array)
-    rs = []
-    for rows in _blocks(array, axis):
-        y[rows], r = _standard(F, array[rows], axis, eps)
-        rs.append(r)
+        return _standard(namespaces[Tensor], axis, x, eps)[0]
+    y, r = _in_blocks(functools.partial(_standard, eps=eps), axis, x._data)
     if x._node is None or not is_grad_enabled():
         return make(y, None, None)
     node = Standardized((x._node,), x.shape, x.dtype)
-    node.axis, node.saved = axis, (y, r if len(rs) == 1 else F.join(*rs, axis=0))
+    node.axis, node.saved = axis, (y, r)
     return node.result(0, y)
 
 

@@ -329,6 +329,9 @@ class Plan:
         """Return a call with its arrays, which writes to its own place, without fresh memory."""
         f, partial = call.function, functools.partial
         args, keywords = mapped(self._array, call.args), mapped(self._array, call.keywords)
+        kernel = getattr(f, "kernel", None)
+        if kernel and kernel(*args, *keywords["out"]):  # so it covers them, and need not be asked
+            return partial(kernel, *args, *keywords["out"])
         out = keywords.get("out") if call.out is None else self._array(call.out)
         out = out[0] if out.__class__ is tuple and len(out) == 1 else out
         if isinstance(f, np.ufunc) and isinstance(out, np.ndarray) and keywords.keys() <= {"out"}:

@@ -691,6 +691,12 @@ class Fused:
             args = tuple([x if x.__class__ in backend.SCALARS else next(own) for x in args])
         return self._run(self.plan(*args), tensors)
 
+    def on_arrays(self, *arrays: Any) -> tuple[Any, ...]:
+        """Call the function with arrays of one library; return its results as such."""
+        plan = self.plans.get(tuple([(x.__class__, x.shape, x.dtype) for x in arrays]))
+        plan = plan or self.plan(*[make(x, None, None) for x in arrays])
+        return plan.forward(backend.modules[arrays[0].__class__], arrays)
+
     def _run(self, plan: Plan, tensors: Sequence[Tensor]) -> Any:
         arrays = [x._data for x in tensors]
         xp = backend.modules[arrays[0].__class__]

@@ -406,6 +406,8 @@ class Library:
             if not kernel(*arrays, *out):
                 raise ValueError("a compiled kernel met arrays that it does not cover")
 
+        computed.kernel = kernel  # type: ignore[attr-defined]
+
         def run(*arrays: Any) -> bool:
             if not kernel(*mapped(real, arrays)):
                 return False
