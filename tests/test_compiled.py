@@ -675,5 +675,5 @@ def test_a_captured_step_calls_each_kernel_once(cell):
     step = assert_equal(lambda: Job(cell))
     (entry,) = step._entries.values()
     calls = [*entry.plan.before, *entry.plan.rest]
-    kernels = [call for call in calls if getattr(call, "func", call).__name__ == "computed"]
+    kernels = [call for call in calls if call.func.__name__ == "kernel"]
     assert len(kernels) == 2 * T
