@@ -287,6 +287,12 @@ def piles(draw):
 
 
 @st.composite
+def steps(draw):
+    shape = draw(SHAPES)
+    return Case(tuple(draw(arrays(shape)) for _ in range(draw(st.integers(1, 3)))))
+
+
+@st.composite
 def sections(draw):
     case = draw(along())
     length = case.arrays[0].shape[case.keywords["axis"]]
@@ -572,6 +578,13 @@ ROWS = [
     ),
     Row("rows", PRIMITIVES["rows"], rows, matrices(), **KEPT),
     Row("scatter", ops.scatter, scatter_reference, scattered(), **KEPT),
+    Row(
+        "sequence",
+        lambda *arrays: PRIMITIVES["sequence"](*arrays),
+        lambda *arrays: np.stack(arrays),
+        steps(),
+        **KEPT,
+    ),
     Row("sigmoid", ops.sigmoid, sigmoid, unary(), **FLOATING, **ANYWHERE),
     Row("sign", ops.sign, np.sign, unary(BETWEEN), **NO_GRADIENT, **KEPT, **ANYWHERE),
     Row("sin", ops.sin, np.sin, unary(), **FLOATING),

@@ -401,6 +401,19 @@ def test_losses(accelerator: str) -> None:
     assert (metric.count, metric.value) == (4, pytest.approx(4))
 
 
+def test_large_sums_and_norms(accelerator: str) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 20, 40))
+
+    def run(device: str) -> list[Any]:
+        x = tg.tensor(values, device=device, requires_grad=True)
+        y = F.layer_norm(x, 40)
+        terms = [y, x.sum(-1), x.mean((0, 1)), y.mean(-1, keepdims=True)]
+        first = tg.grad((terms[0] ** 3).sum() + (terms[1] ** 2).sum(), x, create_graph=True)
+        return [*terms, first, tg.grad((first**2).sum(), x)]
+
+    assert_same(run(accelerator), run("cpu"), accelerator)
+
+
 def test_language_models(accelerator: str) -> None:
     ids = np.array([1, 2, 0, 1, 1, 2, 1, 0, 2])
 

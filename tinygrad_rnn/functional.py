@@ -244,7 +244,8 @@ def _in_blocks(
     """Return what a function makes of arrays, of some rows at a time where there are many."""
     x, whole = arrays[0], list[Array]()
     F = namespaces[x.__class__]
-    if x.nbytes <= 2 * BLOCK_BYTES or x.ndim == len(axis):
+    few = x.nbytes <= 2 * BLOCK_BYTES or x.ndim == len(axis)
+    if few or backend.device_of(x) != "cpu":
         return function(F, axis, *arrays)
     rows = max(1, len(x) * BLOCK_BYTES // x.nbytes)
     for start in range(0, len(x), rows):

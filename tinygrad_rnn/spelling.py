@@ -108,6 +108,7 @@ PUBLIC_NAMES = {  # of the primitives that a user calls by another name
     "join": "concatenate",
     "nats": "cross_entropy",
     "permute": "transpose",
+    "sequence": "stack",
     "pile": "stack",
     "smoothed_one_hot": "cross_entropy",
     "to_device": "to",

@@ -255,10 +255,27 @@ def empty_like_parts(shape: tuple[int, ...], part: Array, dtype: DType = None) -
     """
     module, dtype = module_of(part), dtype or part.dtype
     if len(shape) == 3 and part.ndim == 2 and is_feature_major(part):
-        return module.empty((shape[2], *shape[:2]), dtype=dtype).transpose(1, 2, 0)
+        n = shape[0] * shape[1]
+        gap = 0 if n * dtype.itemsize % 512 else 128 // dtype.itemsize  # or rows share cache sets
+        out = module.empty((shape[2], n + gap), dtype=dtype)[:, :n]
+        return out.reshape(shape[2], *shape[:2]).transpose(1, 2, 0)
     if len(shape) >= 2 and part.ndim >= 2 and is_feature_major(part):
         return module.empty((*shape[:-2], shape[-1], shape[-2]), dtype=dtype).swapaxes(-1, -2)
     return module.empty(shape, dtype=dtype)
+
+
+def are_columns(arrays: Sequence[Array]) -> bool:
+    """Tell whether these are matrices of one shape that lie column by column."""
+    shape, dtype = arrays[0].shape, arrays[0].dtype
+    alike = all(x.shape == shape and x.dtype == dtype for x in arrays) and len(shape) == 2
+    return alike and all(is_feature_major(x) for x in arrays)
+
+
+def beside(arrays: Sequence[Array]) -> Array:
+    """Return such matrices in one that has a row for each feature, and all of them beside."""
+    out = empty_like_parts((len(arrays), *arrays[0].shape), arrays[0])
+    module_of(out).stack([x.T for x in arrays], axis=1, out=out.transpose(2, 0, 1))
+    return out
 
 
 def rows(x: Array) -> Array:
@@ -282,9 +299,15 @@ def gemm(x: Array, y: Array) -> Array:
     if x.ndim > 2 and y.ndim == 2 and not is_feature_major(x) and x.size:
         out = module.matmul(x.reshape(-1, x.shape[-1]), y)  # one product, not one a leading index
         return out.reshape(*x.shape[:-1], y.shape[1])
-    if x.ndim == 3 and y.ndim == 2 and x.strides[0] == x.shape[1] * x.strides[1] and x.size:
-        out = module.matmul(y.T, rows(x).T)  # one matrix with a row for each feature
-        return out.reshape(-1, *x.shape[:2]).transpose(1, 2, 0)
+    if (
+        x.ndim == 3
+        and y.ndim == 2
+        and x.strides[0] == x.shape[1] * x.strides[1]
+        and x.size * y.size
+    ):
+        out = empty_like_parts((*x.shape[:2], y.shape[1]), x[0], np.result_type(x.dtype, y.dtype))
+        module.matmul(y.T, rows(x).T, out=rows(out).T)  # one matrix, a row for each feature
+        return out
     if is_feature_major(x):
         return module.matmul(y.swapaxes(-1, -2), x.swapaxes(-1, -2)).swapaxes(-1, -2)
     return module.matmul(x, y)
@@ -302,7 +325,7 @@ def reduced(name: str, x: Array, axis: Any, keepdims: bool) -> Array:
         return getattr(module, name)(x, axis=axis, keepdims=keepdims)
     if x.ndim > 1 and (last or others) and x.nbytes >= 4096:
         y = x if last else rows(x).T
-        total = gemm(y, module.ones((y.shape[-1], 1), dtype=x.dtype))
+        total = gemm(y, module.full((y.shape[-1], 1), 1, dtype=x.dtype))
         total = total.reshape(x.shape[:-1] + one if last else one * (x.ndim - 1) + x.shape[-1:])
     else:
         total = module.sum(x, axis=axis, keepdims=keepdims)

@@ -321,7 +321,7 @@ class Recurrent(Module):
                 finals += final
                 if wanted:
                     sides.append(
-                        ops.feature_major(ops.stack(outputs[::-1] if direction else outputs))
+                        ops.feature_major(ops.sequence(*outputs[:: -1 if direction else 1]))
                     )
             if wanted:
                 x = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
@@ -355,7 +355,7 @@ class Recurrent(Module):
                 outputs: list[Tensor] = []
                 for i, number in enumerate(numbers):
                     if i:
-                        z = ops.stack(outputs)
+                        z = ops.sequence(*outputs)
                     if i and masks:
                         z = masked(z, masks[i - 1][start:stop], self.dropout)
                     own: State = state[i * width : (i + 1) * width]

@@ -341,11 +341,11 @@ class Plan:
             if f not in (np.maximum, np.minimum):  # by position: a third faster, and not allowed
                 return partial(f, *args, out)
             return partial(f, *args, out=out)
-        if call.out is None:
-            return partial(f, *args, **keywords)
         if f is np.stack and len(args) == 1:  # as it does itself, but the views once
             axis = keywords.get("axis", 0)
             f, args = np.concatenate, ([np.expand_dims(x, axis) for x in args[0]],)
+        if call.out is None:
+            return partial(f, *args, **keywords)
         if f in REDUCTIONS and len(args) == 1:
             f, keywords = REDUCTIONS[f], {"axis": None, **keywords}
         if f in WRITERS or isinstance(f, np.ufunc):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.backend import Array
 from ..engine.ops import axes_of, index, mean, reshape, sqrt, sum
+from ..engine.ops.reduce import _kept
 from ..engine.primitive import primitive
 from ..spelling import explained
 from .shape import as_tensor, concatenate, transpose
@@ -136,6 +137,46 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     if x.shape[0] == 0:  # the empty product
         x = sum(x, axis=0) + 1
     return reshape(x, shape=kept if keepdims else shape)
+
+
+@primitive(
+    floating=True,
+    x=lambda F, g, x, out, x_shape, axis, keepdims: (
+        _kept(F, g, x_shape, axis, keepdims) * F.exp(x - _kept(F, out, x_shape, axis, keepdims))
+    ),
+)
+def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Return log(sum(exp(x))) over `axis`, without overflow.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        The axes to reduce, negative ones counted from the end; None reduces all.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x without (or with length 1 at) `axis`; integers give the default dtype.
+
+    Notes
+    -----
+    The maximum is subtracted before `exp` and added to the result (Blanchard, Higham and Higham,
+    IMA J. Numer. Anal. 41, 2021). The gradient is softmax(x).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.logsumexp(tg.tensor([1000.0, 0.0]))
+    tensor(1000.)
+    """
+    top = xp.max(x, axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    out = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    return out if keepdims else xp.squeeze(out, axis=axes_of(axis, x.ndim))
 
 
 def _backwards(axis: int, ndim: int) -> tuple[slice, ...]:

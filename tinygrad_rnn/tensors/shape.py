@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine import backend
-from ..engine.ops import axes_of, axis_of, join, permute, pile, reshape, scatter
+from ..engine.backend import Array
+from ..engine.ops import axes_of, axis_of, join, permute, reshape, scatter
+from ..engine.primitive import primitive
 from ..engine.variable import Variable
 from ..errors import ArgumentError, ShapeError
 from ..spelling import explained
@@ -319,6 +321,31 @@ def stack(arrays: Sequence[Tensor], axis: int = 0) -> Tensor:
             [0., 1.]])
     """
     return pile(*_several("stack", arrays), axis=axis)
+
+
+def _unstack(F: Any, g: Any, shapes: tuple[tuple[int, ...], ...], axis: int) -> list[Any]:
+    return [
+        F.index(g, key=(slice(None),) * (axis % (len(shapes[0]) + 1)) + (i,))
+        for i in range(len(shapes))
+    ]
+
+
+@primitive(joint=_unstack)
+def pile(xp: Any, *arrays: Array, axis: int) -> Array:
+    """Return the arrays beside each other along a new axis, in the memory order that they have."""
+    if axis == 0 and backend.are_columns(arrays):
+        return xp.stack([x.T for x in arrays], axis=0).swapaxes(-1, -2)
+    return xp.stack(arrays, axis=axis)
+
+
+@primitive(joint=lambda F, g, shapes: _unstack(F, g, shapes, axis=0))
+def sequence(xp: Any, *arrays: Array) -> Array:
+    """Return what T steps made, (B, F) each, as (T, B, F).
+
+    Where it is feature-major it becomes one matrix with a row for each feature, so that a product
+    over all steps reads it as it lies.
+    """
+    return backend.beside(arrays) if backend.are_columns(arrays) else xp.stack(arrays, axis=0)
 
 
 def _several(name: str, arrays: Sequence[Any]) -> list[Tensor]:

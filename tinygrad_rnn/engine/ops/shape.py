@@ -147,22 +147,9 @@ def _cut(F: Any, g: Any, shapes: tuple[tuple[int, ...], ...], axis: int) -> list
 @primitive(joint=_cut)
 def join(xp: Any, *arrays: Array, axis: int) -> Array:
     """Return the arrays one after the other along an axis that they have."""
+    if axis == 0 and backend.are_columns(arrays):
+        return backend.rows(backend.beside(arrays))
     return xp.concatenate(arrays, axis=axis)
-
-
-def _unstack(F: Any, g: Any, shapes: tuple[tuple[int, ...], ...], axis: int) -> list[Any]:
-    return [
-        F.index(g, key=(slice(None),) * (axis % (len(shapes[0]) + 1)) + (i,))
-        for i in range(len(shapes))
-    ]
-
-
-@primitive(joint=_unstack)
-def pile(xp: Any, *arrays: Array, axis: int) -> Array:
-    """Return the arrays beside each other along a new axis, in the memory order that they have."""
-    if axis == 0 and arrays[0].ndim == 2 and all(backend.is_feature_major(x) for x in arrays):
-        return xp.stack([x.T for x in arrays], axis=0).swapaxes(-1, -2)
-    return xp.stack(arrays, axis=axis)
 
 
 @primitive(view=True, x=lambda F, g: F.feature_major(g))
