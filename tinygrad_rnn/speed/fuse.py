@@ -365,7 +365,9 @@ class Kernel:
         """Return the call that makes memory for a value."""
         if max(x.shape, default=1) == math.prod(x.shape):  # one row: any order, and faster
             return f"vector({x.shape}, {x.dtype.name})"
-        like = next((self.names[g] for g in self.given if g.shape == x.shape), None)
+        # Of one step, a gradient lies as the argument does; of all steps, as it is gathered.
+        given = sorted(self.given, key=lambda g: (g.op == "gradient") == (len(x.shape) < 3))
+        like = next((self.names[g] for g in given if g.shape == x.shape), None)
         if like:
             return f"empty({like}, dtype={x.dtype.name})"
         part = self.names[max(self.given, key=lambda g: g.ndim)]
