@@ -468,3 +468,12 @@ def test_a_large_sum_of_infinities_and_nan():
     array[0, 5], array[1, 7], array[2, [1, 2]] = np.inf, np.nan, [np.inf, -np.inf]
     with np.errstate(invalid="ignore"):
         np.testing.assert_array_equal(tg.tensor(array).sum(-1), array.sum(-1))
+
+
+def test_sums_of_many_neighbours_in_memory_are_numpys():
+    array = np.random.default_rng(0).random((2, 5000), dtype=np.float32)
+    np.testing.assert_array_equal(tg.tensor(array).sum(-1).numpy(), array.sum(-1))
+    np.testing.assert_array_equal(tg.tensor(array.T).sum(0).numpy(), array.sum(-1))
+    short = array[:, :1000]
+    exact = short.astype(np.float64).sum(-1)
+    np.testing.assert_allclose(tg.tensor(short).sum(-1).numpy(), exact, rtol=1e-6)

@@ -317,15 +317,17 @@ def reduced(name: str, x: Array, axis: Any, keepdims: bool) -> Array:
     """Return the ``"sum"`` or the ``"mean"`` over axes.
 
     Over the last axis of something large, or over all others, it is a product with ones: three to
-    eight times as fast as NumPy's reduction, whose inner loop is short, and no less accurate.
+    eight times as fast as NumPy's reduction, whose inner loop is short, and as accurate. Where many
+    neighbours in memory are summed NumPy is more accurate, by summing halves, and as fast.
     """
     module, one, axes = module_of(x), (1,) * keepdims, axis if axis.__class__ is tuple else (axis,)
     last, others = axes in ((-1,), (x.ndim - 1,)), axes == (*range(x.ndim - 1),)
-    if x.nbytes == 0 or x.dtype not in (float32, float64):
+    if x.nbytes == 0 or x.ndim < 2 or x.dtype not in (float32, float64):
         return getattr(module, name)(x, axis=axis, keepdims=keepdims)
-    if x.ndim > 1 and (last or others) and x.nbytes >= 4096:
+    n, step = (x.shape[-1], x.strides[-1]) if last else (x.size // x.shape[-1], x.strides[-2])
+    if (last or others) and x.nbytes >= 4096 and (n <= 1024 or step != x.itemsize):
         y = x if last else rows(x).T
-        total = gemm(y, module.full((y.shape[-1], 1), 1, dtype=x.dtype))
+        total = gemm(y, module.full((n, 1), 1, dtype=x.dtype))
         total = total.reshape(x.shape[:-1] + one if last else one * (x.ndim - 1) + x.shape[-1:])
     else:
         total = module.sum(x, axis=axis, keepdims=keepdims)
