@@ -261,8 +261,30 @@ def _in_blocks(
 def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
     """Return (x - μ) / √(σ² + ε), with mean μ and variance σ² along the last axes.
 
-    It is one operation, which keeps no more than the result and a number for each row; inside
-    ``with tg.fuse.disabled():`` it is several.
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape; integers give the default dtype.
+    axis : tuple of int
+        The last axes of x, as negative numbers: what one mean and one variance are taken over.
+    eps : float
+        ε.
+
+    Returns
+    -------
+    Tensor
+        The shape of `x`.
+
+    Notes
+    -----
+    σ² is the biased variance. It is one operation, which keeps its result and a number for each
+    row; inside ``with tg.fuse.disabled():`` it is several.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.functional.standardized(tg.tensor([[1.0, 3.0]]), (-1,), 0.0)
+    tensor([[-1.,  1.]])
     """
     if x.dtype.kind != "f":
         x = x.astype(backend.get_default_dtype())
