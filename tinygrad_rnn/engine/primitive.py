@@ -38,6 +38,7 @@ from .graph import Gradient, Node, Parents, last_write, paused, thread, tick
 Vjp = Callable[..., Gradient]
 Operation = Callable[..., Any]
 PRIMITIVES: dict[str, Operation] = {}
+_LIBRARY = f"{__package__.partition('.')[0]}."
 SECOND_TIME = (
     "If a recurrent state is carried, this window reaches the previous one through it: cut it with "
     "tinygrad_rnn.bptt.detach(state), or take the windows from strategy.windows. To walk the same "
@@ -479,8 +480,8 @@ def primitive(
         row = Row(forward, vjps, joint)
         row.floating, row.view, row.pending = floating, view, pending
         operation = row.operation()
-        if not getattr(PRIMITIVES.get(row.name), "__module__", "").startswith(__package__):
-            PRIMITIVES[row.name] = operation  # the engine's own stay what they are
+        if not getattr(PRIMITIVES.get(row.name), "__module__", "").startswith(_LIBRARY):
+            PRIMITIVES[row.name] = operation  # the library's own stay what they are
         return operation
 
     return decorate

@@ -311,7 +311,7 @@ class Kernel:
         self.given, self.results, self.steps = given, results, _needed(results, given)
         self.names = {x: f"a{i}" for i, x in enumerate(given)}
         self.lines: list[str] = []
-        self.constants: dict[str, Any] = {}
+        self.constants: dict[Any, tuple[str, Any]] = {}
         self.buffers = 0
         self.free: dict[Any, list[str]] = {}  # buffers whose value nobody reads any more
         kept = {x for x in results if isinstance(x, Expression)}
@@ -332,7 +332,8 @@ class Kernel:
             self._release([a for a in done if a not in over])
         self.returned = "".join(f"{self.names.get(x, x)}, " for x in results)
         self.head = ", ".join(self.names[x] for x in given)
-        self.source = _source(self.head, self.lines, self.returned)
+        numbers = [f"# {k} = {a}, {dtype}" for (a, dtype), (k, _) in self.constants.items()]
+        self.source = _source(self.head, [*numbers, *self.lines], self.returned)
         self._schedules: dict[Any, Callable[..., tuple[Any, ...]]] = {}
         self._in_c: dict[Any, Callable[..., tuple[Any, ...]]] = {}
 
@@ -427,14 +428,7 @@ class Kernel:
         if isinstance(a, Expression):
             return self.names[a]
         dtype = getattr(np, x.op).resolve_dtypes((*kinds_of(x.args), None))[i]
-        name = f"k{x.number}_{i}"
-        for other, (value, known) in self.constants.items():
-            if (repr(value), known) == (repr(a), dtype):
-                name = other
-        if name not in self.constants:
-            self.lines.insert(0, f"# {name} = {a!r}, {dtype}")
-        self.constants[name] = a, dtype
-        return name
+        return self.constants.setdefault((repr(a), dtype), (f"k{len(self.constants)}", a))[0]
 
     def __call__(self, xp: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """Run on arrays of the library `xp`."""
@@ -474,9 +468,12 @@ class Kernel:
         return self._schedules[xp]
 
 
-def _numbers(constants: dict[str, Any], xp: Any) -> dict[str, Any]:
-    """Return the constants of a kernel for a library."""
-    return {k: np.asarray(a, dtype) if xp is np else a for k, (a, dtype) in constants.items()}
+def _numbers(constants: dict[Any, tuple[str, Any]], xp: Any) -> dict[str, Any]:
+    """Return the constants of a kernel for a library, by their names."""
+    return {
+        name: np.asarray(number, dtype) if xp is np else number
+        for (_, dtype), (name, number) in constants.items()
+    }
 
 
 def _source(head: str, lines: Sequence[str], returned: str) -> str:
