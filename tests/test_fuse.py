@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import weakref
 
@@ -473,3 +474,13 @@ def test_a_tensor_that_is_no_argument_is_refused():
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ShapeError, match=r"\(2,\).*\(3,\)"):
         tg.fuse(lambda x, y: x + y)(tg.ones(2), tg.ones(3))
+
+
+def test_the_users_line_is_named_and_not_the_librarys():
+    @tg.fuse
+    def normalised(x):
+        return tg.functional.layer_norm(x, 3)  # this one
+
+    here = inspect.getsourcelines(normalised.function)[1] + 2
+    with pytest.raises(ArgumentError, match=rf"mean.*test_fuse\.py:{here}\)"):
+        normalised(tg.ones(2, 3))

@@ -55,6 +55,7 @@ from .loops import Loop, Uncovered, kinds_of
 
 DEAR = frozenset("exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split())
 VIEWS = frozenset(("part", "reshape"))  # they show another value's memory
+LIBRARY = ("engine", "tensors", "functional", "spelling")  # a message names no line in these
 SIGNATURES = 64  # how many plans a fused function keeps; the oldest goes first
 
 
@@ -254,7 +255,7 @@ class Trace:
 def _untraceable(what: str, cure: str = "compute that outside of it") -> ArgumentError:
     """Return the error of a function that is not pointwise, with the line that says so."""
     frame = inspect.currentframe()
-    inside = (__name__, "tinygrad_rnn.engine", "tinygrad_rnn.tensors", "tinygrad_rnn.spelling")
+    inside = (__name__, *(f"tinygrad_rnn.{part}" for part in LIBRARY))
     while frame is not None and (
         frame.f_globals.get("__name__", "").startswith(inside)
         or frame.f_code.co_filename.startswith("<primitive")
