@@ -839,3 +839,17 @@ def test_a_replay_makes_no_graph_and_works_in_the_memory_of_one_step():
     assert tg.engine.graph.tick() - clock == 1 + bumps
     assert tracemalloc.get_traced_memory()[1] - before < eager / 3
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "bool", "float32", "float64"])
+def test_an_array_beside_a_number_is_read_at_each_replay(dtype):
+    @tg.capture
+    def halves(x):
+        return np.multiply(x, 0.5), np.add(1, x), np.multiply(x, 0.5) - x
+
+    for k in range(6):
+        x = np.array([k % 2, k, k + 1]).astype(dtype)
+        plain = np.multiply(x, 0.5), np.add(1, x), np.multiply(x, 0.5) - x
+        for found, expected in zip(halves(x), plain, strict=True):
+            np.testing.assert_array_equal(found.numpy(), expected)
+    assert halves.captured

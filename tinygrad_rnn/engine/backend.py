@@ -299,12 +299,8 @@ def gemm(x: Array, y: Array) -> Array:
     if x.ndim > 2 and y.ndim == 2 and not is_feature_major(x) and x.size:
         out = module.matmul(x.reshape(-1, x.shape[-1]), y)  # one product, not one a leading index
         return out.reshape(*x.shape[:-1], y.shape[1])
-    if (
-        x.ndim == 3
-        and y.ndim == 2
-        and x.strides[0] == x.shape[1] * x.strides[1]
-        and x.size * y.size
-    ):
+    slab = x.ndim == 3 and x.strides[0] == x.shape[1] * x.strides[1]
+    if slab and y.ndim == 2 and x.size * y.size:
         out = empty_like_parts((*x.shape[:2], y.shape[1]), x[0], np.result_type(x.dtype, y.dtype))
         module.matmul(y.T, rows(x).T, out=rows(out).T)  # one matrix, a row for each feature
         return out

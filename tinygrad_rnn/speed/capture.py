@@ -40,6 +40,7 @@ from ..engine.variable import Variable
 from ..errors import DTypeError, ShapeError
 from ..tensors.tensor import Tensor
 from . import fuse as fusing
+from .loops import kinds_of
 from .tape import (
     PACKAGE,
     Call,
@@ -396,14 +397,14 @@ def _plain_product(x: Any, y: Any, out: Any) -> bool:
 
 def _with_arrays(ufunc: np.ufunc, args: Any) -> list[Any]:
     """Return arguments with the numbers as arrays of the dtype that NumPy gives them each time."""
-    kinds = [x.dtype if isinstance(x, np.ndarray) else type(x) for x in args]
+    kinds = kinds_of(args)
     if ufunc is np.power or not {int, float}.intersection(kinds):
         return list(args)
     taken = ufunc.resolve_dtypes((*kinds, *[None] * ufunc.nout))[: len(args)]
     with np.errstate(all="ignore"):  # too large a number is warned of at each call
         return [
-            np.asarray(x, dtype) if kind in (int, float) and dtype.kind == "f" else x
-            for x, kind, dtype in zip(args, kinds, taken, strict=True)
+            np.asarray(x, dtype) if x.__class__ in (int, float) and dtype.kind == "f" else x
+            for x, dtype in zip(args, taken, strict=True)
         ]
 
 
