@@ -98,6 +98,12 @@ def powers(draw):
 
 
 @st.composite
+def log_powers(draw):
+    """A positive base, any exponent, and the number of derivatives by it."""
+    return Case(draw(binary(POSITIVE, REAL)).arrays, {"n": draw(st.integers(1, 3))})
+
+
+@st.composite
 def clips(draw):
     low, high = sorted([draw(REAL), draw(REAL)])
     bounds = draw(st.sampled_from([(low, high), (None, high), (low, None), (None, None)]))
@@ -543,6 +549,7 @@ ROWS = [
     Row("linear_map", PRIMITIVES["linear_map"], lambda x, weight: x @ weight.T, maps(), **KEPT),
     Row("log", ops.log, np.log, unary(POSITIVE), **FLOATING, **ANYWHERE),
     Row("log1p", ops.log1p, np.log1p, unary(ABOVE_MINUS_ONE), **FLOATING, **ANYWHERE),
+    Row("log_power", ops.log_power, lambda x, y, n: x**y * np.log(x) ** n, log_powers()),
     Row("log_softmax", ops.log_softmax, log_softmax, along(empty=False), **FLOATING),
     Row("logaddexp", ops.logaddexp, np.logaddexp, binary(), **FLOATING, **ANYWHERE),
     Row("logsumexp", ops.logsumexp, logsumexp, reductions(), **FLOATING),

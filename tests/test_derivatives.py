@@ -205,6 +205,43 @@ def test_results_can_be_differentiated_again(derivative, power):
     assert nested.item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("base", [10.0, 3, 0.7])
+@given(at=st.floats(-2, 2))
+def test_a_number_to_the_power_of_a_tensor_to_the_third_order(base, at):
+    x = tg.tensor(at, dtype=tg.float64, requires_grad=True)
+    y = base**x
+    for order in range(4):
+        expected = np.log(base) ** order * np.float64(base) ** at
+        np.testing.assert_allclose(y.numpy(), expected, rtol=1e-14)
+        y = tg.grad(y, x, create_graph=True)
+    x = tg.tensor([at], dtype=tg.float64)
+    value, slope = tg.jvp(lambda x: base**x, x, tg.ones(1, dtype=tg.float64))
+    np.testing.assert_allclose(slope.numpy(), np.log(base) * value.numpy(), rtol=1e-14)
+
+
+def test_a_rule_takes_a_number_as_a_number():
+    @tg.primitive(x=lambda F, g, y: g * F.sqrt(y), y=lambda F, g, x, y: g * x / (2 * F.sqrt(y)))
+    def times_root(xp, x, y):
+        return x * xp.sqrt(y)
+
+    x = tg.tensor(np.array([1.0, 2.0]), requires_grad=True)
+    for create_graph in (False, True):
+        (g,) = tg.grad([times_root(x, 2.0).sum()], [x], create_graph=create_graph)
+        np.testing.assert_array_equal(g.numpy(), np.full(2, np.sqrt(2.0)))
+
+
+@pytest.mark.parametrize("y", [1.0, 2.0, 3.0, 0.0, 1.5, 4.5])
+@pytest.mark.parametrize("x", [0.0, 0.5, 2.0])
+def test_mixed_derivatives_of_a_power_are_symmetric(x, y):
+    place = tg.tensor([x, y], dtype=tg.float64)
+    with np.errstate(all="ignore"):  # the second derivative by x may be infinite
+        hessian = tg.hessian(lambda v: v[0] ** v[1], place).numpy()
+    np.testing.assert_allclose(hessian[0, 1], hessian[1, 0], rtol=1e-14)
+    mixed = x ** (y - 1) * (1 + y * np.log(x)) if x else float(y == 1)  # (0, 0): by convention
+    if x or y:
+        np.testing.assert_allclose(hessian[0, 1], mixed, rtol=1e-12)
+
+
 def test_only_the_argument_is_differentiated_by():
     """What the function reads from around it stays a constant, be it the same tensor."""
     x = tg.tensor(3.0, requires_grad=True)

@@ -434,10 +434,8 @@ def masked(x: Tensor, mask: Any, p: float) -> Tensor:
     >>> tg.functional.masked(tg.ones(3), np.array([True, False, True]), 0.5)
     tensor([2., 0., 2.])
     """
-    factor = backend.to_device(mask, x.device).astype(x.dtype)
-    if p < 1.0:
-        factor *= 1.0 / (1.0 - p)
-    return ops.multiply(x, factor)
+    scaled = x * (1.0 / (1.0 - p)) if p < 1.0 else x
+    return ops.where(backend.to_device(mask, x.device), scaled, 0.0)
 
 
 @explained

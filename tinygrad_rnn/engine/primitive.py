@@ -395,7 +395,14 @@ class Recorded:
     in_place = False
 
     def __getattr__(self, name: str) -> Any:
-        return _known(name)
+        operation, numbers = _known(name), getattr(namespaces[np.ndarray], name)
+
+        def on(*args: Any, **params: Any) -> Any:  # of numbers a number: no dtype would be right
+            alone = all(x.__class__ in SCALARS for x in args)
+            return numbers(*args, **params).item() if alone else operation(*args, **params)
+
+        setattr(self, name, on)
+        return on
 
     def wrap(self, value: Any, node: Any) -> Any:
         """Return saved arrays as Tensors at their places in the graph; a scalar stays."""

@@ -3,6 +3,9 @@
 Conventions where a derivative does not exist: ``abs`` and ``relu`` have gradient 0 at 0,
 ``maximum`` and ``minimum`` give half to each of two equal operands, ``clip`` passes the gradient at
 its bounds.
+
+A rule drops a gradient by selection (``F.where``), never by multiplication with a mask: 0 times an
+infinite gradient, such as that of sqrt at 0, would be nan.
 """
 
 from __future__ import annotations
@@ -111,11 +114,32 @@ def divide(xp: Any, x: Array, y: Array) -> Array:
 
 def _power_x(F: Any, g: Any, x: Any, y: Any) -> Any:
     if y.__class__ in (int, float, bool):
-        return g * (y * x ** (y - 1)) if y else g * 0
+        return g * (y * x ** (y - 1)) if y else F.where(F.abs(x) < 0, g, 0.0)
     return g * (y * (x + (x == 0) * (y == 0)) ** (y - 1))  # 0 ** -1 would spoil 0 · 0 ** (0 - 1)
 
 
-@primitive(x=_power_x, y=lambda F, g, x, out: g * (out * F.log(x + (x == 0))))
+def _log_power(F: Any, x: Any, y: Any, n: int) -> Any:
+    return F.log_power(x, y, n=n) if n else x**y
+
+
+def _log_power_x(F: Any, g: Any, x: Any, y: Any, n: int) -> Any:
+    x = x + (x == 0) * (y == 0)
+    return g * (y * _log_power(F, x, y - 1, n) + n * _log_power(F, x, y - 1, n - 1))
+
+
+@primitive(x=_log_power_x, y=lambda F, g, x, y, n: g * F.log_power(x, y, n=n + 1))
+def log_power(xp: Any, x: Array, y: Array, n: int) -> Array:
+    """Return x^y (log x)^n, the n-th derivative of x^y by y; 0 where x is 0 and y at least 0.
+
+    It is one operation, since its own derivatives are of the same form: so mixed derivatives of x^y
+    are symmetric at x = 0 too.
+    """
+    power, none = x**y, (x == 0) * (y >= 0)
+    log = xp.log(x + none)  # of a Python number in float64
+    return xp.where(none, 0.0, (power * log**n).astype(power.dtype))
+
+
+@primitive(x=_power_x, y=lambda F, g, x, y: g * F.log_power(x, y, n=1))
 def power(xp: Any, x: Array, y: Array) -> Array:
     """Return x ** y.
 
@@ -132,7 +156,7 @@ def power(xp: Any, x: Array, y: Array) -> Array:
     Notes
     -----
     The derivatives are y x^(y-1) and x^y log x; the first is 0 where y is 0, the second 0 where x
-    is 0, so that neither is 0 times infinity.
+    is 0 and y at least 0, so that neither is 0 times infinity.
 
     Examples
     --------
@@ -168,7 +192,7 @@ def negative(xp: Any, x: Array) -> Array:
     return -x
 
 
-@primitive(x=lambda F, g, x: g * F.sign(x))
+@primitive(x=lambda F, g, x: F.where(x == 0, 0.0, g * F.sign(x)))
 def abs(xp: Any, x: Array) -> Array:
     """Return the absolute value of x.
 
@@ -443,7 +467,7 @@ def sigmoid(xp: Any, x: Array) -> Array:
     return e / (1 + e)
 
 
-@primitive(x=lambda F, g, out: g * (out > 0))
+@primitive(x=lambda F, g, out: F.where(out > 0, g, 0.0))
 def relu(xp: Any, x: Array) -> Array:
     """Return max(x, 0).
 
@@ -527,7 +551,7 @@ def logaddexp(xp: Any, x: Array, y: Array) -> Array:
 
 
 def _half_if_equal(F: Any, g: Any, wins: Any, equal: Any) -> Any:
-    return F.where(equal, g * 0.5, g * wins)
+    return F.where(equal, g * 0.5, F.where(wins, g, 0.0))
 
 
 @primitive(
@@ -595,8 +619,8 @@ def minimum(xp: Any, x: Array, y: Array) -> Array:
 
 
 def _within(F: Any, g: Any, x: Any, min: Any, max: Any) -> Any:
-    g = g if min is None else g * (x >= min)
-    return g if max is None else g * (x <= max)
+    g = g if min is None else F.where(x >= min, g, 0.0)
+    return g if max is None else F.where(x <= max, g, 0.0)
 
 
 @primitive(x=_within)

@@ -1,0 +1,105 @@
+"""A gradient that a rule drops is dropped by selection: nothing that was not chosen contributes.
+
+Infinite and nan gradients are the means of proof: multiplied by a mask of 0 they would give nan.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygrad_rnn as tg
+
+KEPT = np.array([True, False, True, False, True, True])
+
+# name: function of x, values of x, which elements of x the result depends on
+CASES = {
+    "relu": (tg.relu, [2, -1, 0.5, 0, 3, 1], KEPT),
+    "clip": (lambda x: tg.clip(x, -1, 1), [1, -2, 0.5, 3, -1, 0], KEPT),
+    "clip from below": (lambda x: tg.clip(x, min=0.0), [1, -2, 0.5, -3, 0, 9], KEPT),
+    "clip from above": (lambda x: tg.clip(x, max=0.0), [-1, 2, -0.5, 3, 0, -9], KEPT),
+    "maximum": (lambda x: tg.maximum(x, 0.0), [1, -2, 0.5, -3, 4, 9], KEPT),
+    "maximum, right": (lambda x: tg.maximum(0.0, x), [1, -2, 0.5, -3, 4, 9], KEPT),
+    "minimum": (lambda x: tg.minimum(x, 0.0), [-1, 2, -0.5, 3, -4, -9], KEPT),
+    "where": (lambda x: tg.where(x > 0, x, 0.0), [1, -2, 0.5, -3, 4, 9], KEPT),
+    "where, other": (lambda x: tg.where(x > 0, 0.0, x), [-1, 2, -0.5, 3, -4, -9], KEPT),
+    "abs": (tg.abs, [2, 0, 0.5, 0, -3, 1], KEPT),
+    "power": (lambda x: x**0, [2, 0, 0.5, np.nan, -3, 1], np.zeros(6, bool)),
+}
+DROPPED = {
+    "dropout": (
+        lambda x: tg.functional.masked(x, KEPT, 0.4),
+        [2, np.inf, 0.5, np.nan, -3, 1],
+        KEPT,
+    ),
+}
+ROUTES = ["plain", "create_graph", "fused"]
+if shutil.which("cc") or shutil.which("gcc"):
+    ROUTES.append("fused in C")
+
+
+def gradient(function, values, start, route):
+    """The gradient of x that starts from `start` at the result."""
+    x = tg.tensor(np.asarray(values, dtype=np.float64), requires_grad=True)
+    if route.startswith("fused"):
+        tg.fuse.backend("c" if route == "fused in C" else "numpy")
+        function = tg.fuse(function)
+    try:
+        with np.errstate(all="ignore"):
+            y = function(x)
+            (g,) = tg.grad([y], [x], [start], create_graph=route == "create_graph")
+    finally:
+        tg.fuse.backend("numpy")
+    return g.numpy()
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=5)
+@given(st.sampled_from([np.inf, -np.inf, np.nan]), st.integers(0, 2**32 - 1))
+def test_no_gradient_reaches_what_was_not_chosen(name, route, wild, seed):
+    check(*CASES[name], route, wild, seed)
+
+
+@pytest.mark.parametrize("route", ROUTES[:2])
+@pytest.mark.parametrize("wild", [np.inf, -np.inf, np.nan])
+def test_a_dropped_element_contributes_nothing(route, wild):
+    function, values, kept = DROPPED["dropout"]
+    check(function, values, kept, route, wild, 0)
+    y = function(tg.tensor(np.array(values)))
+    assert (y.numpy()[~kept] == 0).all()
+
+
+def check(function, values, kept, route, wild, seed):
+    """A wild gradient at what was not chosen gives 0 there, and changes nothing elsewhere."""
+    tame = np.random.default_rng(seed).uniform(0.5, 1, len(values))
+    found = gradient(function, values, np.where(kept, tame, wild), route)
+    assert (found[~kept] == 0).all()
+    np.testing.assert_array_equal(found[kept], gradient(function, values, tame, route)[kept])
+    assert (found[kept] != 0).all()
+    everywhere = gradient(function, values, np.full(len(values), wild), route)
+    assert (everywhere[~kept] == 0).all() and not np.isfinite(everywhere[kept]).any()
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(
+    "inner",
+    [tg.relu, lambda x: tg.clip(x, 0.0, None), lambda x: tg.clip(x, min=0.0, max=9.0)],
+)
+@pytest.mark.parametrize(
+    "outer, at_four", [(tg.sqrt, 0.25), (tg.log, 0.25), (lambda x: 1 / x, -1 / 16)]
+)
+def test_a_singular_function_of_a_bounded_one(inner, outer, at_four, route):
+    found = gradient(lambda x: outer(inner(x)), [-1.0, 4.0], np.ones(2), route)
+    np.testing.assert_array_equal(found, [0, at_four])
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_second_derivative_of_what_was_not_chosen_is_zero(seed):
+    values = np.random.default_rng(seed).uniform(0.1, 2, 4) * [1, -1, 1, -1]
+    h = tg.hessian(lambda x: (tg.relu(x) ** 3).sum(), tg.tensor(values)).numpy()
+    np.testing.assert_allclose(np.diag(h), 6 * np.maximum(values, 0), rtol=1e-12)
