@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import operator
 import threading
 
 import numpy as np
@@ -389,6 +391,171 @@ def test_only_floating_leaves_require_grad(x):
         (x * 2).requires_grad = False
     x.requires_grad = False
     assert not (x * 2).requires_grad
+
+
+def test_a_leaf_that_is_frozen_and_thawed_is_the_same_leaf(x):
+    y = (x * x).sum()
+    x.requires_grad = False
+    x.requires_grad = True
+    y.backward(retain_graph=True)
+    np.testing.assert_array_equal(x.grad.numpy(), 2 * x.numpy())
+    (g,) = tg.grad([y], [x])
+    np.testing.assert_array_equal(g.numpy(), 2 * x.numpy())
+
+
+def test_a_gradient_grows_only_while_its_leaf_is_switched_on(x):
+    (x * x).sum().backward()
+    y = (x * x).sum()
+    x.requires_grad = False
+    y.backward()
+    assert not (x * 2).requires_grad
+    for leaf in (x, copy.deepcopy(x)):
+        np.testing.assert_array_equal(leaf.grad.numpy(), 2 * x.numpy())
+        assert not leaf.requires_grad
+    x.grad = None
+    x.requires_grad = True
+    assert x.grad is None
+    (x * x).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), 2 * x.numpy())
+
+
+def test_a_leaf_of_another_dtype_is_another_leaf():
+    layer = tg.nn.Linear(2, 1)
+    y = layer(tg.ones(1, 2)).sum()
+    layer.to(tg.float64)
+    y.backward()
+    assert layer.weight.grad is None
+
+
+# -- gradients to start from -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [np.array, tg.tensor, list, tuple, iter])
+def test_one_start_for_each_output_in_any_container(x, make):
+    outputs = [(x * x).sum(), x.sum()]
+    for starts in ([0.0, 0.0], [0.0, 1.0], [2.0, -1.0]):
+        (g,) = tg.grad(outputs, [x], make(starts), retain_graph=True)
+        np.testing.assert_array_equal(g.numpy(), starts[0] * 2 * x.numpy() + starts[1])
+
+
+def test_a_start_of_zero_is_a_start():
+    x = tg.tensor(3.0, requires_grad=True)
+    for start in (np.array([0.0]), np.array([[0.0]])[0], [0.0], tg.zeros(1), [tg.tensor(0.0)]):
+        assert tg.grad([x * 2], [x], start)[0].item() == 0
+    assert tg.grad(x * 2, x, 0.0).item() == 0
+    (x * 2).backward(0.0)
+    assert x.grad.item() == 0
+
+
+@pytest.mark.parametrize("starts", [0.0, np.array(1.0), [], [1.0], np.ones(3), tg.tensor(1.0)])
+def test_starts_that_are_not_one_for_each_output_are_refused(x, starts):
+    with pytest.raises(ShapeError, match="grad_outputs"):
+        tg.grad([x.sum(), x.sum()], [x], starts)
+
+
+# -- in place --------------------------------------------------------------------------------------
+
+AUGMENTED = [operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow]
+
+
+@pytest.mark.parametrize("update", AUGMENTED)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_an_augmented_assignment_writes_into_a_leaf_under_no_grad(update, seed):
+    rng = np.random.default_rng(seed)
+    value, other = rng.uniform(1, 2, (2, 3)), rng.uniform(1, 2, 3)
+    p = tg.tensor(value, requires_grad=True)
+    alias, memory, saved = p, p.data, (p * p).sum()
+    with tg.no_grad():
+        for step in (other, tg.tensor(other), 2.0):
+            p = update(p, step)
+            value = update(value, np.asarray(step))
+    assert p is alias and p.data is memory and p.is_leaf and p.requires_grad
+    np.testing.assert_array_equal(p.numpy(), value)
+    with pytest.raises(GraphError, match="changed in place"):
+        saved.backward()
+
+
+@pytest.mark.parametrize("update", [*AUGMENTED, operator.imatmul])
+def test_an_augmented_assignment_to_a_recorded_leaf_is_refused(update):
+    p = tg.ones(2, 2, requires_grad=True)
+    with pytest.raises(GraphError, match=r"= on a leaf that requires grad.*no_grad"):
+        update(p, p)
+    np.testing.assert_array_equal(p.numpy(), np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("update", AUGMENTED)
+def test_an_augmented_assignment_to_a_computed_tensor_is_a_new_tensor(x, update):
+    y = x * x + 2
+    before = y
+    y = update(y, 2 * x)
+    assert y is not before
+    values = x.numpy() ** 2 + 2
+    np.testing.assert_array_equal(before.numpy(), values)
+    np.testing.assert_allclose(y.numpy(), update(values, 2 * x.numpy()))
+    assert y.requires_grad
+    with tg.no_grad():
+        z = before.detach()  # of the memory that the graph holds
+        z = update(z, 2.0)
+    np.testing.assert_array_equal(before.numpy(), x.numpy() ** 2 + 2)
+
+
+def test_a_sum_of_losses_by_augmented_assignment(x):
+    for total in (0.0, tg.tensor(0.0, dtype=x.dtype)):
+        for i in range(3):
+            total += (x * i).sum()
+        (g,) = tg.grad([total], [x])
+        np.testing.assert_array_equal(g.numpy(), np.full(x.shape, 3.0))
+
+
+def test_gradient_descent_as_it_is_written_in_books():
+    parameters = [tg.tensor([3.0, -2.0], requires_grad=True), tg.tensor(5.0, requires_grad=True)]
+    for _ in range(50):
+        sum((p * p).sum() for p in parameters).backward()
+        with tg.no_grad():
+            for p in parameters:
+                p -= 0.25 * p.grad
+                p.grad = None
+    assert all(abs(p.numpy()).max() < 1e-12 for p in parameters)
+
+
+def test_parts_of_a_leaf_can_be_written_under_no_grad():
+    p, expected = tg.zeros(3, 4, requires_grad=True), np.zeros((3, 4))
+    saved = (p * p).sum()
+    with tg.no_grad():
+        for a in (p, expected):
+            a[0] = 1
+            a[:, 1] -= 2
+            a[[0, 2], [3, 3]] += 5
+            a[np.array([True, False, True]), 2] = [7, 8]
+            a[...] *= 0.5
+    np.testing.assert_array_equal(p.numpy(), expected)
+    with pytest.raises(GraphError, match="changed in place"):
+        saved.backward()
+    with pytest.raises(GraphError, match="no_grad"):
+        p[0] -= 1
+    np.testing.assert_array_equal(p.numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "write, error",
+    [
+        (lambda p: operator.iadd(p, np.ones((3, 2, 2))), ShapeError),
+        (lambda p: operator.iadd(p, np.ones(3)), ShapeError),
+        (lambda p: operator.itruediv(tg.tensor([1, 2]), 2), DTypeError),
+        (lambda p: operator.iadd(tg.broadcast_to(p[0], (5, 2)), 1), ShapeError),
+        (lambda p: p.__setitem__(0, np.ones(3)), ShapeError),
+        (lambda p: p.__setitem__(9, 1.0), IndexError),
+        (lambda p: p.__setitem__("a", 1.0), DTypeError),
+        (lambda p: p.__setitem__(0, "a"), DTypeError),
+        (lambda p: tg.tensor([1, 2]).__setitem__(0, 0.5), DTypeError),
+        (lambda p: (p * 1).detach().__setitem__(0, 0.5), GraphError),
+    ],
+)
+def test_a_write_that_does_not_fit_changes_nothing(write, error):
+    p = tg.ones(2, 2, requires_grad=True)
+    with tg.no_grad(), pytest.raises(error):
+        write(p)
+    np.testing.assert_array_equal(p.numpy(), np.ones((2, 2)))
 
 
 def test_a_rule_that_returns_a_wrong_shape_is_named():

@@ -59,12 +59,13 @@ class Node:
 class Leaf(Node):
     """A tensor that the user made and wants the gradient of; it owns that gradient."""
 
-    __slots__ = ("grad", "version")
+    __slots__ = ("grad", "on", "version")
     name = "leaf"
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, version: list[int]) -> None:
         super().__init__((), shape, dtype)
         self.grad: Any = None
+        self.on = True  # whether the tensor requires a gradient now
         self.version = version
 
 

@@ -27,9 +27,10 @@ class Variable:
     If ``requires_grad``, operations on it are recorded, and `backward` fills `grad`.
     """
 
-    __slots__ = ("__weakref__", "_data", "_node", "_version")
+    __slots__ = ("__weakref__", "_data", "_leaf", "_node", "_version")
 
     _data: Array
+    _leaf: Leaf | None  # set once it required a gradient: graphs that were recorded then know it
     _node: Node | None  # its place in the graph
     _version: list[int] | None  # when it was last written to; shared with views; None: never
 
@@ -84,9 +85,16 @@ class Variable:
             raise ShapeError(
                 f"data: array of shape {array.shape} assigned to a tensor of shape {self.shape}"
             )
+        self._write("data", ..., array)
+
+    def _write(self, name: str, key: Any, array: Array) -> None:
+        """Write into the array, for the operation of that name, and note it."""
         if array.dtype.kind == "f" and self.dtype.kind != "f":
-            raise DTypeError(f"data: {array.dtype} assigned to {self.dtype} would lose fractions")
-        self._data[...] = backend.to_device(array, self.device)
+            raise DTypeError(f"{name}: {array.dtype} assigned to {self.dtype} would lose fractions")
+        try:
+            self._data[key] = backend.to_device(array, self.device)
+        except ValueError as error:  # it does not fit, or the memory is read-only
+            raise ShapeError(f"{name}: {array.shape} into {self.shape}: {error}") from error
         self._bump()
 
     def _bump(self) -> None:
@@ -97,7 +105,7 @@ class Variable:
     def _rebind(self, array: Array) -> None:
         """Give a leaf another array, of any dtype or device; its gradient is dropped."""
         requires_grad = self.requires_grad
-        self._data, self._version, self._node = array, [0], None
+        self._data, self._version, self._node, self._leaf = array, [0], None, None
         self.requires_grad = requires_grad
 
     # -- the graph
@@ -109,7 +117,11 @@ class Variable:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether operations on it are recorded; can be set on a leaf."""
+        """Whether operations on it are recorded; can be set on a leaf.
+
+        A leaf that is switched off and on again is the same leaf to graphs that were recorded
+        before. Its gradient stays, and grows only while it is switched on.
+        """
         return self._node is not None
 
     @requires_grad.setter
@@ -123,20 +135,23 @@ class Variable:
             raise DTypeError(
                 f"requires_grad: only floating tensors have gradients, this one is {self.dtype}"
             )
-        if value and self._node is None:
+        leaf: Leaf | None = getattr(self, "_leaf", None)
+        if value and leaf is None:
             self._version = self._version if self._version is not None else [0]
-            self._node = Leaf(self.shape, self.dtype, self._version)
-        elif not value:
-            self._node = None
+            self._leaf = leaf = Leaf(self.shape, self.dtype, self._version)
+        if leaf is not None:
+            leaf.on, self._node = bool(value), leaf if value else None
 
     @property
     def grad(self) -> Tensor | None:
         """The gradient that `backward` left at this leaf, or None."""
-        return self._node.grad if isinstance(self._node, Leaf) else None
+        leaf = getattr(self, "_leaf", None)
+        return None if leaf is None else leaf.grad
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if not isinstance(self._node, Leaf):
+        leaf = getattr(self, "_leaf", None)
+        if leaf is None:
             raise GraphError("grad: only a leaf with requires_grad keeps a gradient")
         if value is not None:
             kind = self.shape, self.dtype
@@ -147,7 +162,7 @@ class Variable:
             if value.device != self.device:
                 raise DeviceError(f"grad: on {value.device}, the tensor on {self.device}")
             value = make(backend.copy(value._data), None, [0])
-        self._node.grad = value
+        leaf.grad = value
 
     @explained
     def backward(self, grad: Any = None, retain_graph: bool = False) -> None:
@@ -176,6 +191,8 @@ class Variable:
         """
         results = run(_roots([self], [grad], create_graph=False), namespaces, retain=retain_graph)
         for leaf, (array, fresh) in results.items():
+            if not leaf.on:  # type: ignore[attr-defined]
+                continue
             # A gradient that somebody else may hold (two leaves of one sum, a broadcast view) is
             # copied before it is kept.
             own = array if fresh and array.__class__ in backend.modules else backend.copy(array)
@@ -276,7 +293,11 @@ def grad(
     several = _many(inputs)
     wanted: list[Any] = list(inputs) if several else [inputs]  # type: ignore[arg-type]
     ends: list[Any] = list(outputs) if _many(outputs) else [outputs]  # type: ignore[arg-type]
-    starts = (grad_outputs or [None] * len(ends)) if _many(outputs) else [grad_outputs]
+    starts = [grad_outputs] if not _many(outputs) else grad_outputs
+    try:
+        starts = [None] * len(ends) if starts is None else list(starts)
+    except TypeError:
+        raise ShapeError(f"grad: one of grad_outputs for each of {len(ends)} outputs") from None
     if len(starts) != len(ends):
         raise ShapeError(f"grad: {len(starts)} grad_outputs for {len(ends)} outputs")
     for i, tensor in enumerate(wanted):

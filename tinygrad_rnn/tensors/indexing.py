@@ -54,10 +54,15 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     >>> x.grad
     tensor([2., 0., 1.])
     """
+    return index(x, key=plain_key(x, key))
+
+
+def plain_key(x: Tensor, key: Any) -> tuple[Any, ...]:
+    """Return a key of x in the form that arrays take, or raise what `getitem` raises."""
     keys = [_plain(k, x) for k in (key if isinstance(key, tuple) else (key,))]
     if any(getattr(k, "dtype", None) == backend.bool_ for k in keys):
         keys = _without_masks(keys, x.shape)
-    return index(x, key=tuple(keys))
+    return tuple(keys)
 
 
 def _plain(key: Any, x: Tensor) -> Any:

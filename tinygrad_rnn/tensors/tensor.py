@@ -11,6 +11,7 @@ import numpy as np
 from .. import tensors as ops
 from ..engine import backend
 from ..engine.backend import DType
+from ..engine.graph import is_grad_enabled
 from ..engine.primitive import bind
 from ..engine.variable import Variable
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
@@ -34,6 +35,34 @@ class _Elsewhere:
 
     def __get__(self, instance: Any, owner: type) -> Any:
         raise AttributeError(f"Tensor has no attribute {self.name!r}; here it is {self.ours}")
+
+
+def _augmented(symbol: str, operation: Any) -> Any:
+    """Return the method of an operator such as ``-=``.
+
+    A name is bound to the result, as Python does with numbers, but for a leaf: under `no_grad` its
+    array is written to, so that ``for p in parameters: p -= lr * p.grad`` is a training step.
+    """
+
+    def update(self: Tensor, other: Any) -> Tensor:
+        written = self._version is not None and self.is_leaf
+        if not written or (is_grad_enabled() and not self.requires_grad):
+            return operation(self, other)
+        if is_grad_enabled():
+            raise GraphError(
+                f"{symbol} on a leaf that requires grad, of shape {self.shape}: write to it inside "
+                "`with tinygrad_rnn.no_grad()`, or compute a new tensor, such as p = p - step"
+            )
+        result = operation(self, other)
+        if result.shape != self.shape:
+            raise ShapeError(
+                f"{symbol}: the result has the shape {result.shape}, the tensor {self.shape}: "
+                "compute a new tensor, such as p = p - step"
+            )
+        self._write(symbol, ..., result._data)
+        return self
+
+    return update
 
 
 def _no_operator(symbol: str, cure: str) -> Any:
@@ -152,9 +181,10 @@ class Tensor(Variable):
             raise GraphError("deepcopy of a computed tensor: copy leaves, or detach() it first")
         copy = object.__new__(type(self))
         copy._data, copy._version, copy._node = backend.copy(self._data), [0], None
-        copy.requires_grad = self.requires_grad
+        copy.requires_grad = self.requires_grad or self.grad is not None
         if self.grad is not None:
             copy.grad = self.grad
+        copy.requires_grad = self.requires_grad
         memo[id(self)] = copy
         return copy
 
@@ -164,10 +194,14 @@ class Tensor(Variable):
         return type(self), (self.numpy(), None, None, self.requires_grad)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise GraphError(
-            "tensors are not assigned to by parts: build the result with tinygrad_rnn.stack, "
-            "concatenate or where"
-        )
+        if is_grad_enabled() or self._version is None or not self.is_leaf:
+            raise GraphError(
+                "tensors are not assigned to by parts: build the result with tinygrad_rnn.stack, "
+                "concatenate or where; a leaf can be written to inside "
+                "`with tinygrad_rnn.no_grad()`"
+            )
+        array = backend.asarray(value._data if isinstance(value, Variable) else value)
+        self._write("assignment to a part", ops.plain_key(self, key), array)
 
     # -- arithmetic
 
@@ -183,6 +217,10 @@ class Tensor(Variable):
     __ne__ = ops.not_equal
     __lt__, __le__, __gt__, __ge__ = ops.less, ops.less_equal, ops.greater, ops.greater_equal
     __getitem__ = ops.getitem
+
+    __iadd__, __isub__ = _augmented("+=", ops.add), _augmented("-=", ops.subtract)
+    __imul__, __itruediv__ = _augmented("*=", ops.multiply), _augmented("/=", ops.divide)
+    __ipow__, __imatmul__ = _augmented("**=", ops.power), _augmented("@=", ops.matmul)
 
     def __rsub__(self, other: Any) -> Tensor:
         return ops.subtract(other, self)

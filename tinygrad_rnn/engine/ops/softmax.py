@@ -1,4 +1,4 @@
-"""Softmax, its logarithm, and the cross-entropy from logits: stable for logits of any size."""
+"""Softmax and its logarithm: stable for logits of any size."""
 
 from __future__ import annotations
 
@@ -70,30 +70,3 @@ def log_softmax(xp: Any, x: Array, axis: int = -1) -> Array:
     """
     shifted = x - xp.max(x, axis=axis, keepdims=True)
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
-
-
-@primitive(logits=None, target=None)
-def smoothed_one_hot(xp: Any, logits: Array, target: Array, axis: int, smoothing: float) -> Array:
-    """Return the distribution 1 - smoothing at the target plus smoothing spread evenly."""
-    size = logits.shape[axis]
-    classes = xp.arange(size).reshape([-1 if i == axis else 1 for i in range(logits.ndim)])
-    hot = (classes == xp.expand_dims(target, axis)).astype(logits.dtype)
-    return hot * (1 - smoothing) + smoothing / size if smoothing else hot
-
-
-def _to_logits(F: Any, g: Any, logits: Any, target: Any, axis: int, label_smoothing: float) -> Any:
-    shape = logits.shape
-    wanted = F.smoothed_one_hot(logits, target, axis=axis, smoothing=label_smoothing)
-    kept = tuple(1 if i == axis else n for i, n in enumerate(shape))
-    return (F.softmax(logits, axis=axis) - wanted) * F.reshape(g, shape=kept)
-
-
-@primitive(logits=_to_logits, target=None)
-def nats(xp: Any, logits: Array, target: Array, axis: int, label_smoothing: float) -> Array:
-    """Return logsumexp(logits) minus the target's logit, or minus its mix with the mean one."""
-    shifted = logits - xp.max(logits, axis=axis, keepdims=True)
-    total = xp.log(xp.sum(xp.exp(shifted), axis=axis))
-    picked = xp.take_along_axis(shifted, xp.expand_dims(target, axis), axis=axis).squeeze(axis)
-    if not label_smoothing:
-        return total - picked
-    return total - (1 - label_smoothing) * picked - label_smoothing * xp.mean(shifted, axis=axis)
