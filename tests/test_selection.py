@@ -85,6 +85,41 @@ def check(function, values, kept, route, wild, seed):
     assert (everywhere[~kept] == 0).all() and not np.isfinite(everywhere[kept]).any()
 
 
+@given(
+    st.sampled_from([np.float16, np.float32, np.float64, np.int64]),
+    st.sampled_from(["C", "F", "strided", "broadcast", "reversed"]),
+    st.sampled_from([0, 0.0, -0.0, 1.0, False]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_selection_beside_a_number_is_numpys_where(dtype, layout, number, first, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 9, (60, 70)).astype(dtype)
+    number = int(number) if dtype == np.int64 else number  # a float would make integers floating
+    if dtype != np.int64:
+        x[rng.random(x.shape) < 0.1] = rng.choice([np.nan, np.inf, -np.inf, -0.0])
+    condition = rng.random(rng.choice([60, 1]) if layout == "broadcast" else x.shape) < 0.5
+    x = {
+        "C": x,
+        "F": np.asfortranarray(x),
+        "strided": np.repeat(x, 2, axis=1)[:, ::2],
+        "broadcast": np.broadcast_to(x[:, :1, None], (60, 70, len(condition))),
+        "reversed": x[::-1],
+    }[layout]
+    ours = (condition, number, x) if first else (condition, x, number)
+    found, expected = tg.where(condition, *map(tg_like, ours[1:])).numpy(), np.where(*ours)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
+
+
+def tg_like(value):
+    """A Tensor on the memory of an array; a number as it is."""
+    return (
+        tg.from_dlpack(value) if isinstance(value, np.ndarray) and value.flags.writeable else value
+    )
+
+
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(
     "inner",

