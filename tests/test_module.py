@@ -296,6 +296,20 @@ def test_a_parameter_is_not_overwritten_by_something_that_is_none():
     assert [name for name, _ in layer.named_parameters()] == ["weight"]
 
 
+def test_a_module_is_not_overwritten_by_a_value():
+    model = Sequential(Linear(2, 3))
+    model.part = Linear(2, 2)
+    for value in (tg.zeros(2), np.zeros(2), 1.0, "x"):
+        with pytest.raises(ArgumentError, match=r"part is a module, Linear, .* not "):
+            model.part = value
+    assert len(list(model.parameters())) == 4
+    for value in (tg.tanh, Linear(1, 1), None, Linear(1, 1), [Linear(1, 1)], Linear(1, 1)):
+        model.part = value
+        assert model.part is value
+    model.part = Parameter(tg.ones(1))
+    assert [name for name, _ in model.named_parameters()] == ["part", "0.weight", "0.bias"]
+
+
 def test_plain_values_tensors_and_classes_are_not_registered():
     module = Module()
     module.number, module.text, module.kind, module.nothing = 3, "x", Linear, None
@@ -345,6 +359,18 @@ def test_buffers_refuse_what_makes_no_sense():
     module.register_buffer("b", tg.ones(1))  # a buffer may be replaced
     with pytest.raises(ArgumentError, match="b is a buffer"):
         module.b = 3
+
+
+def test_a_buffer_that_is_deleted_or_becomes_a_parameter_is_one_no_more():
+    module = Module()
+    module.register_buffer("a", tg.zeros(1))
+    module.register_buffer("b", tg.zeros(1))
+    del module.a
+    module.a = 3
+    module.b = Parameter(tg.ones(2))
+    assert list(module.buffers()) == []
+    assert [name for name, _ in module.named_parameters()] == ["b"]
+    assert list(module.state_dict()) == ["b"]
 
 
 # -- switches --------------------------------------------------------------------------------------
@@ -407,6 +433,29 @@ def test_to_refuses_other_targets_and_changes_nothing(target):
         layer.to(target)
     assert layer.weight.dtype == np.float32
     assert layer.weight.device == "cpu"
+
+
+def test_requires_grad_freezes_every_parameter_below():
+    model = Sequential(Linear(2, 3), tg.tanh, ModuleList([Linear(3, 1)]))
+    model.register_buffer("scale", np.ones(1))
+    assert model.requires_grad_(False) is model
+    assert not any(p.requires_grad for p in model.parameters())
+    model.zero_grad()
+    assert not model[0](tg.ones(1, 2)).requires_grad
+    model[0].requires_grad_()
+    model[0](tg.ones(1, 2)).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is not None] == [
+        "0.weight",
+        "0.bias",
+    ]
+    model.zero_grad()
+    assert all(p.grad is None for p in model.parameters())
+    for value in (True, False):
+        with pytest.raises(ArgumentError, match=rf"requires_grad_\({value}\)"):
+            model.requires_grad = value
+    with pytest.raises(AttributeError, match=r"requires_grad_"):
+        _ = model.requires_grad
+    assert not hasattr(model, "requires_grad")
 
 
 def test_zero_grad_forgets_every_gradient():

@@ -232,6 +232,53 @@ def test_a_parameter_without_a_gradient_is_skipped():
     np.testing.assert_array_equal(a.numpy(), before)
 
 
+@rules
+@given(data=st.data(), seed=SEEDS, stale=st.booleans())
+def test_a_frozen_parameter_stays_and_is_released_as_it_was(rule, data, seed, stale):
+    """A step without it is one in which it has no gradient, whatever was left in ``grad``."""
+    options = data.draw(RULES[rule])
+    values, grads = problem(seed, steps=6)
+    frozen, plain = ([Parameter(v) for v in values] for _ in range(2))
+    optimizers = [rule(parameters, lr=0.1, **options) for parameters in (frozen, plain)]
+    for step in range(6):
+        freeze = step in (2, 3)
+        if stale and step == 2:
+            frozen[1].grad = tg.tensor(grads[1][1])
+        frozen[1].requires_grad = not freeze
+        for i, (p, q) in enumerate(zip(frozen, plain, strict=True)):
+            if freeze and i == 1:
+                q.grad = None
+                continue
+            q.grad = tg.tensor(grads[step][i])
+            p.grad = tg.tensor(grads[step][i])
+        norms = [clip_grad_norm(parameters, 1.0).item() for parameters in (frozen, plain)]
+        assert norms[0] == norms[1]
+        for optimizer, parameters in zip(optimizers, (frozen, plain), strict=True):
+            clip_grad_value(parameters, 0.5)
+            optimizer.step()
+        assert_same_state(*map(snapshot, optimizers))
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        assert all(p.grad is None for p in frozen if p.requires_grad)
+
+
+@rules
+def test_parameters_frozen_beforehand_are_learned_once_released(rule):
+    model = tg.nn.Sequential(Linear(2, 3), tg.tanh, Linear(3, 1)).requires_grad_(False)
+    optimizer = rule(model.parameters(), lr=0.1)  # of nothing that it may change yet
+    x, before = tg.randn(4, 2, rng=0), model.state_dict()
+    for part, learned in ((2, ["2.weight", "2.bias"]), (0, list(before))):
+        model[part].requires_grad_()
+        model.zero_grad()
+        optimizer.zero_grad()
+        (model(x) ** 2).sum().backward()
+        clip_grad_norm(model.parameters(), 1.0)
+        optimizer.step()
+        after = model.state_dict()
+        assert [n for n in after if (after[n] != before[n]).any()] == learned
+    assert clip_grad_norm([tg.zeros(2)], 1.0).item() == 0.0
+
+
 def test_a_step_makes_a_pending_backward_raise():
     w = Parameter(tg.ones(2))
     first = (w * w).sum()

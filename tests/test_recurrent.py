@@ -6,6 +6,7 @@ the derivative worked out by hand for a vanilla RNN, and the layers put together
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import re
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
@@ -348,6 +349,82 @@ def test_what_lies_past_the_end_of_a_sequence_changes_nothing(case: Case, paddin
         assert (gradients[1][0].numpy()[length:, b] == 0.0).all()
 
 
+class Singular(tg.nn.Cell):
+    """Infinite wherever a step has another input or state than one of a real sequence.
+
+    The first feature is the time. The step takes the logarithm of 1 where the time is one apart
+    from that of the step before, or where none was before, and of 0 or less everywhere else.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = (hidden_size, 1, 1)
+        self.W = tg.nn.Linear(input_size, hidden_size, dtype=tg.float64, rng=input_size)
+        self.U = tg.nn.Linear(hidden_size, hidden_size, dtype=tg.float64, rng=1)
+
+    def project(self, x: Any) -> Any:
+        return tg.concatenate([self.W(tg.log(x) + tg.sqrt(x)), x[..., :1]], axis=-1)
+
+    def step(self, z: Any, state: Any) -> Any:
+        h, last, started = state
+        z, time = z[:, :-1], z[:, -1:]
+        apart = (time - last) ** 2 * started + (1 - started)  # 1, if all is well
+        h = tg.softplus(self.U(h) + z + tg.log(1 - (apart - 1) ** 2)) + 0.1
+        return tg.concatenate([time, h[:, 1:]], axis=-1), time, tg.ones_like(started)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 5), min_size=1, max_size=4),
+    more=st.integers(0, 2),
+    layers=st.integers(1, 2),
+    both=st.booleans(),
+    strategy=st.sampled_from([None, tg.bptt.Full(checkpoint=True), tg.bptt.Truncated(2)]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@example(lengths=[5, 2, 0, 4], more=1, layers=2, both=True, strategy=tg.bptt.Truncated(2), seed=0)
+@example(lengths=[0, 0], more=2, layers=2, both=True, strategy=None, seed=0)
+def test_padded_steps_take_part_in_no_derivative(
+    lengths: list[int], more: int, layers: int, both: bool, strategy: Any, seed: int
+) -> None:
+    """Values and gradients are those of each sequence alone, whatever stands in the padding."""
+    layer = tg.nn.Recurrent(Singular, 3, 2, num_layers=layers, bidirectional=both, bptt=strategy)
+    rng = np.random.default_rng(seed)
+    steps, batch, cells = max(1, *lengths) + more, len(lengths), layers * (1 + both)
+    inputs = rng.uniform(0.5, 2.0, (steps, batch, 3))
+    inputs[:, :, 0] = np.arange(1, steps + 1).reshape(-1, 1)
+    starts = rng.uniform(0.5, 2.0, (cells, batch, 2))
+    weights = [
+        rng.standard_normal(s)
+        for s in ((steps, batch, 2 * (1 + both)), starts.shape, (cells, batch, 1))
+    ]
+
+    def run(x: Array, h: Array, weights: Sequence[Array], lengths: Any = None) -> list[Array]:
+        first, sequence = (tg.tensor(a, requires_grad=True) for a in (h, x))
+        zeros = tg.zeros((*h.shape[:-1], 1), dtype=tg.float64)
+        output, state = layer(sequence, (first, zeros, zeros), lengths=lengths)
+        R, S_h, S_time = (tg.tensor(w) for w in weights)
+        loss = (output * R).sum() + (state[0] * S_h).sum() + (state[1] * S_time).sum()
+        gradients = tg.grad(loss, [first, sequence, *layer.parameters()])
+        return [t.numpy() for t in (output, state[0], *gradients)]
+
+    expected = run(inputs, starts, weights)  # for the shapes
+    expected = [np.zeros(a.shape) for a in expected]
+    expected[1] += starts
+    expected[2] += weights[1]  # of an empty sequence: the initial state is the final one
+    for b, length in enumerate(lengths):
+        if length:
+            own = [weights[0][:length, b], weights[1][:, b], weights[2][:, b]]
+            output, final, first, sequence, *rest = run(inputs[:length, b], starts[:, b], own)
+            expected[0][:length, b], expected[1][:, b] = output, final
+            expected[2][:, b], expected[3][:length, b] = first, sequence
+            for total, one in zip(expected[4:], rest, strict=True):
+                total += one
+        inputs[length:, b] = rng.choice([0.0, np.nan, np.inf, -1.0])
+    for found, wanted in zip(run(inputs, starts, weights, lengths), expected, strict=True):
+        assert_allclose(found, wanted, rtol=1e-7, atol=1e-9 * (1 + abs(wanted).max()))
+        assert (found[wanted == 0] == 0).all()  # past every end: nothing at all
+
+
 @given(case=cases(), form=st.sampled_from([list, np.array]))
 def test_lengths_may_be_a_list_or_an_array(case: Case, form: Callable[[Any], Any]) -> None:
     assume(case.lengths is not None)
@@ -498,6 +575,189 @@ def test_weights_are_attributes_too(kind: str) -> None:
         _ = layer.weight_ih_l2
 
 
+# ---------------------------------------------------------------- parts that a user puts on a layer
+
+
+class Extended(tg.nn.GRU):
+    """A layer with parts of every sort beside its cells."""
+
+    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
+        super().__init__(input_size, hidden_size, **options)
+        self.h0 = tg.nn.Parameter(tg.randn(self.directions, 1, hidden_size, rng=0))
+        self.norm = tg.nn.LayerNorm(hidden_size * self.directions)
+        self.inner = tg.nn.LSTM(hidden_size * self.directions, 2)
+        self.tables = {"a": [tg.nn.Parameter(tg.zeros(2))]}
+        self.register_buffer("mean", tg.zeros(input_size))
+        self.cells[0].register_buffer("seen", tg.zeros(1))
+        self.cells.extra = tg.nn.Parameter(tg.zeros(3))
+        self.scale_x = tg.nn.Parameter(tg.ones(1))
+
+    def forward(self, x: Any, *args: Any, **options: Any) -> Any:
+        h0 = self.h0.broadcast_to(self.directions, x.shape[1], self.h0.shape[-1])
+        output, _ = super().forward((x - self.mean) * self.scale_x, h0)
+        return self.inner(self.norm(output))
+
+
+EXTRA = ["h0", "scale_x", "tables.a.0", "cells.extra", "norm.weight", "norm.bias"]
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_parts_on_a_layer_keep_their_names_and_the_cells_pytorchs(both: bool) -> None:
+    layer = Extended(3, 4, bidirectional=both)
+    inner = [f"inner.{name}" for name in tg.nn.LSTM(2, 2).state_dict()]
+    plain = list(tg.nn.GRU(3, 4, bidirectional=both).state_dict())
+    named = dict(layer.named_parameters())
+    assert sorted(named) == sorted([*EXTRA, *inner, *plain])
+    assert sorted(layer.state_dict()) == sorted([*named, "mean", "seen_l0"])
+    for name in plain:
+        assert getattr(layer, name) is named[name]
+    assert "norm: LayerNorm" in repr(layer) and "h0" in repr(layer)
+
+    layer(tg.randn(5, 2, 3, rng=0))[0].sum().backward()
+    assert [n for n, p in named.items() if p.grad is None] == ["tables.a.0", "cells.extra"]
+    rule = tg.optim.SGD(layer.parameters(), lr=1.0)
+    before = layer.state_dict()
+    rule.step()
+    moved = [n for n, array in layer.state_dict().items() if (array != before[n]).any()]
+    assert {"h0", "norm.weight", "weight_hh_l0", "inner.weight_hh_l0"} <= set(moved)
+    layer.zero_grad()
+    assert all(p.grad is None for p in layer.parameters())
+
+    for twin in (copy.deepcopy(layer), Extended(3, 4, bidirectional=both)):
+        twin.load_state_dict(layer.state_dict())
+        x = tg.randn(5, 2, 3, rng=1)
+        assert_same(twin(x), layer(x), rtol=0, atol=0)
+        assert all(p.dtype == np.float64 for p in twin.to(tg.float64).parameters())
+        assert twin.mean.dtype == np.float64 and twin.seen_l0.dtype == np.float64
+    whole = tg.nn.Sequential(layer)
+    assert list(whole.state_dict()) == [f"0.{name}" for name in layer.state_dict()]
+
+
+def test_a_part_of_another_dtype_does_not_change_the_dtype_of_the_layer() -> None:
+    layer = tg.nn.GRU(3, 4)
+    layer.scale = tg.nn.Parameter(np.ones(1))
+    assert layer(tg.zeros(2, 1, 3))[0].dtype == np.float32
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", ["GRU", "LSTM", "RNN"])
+def test_tied_weights_are_one_as_in_pytorch(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    options = {"num_layers": 2, "bidirectional": True}
+    ours = getattr(tg.nn, name)(4, 2, **options, dtype=tg.float64)  # D · H = I: layers may be tied
+    theirs = getattr(torch.nn, name)(4, 2, **options, dtype=torch.float64)
+    theirs.load_state_dict({n: torch.from_numpy(a) for n, a in ours.state_dict().items()})
+    pairs = [
+        ("weight_ih_l0_reverse", "weight_ih_l0"),
+        ("weight_hh_l1", "weight_hh_l0"),
+        ("bias_hh_l1_reverse", "bias_ih_l1"),
+    ]
+    for layer in (ours, theirs):
+        for one, other in pairs:
+            setattr(layer, one, getattr(layer, other))
+            assert getattr(layer, one) is getattr(layer, other)
+    x = np.random.default_rng(0).standard_normal((5, 3, 4))
+    (ours(tg.tensor(x))[0] ** 2).sum().backward()
+    (theirs(torch.from_numpy(x))[0] ** 2).sum().backward()
+    gradients = {n: p.grad.numpy() for n, p in theirs.named_parameters()}
+    assert {n for n, _ in ours.named_parameters()} == set(gradients)
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+    for n, p in ours.named_parameters():
+        assert_allclose(p.grad.numpy(), gradients[n], **EXACT, err_msg=n)
+
+    twin = copy.deepcopy(ours)
+    for one, other in pairs:
+        assert getattr(twin, one) is getattr(twin, other) is not getattr(ours, one)
+    state = {n: a + 1 for n, a in ours.state_dict().items()}
+    twin.load_state_dict(state)
+    assert_allclose(twin.weight_hh_l1.numpy(), state["weight_hh_l0"], rtol=0)
+    state["weight_hh_l1"] = state["weight_hh_l1"] + 1
+    with pytest.raises(ValueError, match="weight_hh_l1 and weight_hh_l0 are one tensor"):
+        twin.load_state_dict(state)
+    assert twin.to(tg.float32).weight_ih_l0 is twin.weight_ih_l0_reverse
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_weights_are_assigned_and_deleted_under_their_names_on_the_layer(layer_class: Any) -> None:
+    layer, x = layer_class(3, 4, num_layers=2, bidirectional=True), tg.randn(5, 2, 3, rng=0)
+    other = layer_class(3, 4, num_layers=2, bidirectional=True)
+    names = list(layer.state_dict())
+    for name in names:
+        setattr(layer, name, getattr(other, name))
+        assert name not in vars(layer)
+    assert list(layer.state_dict()) == names
+    assert_same(layer(x), other(x), rtol=0, atol=0)
+    for name in names:
+        held = getattr(layer, name)
+        delattr(layer, name)
+        assert not hasattr(layer, name)
+        with pytest.raises(AttributeError, match=name.partition("_l")[0]):
+            layer(x)
+        setattr(layer, name, held)
+    assert sorted(layer.state_dict()) == sorted(names)
+    assert_same(layer(x), other(x), rtol=0, atol=0)
+    with pytest.raises(AttributeError):
+        del layer.weight_hh_l2
+    layer.weight_hh_l0 = tg.nn.Parameter(tg.zeros(2, 2))  # as of any module, its use says so
+    with pytest.raises(tg.errors.ShapeError, match=r"\(2, 2\)"):
+        layer(x)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_each_bias_can_be_left_out_by_itself(layer_class: Any) -> None:
+    x = tg.randn(5, 2, 3, rng=0)
+    for missing in (["bias_ih_l0"], ["bias_hh_l0"], ["bias_ih_l0", "bias_hh_l0"]):
+        layer, zeroed = layer_class(3, 4, rng=0), layer_class(3, 4, rng=0)
+        for name in missing:
+            setattr(layer, name, None)
+            getattr(zeroed, name).data = np.zeros(zeroed.bias_ih_l0.shape)
+        assert not set(missing) & set(layer.state_dict())
+        assert_same(layer(x), zeroed(x), rtol=1e-5, atol=1e-6)
+        for name in missing:
+            setattr(layer, name, getattr(zeroed, name))
+        assert_same(layer(x), zeroed(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell_class", CELL_CLASSES)
+def test_a_value_in_a_weights_place_is_refused_with_a_cell_that_computes_it(
+    cell_class: Any,
+) -> None:
+    layers = {tg.nn.RNNCell: tg.nn.RNN, tg.nn.GRUCell: tg.nn.GRU, tg.nn.LSTMCell: tg.nn.LSTM}
+    layer, x = layers[cell_class](3, 4, num_layers=2), tg.randn(5, 2, 3, rng=0)
+    before = layer(x)
+    for value in (tg.zeros(4, 4), layer.weight_hh_l1 * 2, np.zeros((4, 4)), 0.0):
+        with pytest.raises(ValueError, match="weight_hh_l1 is a Parameter") as raised:
+            layer.weight_hh_l1 = value
+    assert "weight_hh_l1" not in vars(layer)
+    assert_same(layer(x), before, rtol=0, atol=0)
+
+    names = {cell_class.__name__: cell_class, "tinygrad_rnn": tg}
+    exec(str(raised.value).split(":\n", 1)[1].replace("  class", "class", 1), names)
+    dropped = tg.nn.Recurrent(names["Own"], 3, 4, num_layers=2, dtype=tg.float64)
+    assert sorted(dropped.state_dict()) == sorted(
+        name.replace("weight_hh", "raw") for name in layer.state_dict()
+    )
+    dropped.load_state_dict(
+        {n.replace("weight_hh", "raw"): a.astype(float) for n, a in layer.state_dict().items()}
+    )
+    assert_same(dropped.eval()(x.astype(tg.float64)), before, rtol=1e-5, atol=1e-6)
+    tg.manual_seed(0)
+    output, _ = dropped.train()(x.astype(tg.float64))
+    output.sum().backward()
+    used = [cell.weight_hh.numpy() for cell in dropped.cells]
+    plain = layers[cell_class](3, 4, num_layers=2, dtype=tg.float64)
+    state = dropped.state_dict()
+    state |= {f"weight_hh_l{i}": weight for i, weight in enumerate(used)}
+    plain.load_state_dict({n: state[n] for n in plain.state_dict()})
+    expected, _ = plain(x.astype(tg.float64))
+    expected.sum().backward()
+    assert_allclose(output.numpy(), expected.numpy(), rtol=1e-12)
+    for i, weight in enumerate(used):
+        raw, whole = getattr(dropped, f"raw_l{i}"), getattr(plain, f"weight_hh_l{i}")
+        assert 0 < (weight == 0).mean() < 1
+        assert_allclose(raw.grad.numpy(), whole.grad.numpy() * 2 * (weight != 0), rtol=1e-9)
+
+
 @pytest.mark.parametrize("kind", reference.KINDS)
 def test_the_repr_shows_sizes_and_the_number_of_parameters(kind: str) -> None:
     layer = CLASSES[kind](2, 3, num_layers=7, bidirectional=True, dropout=0.25)
@@ -634,6 +894,144 @@ def test_recurrent_takes_instances_one_for_each_layer_and_direction() -> None:
         tg.nn.Recurrent(cell, 5, 5, num_layers=2)
 
 
+# What a cell of 3 features and 4 units returns in place of its state of one or of two elements.
+WRONG_STEPS: list[tuple[Any, Any, Any, str]] = [
+    (4, lambda h: (h, h), tg.errors.ArgumentError, "is one Tensor, .* got 2 in a tuple"),
+    (4, lambda h: (h,), tg.errors.ArgumentError, "is one Tensor, .* got 1 in a tuple"),
+    (4, lambda h: [h], tg.errors.ArgumentError, "is one Tensor, .* got 1 in a list"),
+    (4, lambda h: None, tg.errors.ArgumentError, "a NoneType as the state, a Tensor is needed"),
+    (4, lambda h: h.numpy(), tg.errors.ArgumentError, "a ndarray as the state"),
+    (4, lambda h: h[:, :3], tg.errors.ShapeError, r"\(2, 3\), \(2, 4\) is needed"),
+    (4, lambda h: h[0], tg.errors.ShapeError, r"\(4,\), \(2, 4\) is needed"),
+    (4, lambda h: h[:1], tg.errors.ShapeError, r"\(1, 4\), \(2, 4\) is needed"),
+    (4, lambda h: h.astype("float64"), tg.errors.DTypeError, "float64, it took float32: use .as"),
+    ((4, 4), lambda s: s[0], tg.errors.ArgumentError, "a tuple of 2 Tensors, .* got Tensor"),
+    ((4, 4), lambda s: (*s, s[0]), tg.errors.ArgumentError, "tuple of 2 .* got 3 in a tuple"),
+    ((4, 4), lambda s: list(s), tg.errors.ArgumentError, "a tuple of 2 .* got 2 in a list"),
+    ((4, 4), lambda s: (s[0], 1.0), tg.errors.ArgumentError, "a float as element 1 of the state"),
+    ((4, 6), lambda s: (s[0], s[0]), tg.errors.ShapeError, r"element 1 .*\(2, 4\), \(2, 6\) is"),
+]
+
+
+@pytest.mark.parametrize(("hidden_size", "returned", "error", "message"), WRONG_STEPS)
+@pytest.mark.parametrize("both", [False, True])
+def test_a_step_returns_a_state_like_the_one_that_it_took(
+    hidden_size: Any, returned: Any, error: Any, message: str, both: bool
+) -> None:
+    class Wrong(tg.nn.Cell):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__()
+            self.hidden_size = hidden_size
+
+        def step(self, z: Any, state: Any) -> Any:
+            return returned(state)
+
+    layer = tg.nn.Recurrent(Wrong, 3, 4, bidirectional=both)
+    for run in (
+        lambda: layer(tg.zeros(5, 2, 3)),
+        lambda: layer(tg.zeros(5, 2, 3), lengths=[5, 3]),
+        lambda: layer(tg.zeros(5, 2, 3), bptt=tg.bptt.Full(checkpoint=True)),
+        lambda: Wrong()(tg.zeros(2, 3)),
+    ):
+        with pytest.raises(error, match=rf"(?s)Wrong\.step returned .*{message}"):
+            run()
+    if not both:
+        with pytest.raises(error, match=rf"Wrong\.step returned .*{message}"):
+            tg.viz.unroll(layer, tg.zeros(5, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda x: x.sum(0), r"\(5, 2, ·\) is needed"),
+        (lambda x: x[1:], r"\(4, 2, 3\) .*\(5, 2, ·\)"),
+        (lambda x: x.swapaxes(0, 1), r"\(2, 5, 3\) .*\(5, 2, ·\)"),
+        (lambda x: (x, x), "a tuple, one Tensor is needed"),
+        (lambda x: x.numpy(), "a ndarray, one Tensor is needed"),
+    ],
+)
+def test_a_projection_has_the_steps_and_sequences_of_its_input(returned: Any, message: str) -> None:
+    class Wrong(OwnRNN):
+        def project(self, x: Any) -> Any:
+            return returned(x)
+
+    with pytest.raises(ValueError, match=rf"Wrong\.project returned .*{message}"):
+        tg.nn.Recurrent(Wrong, 3, 4)(tg.zeros(5, 2, 3, dtype=tg.float64))
+
+
+def test_an_initial_state_is_checked_before_it_is_used() -> None:
+    class Wrong(OwnRNN):
+        def initial_state(self, batch: int, dtype: Any, device: str) -> Any:
+            return self.first
+
+    x = tg.zeros(5, 2, 3, dtype=tg.float64)
+    for first in (tg.zeros(1, 4, dtype=tg.float64), tg.zeros(2, 4), (tg.zeros(2, 4),), None):
+        cell = Wrong(3, 4)
+        cell.first = first
+        for run in (lambda c=cell: tg.nn.Recurrent([c], 3, 4)(x), lambda c=cell: c(x[0])):
+            with pytest.raises((ValueError, TypeError), match=r"Wrong\.initial_state: "):
+                run()
+
+
+CELLS_THAT_DO_NOT_FIT: list[tuple[Any, str]] = [
+    (lambda: tg.nn.Recurrent([tg.nn.GRUCell(3, 5)], 3, 99), "hidden_size = 99, .* = 5"),
+    (lambda: tg.nn.Recurrent([tg.nn.LSTMCell(3, 5)], 3, 6), r"hidden_size = 6, .*\(5, 5\)"),
+    (
+        lambda: tg.nn.Recurrent([tg.nn.GRUCell(3, 5), tg.nn.GRUCell(5, 6)], 3, 5, 2),
+        "cell 1, GRUCell, has hidden_size = 6, cell 0, GRUCell, 5: .*one after another",
+    ),
+    (
+        lambda: tg.nn.Recurrent([tg.nn.LSTMCell(3, 5), tg.nn.GRUCell(5, 5)], 3, 5, 2),
+        r"cell 1, GRUCell, has hidden_size = 5, cell 0, LSTMCell, \(5, 5\)",
+    ),
+    (
+        lambda: tg.nn.Recurrent(
+            [tg.nn.GRUCell(3, 5), tg.nn.LSTMCell(3, 5)], 3, 5, bidirectional=True
+        ),
+        "cell 1, LSTMCell",
+    ),
+    (
+        lambda: tg.nn.Recurrent([tg.nn.GRUCell(3, 5), tg.nn.GRUCell(3, 5)], 3, 5, 2),
+        "cell 1, GRUCell, has input_size = 3, and gets 5 features, the outputs below it",
+    ),
+    (
+        lambda: tg.nn.Recurrent([tg.nn.GRUCell(3, 5)], 4, 5),
+        "cell 0, GRUCell, has input_size = 3, and gets 4 features, the input_size of the layer",
+    ),
+    (lambda: tg.nn.Recurrent([tg.nn.GRUCell(3, 5)], 3, 5, bias=False), "bias: arguments of a cell"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), CELLS_THAT_DO_NOT_FIT)
+def test_cells_that_do_not_fit_one_another_are_refused_when_a_layer_is_made(
+    make: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"Recurrent: {message}"):
+        make()
+
+
+@pytest.mark.parametrize("hidden_size", [None, (), [4, 4], 0, (4, -1), 2.5, "4"])
+def test_a_cell_without_sizes_is_refused_when_a_layer_is_made(hidden_size: Any) -> None:
+    class Sizeless(tg.nn.Cell):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__()
+            if hidden_size is not None:
+                self.hidden_size = hidden_size
+
+    for cell in (Sizeless, [Sizeless()]):
+        with pytest.raises(ValueError, match=r"Sizeless: hidden_size .*tuple"):
+            tg.nn.Recurrent(cell, 3, 4)
+
+
+def test_cells_whose_states_are_alike_may_be_of_different_classes() -> None:
+    cells = [tg.nn.GRUCell(3, 4), tg.nn.RNNCell(4, 4), tg.nn.GRUCell(4, 4)]
+    layer, x = tg.nn.Recurrent(cells, 3, np.int64(4), num_layers=3), tg.randn(6, 2, 3, rng=0)
+    output, state = layer(x)
+    first, carried = layer(x[:2])
+    second, final = layer(x[2:], carried)
+    assert_same((tg.concatenate([first, second]), final), (output, state), rtol=1e-5, atol=1e-6)
+
+
 # -------------------------------------------------------------------------- initialisation, dropout
 
 
@@ -686,6 +1084,19 @@ def test_dropout_is_off_in_eval_and_after_the_last_layer() -> None:
     assert_allclose(layer.eval()(x)[0].numpy(), first, rtol=1e-12)
     state = layer.train()(x)[1]
     assert_allclose(state[0].numpy(), first[-1], rtol=1e-12)  # layer one's own is whole
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_dropout_that_has_nothing_to_act_on_is_told(layer_class: Any) -> None:
+    with pytest.warns(UserWarning, match=rf"{layer_class.__name__}: dropout=0.5 .*one layer") as w:
+        layer_class(3, 4, dropout=0.5)
+    with pytest.warns(UserWarning, match=r"Recurrent: dropout=0.5 .*one layer") as v:
+        tg.nn.Recurrent(tg.nn.GRUCell, 3, 4, dropout=0.5, bidirectional=True)
+    assert w[0].filename == v[0].filename == __file__
+    layer_class(3, 4, dropout=0.0)
+    layer_class(3, 4, num_layers=2, dropout=0.5)
+    tg.models.RecurrentLM(tg.nn.GRUCell, 5, 4, dropout=0.5)  # drops before the logits
+    tg.models.RecurrentLM([tg.nn.GRUCell(5, 4)], 5, 4, dropout=0.5, rng=0)
 
 
 def test_dropout_is_drawn_again_from_the_same_seed() -> None:
@@ -785,6 +1196,24 @@ def test_a_cell_names_what_does_not_fit(cell_class: Any) -> None:
         cell_class(3, 0)
 
 
+@pytest.mark.parametrize("cell_class", [tg.nn.RNNCell, tg.nn.GRUCell])
+def test_only_the_lstm_is_projected(cell_class: Any) -> None:
+    for make in (cell_class, lambda *sizes, **more: tg.nn.Recurrent(cell_class, *sizes, **more)):
+        with pytest.raises(TypeError, match=f"{cell_class.__name__} has no argument 'proj_size'"):
+            make(3, 5, proj_size=2)
+    for size in (np.int64(2), np.int8(2)):
+        layer = tg.nn.LSTM(3, np.int64(5), proj_size=size)
+        assert layer.cells[0].hidden_size == (2, 5)
+        assert layer(tg.zeros(4, 1, 3))[0].shape == (4, 1, 2)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_a_layer_knows_its_sizes(layer_class: Any) -> None:
+    layer = layer_class(3, np.int64(5), num_layers=2)
+    assert (layer.input_size, layer.hidden_size, layer.num_layers) == (3, 5, 2)
+    assert tg.nn.LSTM(3, 5, proj_size=2).hidden_size == 5
+
+
 def test_a_cell_without_a_step_says_so() -> None:
     class Forgetful(tg.nn.Cell):
         hidden_size = 5
@@ -806,6 +1235,8 @@ def test_wrong_lengths_are_refused(layer_class: Any, lengths: Any) -> None:
         (tg.nn.RNN, {"nonlinearity": "sigmoid"}),
         (tg.nn.LSTM, {"proj_size": 5}),
         (tg.nn.LSTM, {"proj_size": -1}),
+        (tg.nn.LSTM, {"proj_size": True}),
+        (tg.nn.LSTM, {"proj_size": 2.0}),
         *((layer_class, {"dropout": 1.5}) for layer_class in LAYERS),
         *((layer_class, {"dropout": -0.1}) for layer_class in LAYERS),
         *((layer_class, {"num_layers": 0}) for layer_class in LAYERS),

@@ -43,7 +43,8 @@ class Run:
     def __init__(self, cell: str, rule: str, factor: str, stream: str, sizes: Any) -> None:
         self.kind, self.sizes = stream, sizes
         B, T, H, layers = sizes
-        embedding, rnn = tg.nn.Embedding(12, 5), CELLS[cell](5, H, layers, dropout=0.3)
+        embedding = tg.nn.Embedding(12, 5)
+        rnn = CELLS[cell](5, H, layers, dropout=0.3 if layers > 1 else 0.0)
         self.model = tg.nn.ModuleList([embedding, rnn, tg.nn.Dropout(0.2), tg.nn.Linear(H, 12)])
         self.optimizer = OPTIMIZERS[rule](self.model.parameters())
         self.scheduler = schedule.Scheduler(self.optimizer, SCHEDULES[factor])

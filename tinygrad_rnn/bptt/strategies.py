@@ -286,6 +286,9 @@ class Truncated(Strategy):
     every k steps is the common case k1 = k2. The gradient is biased: what depends on more than
     `steps` steps is not learned.
 
+    With `stride` the final state of a sequence that ended before the last block, in a ragged batch,
+    has no gradient: take its last output.
+
     `stride` is for whole sequences given to a layer of one direction. In a stream of `windows` the
     reach of a block would go beyond its window, and in the reverse direction "back" means forward
     in time; both are refused.

@@ -260,10 +260,11 @@ class RecurrentLM(_Network):
         self.embedding = (
             None if embedding_dim is None else Embedding(self.vocab_size, embedding_dim, **given)
         )
-        # A cell of one's own need not take what nobody gave.
+        # A cell of one's own need not take what nobody gave, and instances have been made already.
+        made = given if isinstance(cell, type) else {}
         self.rnn = Recurrent(
             cell, embedding_dim or self.vocab_size, hidden_size, num_layers,
-            dropout=dropout, **given, **options,
+            dropout=dropout if num_layers > 1 else 0.0, **made, **options,
         )  # fmt: skip
         self.dropout = Dropout(dropout)
         self.head = Linear(self.rnn.state_sizes[0], self.vocab_size, **given)

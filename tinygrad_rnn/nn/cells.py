@@ -59,12 +59,31 @@ class Cell(Module):
     >>> output, state = layer(tg.zeros(35, 4, 28))
     >>> output.shape, state.shape
     ((35, 4, 16), (1, 4, 16))
+
+    A weight that is computed anew for each sequence is a Tensor that `project` assigns. Dropout of
+    the recurrent weights (Merity et al. 2018, arXiv:1708.02182):
+
+    >>> class WeightDropLSTMCell(tg.nn.LSTMCell):
+    ...     def __init__(self, *sizes, **options):
+    ...         super().__init__(*sizes, **options)
+    ...         self.raw_hh = self.weight_hh
+    ...         del self.weight_hh
+    ...     def project(self, x):
+    ...         mask = tg.functional.dropout(tg.ones_like(self.raw_hh), 0.5, self.training)
+    ...         self.weight_hh = self.raw_hh * mask
+    ...         return super().project(x)
+    >>> layer = tg.nn.Recurrent(WeightDropLSTMCell, 28, 16)
+    >>> [name for name, _ in layer.named_parameters()]
+    ['weight_ih_l0', 'bias_ih_l0', 'bias_hh_l0', 'raw_hh_l0']
     """
 
     hidden_size: int | tuple[int, ...]
 
     def project(self, x: Tensor) -> Tensor:
-        """Return what depends on the input alone, (..., B, ·) from x (..., B, I): here x itself."""
+        """Return what depends on the input alone, (..., B, ·) from x (..., B, I): here x itself.
+
+        A layer calls it once for all steps, with (T, B, I).
+        """
         return x
 
     def step(self, z: Tensor, state: State) -> State:
@@ -81,21 +100,99 @@ class Cell(Module):
         )
         return state if isinstance(self.hidden_size, tuple) else state[0]
 
+    def _first_state(self, batch: int, dtype: Any, device: str) -> State:
+        """Return what `initial_state` returns, once it is checked."""
+        state = self.initial_state(batch, dtype, device)
+        name = f"{type(self).__name__}.initial_state"
+        self._check_structure(state, tuple, name)
+        self.check_state(state, (batch,), dtype, name)
+        return state
+
     @property
     def state_sizes(self) -> tuple[int, ...]:
         """The size of each element of the state."""
         return self.hidden_size if isinstance(self.hidden_size, tuple) else (self.hidden_size,)
 
+    def _how_computed(self, name: str) -> str:
+        return (
+            ". For a weight that is computed from others, such as by weight drop, make a Recurrent "
+            "of a cell of your own:\n"
+            f"  class Own({type(self).__name__}):\n"
+            "    def __init__(self, *sizes, **options):\n"
+            "      super().__init__(*sizes, **options)\n"
+            f"      self.raw = self.{name}\n"
+            f"      del self.{name}\n"
+            "    def project(self, x):\n"
+            f"      self.{name} = self.raw * tinygrad_rnn.functional.dropout(\n"
+            "        tinygrad_rnn.ones_like(self.raw), 0.5, self.training)\n"
+            "      return super().project(x)"
+        )
+
+    def _check_sizes(self) -> None:
+        """Raise unless `hidden_size` is a positive integer or a tuple of some."""
+        kind = type(self).__name__
+        sizes = getattr(self, "hidden_size", None)
+        if sizes is None or sizes == ():
+            raise ArgumentError(
+                f"{kind}: hidden_size is not set: a cell sets self.hidden_size to an integer, or "
+                "to a tuple with one for each element of the state"
+            )
+        for size in sizes if isinstance(sizes, tuple) else (sizes,):
+            checks.positive(size, f"{kind}: hidden_size (for several elements a tuple)")
+
+    def _check_structure(self, state: State, kinds: Any, name: str) -> None:
+        """Raise unless a state has as many elements as the cell says, in a container of `kinds`."""
+        paired = isinstance(self.hidden_size, tuple)
+        several = isinstance(state, tuple | list)
+        fits = isinstance(state, kinds) and len(state) == len(self.state_sizes)
+        if paired != several or (several and not fits):
+            wanted = f"a tuple of {len(self.state_sizes)} Tensors" if paired else "one Tensor"
+            got = f"{len(state)} in a {type(state).__name__}" if several else type(state).__name__
+            raise ArgumentError(
+                f"{name}: the state is {wanted}, as hidden_size = {self.hidden_size} says, got "
+                f"{got}"
+            )
+
+    def _check_projection(self, z: Any, x: Tensor) -> None:
+        """Raise unless what `project` returned of `x` has its steps and sequences."""
+        name = f"{type(self).__name__}.project"
+        if not isinstance(z, Tensor):
+            raise ArgumentError(f"{name} returned a {type(z).__name__}, one Tensor is needed")
+        if z.shape[: x.ndim - 1] != x.shape[:-1]:
+            wanted = f"({', '.join(map(str, x.shape[:-1]))}, ·)"
+            raise ShapeError(
+                f"{name} returned the shape {z.shape} for an input of shape {x.shape}: {wanted} is "
+                "needed"
+            )
+
+    def _check_step(self, new: State, old: State) -> None:
+        """Raise unless the state that `step` returned is of the kind of the one that it took."""
+        name = f"{type(self).__name__}.step"
+        self._check_structure(new, tuple, f"{name} returned another state than it took")
+        pairs = zip(_elements(new), _elements(old), strict=True)
+        for i, (element, taken) in enumerate(pairs):
+            which = f"element {i} of the state" if isinstance(new, tuple) else "the state"
+            if not isinstance(element, Tensor):
+                raise ArgumentError(
+                    f"{name} returned a {type(element).__name__} as {which}, a Tensor is needed"
+                )
+            if element.shape != taken.shape:
+                raise ShapeError(
+                    f"{name} returned {which} of shape {element.shape}, {taken.shape} is needed, "
+                    f"as hidden_size = {self.hidden_size} says"
+                )
+            if element.dtype != taken.dtype:
+                raise DTypeError(
+                    f"{name} returned {which} in {element.dtype}, it took {taken.dtype}: use "
+                    f".astype({str(taken.dtype)!r}), or make the cell's own tensors {taken.dtype}"
+                )
+
     def check_state(
         self, state: State, leading: tuple[int, ...], dtype: Any, name: str
     ) -> tuple[Tensor, ...]:
         """Return the elements of a state, each (*leading, H), or raise and say what is needed."""
-        paired = isinstance(self.hidden_size, tuple)
+        self._check_structure(state, (tuple, list), name)
         several = isinstance(state, tuple | list)
-        if paired != several or (several and len(state) != len(self.state_sizes)):
-            wanted = f"a tuple of {len(self.state_sizes)} Tensors" if paired else "one Tensor"
-            got = f"{len(state)} in a {type(state).__name__}" if several else type(state).__name__
-            raise ArgumentError(f"{name}: the state is {wanted}, got {got}")
         elements = tuple(
             checks.as_tensor(element, f"{name}: state")
             for element in (state if several else (state,))
@@ -135,15 +232,28 @@ class Cell(Module):
         alone, several = x.ndim == 1, isinstance(self.hidden_size, tuple)
         if state is not None:
             elements = self.check_state(state, x.shape[:-1], x.dtype, type(self).__name__)
-            if alone:
-                state = tuple(s[None] for s in elements) if several else elements[0][None]
+            elements = tuple(s[None] for s in elements) if alone else elements
+            state = elements if several else elements[0]
         x = x[None] if alone else x
         if state is None:
-            state = self.initial_state(x.shape[0], x.dtype, x.device)
-        new = self.step(self.project(x), state)
+            state = self._first_state(x.shape[0], x.dtype, x.device)
+        z = self.project(x)
+        self._check_projection(z, x)
+        new = self.step(z, state)
+        self._check_step(new, state)
         if not alone:
             return new
         return tuple(s[0] for s in new) if several else new[0]
+
+
+def _elements(state: State) -> tuple[Any, ...]:
+    return state if isinstance(state, tuple) else (state,)
+
+
+def _sum_of(*biases: Tensor | None) -> Tensor | None:
+    """Return the sum of those that are there, None if none is."""
+    present = [bias for bias in biases if bias is not None]
+    return sum(present[1:], start=present[0]) if present else None
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -174,7 +284,8 @@ class _GatedCell(Cell):
         kind = type(self).__name__
         input_size = checks.positive(input_size, f"{kind}: input_size")
         hidden_size = checks.positive(hidden_size, f"{kind}: hidden_size")
-        if not isinstance(proj_size, int) or not 0 <= proj_size < hidden_size:
+        proj_size = checks.positive(proj_size, f"{kind}: proj_size", 0)
+        if proj_size >= hidden_size:
             raise ArgumentError(
                 f"{kind}: proj_size is in [0, hidden_size = {hidden_size}), got {proj_size!r}"
             )
@@ -196,7 +307,7 @@ class _GatedCell(Cell):
 
     def _whole_bias(self) -> Tensor | None:
         """Return b_ih + b_hh."""
-        return None if self.bias_ih is None else self.bias_ih + self.bias_hh
+        return _sum_of(self.bias_ih, self.bias_hh)
 
     def forward(self, x: Tensor, state: State = None) -> State:
         """Check the input, then take one step."""
@@ -267,9 +378,11 @@ class RNNCell(_GatedCell):
         hidden_size: int,
         bias: bool = True,
         nonlinearity: str = "tanh",
-        **options: Any,
+        dtype: Any = None,
+        device: str | None = None,
+        rng: Any = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, **options)
+        super().__init__(input_size, hidden_size, bias, dtype=dtype, device=device, rng=rng)
         if nonlinearity not in ("tanh", "relu"):
             raise ArgumentError(f"RNNCell: nonlinearity is 'tanh' or 'relu', got {nonlinearity!r}")
         self.nonlinearity = nonlinearity
@@ -332,9 +445,15 @@ class GRUCell(_GatedCell):
     gates = 3
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, **options: Any
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        dtype: Any = None,
+        device: str | None = None,
+        rng: Any = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, **options)
+        super().__init__(input_size, hidden_size, bias, dtype=dtype, device=device, rng=rng)
 
     def project(self, x: Tensor) -> Tensor:
         """Return W_ih x + b_ih + b_hh, the latter without the part of n, which r multiplies."""
@@ -342,11 +461,11 @@ class GRUCell(_GatedCell):
 
     def _whole_bias(self) -> Tensor | None:
         """Return b_ih + [b_hr, b_hz, 0]."""
-        if self.bias_ih is None or self.bias_hh is None:
-            return None
+        if self.bias_hh is None:
+            return self.bias_ih
         b_r, b_z, _ = ops.split(self.bias_hh, 3)
         none = make(backend.full(b_r.shape, 0, b_r.dtype, like=b_r._data), None, None)
-        return self.bias_ih + ops.concatenate([b_r, b_z, none])
+        return _sum_of(self.bias_ih, ops.concatenate([b_r, b_z, none]))
 
     def step(self, a: Tensor, h: Tensor) -> Tensor:
         """Return h' from what `project` returned."""
@@ -410,10 +529,12 @@ class LSTMCell(_GatedCell):
         hidden_size: int,
         bias: bool = True,
         proj_size: int = 0,
-        **options: Any,
+        dtype: Any = None,
+        device: str | None = None,
+        rng: Any = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, proj_size, **options)
-        self.hidden_size = (proj_size or hidden_size, hidden_size)
+        super().__init__(input_size, hidden_size, bias, proj_size, dtype, device, rng)
+        self.hidden_size = (int(proj_size or hidden_size), int(hidden_size))
 
     def project(self, x: Tensor) -> Tensor:
         """Return W_ih x + b_ih + b_hh."""

@@ -30,6 +30,7 @@ _OUR_NAME = {  # what PyTorch's users reach for, and what to write here
     "float": 'to("float32")',
     "half": 'to("float16")',
     "register_parameter": "module.name = Parameter(...)",
+    "requires_grad": "requires_grad_(False), or parameter.requires_grad",
 }
 
 
@@ -140,18 +141,45 @@ class Module:
                 f"{type(self).__name__}.__init__ assigns {name!r} before the module is set up: "
                 "call super().__init__() first"
             )
-        held = self.__dict__.get(name)
+        if name == "requires_grad":
+            raise ArgumentError(
+                f"{type(self).__name__}.requires_grad: a module has no such switch: "
+                f"use requires_grad_({bool(value)}), which sets that of every parameter"
+            )
+        self._check_replacement(name, self.__dict__.get(name), value)
+        if name in self._buffers:
+            if isinstance(value, Parameter):
+                object.__setattr__(self, "_buffers", self._buffers - {name})
+            elif not isinstance(value, Tensor):
+                raise ArgumentError(
+                    f"{type(self).__name__}.{name} is a buffer: assign a Tensor, not "
+                    f"{type(value).__name__}"
+                )
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        object.__setattr__(self, "_buffers", self._buffers - {name})
+
+    def _check_replacement(self, name: str, held: Any, value: Any) -> None:
+        """Raise if a value in the place of another would take a learned part away in silence."""
+        kind = type(self).__name__
         if isinstance(held, Parameter) and not isinstance(value, Parameter | None):
             raise ArgumentError(
-                f"{type(self).__name__}.{name} is a Parameter and would be lost: write new values "
-                f"into it by .{name}.data = array, or assign another Parameter (or None)"
+                f"{kind}.{name} is a Parameter and would be lost: write new values into it by "
+                f".{name}.data = array, or assign another Parameter (or None)"
+                f"{self._how_computed(name)}"
             )
-        if name in self._buffers and not isinstance(value, Tensor):
+        lost = isinstance(value, Tensor | int | float | str) or backend.is_array(value)
+        if isinstance(held, Module) and lost and not isinstance(value, Parameter):
             raise ArgumentError(
-                f"{type(self).__name__}.{name} is a buffer: assign a Tensor, not "
-                f"{type(value).__name__}"
+                f"{kind}.{name} is a module, {type(held).__name__}, and would be lost: assign "
+                f"another module, a function or None, not {type(value).__name__}"
             )
-        object.__setattr__(self, name, value)
+
+    def _how_computed(self, name: str) -> str:
+        """Return what that error adds: how a weight is computed from others."""
+        return ""
 
     def __getattr__(self, name: str) -> Any:
         # Called only after the ordinary look-up has failed.
@@ -234,17 +262,18 @@ class Module:
     def _state(
         self, parameters: bool, buffers: bool, above: tuple[Module, ...] = ()
     ) -> Iterator[tuple[str, Tensor]]:
-        """Yield parameters and buffers by every path, a module's own before those below it.
-
-        A module names what is in it: a recurrent layer, as PyTorch does, wherever it stands.
-        """
+        """Yield parameters and buffers by every path, a module's own before those below it."""
         above = (*above, self)
         for name, value in self._members():
             if (parameters and isinstance(value, Parameter)) or (buffers and name in self._buffers):
                 yield name, value
         for name, child in self._children(above):
             for inner, value in child._state(parameters, buffers, above):
-                yield f"{name}.{inner}", value
+                yield self._name_below(name, inner), value
+
+    def _name_below(self, child: str, inner: str) -> str:
+        """Return the name in this module of what its part `child` calls `inner`."""
+        return f"{child}.{inner}"
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """Yield (name, module) for this module, whose name is empty, and all below, each once.
@@ -447,6 +476,34 @@ class Module:
         """
         return self.train(False)
 
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Set ``requires_grad`` of all parameters here and below; return the module.
+
+        Parameters that do not require a gradient are frozen: they get none, and optimisers leave
+        them as they are, so that one optimiser over all parameters serves while parts of a network
+        are frozen and released.
+
+        Parameters
+        ----------
+        requires_grad : bool
+            False to freeze.
+
+        Returns
+        -------
+        Module
+            The module itself.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> model = tg.nn.Sequential(tg.nn.Linear(2, 3).requires_grad_(False), tg.nn.Linear(3, 1))
+        >>> [name for name, p in model.named_parameters() if p.requires_grad]
+        ['1.weight', '1.bias']
+        """
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
     def to(self, target: Any) -> Self:
         """Move all parameters and buffers to a device, or change their floating dtype, in place.
 
@@ -502,7 +559,8 @@ class Module:
         True
         """
         for parameter in self.parameters():
-            parameter.grad = None
+            if parameter.grad is not None:  # a frozen one has none to forget
+                parameter.grad = None
 
     # -- repr --------------------------------------------------------------------------------------
 

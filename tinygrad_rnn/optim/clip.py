@@ -21,7 +21,7 @@ def clip_grad_norm(
     Parameters
     ----------
     params : iterable of Tensor
-        The parameters; those without a gradient are left out.
+        The parameters; those without a gradient, and frozen ones, are left out.
     max_norm : float
         θ > 0.
     error_if_nonfinite : bool
@@ -58,9 +58,9 @@ def clip_grad_norm(
     tensor([0.6, 0.8])
     """
     max_norm = checks.above_zero(max_norm, "clip_grad_norm: max_norm")
-    leaves = parameter_list(params, "clip_grad_norm")
+    leaves = parameter_list(params, "clip_grad_norm", frozen=Tensor)
     device, dtype = leaves[0].device, leaves[0].dtype
-    grads = {i: p.grad for i, p in enumerate(leaves) if p.grad is not None}
+    grads = _gradients(leaves)
     squares = {i: _squares(grad._data) for i, grad in grads.items()}
     parts = [backend.to_device(square, device) for square in squares.values()]
     # Without a gradient there is nothing on the device to start the sum from.
@@ -88,7 +88,7 @@ def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
     Parameters
     ----------
     params : iterable of Tensor
-        The parameters; those without a gradient are left out.
+        The parameters; those without a gradient, and frozen ones, are left out.
     max_value : float
         The bound, above 0.
 
@@ -107,14 +107,18 @@ def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
     tensor([ 1. , -0.5])
     """
     max_value = checks.above_zero(max_value, "clip_grad_value: max_value")
-    for p in parameter_list(params, "clip_grad_value"):
-        if p.grad is not None:
-            array = p.grad._data
-            backend.module_of(array).clip(array, -max_value, max_value, out=array)
-            p.grad._bump()
+    for grad in _gradients(parameter_list(params, "clip_grad_value", frozen=Tensor)).values():
+        array = grad._data
+        backend.module_of(array).clip(array, -max_value, max_value, out=array)
+        grad._bump()
 
 
 _ZERO = backend.asarray(0.0, backend.float64)
+
+
+def _gradients(leaves: list[Tensor]) -> dict[int, Tensor]:
+    """Return the gradients that an optimiser would use, by the number of their parameter."""
+    return {i: p.grad for i, p in enumerate(leaves) if p.requires_grad and p.grad is not None}
 
 
 def _squares(array: Array) -> Array:

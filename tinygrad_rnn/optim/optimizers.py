@@ -15,6 +15,7 @@ from .. import checks
 from ..engine import backend
 from ..engine.backend import Array
 from ..errors import ArgumentError
+from ..nn import Parameter
 from ..spelling import explained
 from ..tensors.tensor import Tensor
 
@@ -42,7 +43,9 @@ class Optimizer:
     Parameters
     ----------
     params : iterable of Tensor
-        Leaves that require a gradient, such as ``module.parameters()``; each once.
+        Leaves that require a gradient, such as ``module.parameters()``; each once. A `Parameter`
+        may be frozen (``requires_grad = False``): it stays as it is, with its running averages,
+        until it is released.
     lr : float
         Learning rate.
     **hyperparameters : float or bool
@@ -94,7 +97,7 @@ class Optimizer:
             rate.fill(value)
 
     def step(self) -> None:
-        """Update every parameter that has a gradient, in place.
+        """Update every parameter that has a gradient and is not frozen, in place.
 
         All parameters are checked before the first one changes; that a gradient has the shape,
         dtype and device of its parameter, the parameter has seen to. No dtype ever changes.
@@ -109,7 +112,7 @@ class Optimizer:
         for i, _, _ in ready:
             self._check(i)
         for i, p, grad in ready:
-            if grad is not None:
+            if grad is not None and p.requires_grad:
                 self._update(p._data, grad._data, self._rates[p.device], self._slots[i])
                 p._bump()
 
@@ -132,7 +135,8 @@ class Optimizer:
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters (``grad`` becomes None)."""
         for p in self.params:
-            p.grad = None
+            if p.grad is not None:  # a frozen one has none to forget
+                p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next steps depend on besides the parameters, exactly.
@@ -559,15 +563,20 @@ class Adagrad(Optimizer):
         p -= s
 
 
-def parameter_list(params: Iterable[Tensor], op: str) -> list[Tensor]:
+def parameter_list(
+    params: Iterable[Tensor], op: str, frozen: type[Tensor] = Parameter
+) -> list[Tensor]:
     """Return the parameters as a list, once they are checked; `op` begins the messages.
 
     Parameters
     ----------
     params : iterable of Tensor
-        Leaves that require a gradient, each once.
+        Leaves that require a gradient, or are of the type `frozen`; each once.
     op : str
         The caller's name.
+    frozen : type
+        Of the tensors that need not require a gradient. One that is not even a `Parameter` is
+        likely to be a mistake where it shall be learned.
 
     Returns
     -------
@@ -599,7 +608,7 @@ def parameter_list(params: Iterable[Tensor], op: str) -> list[Tensor]:
         if not isinstance(p, Tensor):
             cure = _CURES.get(type(p).__name__, "")
             raise ArgumentError(f"{op}: parameter {i} is a {type(p).__name__}, not a Tensor{cure}")
-        if not p.requires_grad:
+        if not p.requires_grad and not isinstance(p, frozen):
             raise ArgumentError(
                 f"{op}: parameter {i}, {p.shape}, does not require a gradient: make it with "
                 "requires_grad=True, or leave it out"

@@ -45,7 +45,7 @@ class _Tower(Cell):
         self.cells = ModuleList(layer.cells)
         self.drop = layer.dropout if layer.training else 0.0
         sizes = [cell.state_sizes for cell in layer.cells]
-        self.hidden_size = tuple(size for own in reversed(sizes) for size in own)
+        self.hidden_size: tuple[int, ...] = tuple(size for own in reversed(sizes) for size in own)
         ends = list(accumulate(len(own) for own in reversed(sizes)))
         self.places = [slice(a, b) for a, b in pairwise([0, *ends])][::-1]  # of each layer
         self.bounds = list(pairwise([0, *accumulate(self.hidden_size)]))  # of each element
@@ -69,7 +69,9 @@ class _Tower(Cell):
                 below = new[self.places[number - 1].start]
                 z = cell.project(drop(below, self.drop) if self.drop else below)
             own: Any = tuple(state[place])
-            result: Any = cell.step(z, own if isinstance(cell.hidden_size, tuple) else own[0])
+            own = own if isinstance(cell.hidden_size, tuple) else own[0]
+            result: Any = cell.step(z, own)
+            cell._check_step(result, own)
             new[place] = result if isinstance(result, tuple) else (result,)
             if self.probed:
                 for i in range(place.start, place.stop):
@@ -82,7 +84,7 @@ class _Tower(Cell):
         """Return the state (L, B, H) that a layer takes as the tower's, (1, B, H) for each."""
         rows: list[Any]
         if state is None:
-            states = [cell.initial_state(x.shape[1], x.dtype, x.device) for cell in self.cells]
+            states = [cell._first_state(x.shape[1], x.dtype, x.device) for cell in self.cells]
             rows = [s if isinstance(s, tuple) else (s,) for s in states]
         else:
             leading = (len(self.cells), x.shape[1])
@@ -117,7 +119,7 @@ def _input(layer: Any, x: Any, name: str) -> Tensor:
 
 def _run(tower: _Tower, layer: Recurrent, x: Tensor, state: State, bptt: Strategy | None) -> Tensor:
     """Return the outputs (T, B, H) of a tower over time, under the strategy of its layer."""
-    whole = Recurrent([tower], x.shape[-1], 1, bptt=layer.bptt)
+    whole = Recurrent([tower], x.shape[-1], tower.hidden_size[0], bptt=layer.bptt)
     whole.training = layer.training  # and not of the cells, which are the layer's own
     output: Tensor = whole(x, state, bptt=bptt)[0]
     return output
