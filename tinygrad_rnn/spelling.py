@@ -71,7 +71,6 @@ OF_THE_PACKAGE = OTHER_NAMES | {
     "from_numpy": "tensor(array), which copies, or from_dlpack(array), which does not",
     "as_tensor": "tensor(array), which copies, or from_dlpack(array), which does not",
     "empty": "zeros(shape)",
-    "linspace": "arange(start, stop, step)",
     "log2": "log(x) / math.log(2)",
     "set_grad_enabled": "no_grad() and enable_grad()",
     "inference_mode": "no_grad()",

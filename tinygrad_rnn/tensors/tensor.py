@@ -176,6 +176,7 @@ class Tensor(Variable):
     __sub__ = ops.subtract
     __truediv__ = ops.divide
     __pow__ = ops.power
+    __mod__, __floordiv__ = ops.remainder, ops.floor_divide
     __matmul__ = ops.matmul
     __neg__ = ops.negative
     __abs__ = ops.abs
@@ -195,6 +196,21 @@ class Tensor(Variable):
 
     def __rmatmul__(self, other: Any) -> Tensor:
         return ops.matmul(other, self)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return ops.remainder(other, self)
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return ops.floor_divide(other, self)
+
+    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return other // self, other % self
+
+    def __pos__(self) -> Self:
+        return self
 
     # -- methods: the functions of the package, x being this tensor
 
@@ -319,8 +335,6 @@ for _name, _symbol, _ours in (
     ("or", "|", "of booleans it is x + y"),
     ("xor", "^", "of booleans it is x != y"),
     ("invert", "~", "of booleans it is x == False"),
-    ("mod", "%", "it has no gradient: use .numpy()"),
-    ("floordiv", "//", "it has no gradient: use .numpy()"),
 ):
     setattr(Tensor, f"__{_name}__", _no_operator(_symbol, _ours))
 bind(Tensor)
