@@ -15,6 +15,7 @@ from .engine.backend import Array, DType
 from .engine.primitive import make
 from .errors import ArgumentError, DeviceError, DTypeError
 from .spelling import explained
+from .tensors import numpy_calls
 from .tensors.tensor import Tensor
 
 
@@ -524,3 +525,6 @@ def from_dlpack(x: Any) -> Tensor:
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"from_dlpack: real numbers only, got {array.dtype}")
     return make(array, None, [0])
+
+
+numpy_calls.MORE.update(ones_like=ones_like, zeros_like=zeros_like)

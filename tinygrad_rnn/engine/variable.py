@@ -136,9 +136,9 @@ class Variable:
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if not isinstance(self._node, Leaf):
-            raise GraphError("grad: only a leaf with requires_grad keeps a gradient")
         if value is not None:
+            if not isinstance(self._node, Leaf):
+                raise GraphError("grad: only a leaf with requires_grad keeps a gradient")
             kind = self.shape, self.dtype
             if not isinstance(value, Variable) or (value.shape, value.dtype) != kind:
                 raise ShapeError(
@@ -147,7 +147,8 @@ class Variable:
             if value.device != self.device:
                 raise DeviceError(f"grad: on {value.device}, the tensor on {self.device}")
             value = make(backend.copy(value._data), None, [0])
-        self._node.grad = value
+        if isinstance(self._node, Leaf):
+            self._node.grad = value
 
     @explained
     def backward(self, grad: Any = None, retain_graph: bool = False) -> None:

@@ -10,6 +10,7 @@ from ..engine.backend import Array
 from ..engine.ops import where
 from ..engine.ops.elementwise import clip as _clip_to_numbers
 from ..engine.primitive import primitive
+from ..errors import ArgumentError
 from ..spelling import explained
 from .shape import as_tensor
 
@@ -111,6 +112,8 @@ def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     tensor([ 0., -1.,  0.])
     """
     if all(bound is None or isinstance(bound, int | float | np.number) for bound in (min, max)):
+        if None not in (min, max) and not min <= max:
+            raise ArgumentError(f"clip: min is at most max, got {min} and {max}")
         return _clip_to_numbers(x, min, max)
     x = as_tensor(x)
     # Not maximum and minimum, which give half of the gradient to each of two equal operands. Of a

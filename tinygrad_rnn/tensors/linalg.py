@@ -14,7 +14,7 @@ from ..engine.ops import axes_of, gemm, index, reshape
 from ..engine.primitive import primitive
 from ..errors import ArgumentError, ShapeError
 from ..spelling import explained
-from .shape import as_tensor, listed, transpose
+from .shape import _listed, as_tensor, transpose
 
 if TYPE_CHECKING:
     from ..engine.backend import Array
@@ -114,7 +114,7 @@ def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
     if isinstance(axes, int | np.integer) and 0 <= axes <= min(x.ndim, y.ndim):
         pair = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
     elif isinstance(axes, tuple | list | np.ndarray) and len(axes) == 2:
-        pair = tuple(map(listed, axes))
+        pair = tuple(map(_listed, axes))
     else:
         raise ArgumentError(
             f"tensordot: axes are a number from 0 to {min(x.ndim, y.ndim)}, or two lists, those of "
@@ -234,7 +234,7 @@ def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[st
 
 
 @explained
-def einsum(subscripts: str, *operands: Any, optimize: Any = True) -> Tensor:
+def einsum(subscripts: Any, *operands: Any, optimize: Any = True) -> Tensor:
     """Return a sum of products in Einstein's notation.
 
     Parameters

@@ -24,7 +24,7 @@ def as_tensor(x: Any) -> Tensor:
     return x if isinstance(x, Variable) else reshape(x, shape=None)  # type: ignore[return-value]
 
 
-def listed(axes: Any) -> tuple[Any, ...]:
+def _listed(axes: Any) -> tuple[Any, ...]:
     """Return axes given as any sequence or array, or one axis, as a tuple."""
     return tuple(axes) if np.ndim(axes) else (axes,)
 
@@ -58,10 +58,10 @@ def transpose(x: Tensor, axes: int | Sequence[int] | None = None) -> Tensor:
     """
     x = as_tensor(x)
     ndim = x.ndim
-    order = tuple(range(ndim))[::-1] if axes is None else axes_of(listed(axes), ndim)
+    order = tuple(range(ndim))[::-1] if axes is None else axes_of(_listed(axes), ndim)
     if len(order) != ndim:
         raise ShapeError(
-            f"transpose: {len(order)} axes {listed(axes)} given for an array of {ndim}; name "
+            f"transpose: {len(order)} axes {_listed(axes)} given for an array of {ndim}; name "
             "every axis, "
             "or exchange two with swapaxes(axis1, axis2)"
         )
@@ -127,7 +127,7 @@ def moveaxis(
     (3, 4, 2)
     """
     x = as_tensor(x)
-    sources, destinations = (axes_of(listed(axes), x.ndim) for axes in (source, destination))
+    sources, destinations = (axes_of(_listed(axes), x.ndim) for axes in (source, destination))
     if len(sources) != len(destinations):
         raise ShapeError(f"moveaxis: {len(sources)} axes to move, {len(destinations)} places")
     order = [axis for axis in range(x.ndim) if axis not in sources]
@@ -168,7 +168,7 @@ def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
     axes = (
         tuple(i for i, n in enumerate(shape) if n == 1)
         if axis is None
-        else axes_of(listed(axis), len(shape))
+        else axes_of(_listed(axis), len(shape))
     )
     if any(shape[i] != 1 for i in axes):
         raise ShapeError(f"squeeze: axis {axis} of shape {shape} has not length 1")
@@ -199,7 +199,7 @@ def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """
     x = as_tensor(x)
     shape = list(x.shape)
-    axes = listed(axis)
+    axes = _listed(axis)
     for i in sorted(axes_of(axes, len(shape) + len(axes))):
         shape.insert(i, 1)
     return reshape(x, shape=tuple(shape))
@@ -219,12 +219,12 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     return [(int(before), int(after)) for before, after in widths]
 
 
-_EXTENSIONS = ("edge", "reflect", "symmetric", "wrap")
+_EXTENSIONS: tuple[Any, ...] = ("edge", "reflect", "symmetric", "wrap")
 
 
 @explained
 def pad(
-    x: Tensor, pad_width: Any, mode: str = "constant", constant_values: float | None = None
+    x: Tensor, pad_width: Any, mode: Any = "constant", constant_values: float | None = None
 ) -> Tensor:
     """Return x with a border around it.
 
@@ -265,7 +265,7 @@ def pad(
     """
     x = as_tensor(x)
     widths = _widths(pad_width, x.ndim)
-    if isinstance(mode, str) and mode in _EXTENSIONS and constant_values is None:
+    if mode in _EXTENSIONS and constant_values is None:
         for axis, (before_after, n) in enumerate(zip(widths, x.shape, strict=True)):
             if any(before_after):
                 if n == 0:
@@ -382,6 +382,15 @@ def sequence(xp: Any, *arrays: Array) -> Array:
     over all steps reads it as it lies.
     """
     return backend.beside(arrays) if backend.are_columns(arrays) else xp.stack(arrays, axis=0)
+
+
+def _stacked(x: Any) -> Any:
+    """Return a list that holds Tensors, at any depth, as one Tensor; all else as it is."""
+    if isinstance(x, list | tuple):
+        parts = [_stacked(part) for part in x]
+        if any(isinstance(part, Variable) for part in parts):
+            return pile(*parts, axis=0)
+    return x
 
 
 def _several(name: str, arrays: Sequence[Any]) -> list[Tensor]:

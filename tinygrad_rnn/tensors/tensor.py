@@ -15,6 +15,8 @@ from ..engine.primitive import bind
 from ..engine.variable import Variable
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..spelling import OTHER_NAMES, explained
+from . import numpy_calls
+from .shape import _stacked
 
 
 def axes_or_shape(shape: tuple[Any, ...]) -> Any:
@@ -53,6 +55,7 @@ class Tensor(Variable):
 
     __slots__ = ()
     __array_priority__ = 1000.0
+    _stacked = staticmethod(_stacked)
     __hash__ = object.__hash__
 
     @property
@@ -275,36 +278,23 @@ class Tensor(Variable):
         if self.requires_grad:
             raise GraphError(
                 "a tensor that requires grad is not turned into an array in silence: use "
-                ".detach() or .numpy()"
+                ".detach() or .numpy(); tinygrad_rnn.stack makes one tensor of a list of them"
             )
         return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Tensor:
-        ours = _UFUNCS.get(ufunc.__name__)
-        if method != "__call__" or ours is None or keywords:
-            what = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
-            cure = (
-                f"use tinygrad_rnn.{ours.__name__}"
-                if ours
-                else "use .numpy() if no gradient is wanted"
-            )
-            raise TypeError(
-                f"{what}({', '.join(keywords)}) on a Tensor would lose its graph: {cure}"
-            )
-        return ours(*inputs)
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
+        plain = method == "__call__"
+        name = ufunc.__name__ if plain else f"{ufunc.__name__}.{method}"
+        theirs = ufunc if plain else getattr(ufunc, method)
+        return numpy_calls.answer(name, theirs, _UFUNCS.get(ufunc.__name__), inputs, keywords)
 
     def __array_function__(
         self, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Any:
         if function in (np.shape, np.ndim, np.size) and len(args) == 1 and not keywords:
             return getattr(args[0], function.__name__)
-        ours = getattr(ops, function.__name__, None)
-        if not callable(ours):
-            raise TypeError(
-                f"numpy.{function.__name__} on a Tensor would lose its graph: use .numpy() if no "
-                "gradient is wanted"
-            )
-        return ours(*args, **keywords)
+        ours = _of_numpy(function.__name__)
+        return numpy_calls.answer(function.__name__, function, ours, args, keywords)
 
     def __dlpack__(self, **keywords: Any) -> Any:
         if self.requires_grad:
@@ -320,14 +310,17 @@ class Tensor(Variable):
         return self._data.__dlpack_device__()
 
 
-_NUMPY_NAMES = {"true_divide": "divide", "absolute": "abs", "power": "power"}
+def _of_numpy(name: str) -> Any:
+    """Return the library's function for a name of NumPy's, or None."""
+    name = numpy_calls.NAMES.get(name, name)
+    function = numpy_calls.MORE.get(name, getattr(ops, name, None))
+    return function if callable(function) else None
+
+
 _UFUNCS: dict[str, Any] = {
-    name: getattr(ops, _NUMPY_NAMES.get(name, name), None)
-    for name in (
-        *_NUMPY_NAMES,
-        *(name for name, value in vars(np).items() if isinstance(value, np.ufunc)),
-    )
+    name: _of_numpy(name) for name, value in vars(np).items() if isinstance(value, np.ufunc)
 }
+_UFUNCS["positive"] = Tensor.__pos__
 for _name, _ours in OTHER_NAMES.items():
     setattr(Tensor, _name, _Elsewhere(_name, _ours))
 for _name, _symbol, _ours in (

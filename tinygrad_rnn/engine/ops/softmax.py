@@ -8,6 +8,11 @@ from ..backend import Array
 from ..primitive import primitive
 
 
+def _top(xp: Any, x: Array, axis: Any) -> Array:
+    """Return the greatest along an axis, which is kept, to subtract before exp; 0 of nothing."""
+    return (xp.max if x.size else xp.sum)(x, axis=axis, keepdims=True)
+
+
 @primitive(
     floating=True, x=lambda F, g, out, axis: out * (g - F.sum(g * out, axis=axis, keepdims=True))
 )
@@ -36,7 +41,7 @@ def softmax(xp: Any, x: Array, axis: int = -1) -> Array:
     >>> tg.softmax(tg.tensor([1000.0, 1000.0]))
     tensor([0.5, 0.5])
     """
-    out = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    out = xp.exp(x - _top(xp, x, axis))
     return out / xp.sum(out, axis=axis, keepdims=True)
 
 
@@ -68,8 +73,9 @@ def log_softmax(xp: Any, x: Array, axis: int = -1) -> Array:
     >>> tg.log_softmax(tg.tensor([1000.0, 1000.0]))
     tensor([-0.6931472, -0.6931472])
     """
-    shifted = x - xp.max(x, axis=axis, keepdims=True)
-    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+    shifted = x - _top(xp, x, axis)
+    total = xp.sum(xp.exp(shifted), axis=axis, keepdims=True)
+    return shifted - xp.log(total if x.size else total + 1)  # of nothing: no logarithm of 0
 
 
 @primitive(logits=None, target=None)
@@ -91,7 +97,7 @@ def _to_logits(F: Any, g: Any, logits: Any, target: Any, axis: int, label_smooth
 @primitive(logits=_to_logits, target=None)
 def nats(xp: Any, logits: Array, target: Array, axis: int, label_smoothing: float) -> Array:
     """Return logsumexp(logits) minus the target's logit, or minus its mix with the mean one."""
-    shifted = logits - xp.max(logits, axis=axis, keepdims=True)
+    shifted = logits - _top(xp, logits, axis)
     total = xp.log(xp.sum(xp.exp(shifted), axis=axis))
     picked = xp.take_along_axis(shifted, xp.expand_dims(target, axis), axis=axis).squeeze(axis)
     if not label_smoothing:
