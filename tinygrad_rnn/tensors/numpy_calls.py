@@ -43,6 +43,7 @@ def answer(
     ours: Function | None,
     args: Sequence[Any],
     keywords: Mapping[str, Any],
+    alike: bool = True,
 ) -> Any:
     """Return what NumPy's function gives on Tensors.
 
@@ -54,6 +55,8 @@ def answer(
         NumPy's function, and the library's or None.
     args, keywords
         The arguments as NumPy takes them.
+    alike : bool
+        Whether the two compute the same; a ufunc's ``reduce`` or ``outer`` is not our operation.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def answer(
     (tensor(3.), array([ True, False]))
     """
     beyond = list(keywords)
-    if ours is not None:
+    if ours is not None and alike:
         places, given = _matched(theirs, ours, args, keywords)
         beyond = [key for key in given if key not in signature(ours).parameters]
         if _fits(ours, places, given):

@@ -207,10 +207,10 @@ class Tensor(Variable):
         return ops.floor_divide(other, self)
 
     def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
-        return self // other, self % other
+        return _divmod(self, other)
 
     def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
-        return other // self, other % self
+        return _divmod(other, self)
 
     def __pos__(self) -> Self:
         return self
@@ -286,7 +286,8 @@ class Tensor(Variable):
         plain = method == "__call__"
         name = ufunc.__name__ if plain else f"{ufunc.__name__}.{method}"
         theirs = ufunc if plain else getattr(ufunc, method)
-        return numpy_calls.answer(name, theirs, _UFUNCS.get(ufunc.__name__), inputs, keywords)
+        ours = _UFUNCS.get(ufunc.__name__)
+        return numpy_calls.answer(name, theirs, ours, inputs, keywords, alike=plain)
 
     def __array_function__(
         self, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]
@@ -310,6 +311,10 @@ class Tensor(Variable):
         return self._data.__dlpack_device__()
 
 
+def _divmod(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    return ops.floor_divide(x, y), ops.remainder(x, y)
+
+
 def _of_numpy(name: str) -> Any:
     """Return the library's function for a name of NumPy's, or None."""
     name = numpy_calls.NAMES.get(name, name)
@@ -320,7 +325,7 @@ def _of_numpy(name: str) -> Any:
 _UFUNCS: dict[str, Any] = {
     name: _of_numpy(name) for name, value in vars(np).items() if isinstance(value, np.ufunc)
 }
-_UFUNCS["positive"] = Tensor.__pos__
+_UFUNCS |= {"positive": Tensor.__pos__, "divmod": _divmod}
 for _name, _ours in OTHER_NAMES.items():
     setattr(Tensor, _name, _Elsewhere(_name, _ours))
 for _name, _symbol, _ours in (
