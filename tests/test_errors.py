@@ -379,6 +379,8 @@ SINGLE: list[Misuse] = [
     (lambda: F.linear(X, tg.ones(3)), ShapeError, r"Linear: a weight \(out, in\).*got \(3,\)"),
     (lambda: F.linear(X, tg.ones(4, 3), tg.ones(3)), ShapeError, r"bias \(out,\)"),
     (lambda: F.linear(X, tg.ones(4, 3), DOUBLE[:, 0].sum() + tg.ones(4)), DTypeError, "bias"),
+    (lambda: LINEAR([X, X]), DTypeError, r"Linear: .*got list.*tinygrad_rnn\.stack\("),
+    (lambda: F.mse_loss((X, X), X), DTypeError, r"got tuple.*tinygrad_rnn\.stack\("),
     (lambda: LINEAR(N), DTypeError, "Linear: input is int64, weight is float32"),
     (lambda: tg.nn.Embedding(3, 4)([3]), ArgumentError, r"Embedding: id 3 lies outside \[0, 3\)"),
     (lambda: tg.nn.Embedding(3, 4)([0.5]), DTypeError, "Embedding: ids must be integers"),

@@ -38,25 +38,16 @@ signature = functools.lru_cache(maxsize=None)(inspect.signature)
 
 
 def answer(
-    name: str,
-    theirs: Function,
-    ours: Function | None,
-    args: Sequence[Any],
-    keywords: Mapping[str, Any],
-    alike: bool = True,
+    theirs: Function, ours: Function | None, args: Sequence[Any], keywords: Mapping[str, Any]
 ) -> Any:
-    """Return what NumPy's function gives on Tensors.
+    """Return what a function of NumPy's gives on Tensors.
 
     Parameters
     ----------
-    name : str
-        How the function is called in a message.
     theirs, ours : callable
         NumPy's function, and the library's or None.
     args, keywords
         The arguments as NumPy takes them.
-    alike : bool
-        Whether the two compute the same; a ufunc's ``reduce`` or ``outer`` is not our operation.
 
     Raises
     ------
@@ -70,14 +61,29 @@ def answer(
     >>> np.amax(tg.tensor([1.0, 3.0])), np.isfinite(tg.tensor([1.0, np.inf]))
     (tensor(3.), array([ True, False]))
     """
-    beyond = list(keywords)
-    if ours is not None and alike:
+    if theirs in ABOUT:
+        return theirs(*[x.data if isinstance(x, Variable) else x for x in args], **keywords)
+    beyond: list[str] = []
+    if ours is not None:
         places, given = _matched(theirs, ours, args, keywords)
         beyond = [key for key in given if key not in signature(ours).parameters]
         if _fits(ours, places, given):
             return ours(*places, **given)
-    if theirs in ABOUT:
-        return theirs(*[x.data if isinstance(x, Variable) else x for x in args], **keywords)
+    return otherwise(theirs.__name__, theirs, ours, args, keywords, beyond)
+
+
+def otherwise(
+    name: str,
+    theirs: Function,
+    ours: Function | None,
+    args: Sequence[Any],
+    keywords: Mapping[str, Any],
+    beyond: Sequence[str],
+) -> Any:
+    """Return what NumPy makes of arrays in place of Tensors; raise if one of these has a graph.
+
+    The message names NumPy's function, the arguments `beyond` what ours takes, and the cure.
+    """
     if any(x.requires_grad for x in _tensors([*args, *keywords.values()])):
         cure = "use .detach() or .numpy() if no gradient is wanted"
         if ours is not None:
@@ -93,8 +99,6 @@ def _matched(
     theirs: Function, ours: Function, args: Sequence[Any], keywords: Mapping[str, Any]
 ) -> tuple[Sequence[Any], dict[str, Any]]:
     """Return the arguments of a call of NumPy's by our names, without those at their defaults."""
-    if isinstance(theirs, np.ufunc):  # operands by their places, all else by name
-        return args, dict(keywords)
     try:
         bound = signature(theirs).bind(*args, **keywords)
     except ValueError:  # of a function in C that has no signature

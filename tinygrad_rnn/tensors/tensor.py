@@ -283,19 +283,19 @@ class Tensor(Variable):
         return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
-        plain = method == "__call__"
+        ours, plain = _UFUNCS.get(ufunc.__name__), method == "__call__"
+        if plain and ours is not None and not keywords:
+            return ours(*inputs)
         name = ufunc.__name__ if plain else f"{ufunc.__name__}.{method}"
         theirs = ufunc if plain else getattr(ufunc, method)
-        ours = _UFUNCS.get(ufunc.__name__)
-        return numpy_calls.answer(name, theirs, ours, inputs, keywords, alike=plain)
+        return numpy_calls.otherwise(name, theirs, ours, inputs, keywords, list(keywords))
 
     def __array_function__(
         self, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Any:
         if function in (np.shape, np.ndim, np.size) and len(args) == 1 and not keywords:
             return getattr(args[0], function.__name__)
-        ours = _of_numpy(function.__name__)
-        return numpy_calls.answer(function.__name__, function, ours, args, keywords)
+        return numpy_calls.answer(function, _of_numpy(function.__name__), args, keywords)
 
     def __dlpack__(self, **keywords: Any) -> Any:
         if self.requires_grad:
