@@ -173,7 +173,7 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> A
     >>> tg.logsumexp(tg.tensor([1000.0, 0.0]))
     tensor(1000.)
     """
-    if not x.size:  # the logarithm of an empty sum
+    if 0 in x.shape:  # the logarithm of an empty sum
         return xp.sum(x, axis=axis, keepdims=keepdims) - math.inf
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))

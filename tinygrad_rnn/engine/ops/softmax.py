@@ -10,7 +10,7 @@ from ..primitive import primitive
 
 def _top(xp: Any, x: Array, axis: Any) -> Array:
     """Return the greatest along an axis, which is kept, to subtract before exp; 0 of nothing."""
-    return (xp.max if x.size else xp.sum)(x, axis=axis, keepdims=True)
+    return (xp.sum if 0 in x.shape else xp.max)(x, axis=axis, keepdims=True)
 
 
 @primitive(
@@ -75,7 +75,7 @@ def log_softmax(xp: Any, x: Array, axis: int = -1) -> Array:
     """
     shifted = x - _top(xp, x, axis)
     total = xp.sum(xp.exp(shifted), axis=axis, keepdims=True)
-    return shifted - xp.log(total if x.size else total + 1)  # of nothing: no logarithm of 0
+    return shifted - xp.log(total + 1 if 0 in x.shape else total)  # of nothing: no logarithm of 0
 
 
 @primitive(logits=None, target=None)
