@@ -105,6 +105,10 @@ def log_powers(draw):
 
 @st.composite
 def clips(draw):
+    if draw(st.booleans()):  # limits that are arrays, on grids of their own
+        between = [BETWEEN, REAL, grid(-3, 3, offset=0.025)]
+        x, *limits = draw(broadcastable_arrays(3, between))
+        return Case((x, *limits[: draw(st.integers(1, 2))]), {})
     low, high = sorted([draw(REAL), draw(REAL)])
     bounds = draw(st.sampled_from([(low, high), (None, high), (low, None), (None, None)]))
     assume(bounds != (None, None))  # NumPy's clip wants one
@@ -261,13 +265,13 @@ def borders(draw):
     width = st.integers(0, 2)
     pair = st.tuples(width, width)
     one_each = st.tuples(*[pair] * len(shape))
-    return Case(
-        (draw(arrays(shape)),),
-        {
-            "pad_width": draw(width | pair | st.tuples(pair) | one_each),
-            "constant_values": draw(st.sampled_from([0, 1.5])),
-        },
-    )
+    keywords = {"pad_width": draw(width | pair | st.tuples(pair) | one_each)}
+    mode = draw(st.sampled_from([None, "constant", "edge", "reflect", "symmetric", "wrap"]))
+    if mode is not None:
+        keywords["mode"] = mode
+    if mode in (None, "constant"):
+        keywords["constant_values"] = draw(st.sampled_from([0, 1.5]))
+    return Case((draw(arrays(shape)),), keywords)
 
 
 @st.composite
@@ -414,7 +418,35 @@ def tensordots(draw):
 
 
 @st.composite
-def sums_of_products(draw, primitive=False):
+def equations(draw):
+    """All that einsum takes: diagonals, ``...``, lengths of 1, no arrow, spaces, upper case."""
+    sizes = {letter: draw(st.integers(0, 3)) for letter in "ijK"}
+    outer = draw(shapes(max_dims=2))  # the axes of ...
+    names, operands = [], []
+    for _ in range(draw(st.integers(1, 3))):
+        letters = draw(st.lists(st.sampled_from("ijK"), max_size=3))
+        own = {i: 1 if draw(st.integers(0, 3)) == 0 else sizes[i] for i in dict.fromkeys(letters)}
+        shape = [own[i] for i in letters]
+        if draw(st.booleans()):
+            place = draw(st.integers(0, len(letters)))
+            axes = outer[draw(st.integers(0, len(outer))) :]
+            axes = [1 if draw(st.integers(0, 3)) == 0 else n for n in axes]
+            letters.insert(place, "...")
+            shape[place:place] = axes
+        names.append("".join(letters))
+        operands.append(draw(arrays(tuple(shape))))
+    subscripts = draw(st.sampled_from([",", " , "])).join(names)
+    if draw(st.booleans()):
+        used = sorted(set("".join(names)) - {"."})
+        output = draw(st.permutations(used))[: draw(st.integers(0, len(used)))]
+        if "." in subscripts:
+            output.insert(draw(st.integers(0, len(output))), "...")
+        subscripts += " -> " + "".join(output)
+    return Case(tuple(operands), {"subscripts": subscripts})
+
+
+@st.composite
+def sums_of_products(draw):
     letters = "ijk"
     sizes = {letter: draw(st.integers(0, 3)) for letter in letters}
     subset = st.lists(st.sampled_from(letters), unique=True, max_size=3).map("".join)
@@ -422,12 +454,7 @@ def sums_of_products(draw, primitive=False):
     used = sorted(set("".join(names)))
     output = "".join(draw(st.permutations(used))[: draw(st.integers(0, len(used)))])
     operands = tuple(draw(arrays(tuple(sizes[i] for i in name))) for name in names)
-    if primitive:
-        return Case(operands, {"operands": names, "output": output})
-    subscripts = ",".join(names)
-    if draw(st.booleans()):
-        subscripts += (" -> " if draw(st.booleans()) else "->") + output
-    return Case(operands, {"subscripts": subscripts})
+    return Case(operands, {"operands": names, "output": output})
 
 
 # -- references ------------------------------------------------------------------------------------
@@ -499,7 +526,7 @@ ROWS = [
     Row("argmin", ops.argmin, np.argmin, positions(), **NO_GRADIENT, **KEPT),
     Row("broadcast_to", ops.broadcast_to, np.broadcast_to, stretches(), **KEPT),
     Row("cast", ops.cast, np.ndarray.astype, unary(dtype=np.dtype(np.float64))),
-    Row("clip", ops.clip, np.clip, clips()),
+    Row("clip", ops.clip, lambda x, min=None, max=None: np.clip(x, min, max), clips()),
     Row(
         "concatenate",
         in_a_list(ops.concatenate),
@@ -511,7 +538,7 @@ ROWS = [
         "contract",
         PRIMITIVES["contract"],
         lambda *arrays, operands, output: np.einsum(",".join(operands) + "->" + output, *arrays),
-        sums_of_products(primitive=True),
+        sums_of_products(),
         **KEPT,
     ),
     Row("cos", ops.cos, np.cos, unary(), **FLOATING),
@@ -523,7 +550,7 @@ ROWS = [
         "einsum",
         lambda *arrays, subscripts: ops.einsum(subscripts, *arrays),
         lambda *arrays, subscripts: np.einsum(subscripts, *arrays),
-        sums_of_products(),
+        equations(),
         **KEPT,
     ),
     Row("equal", ops.equal, np.equal, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
@@ -532,6 +559,15 @@ ROWS = [
     Row("expm1", ops.expm1, np.expm1, unary(), **FLOATING, **ANYWHERE),
     Row("feature_major", ops.feature_major, np.copy, matrices(), **KEPT),
     Row("flip", ops.flip, np.flip, flips(), **KEPT),
+    Row(
+        "floor_divide",
+        ops.floor_divide,
+        np.floor_divide,
+        binary(BETWEEN, NONZERO),
+        **NO_GRADIENT,
+        **KEPT,
+        **ANYWHERE,
+    ),
     Row("gemm", ops.gemm, gemm_reference, gemms(), **KEPT),
     Row("getitem", ops.getitem, getitem, indexed(), **KEPT),
     Row("greater", ops.greater, np.greater, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
@@ -576,6 +612,7 @@ ROWS = [
     Row("power", ops.power, lambda x, y: x**y, powers()),
     Row("prod", ops.prod, np.prod, reductions(empty=True), **KEPT),
     Row("relu", ops.relu, lambda x: np.maximum(x, 0), unary(BETWEEN), **KEPT, **ANYWHERE),
+    Row("remainder", ops.remainder, np.remainder, binary(BETWEEN, NONZERO), **KEPT, **ANYWHERE),
     Row(
         "reshape",
         ops.reshape,

@@ -42,6 +42,9 @@ BINARY = {
     "minimum": tg.minimum,
     "logaddexp": tg.logaddexp,
     "where": lambda x, y: tg.where(x > y, x, y * 0.5),
+    "remainder": lambda x, y: x % (2 + tg.cos(y)),
+    "floor": lambda x, y: x * (x // (2 + tg.cos(y))),
+    "between": lambda x, y: tg.clip(x, y * 0.5, 1 + y * y),
 }
 
 

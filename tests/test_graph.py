@@ -330,6 +330,19 @@ def test_setting_a_gradient_copies_and_checks_it(x):
     assert (x * 2).grad is None
 
 
+def test_no_gradient_can_be_set_on_every_tensor(x):
+    """As loops over all parameters do, whichever of them are frozen."""
+    frozen, computed = tg.ones(3), x * 2
+    for tensor in (x, frozen, computed, computed.detach()):
+        tensor.grad = None
+        assert tensor.grad is None
+        assert tensor.requires_grad == (tensor is x or tensor is computed)
+    with pytest.raises(GraphError, match="only a leaf with requires_grad"):
+        frozen.grad = tg.ones(3)
+    computed.sum().backward()
+    assert_grad(x, np.full(3, 2.0))
+
+
 # -- errors ----------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,10 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygrad_rnn as tg
-from op_table import ROWS, Case, Row
+from op_table import ROWS, Case, Row, equations
 from tinygrad_rnn import tensors as ops
 from tinygrad_rnn.engine.primitive import PRIMITIVES
-from tinygrad_rnn.errors import GraphError
+from tinygrad_rnn.errors import GraphError, ShapeError
 from tinygrad_rnn.testing import LAYOUTS
 
 SMOOTH = [row for row in ROWS if row.smooth]
@@ -288,6 +289,7 @@ BINARY = [
     "minimum",
     "multiply",
     "power",
+    "remainder",
     "subtract",
     "where",
 ]
@@ -339,6 +341,124 @@ def test_reductions_of_every_axis(name, axis, keepdims):
     tg.gradcheck(lambda t: getattr(ops, name)(t, axis=axis, keepdims=keepdims), x)
 
 
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "prod", "logsumexp", "cumsum"])
+def test_a_0d_array_has_the_axes_0_and_minus_1_to_reduce(name, axis):
+    """As in NumPy's ufuncs and in PyTorch, and with gradients of two orders."""
+    function = getattr(ops, name)
+    tg.gradcheck(lambda t: function(t, axis=axis), np.array(1.5))
+    found = function(tg.tensor(1.5), axis=axis)
+    assert float(found) == 1.5
+    assert found.shape == ((1,) if name == "cumsum" else ())  # NumPy's
+    for beyond in (1, -2):
+        with pytest.raises(ShapeError, match=f"{name}.* axis {beyond} is out of"):
+            function(tg.tensor(1.5, requires_grad=True), axis=beyond)
+
+
+def test_a_0d_array_along_the_axes_0_and_minus_1():
+    x = tg.tensor(1.5, requires_grad=True)
+    for axis in (0, -1):
+        assert (ops.var(x, axis=axis).item(), ops.std(x.detach(), axis=axis).item()) == (0, 0)
+        assert (ops.argmax(x, axis=axis).item(), ops.argmin(x, axis=axis).item()) == (0, 0)
+        for function, value in ((ops.softmax, 1.0), (ops.log_softmax, 0.0)):
+            out = function(x, axis=axis)
+            assert (out.shape, out.item(), tg.grad(out, x).item()) == ((), value, 0)
+
+
+@pytest.mark.parametrize(
+    "shape, axis", [((0,), 0), ((2, 0), 1), ((0, 3), 0), ((2, 0), 0), ((0,), -1)]
+)
+def test_of_nothing(shape, axis):
+    """An empty sum is 0, so its logarithm is -inf; a distribution over nothing has no element."""
+    x = tg.zeros(shape, dtype=np.float64, requires_grad=True)
+    nothing = np.zeros(shape)
+    for function in (ops.softmax, ops.log_softmax):
+        out = function(x, axis=axis)
+        assert (out.shape, out.dtype) == (shape, np.float64)
+        assert tg.grad(out.sum(), x).shape == shape
+    expected = np.logaddexp.reduce(nothing, axis=axis)
+    for keepdims in (False, True):
+        out = ops.logsumexp(x, axis=axis, keepdims=keepdims)
+        np.testing.assert_array_equal(
+            out.numpy(), np.sum(nothing, axis, keepdims=keepdims) - np.inf
+        )
+        assert tg.grad(out.sum(), x).shape == shape
+    np.testing.assert_array_equal(ops.logsumexp(x, axis=axis).numpy(), expected)
+    for name in ("max", "min", "argmax", "argmin"):
+        if shape[axis] == 0:
+            with pytest.raises(ShapeError, match=rf"{name} of {re.escape(str(shape))}"):
+                getattr(ops, name)(x, axis=axis)
+        else:
+            assert getattr(ops, name)(x, axis=axis).shape == expected.shape
+
+
+# -- remainders ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint8, np.float32, np.float64])
+@given(data=st.data())
+def test_remainders_are_numpys_for_every_sign_and_zero(dtype, data):
+    least = 0 if dtype is np.uint8 else -5
+    numbers = st.integers(least, 5) | (st.just(0) if np.dtype(dtype).kind != "f" else st.just(-0.0))
+    x, y = (np.array(data.draw(st.lists(numbers, min_size=4, max_size=4)), dtype) for _ in "xy")
+    with np.errstate(all="ignore"):
+        for ours, theirs in ((operator.mod, np.remainder), (operator.floordiv, np.floor_divide)):
+            expected = theirs(x, y)
+            for found in (
+                ours(tg.tensor(x), tg.tensor(y)),
+                ours(tg.tensor(x), y),
+                ours(x, tg.tensor(y)),
+            ):
+                assert found.dtype == expected.dtype
+                np.testing.assert_array_equal(found.numpy(), expected)
+                if expected.dtype.kind == "f":
+                    np.testing.assert_array_equal(np.signbit(found.numpy()), np.signbit(expected))
+
+
+@pytest.mark.oracle
+@given(data=st.data())
+def test_the_gradients_of_a_remainder_are_pytorchs_even_where_it_jumps(data):
+    torch = pytest.importorskip("torch")
+    grid = st.integers(-6, 6).map(lambda n: n / 2)
+    x = data.draw(hnp.arrays(np.float64, (3, 2), elements=grid))
+    y = data.draw(hnp.arrays(np.float64, (2,), elements=grid.filter(bool)))
+    ours, theirs = leaves([x, y]), [torch.tensor(a, requires_grad=True) for a in (x, y)]
+    (ours[0] % ours[1]).sum().backward()
+    torch.remainder(*theirs).sum().backward()
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a.grad.numpy(), b.grad.numpy())
+
+
+# -- sums of products ------------------------------------------------------------------------------
+
+
+@pytest.mark.oracle
+@given(data=st.data(), seed=SEEDS)
+def test_einsum_and_its_gradients_are_pytorchs(data, seed):
+    torch = pytest.importorskip("torch")
+    case = data.draw(equations())
+    subscripts = case.keywords["subscripts"]
+    ours = leaves(case.arrays)
+    theirs = [torch.tensor(a, requires_grad=True) for a in case.arrays]
+    found, expected = tg.einsum(subscripts, *ours), torch.einsum(subscripts, *theirs)
+    assert found.shape == tuple(expected.shape)
+    np.testing.assert_allclose(found.numpy(), expected.detach().numpy(), rtol=1e-12, atol=1e-12)
+    u = np.random.default_rng(seed).normal(size=found.shape)
+    found.backward(u)
+    expected.backward(torch.tensor(u))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@given(data=st.data())
+def test_limits_that_are_arrays_clip_as_numpys_do_with_nan_and_out_of_order(data):
+    numbers = st.sampled_from([-1.0, 0.0, 0.5, 1.0, np.nan, np.inf, -np.inf])
+    x, low, high = (data.draw(hnp.arrays(np.float64, 4, elements=numbers)) for _ in range(3))
+    for limits in ((low, high), (low, None), (None, high), (low, 0.5), (0.0, high)):
+        found = tg.clip(tg.tensor(x), *limits)
+        np.testing.assert_array_equal(found.numpy(), np.clip(x, *limits))
+
+
 # -- conventions where there is no derivative ------------------------------------------------------
 
 
@@ -356,6 +476,12 @@ def test_gradients_at_ties():
     assert gradient_of(lambda x: ops.maximum(x, 0), [0.0, 1.0]) == [[0.5, 1]]
     assert gradient_of(lambda x: ops.clip(x, -1, 1), [-2.0, -1.0, 0.0, 1.0, 2.0]) == [
         [0, 1, 1, 1, 0]
+    ]
+    low, high = np.full(5, -1.0), np.full(5, 1.0)
+    assert gradient_of(ops.clip, [-2.0, -1.0, 0.0, 1.0, 2.0], low, high) == [
+        [0, 1, 1, 1, 0],
+        [1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1],
     ]
     assert gradient_of(lambda x: ops.max(x), [3.0, 1.0, 3.0]) == [[0.5, 0, 0.5]]
     assert gradient_of(lambda x: ops.min(x, axis=0), [[1.0, 2.0], [1.0, 3.0]]) == [

@@ -106,13 +106,36 @@ def test_leaves_are_made_by_every_constructor():
         (made * 2).sum().backward()
         np.testing.assert_array_equal(made.grad.numpy(), [2, 2])
     assert tg.full((2,), 1.0, requires_grad=True).requires_grad
+    assert tg.arange(3.0, requires_grad=True).is_leaf
+    assert tg.eye(2, requires_grad=True).requires_grad
+    like = tg.ones(2, dtype=np.float64)
+    for make in (tg.zeros_like, tg.ones_like):
+        made = make(like, dtype=np.float32, requires_grad=True)
+        assert (made.shape, made.dtype, made.requires_grad) == ((2,), np.float32, True)
     assert tg.tensor([1.0], requires_grad=True).is_leaf
     assert not tg.tensor([1.0]).requires_grad
 
 
 def test_ranges_and_unit_matrices_are_numpys():
-    for bounds in ((3,), (1, 4), (0, 1, 0.25), (5, 0, -2)):
+    for bounds in ((3,), (1, 4), (0, 1, 0.25), (5, 0, -2), (2.5,), (np.int64(3), np.float32(5))):
         np.testing.assert_allclose(tg.arange(*bounds).numpy(), np.arange(*bounds), rtol=1e-6)
+    for named in (
+        {"stop": 3, "step": 1},
+        {"stop": 3},
+        {"start": 1, "stop": 7, "step": 2},
+        {"start": 3, "stop": 0, "step": -1, "dtype": np.float32},
+    ):
+        made, expected = tg.arange(**named), np.arange(**named)
+        assert made.dtype == expected.dtype
+        np.testing.assert_array_equal(made.numpy(), expected)
+    np.testing.assert_array_equal(tg.arange(3, step=2).numpy(), np.arange(3, step=2))
+    np.testing.assert_array_equal(tg.arange(1, stop=4).numpy(), np.arange(1, stop=4))
+    np.testing.assert_array_equal(tg.arange(0, 3, 1, np.float32).numpy(), np.arange(0, 3, 1))
+    for count in (0, 1, 5):
+        made = tg.linspace(-1, 2, count, dtype=np.float64)
+        np.testing.assert_array_equal(made.numpy(), np.linspace(-1, 2, count))
+    assert tg.linspace(0, 1).shape == np.linspace(0, 1).shape
+    assert tg.linspace(0, 1, num=3, requires_grad=True).requires_grad
     np.testing.assert_array_equal(tg.eye(2, 3).numpy(), np.eye(2, 3))
 
 
@@ -241,6 +264,32 @@ def test_astype_is_numpys_and_keeps_the_graph_between_floating_dtypes(source, ta
     assert t.astype(source) is t
     with pytest.raises(DTypeError, match="astype"):
         t.astype(complex)
+
+
+@pytest.mark.parametrize("other", [2, 0.7, np.array([1.5, -0.5]), np.float64(-2), [3.0, -1.0]])
+def test_remainders_are_operators_from_both_sides(t, other):
+    plain = t.numpy()
+    pairs = [
+        (t % other, plain % np.float32(other), True),
+        (other % t, np.float32(other) % plain, True),
+        (t // other, plain // np.float32(other), False),
+        (other // t, np.float32(other) // plain, False),
+        (divmod(t, other)[0], plain // np.float32(other), False),
+        (divmod(t, other)[1], plain % np.float32(other), True),
+        (divmod(other, t)[1], np.float32(other) % plain, True),
+        (np.mod(t, other), plain % np.float32(other), True),
+        (np.floor_divide(other, t), np.float32(other) // plain, False),
+    ]
+    for found, expected, smooth in pairs:
+        assert isinstance(found, tg.Tensor)
+        assert found.requires_grad == smooth
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_plus_is_the_tensor_itself(t):
+    assert +t is t
+    assert np.positive(t) is t
+    assert (+(t * 2)).requires_grad
 
 
 def test_the_dtype_rule():

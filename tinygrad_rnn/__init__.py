@@ -21,6 +21,7 @@ from .creation import default_device as default_device
 from .creation import eye as eye
 from .creation import from_dlpack as from_dlpack
 from .creation import full as full
+from .creation import linspace as linspace
 from .creation import ones as ones
 from .creation import ones_like as ones_like
 from .creation import rand as rand
@@ -69,6 +70,7 @@ from .tensors import exp as exp
 from .tensors import expand_dims as expand_dims
 from .tensors import expm1 as expm1
 from .tensors import flip as flip
+from .tensors import floor_divide as floor_divide
 from .tensors import greater as greater
 from .tensors import greater_equal as greater_equal
 from .tensors import less as less
@@ -92,6 +94,7 @@ from .tensors import pad as pad
 from .tensors import power as power
 from .tensors import prod as prod
 from .tensors import relu as relu
+from .tensors import remainder as remainder
 from .tensors import reshape as reshape
 from .tensors import sigmoid as sigmoid
 from .tensors import sign as sign

@@ -21,8 +21,10 @@ def as_tensor(x: Any, op: str) -> Tensor:
     if backend.is_array(x):
         made: Tensor = make(backend.asarray(x), None, None)
         return made
+    several = isinstance(x, list | tuple) and any(isinstance(part, Tensor) for part in x)
     raise DTypeError(
-        f"{op}: a Tensor is expected, got {_described(x)}: make one by tinygrad_rnn.tensor(...)"
+        f"{op}: a Tensor is expected, got {_described(x)}: make one by "
+        f"tinygrad_rnn.{'stack' if several else 'tensor'}(...)"
     )
 
 

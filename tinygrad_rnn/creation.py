@@ -14,6 +14,8 @@ from .engine import backend
 from .engine.backend import Array, DType
 from .engine.primitive import make
 from .errors import ArgumentError, DeviceError, DTypeError
+from .spelling import explained
+from .tensors import numpy_calls
 from .tensors.tensor import Tensor
 
 
@@ -63,12 +65,21 @@ def _filled(
     return _owned(array, device, requires_grad)
 
 
+def _alike(
+    name: str, x: Tensor, value: Any, dtype: DType, device: str | None, requires_grad: bool
+) -> Tensor:
+    x = checks.as_tensor(x, name)
+    dtype, device = dtype or x.dtype, device or x.device
+    return _filled(name, (x.shape,), value, dtype, device, requires_grad)
+
+
 def _owned(array: Array, device: str | None, requires_grad: bool) -> Tensor:
     result = make(backend.to_device(array, device), None, [0])
     result.requires_grad = requires_grad
     return result
 
 
+@explained
 def zeros(
     *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
@@ -99,6 +110,7 @@ def zeros(
     return _filled("zeros", shape, 0, dtype, device, requires_grad)
 
 
+@explained
 def ones(
     *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
@@ -129,6 +141,7 @@ def ones(
     return _filled("ones", shape, 1, dtype, device, requires_grad)
 
 
+@explained
 def full(
     shape: tuple[int, ...],
     fill_value: float,
@@ -165,13 +178,22 @@ def full(
     return _filled("full", (shape,), fill_value, dtype, device, requires_grad)
 
 
-def zeros_like(x: Tensor) -> Tensor:
+@explained
+def zeros_like(
+    x: Tensor, dtype: DType = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
     """Return zeros of the shape, dtype and device of x.
 
     Parameters
     ----------
     x : Tensor
         Of any shape.
+    dtype : dtype, optional
+        The dtype of x if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the device of x if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
 
     Returns
     -------
@@ -184,17 +206,25 @@ def zeros_like(x: Tensor) -> Tensor:
     >>> tg.zeros_like(tg.ones(2))
     tensor([0., 0.])
     """
-    x = checks.as_tensor(x, "zeros_like")
-    return zeros(x.shape, dtype=x.dtype, device=x.device)
+    return _alike("zeros_like", x, 0, dtype, device, requires_grad)
 
 
-def ones_like(x: Tensor) -> Tensor:
+@explained
+def ones_like(
+    x: Tensor, dtype: DType = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
     """Return ones of the shape, dtype and device of x.
 
     Parameters
     ----------
     x : Tensor
         Of any shape.
+    dtype : dtype, optional
+        The dtype of x if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the device of x if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
 
     Returns
     -------
@@ -207,21 +237,31 @@ def ones_like(x: Tensor) -> Tensor:
     >>> tg.ones_like(tg.zeros(2))
     tensor([1., 1.])
     """
-    x = checks.as_tensor(x, "ones_like")
-    return ones(x.shape, dtype=x.dtype, device=x.device)
+    return _alike("ones_like", x, 1, dtype, device, requires_grad)
 
 
-def arange(*bounds: float, dtype: DType = None, device: str | None = None) -> Tensor:
+@explained
+def arange(
+    start: float | None = None,
+    stop: float | None = None,
+    step: float = 1,
+    dtype: DType = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Return evenly spaced values.
 
     Parameters
     ----------
-    *bounds : float
-        [start,] stop [, step], as for ``numpy.arange``.
+    start, stop, step : float
+        The first value, the bound that is not reached, and the distance. One bound alone is `stop`,
+        and `start` is 0, as for ``numpy.arange``.
     dtype : dtype, optional
         If not given, int64 for integer bounds, otherwise the default dtype.
     device : str, optional
         ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
 
     Returns
     -------
@@ -234,13 +274,16 @@ def arange(*bounds: float, dtype: DType = None, device: str | None = None) -> Te
     >>> tg.arange(3), tg.arange(1.0, 2.0, 0.5)
     (tensor([0, 1, 2]), tensor([1. , 1.5]))
     """
+    if stop is None:
+        start, stop = None, start
     numbers = [
         int(b) if hasattr(b, "__index__") else checks.any_number(b, "arange: a bound")
-        for b in bounds
+        for b in (0 if start is None else start, 0 if stop is None else stop, step)
     ]
-    if not 1 <= len(numbers) <= 3 or (len(numbers) == 3 and not numbers[2]):
+    if stop is None or not numbers[2]:
         raise ArgumentError(
-            f"arange takes stop, or start, stop and a step that is not 0, got {bounds}"
+            "arange takes stop, or start, stop and a step that is not 0, got "
+            f"start={start}, stop={stop}, step={step}"
         )
     array = np.arange(*numbers, dtype=None if dtype is None else checks.real_dtype(dtype, "arange"))
     return _owned(
@@ -248,11 +291,59 @@ def arange(*bounds: float, dtype: DType = None, device: str | None = None) -> Te
         if dtype is None and array.dtype.kind == "f"
         else array,
         device,
-        False,
+        requires_grad,
     )
 
 
-def eye(n: int, m: int | None = None, dtype: DType = None, device: str | None = None) -> Tensor:
+@explained
+def linspace(
+    start: float,
+    stop: float,
+    num: int = 50,
+    dtype: DType = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Return evenly spaced values between two bounds, both included.
+
+    Parameters
+    ----------
+    start, stop : float
+        The first value and the last.
+    num : int
+        How many.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        (num,).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.linspace(0, 1, 5)
+    tensor([0.  , 0.25, 0.5 , 0.75, 1.  ])
+    """
+    first, last = (checks.any_number(bound, "linspace: a bound") for bound in (start, stop))
+    num = checks.positive(num, "linspace: num", least=0)
+    array = np.linspace(first, last, num, dtype=checks.real_dtype(dtype, "linspace"))
+    return _owned(array, device, requires_grad)
+
+
+@explained
+def eye(
+    n: int,
+    m: int | None = None,
+    dtype: DType = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Return the matrix with ones on its diagonal and zeros elsewhere.
 
     Parameters
@@ -265,6 +356,8 @@ def eye(n: int, m: int | None = None, dtype: DType = None, device: str | None = 
         The default dtype if not given.
     device : str, optional
         ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
 
     Returns
     -------
@@ -280,9 +373,10 @@ def eye(n: int, m: int | None = None, dtype: DType = None, device: str | None = 
     """
     n = checks.positive(n, "eye: n", least=0)
     m = n if m is None else checks.positive(m, "eye: m", least=0)
-    return _owned(np.eye(n, m, dtype=checks.real_dtype(dtype, "eye")), device, False)
+    return _owned(np.eye(n, m, dtype=checks.real_dtype(dtype, "eye")), device, requires_grad)
 
 
+@explained
 def randn(
     *shape: Any,
     dtype: DType = None,
@@ -325,6 +419,7 @@ def randn(
     return _owned(np.asarray(numbers, dtype=dtype), device, requires_grad)
 
 
+@explained
 def rand(
     *shape: Any,
     dtype: DType = None,
@@ -430,3 +525,6 @@ def from_dlpack(x: Any) -> Tensor:
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"from_dlpack: real numbers only, got {array.dtype}")
     return make(array, None, [0])
+
+
+numpy_calls.MORE.update(ones_like=ones_like, zeros_like=zeros_like)

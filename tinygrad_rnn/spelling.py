@@ -47,9 +47,26 @@ OTHER_NAMES = {
     "tolist": ".numpy().tolist()",
     "any": ".numpy().any()",
     "all": ".numpy().all()",
-    "sort": ".numpy(), which has no gradient",
-    "topk": ".numpy(), which has no gradient",
-    "floor": ".numpy(), which has no gradient",
+    "argsort": ".numpy().argsort(axis)",
+    "cumprod": "tinygrad_rnn.stack of the products of the first 1, 2, … elements",
+    "diagonal": 'tinygrad_rnn.einsum("...ii->...i", x)',
+    "diff": "x[1:] - x[:-1]",
+    "floor": "x // 1, which has no gradient",
+    "hstack": "tinygrad_rnn.concatenate(list, axis=1)",
+    "inner": "x @ y.T",
+    "log10": "log(x) / math.log(10)",
+    "nonzero": ".numpy().nonzero()",
+    "outer": "x.reshape(-1, 1) * y.reshape(-1)",
+    "reciprocal": "1 / x",
+    "roll": "take(indices, axis)",
+    "sort": "take_along_axis(x.numpy().argsort(axis), axis)",
+    "square": "x * x",
+    "tile": "tinygrad_rnn.concatenate([x] * n), or broadcast_to(shape)",
+    "topk": "take_along_axis(x.numpy().argsort(axis), axis), the last k of it",
+    "trace": 'tinygrad_rnn.einsum("ii", x)',
+    "tril": "x * numpy.tri(n, m)",
+    "triu": "x * (1 - numpy.tri(n, m, -1))",
+    "vstack": "tinygrad_rnn.concatenate(list)",
     "round": ".numpy(), which has no gradient",
     "half": "astype(tinygrad_rnn.float16)",
     "type": "astype(dtype)",
@@ -71,8 +88,15 @@ OF_THE_PACKAGE = OTHER_NAMES | {
     "from_numpy": "tensor(array), which copies, or from_dlpack(array), which does not",
     "as_tensor": "tensor(array), which copies, or from_dlpack(array), which does not",
     "empty": "zeros(shape)",
-    "linspace": "arange(start, stop, step)",
+    "array_split": "split(x, places)",
+    "astype": "x.astype(dtype)",
+    "average": "(x * w).sum() / w.sum()",
+    "empty_like": "zeros_like(x)",
+    "exp2": "2.0 ** x",
+    "float_power": "x ** y",
+    "full_like": "full(x.shape, value, dtype=x.dtype, device=x.device)",
     "log2": "log(x) / math.log(2)",
+    "matrix_transpose": "swapaxes(x, -1, -2)",
     "set_grad_enabled": "no_grad() and enable_grad()",
     "inference_mode": "no_grad()",
     "autograd": "tinygrad_rnn.grad, .backward()",
@@ -94,6 +118,20 @@ OTHER_ARGUMENTS = {
     "unbiased": "ddof",
     "correction": "ddof",
     "generator": "rng",
+    "a_min": "min",
+    "a_max": "max",
+    "end": "stop",
+    "steps": "num",
+    "N": "n",
+    "M": "m",
+}
+ABSENT_ARGUMENTS = {  # of NumPy's functions
+    "casting": ".astype(dtype)",
+    "dtype": ".astype(dtype)",
+    "initial": "x + initial, and its like, of the result",
+    "order": "'C', which is how elements are counted",
+    "out": "a result, which is a new tensor each time",
+    "where": "tinygrad_rnn.where(mask, x, 0) in place of x",
 }
 
 
@@ -128,10 +166,10 @@ def unknown_argument(function: str, name: str, names: list[str]) -> str:
     takes = f"it takes {', '.join(names)}" if names else "it takes nothing"
     ours = OTHER_ARGUMENTS.get(name)
     if ours in names:
-        return f"{function} has no argument {name!r}: {takes}; PyTorch's {name}= is {ours}= here"
+        return f"{function} has no argument {name!r}: {takes}; {name}= is {ours}= here"
     if name == "create_graph":
         takes += "; derivatives of derivatives are the business of tinygrad_rnn.grad"
-    return f"{function} has no argument {name!r}{hint(name, {}, names)}: {takes}"
+    return f"{function} has no argument {name!r}{hint(name, ABSENT_ARGUMENTS, names)}: {takes}"
 
 
 def absent(module: str, others: Mapping[str, str], known: Mapping[str, Any]) -> Any:
@@ -164,7 +202,7 @@ def explained(function: Function) -> Function:
                 name = type(args[0]).__name__
             problem = _misfit(name, args, keywords) if type(error) is TypeError else None
             if problem is None:  # the call was right: the error comes from inside
-                _begin(error, name)
+                begin(error, name)
                 raise
         raise TypeError(problem)
 
@@ -184,9 +222,10 @@ def explained(function: Function) -> Function:
     return call  # type: ignore[return-value]
 
 
-def _begin(error: Exception, name: str) -> None:
+def begin(error: Exception, name: str) -> Exception:
     """Let a message of the library begin with the name of what the user called."""
     ours = isinstance(error, IndexError) or type(error).__module__.startswith(__package__)
     begins = str(error).lower().replace("_", "").startswith(name.lower().replace("_", ""))
     if ours and error.args and not begins:
         error.args = (f"{name}: {error.args[0]}", *error.args[1:])
+    return error

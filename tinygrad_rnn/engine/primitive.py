@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
-from ..spelling import PUBLIC_NAMES, unknown_argument
+from ..spelling import PUBLIC_NAMES, begin, unknown_argument
 from . import backend
 from .backend import SCALARS, Array
 from .graph import Gradient, Node, Parents, last_write, paused, thread, tick
@@ -281,6 +281,9 @@ def _plain(parameter: inspect.Parameter) -> str:
 # -- what an operation calls -----------------------------------------------------------------------
 
 
+_LISTS = frozenset((list, tuple))
+
+
 class _Constant:
     """What stands for an argument that is no Tensor: it has no place in the graph."""
 
@@ -293,6 +296,8 @@ def conform(row: Row, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
     Returns the array library, the arrays (and Python scalars), and what they came from.
     """
     Tensor = _scope["Tensor"]
+    if not _LISTS.isdisjoint(map(type, args)):
+        args = [Tensor._stacked(x) for x in args]  # those of Tensors: each has its place
     sources = [x if isinstance(x, Tensor) else _Constant for x in args]
     values = [x._data if isinstance(x, Tensor) else _foreign(x, row.keeps) for x in args]
     xp, values = backend.together(values, row.title)
@@ -321,7 +326,7 @@ def _foreign(x: Any, keep: bool) -> Any:
 def explained(row: Row, values: Sequence[Any], given: dict[str, Any], error: Any) -> Exception:
     """Return an error of the array library with the operation and what it was given."""
     if type(error).__module__ == ShapeError.__module__:
-        return error
+        return begin(error, row.title)
     misplaced = backend.misplaced(values)
     if misplaced:
         return DeviceError(f"{row.title}: {misplaced}")

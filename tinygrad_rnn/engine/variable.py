@@ -151,9 +151,9 @@ class Variable:
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         leaf = getattr(self, "_leaf", None)
-        if leaf is None:
-            raise GraphError("grad: only a leaf with requires_grad keeps a gradient")
         if value is not None:
+            if leaf is None:
+                raise GraphError("grad: only a leaf with requires_grad keeps a gradient")
             kind = self.shape, self.dtype
             if not isinstance(value, Variable) or (value.shape, value.dtype) != kind:
                 raise ShapeError(
@@ -162,7 +162,8 @@ class Variable:
             if value.device != self.device:
                 raise DeviceError(f"grad: on {value.device}, the tensor on {self.device}")
             value = make(backend.copy(value._data), None, [0])
-        leaf.grad = value
+        if leaf is not None:
+            leaf.grad = value
 
     @explained
     def backward(self, grad: Any = None, retain_graph: bool = False) -> None:

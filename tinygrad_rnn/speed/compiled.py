@@ -311,9 +311,9 @@ def backend(name: str | None = None) -> str:
 
     Both give the same sums, products and quotients to the bit; exp, log, tanh and their like differ
     in the last bits: in C their relative error is below 2e-7 in float32 and 6e-16 in float64. C
-    does not warn of overflow, of a division by zero or of nan. What it does not cover (float16, a
-    ufunc that no primitive of the library uses), or is slower at (sin, cos and powers of large
-    arrays), runs as a schedule of ufuncs.
+    does not warn of overflow, of a division by zero or of nan. What it does not cover (float16,
+    ``%`` and ``//``, a ufunc that no primitive of the library uses), or is slower at (sin, cos and
+    powers of large arrays), runs as a schedule of ufuncs.
 
     Examples
     --------

@@ -154,6 +154,7 @@ def _operator(ufunc: str, swapped: bool = False) -> Callable[..., Any]:
 
 for _method, _ufunc in {
     "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "pow": "power",
+    "mod": "remainder", "floordiv": "floor_divide",
 }.items():  # fmt: skip
     setattr(Expression, f"__{_method}__", _operator(_ufunc))
     setattr(Expression, f"__r{_method}__", _operator(_ufunc, swapped=True))

@@ -4,8 +4,9 @@ A function here is a primitive of the engine as it stands, or is made of primiti
 """
 
 from ..engine.ops import *
-from .entropy import *
+from .elementwise import *
 from .indexing import *
 from .linalg import *
 from .reduce import *
 from .shape import *
+from .softmax import *

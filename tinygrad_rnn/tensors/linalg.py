@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from string import ascii_letters, ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..engine.graph import Leaf
-from ..engine.ops import axes_of, gemm, reshape
+from ..engine.ops import axes_of, gemm, index, reshape
 from ..engine.primitive import primitive
 from ..errors import ArgumentError, ShapeError
 from ..spelling import explained
-from .shape import as_tensor, transpose
+from .shape import _listed, as_tensor, transpose
 
 if TYPE_CHECKING:
     from ..engine.backend import Array
@@ -107,10 +111,10 @@ def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
     """
     x, y = as_tensor(x), as_tensor(y)
     pair: Any
-    if isinstance(axes, int) and 0 <= axes <= min(x.ndim, y.ndim):
+    if isinstance(axes, int | np.integer) and 0 <= axes <= min(x.ndim, y.ndim):
         pair = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
-    elif isinstance(axes, tuple | list) and len(axes) == 2:
-        pair = tuple(a if isinstance(a, int) else tuple(a) for a in axes)
+    elif isinstance(axes, tuple | list | np.ndarray) and len(axes) == 2:
+        pair = tuple(map(_listed, axes))
     else:
         raise ArgumentError(
             f"tensordot: axes are a number from 0 to {min(x.ndim, y.ndim)}, or two lists, those of "
@@ -156,16 +160,94 @@ def contract(xp: Any, *arrays: Array, operands: tuple[str, ...], output: str) ->
     return xp.einsum(",".join(operands) + "->" + output, *arrays, optimize=True)
 
 
-def einsum(subscripts: str, *operands: Tensor) -> Tensor:
+def _diagonal(x: Tensor, name: str) -> tuple[Tensor, str]:
+    """Return x with one axis for each letter: of those that a letter repeats, the diagonal."""
+    for letter in dict.fromkeys(name):
+        count, n = name.count(letter), x.shape[name.index(letter)]
+        if count > 1:
+            rest = [i for i, other in enumerate(name) if other != letter]
+            own = [i for i in range(len(name)) if i not in rest]
+            if any(x.shape[i] != n for i in own):
+                raise ShapeError(
+                    f"einsum: {name!r} for an operand of shape {x.shape}: axes of one index differ"
+                )
+            x = transpose(x, [*own, *rest])
+            x = reshape(x, shape=(n**count, *x.shape[count:]))
+            x = index(x, key=slice(None, None, sum(n**i for i in range(count))))
+            name = letter + "".join(name[i] for i in rest)
+    return x, name
+
+
+def _spelled(operands: Sequence[Any]) -> tuple[str, list[Any]]:
+    """Return einsum's other form, each operand before its list of numbers, in letters."""
+    *pairs, output = operands if len(operands) % 2 else (*operands, None)
+    labels = ascii_uppercase + ascii_lowercase  # in the order of the numbers
+    try:
+        groups = [
+            "".join("..." if i is Ellipsis else labels[range(len(labels)).index(i)] for i in group)
+            for group in (*pairs[1::2], *([] if output is None else [output]))
+        ]
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            "einsum: the subscripts come first, such as 'ij,jk->ik', or follow each operand as a "
+            f"list of numbers below {len(labels)}; got a {type(operands[0]).__name__} first"
+        ) from None
+    count = len(pairs) // 2
+    return ",".join(groups[:count]) + "->" * (output is not None) + "".join(groups[count:]), [
+        *pairs[::2]
+    ]
+
+
+def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], str]:
+    """Return the letters of each operand's axes and of the result's, those of ``...`` among them.
+
+    The axes that ``...`` stands for have letters that nobody uses, counted from the last one.
+    """
+    inputs, arrow, output = "".join(subscripts.split()).partition("->")
+    names = inputs.split(",")
+    letters = inputs.replace("...", "").replace(",", "")
+    outer = output.replace("...", "", 1)
+    if not set(letters + outer) <= set(ascii_letters) or any(n.count("...") > 1 for n in names):
+        raise ArgumentError(f"einsum: {subscripts!r}: indices are letters, and '...' once a group")
+    if len(names) != len(shapes):
+        raise ArgumentError(
+            f"einsum: {subscripts!r} names {len(names)} operands, {len(shapes)} are given"
+        )
+    spare = [letter for letter in ascii_letters if letter not in letters]
+    most = 0
+    for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+        more = len(shape) - len(name.replace("...", ""))
+        if more < 0 or (more and "..." not in name):
+            raise ShapeError(f"einsum: {name!r} for an operand of shape {shape}: one index an axis")
+        if more > len(spare):
+            raise ArgumentError(f"einsum: {subscripts!r}: more than {len(ascii_letters)} indices")
+        names[i], most = name.replace("...", "".join(spare[:more][::-1])), max(most, more)
+    dots = "".join(spare[:most][::-1])
+    if not arrow:
+        outer = "".join(sorted(index for index in set(letters) if letters.count(index) == 1))
+        output = "..." + outer
+    if most and "..." not in output:
+        raise ArgumentError(f"einsum: {subscripts!r}: '...' has axes, and is not in the result")
+    if len(set(outer)) != len(outer) or not set(outer) <= set(letters):
+        raise ArgumentError(f"einsum: output {output!r} takes indices of {inputs!r}, each once")
+    return names, output.replace("...", dots, 1)
+
+
+@explained
+def einsum(subscripts: Any, *operands: Any, optimize: Any = True) -> Tensor:
     """Return a sum of products in Einstein's notation.
 
     Parameters
     ----------
     subscripts : str
         The letters of each operand's axes, ``->``, the letters of the result. Without the arrow the
-        result has the letters that occur once, in alphabetical order.
+        result has the letters that occur once, in alphabetical order. A letter that an operand
+        repeats names its diagonal; ``...`` stands for all axes that have no letter.
     *operands : Tensor
-        One for each group of letters.
+        One for each group of letters. Or, as for ``numpy.einsum``, no `subscripts`, each operand
+        with the list of its axes' numbers behind it, and the result's list at the end.
+    optimize
+        Taken for NumPy's sake: the cheapest order of the products is always sought.
 
     Returns
     -------
@@ -175,45 +257,38 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
     Raises
     ------
     ArgumentError
-        If the letters do not make sense; ``...`` is not supported.
+        If the letters do not make sense.
     ShapeError
-        If a letter occurs twice in an operand, or with two lengths.
+        If an operand has more or fewer axes than letters, or a letter has two lengths, neither of
+        which is 1 (or in one operand).
 
     Examples
     --------
     >>> import tinygrad_rnn as tg
-    >>> tg.einsum("ij,ij->i", tg.tensor([[1.0, 2.0], [3.0, 4.0]]), tg.ones(2, 2))
+    >>> x = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> tg.einsum("ij,ij->i", x, tg.ones(2, 2))
     tensor([3., 7.])
+    >>> tg.einsum("ii", x), tg.einsum("...i->...", x), tg.einsum(x, [0, 1], [1, 0])
+    (tensor(5.), tensor([3., 7.]), tensor([[1., 3.],
+            [2., 4.]]))
     """
+    text, given = subscripts, list(operands)
     if not isinstance(subscripts, str):
-        raise ArgumentError(
-            f"einsum: the subscripts come first, such as 'ij,jk->ik', got a "
-            f"{type(subscripts).__name__}"
-        )
-    inputs, arrow, output = subscripts.replace(" ", "").partition("->")
-    names = tuple(inputs.split(","))
-    letters = "".join(names)
-    if not arrow:
-        output = "".join(sorted(index for index in set(letters) if letters.count(index) == 1))
-    if not (letters + output).isalpha() and letters + output:
-        raise ArgumentError(
-            f"einsum: {subscripts!r}: indices are letters; '...' is not supported, name the axes"
-        )
-    tensors = [as_tensor(x) for x in operands]
-    if len(names) != len(tensors):
-        raise ArgumentError(
-            f"einsum: {subscripts!r} names {len(names)} operands, {len(tensors)} are given"
-        )
-    sizes: dict[str, int] = {}
-    for name, x in zip(names, tensors, strict=True):
-        if len(set(name)) != len(name) or len(name) != x.ndim:
-            raise ShapeError(
-                f"einsum: {name!r} for an operand of shape {x.shape}: one index for each axis, "
-                "each once"
-            )
+        text, given = _spelled((subscripts, *operands))
+    tensors = [as_tensor(x) for x in given]
+    names, output = _parsed(text, [x.shape for x in tensors])
+    parts = [_diagonal(x, name) for x, name in zip(tensors, names, strict=True)]
+    lengths: dict[str, int] = {}
+    for x, name in parts:
         for letter, n in zip(name, x.shape, strict=True):
-            if sizes.setdefault(letter, n) != n:
-                raise ShapeError(f"einsum: index {letter!r} has lengths {sizes[letter]} and {n}")
-    if len(set(output)) != len(output) or not set(output) <= set(letters):
-        raise ArgumentError(f"einsum: output {output!r} takes indices of {inputs!r}, each once")
-    return contract(*tensors, operands=names, output=output)
+            known = lengths.get(letter, 1)
+            if n != known and 1 not in (n, known):
+                raise ShapeError(f"einsum: {text!r}: index {letter!r} has lengths {known} and {n}")
+            lengths[letter] = known if n == 1 else n
+    for i, (x, name) in enumerate(parts):
+        # An axis of length 1 beside a longer one needs no letter: the product broadcasts.
+        kept = "".join(a for a, n in zip(name, x.shape, strict=True) if n == lengths[a])
+        if kept != name:
+            x = reshape(x, shape=tuple(lengths[a] for a in kept))
+        names[i], tensors[i] = kept, x
+    return contract(*tensors, operands=tuple(names), output=output)

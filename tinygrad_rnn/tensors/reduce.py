@@ -173,6 +173,8 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> A
     >>> tg.logsumexp(tg.tensor([1000.0, 0.0]))
     tensor(1000.)
     """
+    if 0 in x.shape:  # the logarithm of an empty sum
+        return xp.sum(x, axis=axis, keepdims=keepdims) - math.inf
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
     out = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
@@ -208,7 +210,7 @@ def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
     Returns
     -------
     Tensor
-        Of the shape of x; flat if `axis` is None.
+        Of the shape of x; flat if `axis` is None or x is 0-d.
 
     Examples
     --------
@@ -216,9 +218,10 @@ def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
     >>> tg.cumsum(tg.tensor([1.0, 2.0, 3.0]), axis=0)
     tensor([1., 3., 6.])
     """
-    return (
-        cumsum_along(reshape(x, shape=-1), axis=0) if axis is None else cumsum_along(x, axis=axis)
-    )
+    x = as_tensor(x)
+    if axis is None or not (x.ndim or axes_of(axis, 0)):
+        return cumsum_along(reshape(x, shape=-1), axis=0)
+    return cumsum_along(x, axis=axis)
 
 
 @primitive(x=None)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..engine import backend
 from ..engine.backend import Array
-from ..engine.ops import axes_of, axis_of, join, permute, reshape, scatter
+from ..engine.ops import axes_of, axis_of, index, join, permute, reshape, scatter
 from ..engine.primitive import primitive
 from ..engine.variable import Variable
 from ..errors import ArgumentError, ShapeError
@@ -24,8 +24,13 @@ def as_tensor(x: Any) -> Tensor:
     return x if isinstance(x, Variable) else reshape(x, shape=None)  # type: ignore[return-value]
 
 
+def _listed(axes: Any) -> tuple[Any, ...]:
+    """Return axes given as any sequence or array, or one axis, as a tuple."""
+    return tuple(axes) if np.ndim(axes) else (axes,)
+
+
 @explained
-def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+def transpose(x: Tensor, axes: int | Sequence[int] | None = None) -> Tensor:
     """Return x with its axes in another order.
 
     Parameters
@@ -33,7 +38,7 @@ def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     x : Tensor
         Of any shape.
     axes : sequence of int, optional
-        Every axis, once; reversed if not given.
+        Every axis, once; reversed if not given. An integer for the one axis of a vector.
 
     Returns
     -------
@@ -53,10 +58,10 @@ def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     """
     x = as_tensor(x)
     ndim = x.ndim
-    order = tuple(range(ndim))[::-1] if axes is None else axes_of(tuple(axes), ndim)
+    order = tuple(range(ndim))[::-1] if axes is None else axes_of(_listed(axes), ndim)
     if len(order) != ndim:
         raise ShapeError(
-            f"transpose: {len(order)} axes {tuple(axes or ())} given for an array of {ndim}; name "
+            f"transpose: {len(order)} axes {_listed(axes)} given for an array of {ndim}; name "
             "every axis, "
             "or exchange two with swapaxes(axis1, axis2)"
         )
@@ -122,7 +127,7 @@ def moveaxis(
     (3, 4, 2)
     """
     x = as_tensor(x)
-    sources, destinations = axes_of(source, x.ndim), axes_of(destination, x.ndim)
+    sources, destinations = (axes_of(_listed(axes), x.ndim) for axes in (source, destination))
     if len(sources) != len(destinations):
         raise ShapeError(f"moveaxis: {len(sources)} axes to move, {len(destinations)} places")
     order = [axis for axis in range(x.ndim) if axis not in sources]
@@ -163,7 +168,7 @@ def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
     axes = (
         tuple(i for i, n in enumerate(shape) if n == 1)
         if axis is None
-        else axes_of(axis, len(shape))
+        else axes_of(_listed(axis), len(shape))
     )
     if any(shape[i] != 1 for i in axes):
         raise ShapeError(f"squeeze: axis {axis} of shape {shape} has not length 1")
@@ -194,8 +199,8 @@ def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """
     x = as_tensor(x)
     shape = list(x.shape)
-    count = len(axis) if isinstance(axis, tuple) else 1
-    for i in sorted(axes_of(axis, len(shape) + count)):
+    axes = _listed(axis)
+    for i in sorted(axes_of(axes, len(shape) + len(axes))):
         shape.insert(i, 1)
     return reshape(x, shape=tuple(shape))
 
@@ -214,8 +219,13 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     return [(int(before), int(after)) for before, after in widths]
 
 
+_EXTENSIONS: tuple[Any, ...] = ("edge", "reflect", "symmetric", "wrap")
+
+
 @explained
-def pad(x: Tensor, pad_width: Any, constant_values: float = 0) -> Tensor:
+def pad(
+    x: Tensor, pad_width: Any, mode: Any = "constant", constant_values: float | None = None
+) -> Tensor:
     """Return x with a border around it.
 
     Parameters
@@ -224,8 +234,13 @@ def pad(x: Tensor, pad_width: Any, constant_values: float = 0) -> Tensor:
         Of any shape.
     pad_width : int, pair or sequence of pairs
         Elements (before, after) along each axis; one pair or number holds for all axes.
-    constant_values : float
-        What the border is filled with; it has no gradient.
+    mode : str
+        ``"constant"``, or how the border repeats x: ``"edge"`` (its last element), ``"reflect"``
+        and ``"symmetric"`` (backwards, without and with the last element), ``"wrap"`` (from the
+        other side), as for ``numpy.pad``.
+    constant_values : float, optional
+        What the border is filled with in the mode ``"constant"``, 0 if not given; it has no
+        gradient.
 
     Returns
     -------
@@ -235,16 +250,37 @@ def pad(x: Tensor, pad_width: Any, constant_values: float = 0) -> Tensor:
     Raises
     ------
     ShapeError
-        If the pairs are not one for each axis, or a width is negative.
+        If the pairs are not one for each axis, a width is negative, or an axis of no elements is to
+        be repeated.
+    ArgumentError
+        If there is no such mode.
 
     Examples
     --------
     >>> import tinygrad_rnn as tg
     >>> tg.pad(tg.tensor([1.0, 2.0]), (1, 2))
     tensor([0., 1., 2., 0., 0.])
+    >>> tg.pad(tg.tensor([1.0, 2.0]), 1, mode="edge")
+    tensor([1., 1., 2., 2.])
     """
     x = as_tensor(x)
     widths = _widths(pad_width, x.ndim)
+    if mode in _EXTENSIONS and constant_values is None:
+        for axis, (before_after, n) in enumerate(zip(widths, x.shape, strict=True)):
+            if any(before_after):
+                if n == 0:
+                    raise ShapeError(
+                        f"pad: axis {axis} of shape {x.shape} has no element to repeat ({mode!r})"
+                    )
+                places = backend.to_device(np.pad(np.arange(n), before_after, mode), x.device)
+                x = index(x, key=(slice(None),) * axis + (places,))
+        return x
+    if mode != "constant":
+        raise ArgumentError(
+            f"pad: a mode is 'constant', {', '.join(map(repr, _EXTENSIONS))}; constant_values "
+            f"belongs to 'constant'; got mode={mode!r}, constant_values={constant_values!r}"
+        )
+    constant_values = 0 if constant_values is None else constant_values
     if not isinstance(constant_values, int | float | np.number):
         raise ArgumentError(f"pad: constant_values is one number, got {constant_values!r}")
     inside = tuple(
@@ -346,6 +382,15 @@ def sequence(xp: Any, *arrays: Array) -> Array:
     over all steps reads it as it lies.
     """
     return backend.beside(arrays) if backend.are_columns(arrays) else xp.stack(arrays, axis=0)
+
+
+def _stacked(x: Any) -> Any:
+    """Return a list that holds Tensors, at any depth, as one Tensor; all else as it is."""
+    if isinstance(x, list | tuple):
+        parts = [_stacked(part) for part in x]
+        if any(isinstance(part, Variable) for part in parts):
+            return pile(*parts, axis=0)
+    return x
 
 
 def _several(name: str, arrays: Sequence[Any]) -> list[Tensor]:

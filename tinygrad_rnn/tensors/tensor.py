@@ -16,6 +16,8 @@ from ..engine.primitive import bind
 from ..engine.variable import Variable
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..spelling import OTHER_NAMES, explained
+from . import numpy_calls
+from .shape import _stacked
 
 
 def axes_or_shape(shape: tuple[Any, ...]) -> Any:
@@ -82,6 +84,7 @@ class Tensor(Variable):
 
     __slots__ = ()
     __array_priority__ = 1000.0
+    _stacked = staticmethod(_stacked)
     __hash__ = object.__hash__
 
     @property
@@ -210,6 +213,7 @@ class Tensor(Variable):
     __sub__ = ops.subtract
     __truediv__ = ops.divide
     __pow__ = ops.power
+    __mod__, __floordiv__ = ops.remainder, ops.floor_divide
     __matmul__ = ops.matmul
     __neg__ = ops.negative
     __abs__ = ops.abs
@@ -233,6 +237,21 @@ class Tensor(Variable):
 
     def __rmatmul__(self, other: Any) -> Tensor:
         return ops.matmul(other, self)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return ops.remainder(other, self)
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return ops.floor_divide(other, self)
+
+    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return _divmod(self, other)
+
+    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return _divmod(other, self)
+
+    def __pos__(self) -> Self:
+        return self
 
     # -- methods: the functions of the package, x being this tensor
 
@@ -297,36 +316,24 @@ class Tensor(Variable):
         if self.requires_grad:
             raise GraphError(
                 "a tensor that requires grad is not turned into an array in silence: use "
-                ".detach() or .numpy()"
+                ".detach() or .numpy(); tinygrad_rnn.stack makes one tensor of a list of them"
             )
         return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Tensor:
-        ours = _UFUNCS.get(ufunc.__name__)
-        if method != "__call__" or ours is None or keywords:
-            what = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
-            cure = (
-                f"use tinygrad_rnn.{ours.__name__}"
-                if ours
-                else "use .numpy() if no gradient is wanted"
-            )
-            raise TypeError(
-                f"{what}({', '.join(keywords)}) on a Tensor would lose its graph: {cure}"
-            )
-        return ours(*inputs)
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
+        ours, plain = _UFUNCS.get(ufunc.__name__), method == "__call__"
+        if plain and ours is not None and not keywords:
+            return ours(*inputs)
+        name = ufunc.__name__ if plain else f"{ufunc.__name__}.{method}"
+        theirs = ufunc if plain else getattr(ufunc, method)
+        return numpy_calls.otherwise(name, theirs, ours, inputs, keywords, list(keywords))
 
     def __array_function__(
         self, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Any:
         if function in (np.shape, np.ndim, np.size) and len(args) == 1 and not keywords:
             return getattr(args[0], function.__name__)
-        ours = getattr(ops, function.__name__, None)
-        if not callable(ours):
-            raise TypeError(
-                f"numpy.{function.__name__} on a Tensor would lose its graph: use .numpy() if no "
-                "gradient is wanted"
-            )
-        return ours(*args, **keywords)
+        return numpy_calls.answer(function, _of_numpy(function.__name__), args, keywords)
 
     def __dlpack__(self, **keywords: Any) -> Any:
         if self.requires_grad:
@@ -342,14 +349,21 @@ class Tensor(Variable):
         return self._data.__dlpack_device__()
 
 
-_NUMPY_NAMES = {"true_divide": "divide", "absolute": "abs", "power": "power"}
+def _divmod(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    return ops.floor_divide(x, y), ops.remainder(x, y)
+
+
+def _of_numpy(name: str) -> Any:
+    """Return the library's function for a name of NumPy's, or None."""
+    name = numpy_calls.NAMES.get(name, name)
+    function = numpy_calls.MORE.get(name, getattr(ops, name, None))
+    return function if callable(function) else None
+
+
 _UFUNCS: dict[str, Any] = {
-    name: getattr(ops, _NUMPY_NAMES.get(name, name), None)
-    for name in (
-        *_NUMPY_NAMES,
-        *(name for name, value in vars(np).items() if isinstance(value, np.ufunc)),
-    )
+    name: _of_numpy(name) for name, value in vars(np).items() if isinstance(value, np.ufunc)
 }
+_UFUNCS |= {"positive": Tensor.__pos__, "divmod": _divmod}
 for _name, _ours in OTHER_NAMES.items():
     setattr(Tensor, _name, _Elsewhere(_name, _ours))
 for _name, _symbol, _ours in (
@@ -357,8 +371,6 @@ for _name, _symbol, _ours in (
     ("or", "|", "of booleans it is x + y"),
     ("xor", "^", "of booleans it is x != y"),
     ("invert", "~", "of booleans it is x == False"),
-    ("mod", "%", "it has no gradient: use .numpy()"),
-    ("floordiv", "//", "it has no gradient: use .numpy()"),
 ):
     setattr(Tensor, f"__{_name}__", _no_operator(_symbol, _ours))
 bind(Tensor)

@@ -88,7 +88,7 @@ def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tg.mean(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     tensor([1.5, 3.5])
     """
-    return backend.reduced("mean", x, axis, keepdims)
+    return backend.reduced("mean", x, axis if x.ndim else axes_of(axis, 0), keepdims)
 
 
 def _to_extremes(F: Any, g: Any, x: Any, out: Any, x_shape: Any, axis: Axis, keepdims: bool) -> Any:

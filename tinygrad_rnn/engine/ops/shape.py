@@ -22,8 +22,11 @@ def axis_of(axis: Any, ndim: int) -> int:
 
 
 def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
-    """Return `axis` (None: all, an integer, or a tuple) as numbers in [0, ndim), each once."""
-    if axis is None:
+    """Return `axis` (None: all, an integer, or a tuple) as numbers in [0, ndim), each once.
+
+    A 0-d array is reduced over the axis 0 or -1 as over none, as in NumPy's ufuncs and PyTorch.
+    """
+    if axis is None or (ndim == 0 and axis in (0, -1)):
         return tuple(range(ndim))
     axes = tuple(axis_of(a, ndim) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
     if len(set(axes)) != len(axes):

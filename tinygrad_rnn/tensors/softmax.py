@@ -1,4 +1,4 @@
-"""The cross-entropy of class numbers, from logits of any size."""
+"""Softmax, its logarithm, and the cross-entropy of class numbers: stable for logits of any size."""
 
 from __future__ import annotations
 
@@ -14,6 +14,76 @@ from .shape import as_tensor
 
 if TYPE_CHECKING:
     from .tensor import Tensor
+
+
+def _top(xp: Any, x: Array, axis: Any) -> Array:
+    """Return the greatest along an axis, which is kept, to subtract before exp; 0 of nothing."""
+    return (xp.sum if 0 in x.shape else xp.max)(x, axis=axis, keepdims=True)
+
+
+@primitive(
+    floating=True, x=lambda F, g, out, axis: out * (g - F.sum(g * out, axis=axis, keepdims=True))
+)
+def softmax(xp: Any, x: Array, axis: int = -1) -> Array:
+    """Return exp(x) over its sum along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int
+        Negative ones count from the end.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x, positive, with sum 1 along `axis`.
+
+    Notes
+    -----
+    The maximum is subtracted before `exp`, which changes nothing but the range.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.softmax(tg.tensor([1000.0, 1000.0]))
+    tensor([0.5, 0.5])
+    """
+    out = xp.exp(x - _top(xp, x, axis))
+    return out / xp.sum(out, axis=axis, keepdims=True)
+
+
+@primitive(
+    floating=True, x=lambda F, g, out, axis: g - F.exp(out) * F.sum(g, axis=axis, keepdims=True)
+)
+def log_softmax(xp: Any, x: Array, axis: int = -1) -> Array:
+    """Return the logarithm of the softmax along an axis: x - logsumexp(x).
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int
+        Negative ones count from the end.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
+
+    Notes
+    -----
+    The maximum is subtracted before `exp`; no small probability is rounded to 0 on the way.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.log_softmax(tg.tensor([1000.0, 1000.0]))
+    tensor([-0.6931472, -0.6931472])
+    """
+    shifted = x - _top(xp, x, axis)
+    total = xp.sum(xp.exp(shifted), axis=axis, keepdims=True)
+    return shifted - xp.log(total + 1 if 0 in x.shape else total)  # of nothing: no logarithm of 0
 
 
 @primitive(logits=None, target=None)
@@ -35,7 +105,7 @@ def _to_logits(F: Any, g: Any, logits: Any, target: Any, axis: int, label_smooth
 @primitive(logits=_to_logits, target=None)
 def nats(xp: Any, logits: Array, target: Array, axis: int, label_smoothing: float) -> Array:
     """Return logsumexp(logits) minus the target's logit, or minus its mix with the mean one."""
-    shifted = logits - xp.max(logits, axis=axis, keepdims=True)
+    shifted = logits - _top(xp, logits, axis)
     total = xp.log(xp.sum(xp.exp(shifted), axis=axis))
     picked = xp.take_along_axis(shifted, xp.expand_dims(target, axis), axis=axis).squeeze(axis)
     if not label_smoothing:
