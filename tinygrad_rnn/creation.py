@@ -322,7 +322,7 @@ def randn(
     """
     dtype = checks.real_dtype(dtype, "randn", kinds="f")
     numbers = _random.generator(rng).standard_normal(checks.lengths(shape, "randn"))
-    return _owned(np.asarray(numbers, dtype=dtype), device, requires_grad)
+    return _owned(numbers.astype(dtype), device, requires_grad)
 
 
 def rand(
@@ -365,7 +365,7 @@ def rand(
     """
     dtype = checks.real_dtype(dtype, "rand", kinds="f")
     numbers = _random.generator(rng).random(checks.lengths(shape, "rand"))
-    return _owned(np.asarray(numbers, dtype=dtype), device, requires_grad)
+    return _owned(numbers.astype(dtype), device, requires_grad)
 
 
 _CUDA, _ON_HOST = 2, (1, 3, 13)  # DLDeviceType: the CPU, and CUDA's host and managed memory

@@ -1,12 +1,18 @@
-"""What other libraries call by another name: the errors for unknown names answer with ours."""
+"""What other libraries call by another name: the errors for unknown names answer with ours.
+
+The same for what the array libraries say, and for the classes of values: how a message puts them.
+"""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
+
+from .errors import ArgumentError, DTypeError, ShapeError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -123,6 +129,63 @@ def hint(name: str, others: Mapping[str, str], known: Iterable[str] = ()) -> str
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
+def kind(value: Any) -> str:
+    """Return the name of a value's class, with its module if that is neither Python's nor ours.
+
+    A Tensor of another library has the same name as ours.
+    """
+    made = type(value)
+    ours = made.__module__.partition(".")[0] in ("builtins", __package__)
+    return made.__qualname__ if ours else f"{made.__module__}.{made.__qualname__}"
+
+
+def foreign(value: Any) -> str:
+    """Return an addition to a message about a Tensor if the value is an array of somebody else."""
+    ours = type(value).__module__.partition(".")[0] == __package__
+    if ours or not hasattr(type(value), "__dlpack__"):
+        return ""
+    cure = "tinygrad_rnn.from_dlpack(x), or tinygrad_rnn.tensor(x), which copies"
+    return f" (it is a {kind(value)}: make a Tensor of it by {cure})"
+
+
+class Elsewhere:
+    """A name that other libraries have, as an attribute of a class: it says what it is here.
+
+    A ``__getattr__`` would say the same, but Python looks up every attribute more slowly on a class
+    that has one.
+    """
+
+    def __init__(self, name: str, ours: str) -> None:
+        self.name, self.ours = name, ours
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        raise AttributeError(
+            f"{owner.__name__} has no attribute {self.name!r}; here it is {self.ours}"
+        )
+
+
+# How the array libraries put an error about shapes; any other ValueError is about a value.
+_OF_SHAPES = re.compile(
+    "shape|broadcast|dimension|axis|axes|size|length|slice|array to|sequence", re.IGNORECASE
+)
+_CURES = {  # for errors of the array libraries that do not name one
+    "negative integer powers": "make one operand floating, x.astype(tinygrad_rnn.float32) "
+    "or a number such as -1.0",
+}
+
+
+def reworded(error: Exception) -> tuple[type[Exception], str]:
+    """Return the class of ours for an error of an array library, and its text with the cure."""
+    text = str(error)
+    cures = [cure for words, cure in _CURES.items() if words in text]
+    text = f"{text.rstrip('.')}: {cures[0]}" if cures else text
+    if isinstance(error, TypeError):
+        return DTypeError, text
+    if isinstance(error, IndexError) and not isinstance(error, ValueError):  # of an axis is both
+        return IndexError, text
+    return (ShapeError if _OF_SHAPES.search(text) else ArgumentError), text
+
+
 def unknown_argument(function: str, name: str, names: list[str]) -> str:
     """Return the message for an argument that a function does not have."""
     takes = f"it takes {', '.join(names)}" if names else "it takes nothing"
@@ -187,6 +250,20 @@ def explained(function: Function) -> Function:
 def _begin(error: Exception, name: str) -> None:
     """Let a message of the library begin with the name of what the user called."""
     ours = isinstance(error, IndexError) or type(error).__module__.startswith(__package__)
-    begins = str(error).lower().replace("_", "").startswith(name.lower().replace("_", ""))
+    text = str(error).removeprefix(getattr(error, "begun", ""))
+    begins = text.lower().replace("_", "").startswith(name.lower().replace("_", ""))
     if ours and error.args and not begins:
-        error.args = (f"{name}: {error.args[0]}", *error.args[1:])
+        error.args = (f"{name}: {text}", *error.args[1:])
+
+
+def begun(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Return what a function returns; a message of the library begins with an operation's name.
+
+    If a public function called that operation, the message begins with its name instead.
+    """
+    try:
+        return function(*args)
+    except (TypeError, ValueError) as error:
+        _begin(error, name)
+        error.begun = f"{name}: "  # type: ignore[union-attr]
+        raise
