@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from .errors import DTypeError, GraphError
-from .spelling import kind
+from .spelling import class_name
 
 
 def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection[str] = ()) -> str:
@@ -49,8 +49,8 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
     name = getattr(forward, "__name__", None)
     if not isinstance(name, str) or not callable(forward):
         raise TypeError(
-            f"primitive: the forward is an object of {kind(forward)}, without a name: write a "
-            "function with def"
+            f"primitive: the forward is an object of {class_name(forward)}, without a name: write "
+            "a function with def"
         )
     if not name.isidentifier() or keyword.iskeyword(name) or name == "pull":
         raise TypeError(
@@ -116,7 +116,7 @@ def one_array(name: str, xp: Any, out: Any) -> Any:
     """
     several = isinstance(out, tuple | list)
     if several or not (hasattr(out, "__array__") or isinstance(out, bool | int | float)):
-        got = f"{kind(out)} of {len(out)}" if several else kind(out)
+        got = f"{class_name(out)} of {len(out)}" if several else class_name(out)
         cure = ": write a primitive for each result, or stack them in the forward" * several
         raise DTypeError(f"{name}: the forward is to return one array, got a {got}{cure}")
     out = xp.asarray(out)
@@ -146,7 +146,7 @@ def gradients(row: Any, grads: Any, parents: Sequence[Any], F: Any) -> Sequence[
     """
     if row.joint and (not isinstance(grads, tuple | list) or len(grads) != len(parents)):
         sized = isinstance(grads, tuple | list)
-        got = f"{len(grads)} gradients" if sized else f"an object of {kind(grads)}"
+        got = f"{len(grads)} gradients" if sized else f"an object of {class_name(grads)}"
         raise GraphError(
             f"the joint vjp of {row.name} returned {got} for {len(parents)} arguments: return a "
             "list with a gradient, or None, for each"
@@ -167,7 +167,7 @@ def _misfit(grad: Any, shape: tuple[int, ...], F: Any) -> str | None:
         cure = f"return an array of the shape {shape}, such as g * 0 + {grad!r}, or None for none"
         return f"the number {grad!r}: {cure}"
     if hasattr(type(grad), "_node") is not F.records or not hasattr(grad, "astype"):
-        return f"an object of {kind(grad)}: compute it from g by operators and functions of F"
+        return f"an object of {class_name(grad)}: compute it from g by operators and functions of F"
     if grad.dtype.kind not in "fiub":
         return f"a gradient of {grad.dtype}: real numbers only"
     extra = len(grad.shape) - len(shape)

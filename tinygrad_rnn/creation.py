@@ -14,6 +14,7 @@ from .engine import backend
 from .engine.backend import Array, DType
 from .engine.primitive import make
 from .errors import ArgumentError, DeviceError, DTypeError
+from .spelling import class_name
 from .tensors.tensor import Tensor
 
 
@@ -410,7 +411,7 @@ def from_dlpack(x: Any) -> Tensor:
     if not hasattr(x, "__dlpack_device__"):
         raise DTypeError(
             f"from_dlpack: an array of NumPy, PyTorch, JAX or CuPy is expected, got "
-            f"{type(x).__name__}: use tinygrad_rnn.tensor"
+            f"{class_name(x)}: use tinygrad_rnn.tensor"
         )
     if isinstance(x, Tensor) and not x.requires_grad:
         return x.detach()  # so that writes to one are noted in the other

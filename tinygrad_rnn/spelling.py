@@ -66,17 +66,83 @@ OTHER_NAMES = {
     "new_zeros": "tinygrad_rnn.zeros(shape, dtype=x.dtype, device=x.device)",
     "retain_grad": "tinygrad_rnn.grad(output, x)",
     "register_hook": "tinygrad_rnn.grad(output, x)",
+    "argsort": ".numpy(), which has no gradient",
+    "ceil": ".numpy(), which has no gradient",
+    "median": ".numpy(), which has no gradient",
+    "nonzero": ".numpy().nonzero()",
+    "unique": ".numpy(), which has no gradient",
+    "isnan": "x != x",
+    "masked_select": "x[mask]",
+    "select": "x[i]",
+    "narrow": "x[start:stop]",
+    "view_as": "reshape(other.shape)",
+    "reshape_as": "reshape(other.shape)",
+    "expand_as": "broadcast_to(other.shape)",
+    "bmm": "@",
+    "outer": "x[:, None] * y",
+    "square": "x * x",
+    "reciprocal": "1 / x",
+    "rsqrt": "x ** -0.5",
+    "neg": "-x",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "ndimension": ".ndim",
+    "is_contiguous": "nothing: layout is the library's business",
+    "get_device": ".device",
+    "grad_fn": "repr(x), or tinygrad_rnn.viz.graph(x)",
+    "detach_": "detach()",
+    "new_ones": "tinygrad_rnn.ones(shape, dtype=x.dtype, device=x.device)",
+    "new_tensor": "tinygrad_rnn.tensor(data, dtype=x.dtype, device=x.device)",
+    "normal_": "tinygrad_rnn.nn.init.normal(x, mean, std)",
+    "uniform_": "tinygrad_rnn.nn.init.uniform(x, low, high)",
     "fill_": "x.data = array, of a leaf",
     "zero_": "x.data = array, of a leaf",
     "add_": "x.data = array, of a leaf",
     "mul_": "x.data = array, of a leaf",
     "copy_": "x.data = array, of a leaf",
+    "sub_": "x.data = array, of a leaf",
+    "div_": "x.data = array, of a leaf",
+    "clamp_": "x.data = array, of a leaf",
 }
 OF_THE_PACKAGE = OTHER_NAMES | {
     "array": "tensor(data)",
     "from_numpy": "tensor(array), which copies, or from_dlpack(array), which does not",
     "as_tensor": "tensor(array), which copies, or from_dlpack(array), which does not",
+    "asarray": "tensor(array), which copies, or from_dlpack(array), which does not",
+    "ndarray": "Tensor",
+    "Variable": "tensor(data, requires_grad=True)",
+    "FloatTensor": "tensor(data, dtype=tinygrad_rnn.float32)",
+    "LongTensor": "tensor(data, dtype=tinygrad_rnn.int64)",
+    "is_tensor": "isinstance(x, tinygrad_rnn.Tensor)",
     "empty": "zeros(shape)",
+    "empty_like": "zeros_like(x)",
+    "full_like": "full(x.shape, value, dtype=x.dtype, device=x.device)",
+    "rand_like": "rand(x.shape, dtype=x.dtype, device=x.device)",
+    "randn_like": "randn(x.shape, dtype=x.dtype, device=x.device)",
+    "randint": "tensor(tinygrad_rnn.random.generator().integers(low, high, shape))",
+    "randperm": "tensor(tinygrad_rnn.random.generator().permutation(n))",
+    "Generator": "numpy.random.Generator, as rng=",
+    "seed": "manual_seed(seed)",
+    "get_rng_state": "random.get_state()",
+    "set_rng_state": "random.set_state(state)",
+    "device": 'a string, "cpu" or "cuda:0"',
+    "dtype": "numpy.dtype, or a name such as tinygrad_rnn.float32",
+    "newaxis": "None",
+    "nan": "math.nan",
+    "inf": "math.inf",
+    "pi": "math.pi",
+    "concat": "concatenate(arrays, axis)",
+    "hstack": "concatenate(arrays, axis)",
+    "vstack": "concatenate(arrays, axis)",
+    "swapdims": "swapaxes(x, axis1, axis2)",
+    "movedim": "moveaxis(x, source, destination)",
+    "hypot": "sqrt(x * x + y * y)",
+    "compile": "fuse(function), of what is computed element by element",
+    "set_printoptions": "numpy.set_printoptions",
     "linspace": "arange(start, stop, step)",
     "log2": "log(x) / math.log(2)",
     "set_grad_enabled": "no_grad() and enable_grad()",
@@ -84,12 +150,19 @@ OF_THE_PACKAGE = OTHER_NAMES | {
     "autograd": "tinygrad_rnn.grad, .backward()",
     "mse_loss": "functional.mse_loss",
     "cross_entropy": "functional.cross_entropy",
+    "binary_cross_entropy_with_logits": "functional.binary_cross_entropy_with_logits",
+    "linear": "functional.linear",
+    "embedding": "functional.embedding",
     "dropout": "functional.dropout",
     "one_hot": "functional.one_hot",
     "Linear": "nn.Linear",
     "Module": "nn.Module",
     "Parameter": "nn.Parameter",
     "LSTM": "nn.LSTM",
+    "GRU": "nn.GRU",
+    "RNN": "nn.RNN",
+    "Embedding": "nn.Embedding",
+    "Sequential": "nn.Sequential",
     "Adam": "optim.Adam",
     "SGD": "optim.SGD",
 }
@@ -129,7 +202,7 @@ def hint(name: str, others: Mapping[str, str], known: Iterable[str] = ()) -> str
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def kind(value: Any) -> str:
+def class_name(value: Any) -> str:
     """Return the name of a value's class, with its module if that is neither Python's nor ours.
 
     A Tensor of another library has the same name as ours.
@@ -139,13 +212,21 @@ def kind(value: Any) -> str:
     return made.__qualname__ if ours else f"{made.__module__}.{made.__qualname__}"
 
 
-def foreign(value: Any) -> str:
-    """Return an addition to a message about a Tensor if the value is an array of somebody else."""
+def adopting(value: Any) -> str:
+    """Return the end of a message that misses a Tensor: the cure for another library's array."""
     ours = type(value).__module__.partition(".")[0] == __package__
     if ours or not hasattr(type(value), "__dlpack__"):
         return ""
-    cure = "tinygrad_rnn.from_dlpack(x), or tinygrad_rnn.tensor(x), which copies"
-    return f" (it is a {kind(value)}: make a Tensor of it by {cure})"
+    return f": make a Tensor of it by {FROM_ANOTHER}"
+
+
+def foreign(value: Any) -> str:
+    """Return an addition to a message about a Tensor if the value is another library's array."""
+    cure = adopting(value)
+    return cure and f" (it is a {class_name(value)}{cure})"
+
+
+FROM_ANOTHER = "tinygrad_rnn.from_dlpack(x), or tinygrad_rnn.tensor(x), which copies"
 
 
 class Elsewhere:
@@ -162,6 +243,13 @@ class Elsewhere:
         raise AttributeError(
             f"{owner.__name__} has no attribute {self.name!r}; here it is {self.ours}"
         )
+
+
+class NotAssigned(Elsewhere):
+    """Such a name that is not assigned to either, since that would have no effect."""
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self.__get__(instance, type(instance))
 
 
 # How the array libraries put an error about shapes; any other ValueError is about a value.

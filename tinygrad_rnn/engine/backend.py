@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, DTypeError, ShapeError
-from ..spelling import kind
+from ..spelling import class_name
 
 Array = Any  # numpy.ndarray or cupy.ndarray; their types have no common base
 Module = Any  # numpy or cupy
@@ -44,7 +44,7 @@ def module_of(array: Array) -> Module:
     if module is None:
         if isinstance(array, np.generic | np.ndarray):  # a scalar, or a subclass (a memory map)
             return np
-        raise DTypeError(f"expected an array of NumPy or CuPy, got {kind(array)}")
+        raise DTypeError(f"expected an array of NumPy or CuPy, got {class_name(array)}")
     return module
 
 
@@ -218,7 +218,7 @@ def asarray(data: Any, dtype: DType = None) -> Array:
         if array.dtype == float64 and dtype is None:  # Python floats: nobody chose their dtype
             array = array.astype(get_default_dtype())
     if array.dtype.kind not in "fiub":
-        problem = f"cannot make a tensor of dtype {array.dtype} from {kind(data)}"
+        problem = f"cannot make a tensor of dtype {array.dtype} from {class_name(data)}"
         raise DTypeError(f"{problem}: real numbers only")
     if dtype is None:
         dtype = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")

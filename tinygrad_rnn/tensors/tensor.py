@@ -368,6 +368,12 @@ for _name, _symbol, _ours in (
     ("floordiv", "//", "it has no gradient: use .numpy()"),
 ):
     setattr(Tensor, f"__{_name}__", _no_operator(_symbol, _ours))
+for _name in ("and", "or", "xor"):  # of a Python boolean and a Tensor
+    setattr(Tensor, f"__r{_name}__", getattr(Tensor, f"__{_name}__"))
+for _name in ("divmod", "rdivmod"):
+    setattr(
+        Tensor, f"__{_name}__", _no_operator("divmod", "use .numpy(), or .item() of one element")
+    )
 bind(Tensor)
 
 
