@@ -447,6 +447,15 @@ def primitive(
         A decorator for ``forward(xp, *arrays, **params)``, where ``xp`` is the array library of the
         arguments.
 
+    Raises
+    ------
+    TypeError
+        If the forward has no name (a lambda, a partial), or the vjps do not fit its arguments.
+    DTypeError
+        At a call: if the forward returns something else than one array of real numbers.
+    GraphError
+        Backward: if a vjp returns neither None nor a gradient of the shape of its argument.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg

@@ -42,7 +42,8 @@ class Tensor(Variable):
 
     Arithmetic, methods and indexing follow NumPy; every one that computes is also a function of the
     package, where it is documented. If ``requires_grad``, operations on it are recorded, and
-    `backward` fills `grad`.
+    `backward` fills `grad`. A tensor of one element is converted, rounded and formatted
+    (``f"{loss:.2f}"``) like its number, with a graph or without one.
     """
 
     __slots__ = ()
