@@ -340,8 +340,8 @@ def _begin(error: Exception, name: str) -> None:
     ours = isinstance(error, IndexError) or type(error).__module__.startswith(__package__)
     text = str(error).removeprefix(getattr(error, "begun", ""))
     begins = text.lower().replace("_", "").startswith(name.lower().replace("_", ""))
-    if ours and error.args and not begins:
-        error.args = (f"{name}: {text}", *error.args[1:])
+    if ours and error.args:
+        error.args = (text if begins else f"{name}: {text}", *error.args[1:])
 
 
 def begun(name: str, function: Callable[..., Any], *args: Any) -> Any:
