@@ -443,6 +443,22 @@ def test_ids_out_of_range_are_refused_as_in_the_plain_step(after, wrong, which):
     assert step.captured
 
 
+@pytest.mark.parametrize("draw", [tg.randn, tg.rand])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_numbers_drawn_in_a_step_are_drawn_anew_at_each_replay(draw, dtype):
+    def step(x):
+        return x + draw(3, dtype=dtype) * draw(3, rng=None)
+
+    captured = tg.capture(step)
+    x = tg.ones(3, dtype=dtype)
+    tg.manual_seed(4)
+    expected = [bits(step(x)) for _ in range(8)]
+    tg.manual_seed(4)
+    assert [bits(captured(x)) for _ in range(8)] == expected
+    assert captured.captured
+    assert len(set(map(str, expected))) == 8
+
+
 def test_an_error_gives_the_random_numbers_back():
     w = tg.ones(100, requires_grad=True)
 

@@ -257,7 +257,7 @@ SINGLE: list[Misuse] = [
     (lambda: X[0, 0, 0], IndexError, r"indexing of \(2, 3\).*too many"),
     (lambda: X[1.5], DTypeError, "integers or booleans"),
     (lambda: X["a"], DTypeError, "an index is made of.*'a'"),
-    (lambda: X[True], DTypeError, "an index is made of.*True"),
+    (lambda: X[True], DTypeError, r"an index is made of.*True: a new axis is x\[None\]"),
     (lambda: X[0.0:1], DTypeError, "indexing of .*slice indices must be integers"),
     (lambda: X[::0], ShapeError, "indexing of .*step cannot be zero"),
     (lambda: X[[0, 9]], IndexError, "indexing of .*9 is out of bounds"),
@@ -315,6 +315,17 @@ SINGLE: list[Misuse] = [
     (lambda: tg.mean(ONE, axis=-2), ShapeError, "mean: axis -2 is out of range"),
     (lambda: tg.max(E), ShapeError, r"max of \(0, 3\)"),
     (lambda: tg.argmin(E, axis=0), ShapeError, r"argmin of \(0, 3\)"),
+    (lambda: True & (X > 0), TypeError, r"no operator &.*x \* y"),
+    (lambda: N**-1, ArgumentError, r"power of \(2, 3\) and -1: .*negative.*x\.astype\(.*-1\.0"),
+    (lambda: 2 ** (N - 1), ArgumentError, r"power of 2 and \(2, 3\): .*negative.*floating"),
+    (lambda: N ** (N - 1), ArgumentError, r"power of \(2, 3\) and \(2, 3\): .*floating"),
+    (lambda: X + None, DTypeError, "add: cannot make a tensor of dtype object from NoneType"),
+    (lambda: X @ None, DTypeError, "^matmul: cannot make a tensor.*NoneType"),
+    (lambda: tg.softmax(None), DTypeError, "^softmax: cannot make a tensor.*NoneType"),
+    (lambda: tg.transpose("a"), DTypeError, "^transpose: cannot make a tensor.*from str"),
+    (lambda: tg.stack([X, {}]), DTypeError, "^stack: cannot make a tensor.*from dict"),
+    (lambda: None * X, DTypeError, "multiply: cannot make a tensor.*NoneType"),
+    (lambda: F.mse_loss(X, {}), DTypeError, "mse_loss: cannot make a tensor.*from dict"),
     (lambda: tg.tensor("abc"), DTypeError, "real numbers"),
     (lambda: tg.tensor([1j]), DTypeError, "complex128"),
     (lambda: tg.tensor([[1], [2, 3]]), ShapeError, "differ in length"),
@@ -396,6 +407,8 @@ SINGLE: list[Misuse] = [
     (lambda: tg.nn.ModuleList(LINEAR), ArgumentError, "ModuleList: a list of modules"),
     (lambda: tg.nn.ModuleList([3]), ArgumentError, "ModuleList: members must be modules, got 3"),
     (lambda: LINEAR.weigth, AttributeError, "did you mean weight"),
+    (lambda: LINEAR.named_children, AttributeError, r"here it is named_modules\(\)"),
+    (lambda: LINEAR.chidren, AttributeError, "no attribute 'chidren'$"),  # none that is private
     (lambda: LINEAR.cuda(), AttributeError, r'to\("cuda"\)'),
     (lambda: LINEAR.load_state_dict({}), ArgumentError, "missing: weight"),
     (
@@ -490,6 +503,18 @@ SINGLE: list[Misuse] = [
     (lambda: OPTIM.clip_grad_norm([P], "a"), ArgumentError, "max_norm must be a number, got 'a'"),
     (lambda: OPTIM.clip_grad_value([P], None), ArgumentError, "max_value must be a number"),
     (lambda: OPTIM.clip_grad_norm(LINEAR, 1.0), ArgumentError, r"module.parameters\(\)"),
+    (lambda: OPTIM.SGD([P], 0.1).param_groups, AttributeError, "SGD has no.*here it is lr"),
+    (
+        lambda: setattr(OPTIM.Adam([P], 0.1), "learning_rate", 1.0),
+        AttributeError,
+        "Adam has no attribute 'learning_rate'; here it is lr",
+    ),
+    (lambda: OPTIM.SGD([P], 0.1).state, AttributeError, r"state_dict\(\)\[\"slots\"\]"),
+    (
+        lambda: SCHEDULE.Scheduler(OPTIM.SGD([P], 0.1), SCHEDULE.constant()).get_last_lr(),
+        AttributeError,
+        "Scheduler has no attribute 'get_last_lr'; here it is optimizer.lr",
+    ),
     (lambda: OPTIM.clip_grad_norm_, AttributeError, "here it is clip_grad_norm"),
     (lambda: OPTIM.lr_scheduler, AttributeError, r"optim\.schedule"),
     (lambda: SCHEDULE.StepLR, AttributeError, r"Scheduler\(optimizer, schedule.step"),
@@ -542,6 +567,78 @@ def test_a_misuse_is_answered_with_the_cure(name: str) -> None:
     said = str(caught.value)
     for inner in ("pile", "join", "permute(", "gemm", "nats of", "cumsum_along", "contract of"):
         assert inner not in said or "here it is" in said, said
+
+
+class Tensor:
+    """Another library's."""
+
+    shape, dtype = (2, 3), "float32"
+
+    def __dlpack__(self) -> None: ...
+
+
+FOREIGN: list[Misuse] = [
+    (lambda x: LINEAR(x), DTypeError, "Linear: a Tensor is expected, got {} of shape"),
+    (lambda x: LSTM(x), DTypeError, "LSTM: a Tensor is expected, got {} of shape"),
+    (lambda x: GRU(SEQUENCE, x), DTypeError, "GRU: state: a Tensor is expected, got {}"),
+    (lambda x: F.cross_entropy(x, [0, 1]), DTypeError, "cross_entropy: logits: .* got {}"),
+    (lambda x: tg.zeros_like(x), DTypeError, "zeros_like: a Tensor is expected, got {}"),
+    (lambda x: OPTIM.SGD([x], 0.1), ArgumentError, "SGD: parameter 0 is a {}, not a Tensor: "),
+    (lambda x: OPTIM.clip_grad_norm([x], 1.0), ArgumentError, "parameter 0 is a {}, not a T"),
+    (lambda x: tg.grad(X.sum(), x), GraphError, r"input 0 does not require grad \(it is a {}: "),
+    (lambda x: tg.grad(x, X), GraphError, r"without a graph \(it is a {}: "),
+    (lambda x: tg.bptt.detach([x]), TypeError, "bptt.detach: .*Tensors, got {}: "),
+    (lambda x: tg.viz.graph(x), ArgumentError, "viz.graph: .*got {}: "),
+    (lambda x: setattr(P, "grad", x), ShapeError, r"grad: a Tensor of shape .*\(it is a {}: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(FOREIGN)))
+def test_another_librarys_tensor_is_named_with_its_module(number: int) -> None:
+    misuse, kind, message = FOREIGN[number]
+    name = re.escape(f"{Tensor.__module__}.Tensor")
+    cure = r".*make (one|a Tensor of it) by tinygrad_rnn\.from_dlpack\(x\), or .*copies"
+    with pytest.raises(kind, match="(?s)" + message.format(name) + cure):
+        misuse(Tensor())
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("number", range(len(FOREIGN)))
+def test_so_is_pytorchs(number: int) -> None:
+    torch = pytest.importorskip("torch")
+    misuse, kind, message = FOREIGN[number]
+    with pytest.raises(kind, match=message.format(r"torch\.Tensor") + ".*from_dlpack"):
+        misuse(torch.ones(2, 3))
+    assert LINEAR(tg.from_dlpack(torch.ones(2, 3))).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "error, ours",
+    [
+        (ValueError("operands could not be broadcast together with shapes (2,) (3,)"), ShapeError),
+        (ValueError("cannot reshape array of size 6 into shape (4,)"), ShapeError),
+        (ValueError("need at least one array to stack"), ShapeError),
+        (ValueError("zero-size array to reduction operation maximum"), ShapeError),
+        (ValueError("attempt to get argmax of an empty sequence"), ShapeError),
+        (ValueError("Integers to negative integer powers are not allowed."), ArgumentError),
+        (ValueError("the temperature must be positive"), ArgumentError),
+        (np.exceptions.AxisError(3, 2), ShapeError),
+        (IndexError("index 5 is out of bounds for axis 0 with size 2"), IndexError),
+        (TypeError("ufunc 'tanh' not supported for the input types"), DTypeError),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_an_error_of_the_array_library_gets_the_class_of_what_it_says(
+    error: Exception, ours: type
+) -> None:
+    @tg.primitive(x=lambda F, g: g)
+    def failing(xp: Any, x: Any) -> Any:
+        raise error
+
+    with pytest.raises(ours, match=r"failing of \(2, 3\): ") as caught:
+        failing(X)
+    assert type(caught.value) is ours
+    assert caught.value.__cause__ is error
 
 
 def test_a_state_of_any_structure_is_detached() -> None:

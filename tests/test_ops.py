@@ -80,7 +80,7 @@ def own_primitives() -> set[str]:
 
 
 def public_functions() -> set[str]:
-    helpers = {"as_tensor", "axes_of", "axis_of", "plain_key"}  # they compute nothing
+    helpers = {"as_tensor", "axes_of", "axis_of", "plain_keys"}  # they compute nothing
     return {
         name
         for name, value in vars(ops).items()

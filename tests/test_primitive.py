@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import weakref
@@ -291,6 +292,229 @@ def test_names_that_the_operation_itself_needs_are_refused():
         @tg.primitive(x=lambda F, g: g)
         def shifted(xp, x, thread):
             return x + thread
+
+
+def twice():
+    def forward(xp, x):
+        return x * 2
+
+    return forward
+
+
+class Callable_:
+    def __call__(self, xp, x):
+        return x * 2
+
+
+@pytest.mark.parametrize(
+    "forward, match",
+    [
+        (lambda xp, x: x * 2, "named '<lambda>': write it with def"),
+        (functools.partial(twice()), "functools.partial, without a name: write a function with"),
+        (Callable_(), "Callable_, without a name"),
+        (3, "of int, without a name"),
+    ],
+    ids=["lambda", "partial", "instance", "number"],
+)
+def test_a_forward_without_a_name_is_refused(forward, match):
+    with pytest.raises(TypeError, match=f"^primitive: .*{match}"):
+        tg.primitive(x=lambda F, g: g * 2)(forward)
+
+
+@pytest.mark.parametrize("name", ["for", "a b", "", "pull", "2x"])
+def test_a_name_that_no_function_has_is_refused(name):
+    forward = twice()
+    forward.__name__ = name
+    with pytest.raises(TypeError, match=f"named {name!r}: write it with def"):
+        tg.primitive(x=lambda F, g: g * 2)(forward)
+
+
+@pytest.mark.parametrize(
+    "name",
+    """tuple dict any new tick forward row vjps Record thread conform failure contract Tensor
+    AttributeError modules defaults last_write paused x xp out node grüße""".split(),
+)
+def test_any_other_name_is_free(name):
+    """Also a name that the operation itself uses."""
+    forward = twice()
+    forward.__name__ = name
+    operation = tg.primitive(x=lambda F, g, x: g * 2 + x * 0)(forward)
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    for _ in range(2):
+        y = operation(x)
+        y.sum().backward()
+        assert y.numpy().tolist() == [2, 4]
+    assert x.grad.numpy().tolist() == [4, 4]
+    assert operation(3).item() == 6
+    with pytest.raises(DTypeError, match="real numbers"):
+        operation("a")
+    tg.gradcheck(operation, [np.ones(2)])
+
+
+@pytest.mark.parametrize(
+    "signature, match",
+    [
+        ("x, **k", r"takes \*\*k: name each"),
+        ("x, *a", r"takes \*a: give joint="),
+        ("x, x_", r"other names than \['x_'\]"),
+        ("x, x_node=1", r"\['x_node'\]"),
+        ("x, x_shape=1", r"\['x_shape'\]"),
+        ("x, Record=1", r"\['Record'\]"),
+        ("x, tuple=1", r"\['tuple'\]"),
+        ("x, contract=1", r"\['contract'\]"),
+    ],
+)
+def test_parameters_that_an_operation_cannot_have_are_refused(signature, match):
+    made = {}
+    exec(f"def made(xp, {signature}): return x * 2", made)
+    with pytest.raises(TypeError, match=f"primitive made: .*{match}"):
+        tg.primitive(x=lambda F, g: g * 2)(made["made"])
+
+
+def test_vjps_that_cannot_be_called_are_refused():
+    for wrong in (3, "g", lambda: 3, lambda g: g, lambda F, *, g: g):
+        with pytest.raises(TypeError, match=r"primitive forward: the vjp x= is to be a function"):
+            tg.primitive(x=wrong)(twice())
+        with pytest.raises(TypeError, match=r"primitive many: the vjp joint="):
+
+            @tg.primitive(joint=wrong)
+            def many(xp, *arrays):
+                return arrays[0]
+
+    with pytest.raises(TypeError, match=r"joint= is for a forward \(xp, \*arrays\)"):
+        tg.primitive(joint=lambda F, g: [g])(twice())
+    with pytest.raises(TypeError, match=r"primitive was called wrongly"):
+        tg.primitive(twice())
+
+
+def test_a_primitive_of_code_without_a_module_is_defined_again():
+    for factor in (2, 3):
+        made = {}
+        exec(f"def made(xp, x): return x * {factor}", made)
+        made["made"].__module__ = None
+        tg.primitive(x=lambda F, g: g)(made["made"])
+        assert PRIMITIVES["made"](1.0).item() == factor
+
+
+# -- what a forward and a vjp return ---------------------------------------------------------------
+
+RESULTS = {
+    "two arrays": (lambda xp, x: (x, x), "tuple of 2: write a primitive for each"),
+    "two arrays that differ": (lambda xp, x: (x, xp.stack([x, x])), "tuple of 2"),
+    "a list": (lambda xp, x: [x, x], "list of 2"),
+    "nothing": (lambda xp, x: None, "got a NoneType"),
+    "text": (lambda xp, x: "x", "got a str"),
+    "a generator": (lambda xp, x: (y for y in [x]), "got a generator"),
+    "complex numbers": (lambda xp, x: x * 1j, "array of complex"),
+    "objects": (lambda xp, x: x.astype(object), "array of object"),
+}
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+@pytest.mark.parametrize("value", [1.0, [1.0, 2.0]], ids=["0-d", "1-d"])
+def test_a_forward_returns_one_array(kind, value):
+    result, match = RESULTS[kind]
+
+    @tg.primitive(x=lambda F, g: g)
+    def odd(xp, x):
+        return result(xp, x)
+
+    for x in (tg.tensor(value), tg.tensor(value, requires_grad=True), value):
+        with pytest.raises(DTypeError, match=f"^odd: the forward .*{match}"):
+            odd(x)
+
+
+def test_numbers_scalars_and_subclasses_are_arrays():
+    for result in (3.0, 3, True, np.float32(3.0), np.array([3.0]).view(np.recarray)):
+
+        @tg.primitive(x=None)
+        def constant(xp, x, value=result):
+            return value
+
+        out = constant(tg.ones(2))
+        np.testing.assert_array_equal(out.numpy(), np.asarray(result))
+        assert type(out.data) is np.ndarray
+
+
+GRADIENTS = {
+    "0": (lambda F, g: 0, r"the number 0: .*shape \(3,\), such as g \* 0 \+ 0, or None"),
+    "a number": (lambda F, g: 2.0, r"the number 2.0"),
+    "a list": (lambda F, g: [1.0, 2.0, 3.0], "an object of list"),
+    "a tuple": (lambda F, g: (g,), "an object of tuple"),
+    "text": (lambda F, g: "g", "an object of str"),
+    "a dict": (lambda F, g: {0: g}, "an object of dict"),
+    "another shape": (lambda F, g: g[:2], r"shape \(2,\) for an argument of shape \(3,\)"),
+    "no axes": (lambda F, g: g[0], r"shape \(\) for an argument of shape \(3,\)"),
+    "the other kind": (
+        lambda F, g: np.ones(3) if F.records else tg.ones(3),
+        r"(Tensor|ndarray): compute it from g by operators and functions of F",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GRADIENTS)
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_vjp_returns_a_gradient(kind, create_graph):
+    vjp, match = GRADIENTS[kind]
+
+    @tg.primitive(x=lambda F, g: g, y=vjp)
+    def added(xp, x, y):
+        return x + y
+
+    @tg.primitive(joint=lambda F, g: [g, vjp(F, g)])
+    def joined(xp, *arrays):
+        return arrays[0] + arrays[1]
+
+    for operation, argument in ((added, "y"), (joined, "argument 1")):
+        x, y = tg.ones(3, requires_grad=True), tg.ones(3, requires_grad=True)
+        out = operation(x, y).sum()
+        said = rf"the vjp of {operation.__name__} by {argument} returned .*{match}"
+        with pytest.raises(GraphError, match=said):
+            tg.grad(out, [x, y], create_graph=create_graph)
+
+
+def test_a_complex_gradient_is_refused():
+    @tg.primitive(x=lambda F, g: g * 1j)
+    def turned(xp, x):
+        return x * 1
+
+    x = tg.ones(2, requires_grad=True)
+    with pytest.raises(GraphError, match="turned by x returned a gradient of complex"):
+        turned(x).sum().backward()
+
+
+@pytest.mark.parametrize(
+    "result, match",
+    [
+        (lambda F, g: None, "an object of NoneType for 2"),
+        (lambda F, g: 0, "an object of int for 2"),
+        (lambda F, g: g, "for 2 arguments: return a list"),
+        (lambda F, g: [g], "1 gradients for 2"),
+        (lambda F, g: [g, g, g], "3 gradients for 2"),
+        (lambda F, g: (x for x in (g, g)), "an object of generator for 2"),
+        (lambda F, g: {0: g, 1: g}, "an object of dict for 2"),
+    ],
+    ids=["None", "0", "array", "one", "three", "generator", "dict"],
+)
+def test_a_joint_vjp_returns_a_list(result, match):
+    @tg.primitive(joint=result)
+    def both(xp, *arrays):
+        return arrays[0] + arrays[1]
+
+    x, y = tg.ones(2, 3, requires_grad=True), tg.ones(2, 3, requires_grad=True)  # two rows
+    with pytest.raises(GraphError, match=f"joint vjp of both returned .*{match}"):
+        both(x, y).sum().backward()
+
+
+def test_none_and_gradients_that_broadcast_are_meant():
+    @tg.primitive(x=lambda F, g: None, y=lambda F, g: g)
+    def mixed(xp, x, y):
+        return x + y
+
+    x, y = tg.ones(3, requires_grad=True), tg.tensor(1.0, requires_grad=True)
+    mixed(x, y).sum().backward()
+    assert x.grad is None
+    assert y.grad.item() == 3
 
 
 def test_the_source_of_an_operation_is_what_runs():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import importlib.util
 import io
 import json
 import math
@@ -360,6 +361,65 @@ def test_numpys_own_archives_are_something_else(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=np.arange(3))
     with pytest.raises(CheckpointError, match=r"begins with b'PK.*not written by tg.save"):
         tg.load(tmp_path / "x.npz")
+
+
+def test_other_formats_name_what_reads_them(tmp_path: Path) -> None:
+    state = {"weight": np.ones((2, 2), np.float32)}
+    header = json.dumps({"a": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}).encode()
+    contents: dict[str, tuple[bytes, str]] = {
+        "pickle": (pickle.dumps(state), r"pickle\.load reads"),
+        "safetensors": (len(header).to_bytes(8, "little") + header, "load_safetensors reads"),
+        "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "h5py reads"),
+        "old torch": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02", r"torch\.save"),
+    }
+    for name, save in (("npy", np.save), ("npz", np.savez), ("packed npz", np.savez_compressed)):
+        file = io.BytesIO()
+        save(file, *([state["weight"]]))
+        contents[name] = file.getvalue(), r"numpy\.load reads"
+    for name, (content, match) in contents.items():
+        path = tmp_path / name
+        for length in (len(content), len(content) - 1):  # also if it was cut off
+            path.write_bytes(content[:length])
+            for read in (tg.load, tg.saving.versions):
+                with pytest.raises(
+                    CheckpointError, match=f"load: .*not written by tg.save.*{match}"
+                ):
+                    read(path)
+
+
+@pytest.mark.oracle
+def test_pytorchs_files_name_what_reads_them(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Linear(2, 3)
+    for name, saved, zipped in (
+        ("state.pt", model.state_dict(), True),
+        ("model.pth", model, True),
+        ("old.pt", model.state_dict(), False),
+        ("number.bin", 3, True),
+    ):
+        path = tmp_path / name
+        torch.save(saved, path, _use_new_zipfile_serialization=zipped)
+        match = r"torch\.save: .*safetensors\.torch\.save_file.*load_safetensors reads"
+        with pytest.raises(CheckpointError, match=f"load: .*not written by tg.save.*{match}"):
+            tg.load(path)
+        if importlib.util.find_spec("safetensors"):
+            with pytest.raises(CheckpointError, match=f"load_safetensors: .*{match}"):
+                tg.load_safetensors(path)
+
+
+def test_our_own_file_is_not_a_safetensors_file(small: Path) -> None:
+    pytest.importorskip("safetensors", reason="the extra interop is not installed")
+    with pytest.raises(CheckpointError, match=r"not in the safe.* tinygrad_rnn\.load reads"):
+        tg.load_safetensors(small)
+
+
+@pytest.mark.parametrize(
+    "path", [None, 3, io.BytesIO(), {}], ids=["None", "number", "file", "dict"]
+)
+def test_a_path_is_needed(path: Any) -> None:
+    for read in (tg.load, tg.saving.versions):
+        with pytest.raises(ArgumentError, match=f"load: the path .*{type(path).__name__}"):
+            read(path)
 
 
 # -- a file whose digest is right, made by somebody who wants us to fall ---------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import operator
 import pickle
 
@@ -201,6 +202,102 @@ def test_len_iteration_truth_membership_and_hash(t):
     assert {t: "t"}[t] == "t"
 
 
+ONE_ELEMENT = st.sampled_from([(), (1,), (1, 1, 1)])
+NUMBERS = st.one_of(
+    st.floats(-1e6, 1e6, width=32), st.integers(-(2**62), 2**62), st.booleans(), st.just(0.5)
+)
+
+
+@given(NUMBERS, ONE_ELEMENT, st.sampled_from(["", ".2f", "8.3e", ">12", "+.1%", "g", "d"]))
+def test_one_element_is_formatted_like_its_number(number, shape, form):
+    x = tg.tensor(np.full(shape, number))
+    x.requires_grad = x.dtype.kind == "f"
+    for made in (x, x * 1, x.detach()):
+        if not form:
+            assert format(made) == f"{made}" == str(made)
+        elif form == "d" and isinstance(number, float):
+            with pytest.raises(ValueError, match="format code 'd'"):
+                format(made, form)
+        else:
+            value = made.item()
+            assert format(made, form) == format(value, form) == f"{made:{form}}"
+    assert x.dtype.kind == "b" or f"{x:.2f}" == f"{number:.2f}"
+
+
+@given(NUMBERS, ONE_ELEMENT, st.sampled_from([None, -1, 0, 1, 3]))
+def test_one_element_becomes_a_number_exactly(number, shape, digits):
+    x = tg.tensor(np.full(shape, number))
+    x.requires_grad = x.dtype.kind == "f"
+    value = x.item()
+    assert round(x, digits) == round(value, digits)
+    assert type(round(x, digits)) is type(round(value, digits))
+    for function in (round, math.trunc, math.floor, math.ceil, int, float, complex):
+        assert function(x) == function(value)
+        assert type(function(x)) is type(function(value))
+
+
+def test_more_elements_than_one_are_no_number(t):
+    for function, name in (
+        (lambda x: f"{x:.2f}", "format '.2f'"),
+        (lambda x: f"{x:>9}", "format '>9'"),
+        (round, r"round\(\)"),
+        (math.trunc, r"trunc\(\)"),
+        (math.floor, r"floor\(\)"),
+        (math.ceil, r"ceil\(\)"),
+        (float, r"float\(\)"),
+        (int, r"int\(\)"),
+        (complex, r"complex\(\)"),
+        (lambda x: [1, 2][x], "an index"),
+        (tg.Tensor.item, r"item\(\)"),
+    ):
+        for x, seen in ((t, r"4 elements, shape \(2, 2\)"), (tg.zeros(0), r"0 elements")):
+            with pytest.raises(ShapeError, match=rf"^{name}: the tensor has {seen}.*\.numpy\(\)"):
+                function(x)
+    assert f"{t}" == str(t)
+
+
+class Unlike:
+    """Another object, with the name of ours."""
+
+
+OTHERS = [None, "x", b"x", "", Unlike(), Unlike, {}, {1: 2}, set(), len, tg.nn.Linear(1, 1)]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda other: type(other).__name__)
+def test_a_tensor_is_unequal_to_what_is_no_number(t, other):
+    for x in (t, t * 2, tg.tensor(1.0), tg.zeros(0), tg.tensor([True])):
+        assert (x == other) is False
+        assert (other == x) is False
+        assert (x != other) is True
+        assert (other != x) is True
+        assert x not in [other]
+        assert x in [other, x]
+        assert other not in x
+    with pytest.raises(DTypeError, match=r"less: .*real numbers only"):
+        _ = t < other
+    with pytest.raises(DTypeError, match=r"add: cannot make a tensor of dtype .* from \w+"):
+        _ = t + other
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("other", OTHERS, ids=lambda other: type(other).__name__)
+def test_so_it_is_in_pytorch(t, other):
+    torch = pytest.importorskip("torch")
+    theirs = torch.ones(2, 2)
+    assert ((t == other), (t != other)) == ((theirs == other), (theirs != other))
+
+
+def test_what_may_be_a_number_is_compared_by_elements_or_refused(t):
+    for other in (1, True, np.float32(1), [[1, 2], [3, 4]], range(2), np.ones(2)):
+        np.testing.assert_array_equal((t == other).numpy(), t.numpy() == np.asarray(other))
+        np.testing.assert_array_equal((t != other).numpy(), t.numpy() != np.asarray(other))
+    for other in (1j, [1j], np.array(["a"]), np.ma.array([1.0, 2.0], mask=[0, 1])):
+        with pytest.raises(DTypeError):
+            _ = t == other
+    with pytest.raises(ShapeError, match="equal of"):
+        _ = t == [1, 2, 3]
+
+
 def test_comparisons_are_elementwise_and_have_no_gradient(t):
     for compare in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge):
         got = compare(t, 2)
@@ -221,6 +318,44 @@ def test_copies_are_leaves_of_their_own(t):
     assert one is two
     with pytest.raises(GraphError, match="computed"):
         copy.deepcopy(t * 2)
+
+
+def test_a_shallow_copy_of_what_was_computed_keeps_its_place_in_the_graph(t):
+    y = t * t
+    again = copy.copy(y)
+    assert again is not y
+    assert not again.is_leaf
+    assert np.shares_memory(again.data, y.data)
+    (again * 3).sum().backward()
+    np.testing.assert_array_equal(t.grad.numpy(), 6 * t.numpy())
+    view = copy.copy(y.detach()[0])
+    assert not view.requires_grad
+    np.testing.assert_array_equal(view.numpy(), y.numpy()[0])
+
+
+@pytest.mark.parametrize("make", [tg.tensor, tg.nn.Parameter])
+def test_a_shallow_copy_of_a_leaf_is_a_leaf_of_its_own(device, make):
+    leaf = make(np.ones((2, 2), np.float32), device=device, requires_grad=True)
+    again = copy.copy(leaf)
+    assert (type(again), again.device, again.requires_grad) == (type(leaf), leaf.device, True)
+    again.data = np.zeros((2, 2))
+    (again * again).sum().backward()
+    assert leaf.grad is None
+    assert leaf.numpy().tolist() == [[1, 1], [1, 1]]
+
+
+def test_matplotlib_says_what_a_graph_needs(t):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    for x in (t, t * 2):
+        for draw in (axes.plot, axes.imshow, axes.hist, lambda y: axes.scatter([1, 2], y[0])):
+            with pytest.raises(GraphError, match=r"requires grad.*\.detach\(\) or \.numpy\(\)"):
+                draw(x)
+    (line, _) = axes.plot((t * 2).detach())
+    np.testing.assert_array_equal(line.get_ydata(), [2, 6])
 
 
 @given(DTYPES, st.booleans())
@@ -582,6 +717,59 @@ def test_indexing_equals_numpys(case):
     back = np.zeros_like(x)
     np.add.at(back, plain(key), u)
     np.testing.assert_allclose(tg.grad(got, t, u).numpy(), back)
+
+
+@given(everything(), st.data())
+def test_masks_without_axes_equal_numpys(case, data):
+    x, key = case
+    masks = [np.array(True), np.array(False), np.True_, np.False_, tg.tensor(True)]
+    keys = list(key)
+    for mask in data.draw(st.lists(st.sampled_from(masks), min_size=1, max_size=3)):
+        keys.insert(data.draw(st.integers(0, len(keys))), mask)
+    t = tg.tensor(x, requires_grad=True)
+    try:
+        expected = x[plain(keys)]
+    except IndexError:
+        with pytest.raises(IndexError):
+            t[tuple(keys)]
+        return
+    got = t[tuple(keys)]
+    assert got.shape == expected.shape
+    np.testing.assert_array_equal(got.numpy(), expected)
+    u = np.arange(1.0, expected.size + 1).reshape(expected.shape)
+    back = np.zeros_like(x)
+    np.add.at(back, plain(keys), u)
+    gradient = tg.grad(got, t, u)
+    np.testing.assert_allclose(gradient.numpy(), back)
+
+
+def test_a_mask_of_no_axes_reads_a_number_or_nothing():
+    for value, shape in ((2.0, (1,)), (-2.0, (0,))):
+        x = tg.tensor(value, requires_grad=True)
+        positive = x[x > 0]
+        assert positive.shape == shape
+        positive.sum().backward()
+        assert x.grad.item() == len(positive)
+
+
+@given(everything(), st.data())
+def test_a_mask_fits_the_axes_that_it_stands_for(case, data):
+    """Behind an ellipsis, too: a shorter mask would read the wrong elements."""
+    x, _ = case
+    n = x.shape[-1]
+    mask = data.draw(hnp.arrays(np.bool_, st.integers(0, n + 1)))
+    t = tg.tensor(x)
+    if len(mask) == n:
+        np.testing.assert_array_equal(t[..., mask].numpy(), x[..., mask])
+    else:
+        with pytest.raises(ShapeError, match=rf"mask of shape \({len(mask)},\) for axes .*{n}"):
+            t[..., mask]
+
+
+def test_places_may_be_a_tuple_and_are_no_mask(t):
+    np.testing.assert_array_equal(t.take((0, 3)).numpy(), np.take(t.numpy(), (0, 3)))
+    with pytest.raises(DTypeError, match=r"take_along_axis: the indices are integers.*x\[mask\]"):
+        tg.take_along_axis(t, t > 0, axis=1)
 
 
 @given(st.data())

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .engine import backend
 from .engine.primitive import make
 from .errors import ArgumentError, DTypeError, ShapeError
+from .spelling import FROM_ANOTHER, class_name
 from .tensors.tensor import Tensor
 
 
@@ -21,11 +22,11 @@ def as_tensor(x: Any, op: str) -> Tensor:
     if backend.is_array(x):
         made: Tensor = make(backend.asarray(x), None, None)
         return made
-    several = isinstance(x, list | tuple) and any(isinstance(part, Tensor) for part in x)
-    raise DTypeError(
-        f"{op}: a Tensor is expected, got {_described(x)}: make one by "
-        f"tinygrad_rnn.{'stack' if several else 'tensor'}(...)"
-    )
+    if isinstance(x, list | tuple) and any(isinstance(part, Tensor) for part in x):
+        cure = "tinygrad_rnn.stack(...)"
+    else:
+        cure = FROM_ANOTHER if hasattr(type(x), "__dlpack__") else "tinygrad_rnn.tensor(...)"
+    raise DTypeError(f"{op}: a Tensor is expected, got {_described(x)}: make one by {cure}")
 
 
 def positive(value: Any, what: str, least: int = 1) -> int:
@@ -103,8 +104,10 @@ def lengths(shape: tuple[Any, ...], op: str) -> tuple[int, ...]:
 
 
 def _described(x: Any) -> str:
-    kind = type(x).__name__
-    return f"the class {x.__name__}" if isinstance(x, type) else f"{kind} {x!r:.40}"
+    if isinstance(x, type):
+        return f"the class {x.__name__}"
+    array = hasattr(type(x), "__dlpack__")
+    return f"{class_name(x)} of shape {tuple(x.shape)}" if array else f"{class_name(x)} {x!r:.40}"
 
 
 def token_ids(operation: str, ids: npt.ArrayLike | Tensor) -> npt.NDArray[np.integer[Any]]:

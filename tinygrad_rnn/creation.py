@@ -14,7 +14,7 @@ from .engine import backend
 from .engine.backend import Array, DType
 from .engine.primitive import make
 from .errors import ArgumentError, DeviceError, DTypeError
-from .spelling import explained
+from .spelling import class_name, explained
 from .tensors import numpy_calls
 from .tensors.tensor import Tensor
 
@@ -416,7 +416,7 @@ def randn(
     """
     dtype = checks.real_dtype(dtype, "randn", kinds="f")
     numbers = _random.generator(rng).standard_normal(checks.lengths(shape, "randn"))
-    return _owned(np.asarray(numbers, dtype=dtype), device, requires_grad)
+    return _owned(numbers.astype(dtype), device, requires_grad)
 
 
 @explained
@@ -460,7 +460,7 @@ def rand(
     """
     dtype = checks.real_dtype(dtype, "rand", kinds="f")
     numbers = _random.generator(rng).random(checks.lengths(shape, "rand"))
-    return _owned(np.asarray(numbers, dtype=dtype), device, requires_grad)
+    return _owned(numbers.astype(dtype), device, requires_grad)
 
 
 _CUDA, _ON_HOST = 2, (1, 3, 13)  # DLDeviceType: the CPU, and CUDA's host and managed memory
@@ -505,7 +505,7 @@ def from_dlpack(x: Any) -> Tensor:
     if not hasattr(x, "__dlpack_device__"):
         raise DTypeError(
             f"from_dlpack: an array of NumPy, PyTorch, JAX or CuPy is expected, got "
-            f"{type(x).__name__}: use tinygrad_rnn.tensor"
+            f"{class_name(x)}: use tinygrad_rnn.tensor"
         )
     if isinstance(x, Tensor) and not x.requires_grad:
         return x.detach()  # so that writes to one are noted in the other

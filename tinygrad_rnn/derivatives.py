@@ -16,6 +16,7 @@ from .creation import zeros, zeros_like
 from .engine.graph import enable_grad
 from .engine.variable import grad
 from .errors import ArgumentError, DTypeError, ShapeError
+from .spelling import class_name
 from .tensors import reshape, stack
 from .tensors.tensor import Tensor
 
@@ -53,7 +54,7 @@ def _call(name: str, fn: Function, places: list[Tensor]) -> tuple[Any, list[Tens
     for y in _listed(given):
         if not isinstance(y, Tensor):
             raise ArgumentError(
-                f"{name}: fn returns a Tensor or a tuple of Tensors, not {type(y).__name__}"
+                f"{name}: fn returns a Tensor or a tuple of Tensors, not {class_name(y)}"
             )
     return given, _listed(given)
 

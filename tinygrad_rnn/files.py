@@ -91,6 +91,63 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.close(directory)
 
 
+_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save began with before 1.6
+_TORCH = (
+    "of PyTorch's torch.save: write safetensors.torch.save_file(model.state_dict(), path) there, "
+    "which tinygrad_rnn.load_safetensors reads"
+)
+
+
+def written_by(file: BinaryIO) -> str:
+    """Return the kind of a file that is not of the format expected, and a function that reads it.
+
+    Parameters
+    ----------
+    file : file
+        Binary, open for reading.
+
+    Returns
+    -------
+    str
+        Such as ``"of numpy.save, which numpy.load reads"``; empty if the file begins like none that
+        are known.
+
+    Notes
+    -----
+    Only the beginning counts, so that a file which was cut off is known, too.
+
+    Examples
+    --------
+    >>> import io
+    >>> import numpy as np
+    >>> import tinygrad_rnn as tg
+    >>> file = io.BytesIO()
+    >>> np.save(file, np.zeros(3))
+    >>> tg.files.written_by(file)
+    'of numpy.save, which numpy.load reads'
+    """
+    file.seek(0)
+    start = file.read(512)
+    if start.startswith(b"PK\x03\x04"):
+        name = start[30:].partition(b"\x00")[0]  # of the first member
+        if name.startswith(b"tree.json"):
+            return "of tinygrad_rnn.save, which tinygrad_rnn.load reads"
+        if b".npy" in name:
+            return "of numpy.savez, which numpy.load reads"
+        return _TORCH if b"/data.pkl" in name or b"/.format_version" in name else ""
+    if start.startswith(_LEGACY_TORCH):
+        return _TORCH
+    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
+        return "of pickle, which pickle.load reads (and runs what it holds)"
+    if start.startswith(b"\x93NUMPY"):
+        return "of numpy.save, which numpy.load reads"
+    if start.startswith(b"\x89HDF"):
+        return "in the format HDF5, which h5py reads"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100_000_000:
+        return "in the format safetensors, which tinygrad_rnn.load_safetensors reads"
+    return ""
+
+
 def _remove_leftovers(target: Path) -> None:
     """Remove the hidden files of programs that were killed; one in use is locked by its writer."""
     for old in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 16}.tmp"):

@@ -8,6 +8,7 @@ this library is saved by `tg.save`.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,8 @@ import numpy as np
 from .engine import backend
 from .engine.backend import Array
 from .errors import ArgumentError, CheckpointError, DTypeError, MissingExtraError
-from .files import replacing
+from .files import replacing, written_by
+from .spelling import class_name
 from .tensors.tensor import Tensor
 
 _NAMES = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
@@ -113,6 +115,12 @@ def load_safetensors(path: str | os.PathLike[str]) -> dict[str, Array]:
         return {name: array.copy() for name, array in library.load(data).items()}
     # Its own exception for a wrong header, and what NumPy and look-ups raise for unknown dtypes.
     except Exception as error:
+        made = written_by(io.BytesIO(data))
+        if made and not made.startswith("in the format safetensors"):
+            raise CheckpointError(
+                f"load_safetensors: {str(path)!r} ({len(data):,} bytes) is not in the safetensors "
+                f"format: it is a file {made}"
+            ) from None
         raise CheckpointError(
             f"load_safetensors: {str(path)!r} ({len(data):,} bytes) cannot be read "
             f"({type(error).__name__}: {error}): it was cut off, is not in the safetensors format, "
@@ -126,7 +134,7 @@ def _plain(name: Any, value: Any) -> Array:
         raise ArgumentError(f"save_safetensors: {name!r} cannot be the name of an array")
     value = value._data if isinstance(value, Tensor) else value
     if not backend.is_array(value):
-        raise ArgumentError(f"save_safetensors: {name} is a {type(value).__name__}, not an array")
+        raise ArgumentError(f"save_safetensors: {name} is a {class_name(value)}, not an array")
     if isinstance(value, np.ma.MaskedArray) or value.dtype.name not in _NAMES:
         kind = "masked" if isinstance(value, np.ma.MaskedArray) else value.dtype
         raise DTypeError(f"save_safetensors: {name} is an array of {kind}: use {', '.join(_NAMES)}")

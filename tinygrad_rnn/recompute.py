@@ -25,7 +25,7 @@ from .engine.graph import (
 from .engine.primitive import SECOND_TIME, Record, make, namespaces
 from .engine.variable import Variable
 from .errors import ArgumentError, DTypeError, GraphError
-from .spelling import explained
+from .spelling import class_name, explained
 
 
 class Checkpoint(Node):
@@ -82,7 +82,7 @@ def _flat(value: Any) -> list[Variable]:
         if not isinstance(output, Variable):
             raise DTypeError(
                 "checkpoint: the function returns a Tensor or a flat tuple of them, got "
-                f"a {type(output).__name__}"
+                f"a {class_name(output)}"
             )
     return outputs
 

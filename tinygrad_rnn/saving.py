@@ -35,7 +35,8 @@ import numpy as np
 from .engine import backend
 from .engine.backend import Array
 from .errors import ArgumentError, CheckpointError, DTypeError
-from .files import replacing
+from .files import replacing, written_by
+from .spelling import class_name
 from .tensors.tensor import Tensor
 
 _FORMAT = 1
@@ -315,19 +316,23 @@ def _digest(file: BinaryIO, length: int) -> bytes:
 def _read(path: str | os.PathLike[str], use: Callable[[Any, Iterator[Array]], Any]) -> Any:
     """Return ``use(tree, arrays)`` of a file; whatever is wrong with it is a CheckpointError."""
     name = str(path)
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise ArgumentError(f"load: the path of a file is expected, got a {class_name(path)}")
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         tail = len(_MARK) + _DIGEST
         file.seek(max(0, size - tail))
         mark, stated = (end := file.read(tail))[:-_DIGEST], end[-_DIGEST:]
         if mark != _MARK:
+            made = written_by(file)
             file.seek(0)
             start = file.read(8)
             seen = "is empty" if not size else f"begins with {start!r} and does not end as ours do"
-            raise CheckpointError(
-                f"load: {name!r} ({size:,} bytes) {seen}: it was cut off, or not written by "
-                "tg.save: use an older checkpoint, or what the file was written for"
-            )
+            what = "cut off, or not written by tg.save: use an older checkpoint, or what the file "
+            what += "was written for"
+            if made and "tinygrad_rnn.save" not in made:
+                what = f"not written by tg.save: it is a file {made}"
+            raise CheckpointError(f"load: {name!r} ({size:,} bytes) {seen}: it was {what}")
         computed = _digest(file, size - _DIGEST)
         if computed != stated:
             raise CheckpointError(

@@ -1,12 +1,18 @@
-"""What other libraries call by another name: the errors for unknown names answer with ours."""
+"""What other libraries call by another name: the errors for unknown names answer with ours.
+
+The same for what the array libraries say, and for the classes of values: how a message puts them.
+"""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
+
+from .errors import ArgumentError, DTypeError, ShapeError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -77,16 +83,53 @@ OTHER_NAMES = {
     "new_zeros": "tinygrad_rnn.zeros(shape, dtype=x.dtype, device=x.device)",
     "retain_grad": "tinygrad_rnn.grad(output, x)",
     "register_hook": "tinygrad_rnn.grad(output, x)",
+    "ceil": ".numpy(), which has no gradient",
+    "median": ".numpy(), which has no gradient",
+    "unique": ".numpy(), which has no gradient",
+    "isnan": "x != x",
+    "masked_select": "x[mask]",
+    "select": "x[i]",
+    "narrow": "x[start:stop]",
+    "view_as": "reshape(other.shape)",
+    "reshape_as": "reshape(other.shape)",
+    "expand_as": "broadcast_to(other.shape)",
+    "bmm": "@",
+    "rsqrt": "x ** -0.5",
+    "neg": "-x",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "ndimension": ".ndim",
+    "is_contiguous": "nothing: layout is the library's business",
+    "get_device": ".device",
+    "grad_fn": "repr(x), or tinygrad_rnn.viz.graph(x)",
+    "detach_": "detach()",
+    "new_ones": "tinygrad_rnn.ones(shape, dtype=x.dtype, device=x.device)",
+    "new_tensor": "tinygrad_rnn.tensor(data, dtype=x.dtype, device=x.device)",
+    "normal_": "tinygrad_rnn.nn.init.normal(x, mean, std)",
+    "uniform_": "tinygrad_rnn.nn.init.uniform(x, low, high)",
     "fill_": "x.data = array, of a leaf",
     "zero_": "x.data = array, of a leaf",
     "add_": "x.data = array, of a leaf",
     "mul_": "x.data = array, of a leaf",
     "copy_": "x.data = array, of a leaf",
+    "sub_": "x.data = array, of a leaf",
+    "div_": "x.data = array, of a leaf",
+    "clamp_": "x.data = array, of a leaf",
 }
 OF_THE_PACKAGE = OTHER_NAMES | {
     "array": "tensor(data)",
     "from_numpy": "tensor(array), which copies, or from_dlpack(array), which does not",
     "as_tensor": "tensor(array), which copies, or from_dlpack(array), which does not",
+    "asarray": "tensor(array), which copies, or from_dlpack(array), which does not",
+    "ndarray": "Tensor",
+    "Variable": "tensor(data, requires_grad=True)",
+    "FloatTensor": "tensor(data, dtype=tinygrad_rnn.float32)",
+    "LongTensor": "tensor(data, dtype=tinygrad_rnn.int64)",
+    "is_tensor": "isinstance(x, tinygrad_rnn.Tensor)",
     "empty": "zeros(shape)",
     "array_split": "split(x, places)",
     "astype": "x.astype(dtype)",
@@ -95,6 +138,28 @@ OF_THE_PACKAGE = OTHER_NAMES | {
     "exp2": "2.0 ** x",
     "float_power": "x ** y",
     "full_like": "full(x.shape, value, dtype=x.dtype, device=x.device)",
+    "rand_like": "rand(x.shape, dtype=x.dtype, device=x.device)",
+    "randn_like": "randn(x.shape, dtype=x.dtype, device=x.device)",
+    "randint": "tensor(tinygrad_rnn.random.generator().integers(low, high, shape))",
+    "randperm": "tensor(tinygrad_rnn.random.generator().permutation(n))",
+    "Generator": "numpy.random.Generator, as rng=",
+    "seed": "manual_seed(seed)",
+    "get_rng_state": "random.get_state()",
+    "set_rng_state": "random.set_state(state)",
+    "device": 'a string, "cpu" or "cuda:0"',
+    "dtype": "numpy.dtype, or a name such as tinygrad_rnn.float32",
+    "newaxis": "None",
+    "nan": "math.nan",
+    "inf": "math.inf",
+    "pi": "math.pi",
+    "concat": "concatenate(arrays, axis)",
+    "hstack": "concatenate(arrays, axis)",
+    "vstack": "concatenate(arrays, axis)",
+    "swapdims": "swapaxes(x, axis1, axis2)",
+    "movedim": "moveaxis(x, source, destination)",
+    "hypot": "sqrt(x * x + y * y)",
+    "compile": "fuse(function), of what is computed element by element",
+    "set_printoptions": "numpy.set_printoptions",
     "log2": "log(x) / math.log(2)",
     "matrix_transpose": "swapaxes(x, -1, -2)",
     "set_grad_enabled": "no_grad() and enable_grad()",
@@ -102,12 +167,19 @@ OF_THE_PACKAGE = OTHER_NAMES | {
     "autograd": "tinygrad_rnn.grad, .backward()",
     "mse_loss": "functional.mse_loss",
     "cross_entropy": "functional.cross_entropy",
+    "binary_cross_entropy_with_logits": "functional.binary_cross_entropy_with_logits",
+    "linear": "functional.linear",
+    "embedding": "functional.embedding",
     "dropout": "functional.dropout",
     "one_hot": "functional.one_hot",
     "Linear": "nn.Linear",
     "Module": "nn.Module",
     "Parameter": "nn.Parameter",
     "LSTM": "nn.LSTM",
+    "GRU": "nn.GRU",
+    "RNN": "nn.RNN",
+    "Embedding": "nn.Embedding",
+    "Sequential": "nn.Sequential",
     "Adam": "optim.Adam",
     "SGD": "optim.SGD",
 }
@@ -159,6 +231,78 @@ def hint(name: str, others: Mapping[str, str], known: Iterable[str] = ()) -> str
         return f"; here it is {others[name]}"
     near = difflib.get_close_matches(name, known, n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def class_name(value: Any) -> str:
+    """Return the name of a value's class, with its module if that is neither Python's nor ours.
+
+    A Tensor of another library has the same name as ours.
+    """
+    made = type(value)
+    ours = made.__module__.partition(".")[0] in ("builtins", __package__)
+    return made.__qualname__ if ours else f"{made.__module__}.{made.__qualname__}"
+
+
+def adopting(value: Any) -> str:
+    """Return the end of a message that misses a Tensor: the cure for another library's array."""
+    ours = type(value).__module__.partition(".")[0] == __package__
+    if ours or not hasattr(type(value), "__dlpack__"):
+        return ""
+    return f": make a Tensor of it by {FROM_ANOTHER}"
+
+
+def foreign(value: Any) -> str:
+    """Return an addition to a message about a Tensor if the value is another library's array."""
+    cure = adopting(value)
+    return cure and f" (it is a {class_name(value)}{cure})"
+
+
+FROM_ANOTHER = "tinygrad_rnn.from_dlpack(x), or tinygrad_rnn.tensor(x), which copies"
+
+
+class Elsewhere:
+    """A name that other libraries have, as an attribute of a class: it says what it is here.
+
+    A ``__getattr__`` would say the same, but Python looks up every attribute more slowly on a class
+    that has one.
+    """
+
+    def __init__(self, name: str, ours: str) -> None:
+        self.name, self.ours = name, ours
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        raise AttributeError(
+            f"{owner.__name__} has no attribute {self.name!r}; here it is {self.ours}"
+        )
+
+
+class NotAssigned(Elsewhere):
+    """Such a name that is not assigned to either, since that would have no effect."""
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self.__get__(instance, type(instance))
+
+
+# How the array libraries put an error about shapes; any other ValueError is about a value.
+_OF_SHAPES = re.compile(
+    "shape|broadcast|dimension|axis|axes|size|length|slice|array to|sequence", re.IGNORECASE
+)
+_CURES = {  # for errors of the array libraries that do not name one
+    "negative integer powers": "make one operand floating, x.astype(tinygrad_rnn.float32) "
+    "or a number such as -1.0",
+}
+
+
+def reworded(error: Exception) -> tuple[type[Exception], str]:
+    """Return the class of ours for an error of an array library, and its text with the cure."""
+    text = str(error)
+    cures = [cure for words, cure in _CURES.items() if words in text]
+    text = f"{text.rstrip('.')}: {cures[0]}" if cures else text
+    if isinstance(error, TypeError):
+        return DTypeError, text
+    if isinstance(error, IndexError) and not isinstance(error, ValueError):  # of an axis is both
+        return IndexError, text
+    return (ShapeError if _OF_SHAPES.search(text) else ArgumentError), text
 
 
 def unknown_argument(function: str, name: str, names: list[str]) -> str:
@@ -225,7 +369,21 @@ def explained(function: Function) -> Function:
 def begin(error: Exception, name: str) -> Exception:
     """Let a message of the library begin with the name of what the user called."""
     ours = isinstance(error, IndexError) or type(error).__module__.startswith(__package__)
-    begins = str(error).lower().replace("_", "").startswith(name.lower().replace("_", ""))
-    if ours and error.args and not begins:
-        error.args = (f"{name}: {error.args[0]}", *error.args[1:])
+    text = str(error).removeprefix(getattr(error, "begun", ""))
+    begins = text.lower().replace("_", "").startswith(name.lower().replace("_", ""))
+    if ours and error.args:
+        error.args = (text if begins else f"{name}: {text}", *error.args[1:])
     return error
+
+
+def begun(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Return what a function returns; a message of the library begins with an operation's name.
+
+    If a public function called that operation, the message begins with its name instead.
+    """
+    try:
+        return function(*args)
+    except (TypeError, ValueError) as error:
+        begin(error, name)
+        error.begun = f"{name}: "  # type: ignore[union-attr]
+        raise

@@ -12,6 +12,7 @@ from typing import Any
 from ..engine.backend import default_device, is_array
 from ..engine.graph import Node, Parents, is_grad_enabled, tick
 from ..engine.primitive import make
+from ..spelling import adopting, class_name
 from ..tensors.tensor import Tensor, tensor
 
 State = Any
@@ -165,4 +166,6 @@ def _each(state: State, one: Callable[[Any], Any]) -> State:
 
 
 def _unknown(function: str, parts: str, value: Any, what: str = "state") -> TypeError:
-    return TypeError(f"bptt.{function}: a {what} is made of {parts}, got {type(value).__name__}")
+    return TypeError(
+        f"bptt.{function}: a {what} is made of {parts}, got {class_name(value)}{adopting(value)}"
+    )

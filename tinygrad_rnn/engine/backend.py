@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, DTypeError, ShapeError
+from ..spelling import class_name
 
 Array = Any  # numpy.ndarray or cupy.ndarray; their types have no common base
 Module = Any  # numpy or cupy
@@ -44,7 +45,7 @@ def module_of(array: Array) -> Module:
     if module is None:
         if isinstance(array, np.generic | np.ndarray):  # a scalar, or a subclass (a memory map)
             return np
-        raise DTypeError(f"expected an array of NumPy or CuPy, got {type(array).__name__}")
+        raise DTypeError(f"expected an array of NumPy or CuPy, got {class_name(array)}")
     return module
 
 
@@ -218,7 +219,8 @@ def asarray(data: Any, dtype: DType = None) -> Array:
         if array.dtype == float64 and dtype is None:  # Python floats: nobody chose their dtype
             array = array.astype(get_default_dtype())
     if array.dtype.kind not in "fiub":
-        raise DTypeError(f"cannot make a tensor of dtype {array.dtype}: real numbers only")
+        problem = f"cannot make a tensor of dtype {array.dtype} from {class_name(data)}"
+        raise DTypeError(f"{problem}: real numbers only")
     if dtype is None:
         dtype = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
     return array if array.dtype == dtype else array.astype(dtype)

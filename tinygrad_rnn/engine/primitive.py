@@ -29,11 +29,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DeviceError, DTypeError, GraphError, ShapeError
-from ..spelling import PUBLIC_NAMES, begin, unknown_argument
+from .. import contract
+from ..errors import DeviceError, GraphError, ShapeError
+from ..spelling import PUBLIC_NAMES, begin, begun, explained, reworded, unknown_argument
 from . import backend
 from .backend import SCALARS, Array
-from .graph import Gradient, Node, Parents, last_write, paused, thread, tick
+from .graph import Gradient, Node, last_write, paused, thread, tick
 
 Vjp = Callable[..., Gradient]
 Operation = Callable[..., Any]
@@ -90,9 +91,9 @@ def {name}{signature}:
     try:
         out = forward(xp, {arrays}{params})
     except (ValueError, TypeError, IndexError) as error:
-        raise explained(row, ({arrays},), dict({given}), error) from error
-    if out.__class__ not in modules:  # NumPy returns a scalar where the operands are 0-d
-        out = xp.asarray(out)
+        raise failure(row, ({arrays},), dict({given}), error) from error
+    if {odd}:  # NumPy returns a scalar where the operands are 0-d
+        out = {array}
     result = new(Tensor)
     result._data = out
     result._version = {version}
@@ -131,7 +132,10 @@ BRING = """\
 
 BRING_ALL = "    xp, arrays, inputs = conform(row, inputs)"
 REFUSE = "    if unknown: refuse(row, unknown)\n"
-TAKEN = frozenset("xp out result node error alike unknown arrays inputs nodes row forward".split())
+TAKEN = frozenset(  # names that are no arguments
+    "xp out result node error alike unknown arrays inputs nodes row forward Record dict tuple any "
+    "AttributeError ValueError TypeError IndexError".split()
+)
 
 
 class Row:
@@ -144,19 +148,13 @@ class Row:
     def __init__(
         self, forward: Callable[..., Array], vjps: dict[str, Vjp | None], joint: Vjp | None
     ) -> None:
-        self.name, self.forward, self.joint = forward.__name__, forward, joint
+        self.name = contract.name_of(forward, vjps, joint, TAKEN.union(_scope))
+        self.forward, self.joint = forward, joint
+        self.own = not (forward.__module__ or "").startswith(_LIBRARY)  # a primitive of the user
         self.title = PUBLIC_NAMES.get(self.name, self.name)  # in messages
         self.parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = [p.name for p in self.parameters[: len(vjps)]]
         self.params = [p.name for p in self.parameters[len(vjps) or 1 :]]
-        if self.inputs != list(vjps) or not (vjps or joint):
-            raise TypeError(
-                f"primitive {self.name}: give a vjp (or None) for each argument, in their order; "
-                f"there are vjps for {list(vjps)}, arguments {[p.name for p in self.parameters]}"
-            )
-        taken = TAKEN.union(_scope).intersection([*self.inputs, *self.params])
-        if taken:
-            raise TypeError(f"primitive {self.name}: other names than {sorted(taken)} are needed")
         self.ruled = [name for name, vjp in vjps.items() if vjp is not None]
         self.rules = [joint] if joint else [vjp for vjp in vjps.values() if vjp is not None]
         self.reads = [list(inspect.signature(vjp).parameters)[2:] for vjp in self.rules]
@@ -184,19 +182,9 @@ class Row:
         for i, names in enumerate(self.reads):
             saved = "".join(f", saved[{self.names.index(name)}]" for name in names)
             calls.append(f"vjps[{i}](F, g{saved})")
-        if self.joint:
-            return f"row.counted({calls[0]}, parents)"
         each = [f"None if parents[{i}] is None else {call}, " for i, call in enumerate(calls)]
-        return f"({''.join(each)})"
-
-    def counted(self, grads: Sequence[Gradient], parents: Parents) -> Sequence[Gradient]:
-        """Return what a joint vjp returned, if it is one gradient for each argument."""
-        if len(grads) != len(parents):
-            raise GraphError(
-                f"the joint vjp of {self.name} returned {len(grads)} gradients for {len(parents)} "
-                "arguments"
-            )
-        return grads
+        grads = calls[0] if self.joint else f"({''.join(each)})"
+        return f"contract.gradients(row, {grads}, parents, F)" if self.own else grads
 
     def _value(self, name: str) -> str:
         """Return the expression of a value that a vjp names."""
@@ -247,6 +235,8 @@ class Row:
             "inputs": ", ".join(self.inputs),
             "alike": " and ".join(alike) or "True",
             "first": ruled[0] if ruled else "",
+            "odd": "out.__class__ not in modules" + " or out.dtype.kind not in 'fiub'" * self.own,
+            "array": "contract.one_array(row.name, xp, out)" if self.own else "xp.asarray(out)",
         }
         if self.joint:
             holes["found"] = "tuple([x._node for x in inputs])"
@@ -262,9 +252,9 @@ class Row:
         own = {"__slots__": (), "row": self, "name": self.title, "passes": self.pending}
         scope["Record"] = node = type("Record", (Record,), own)
         scope["vjps"] = self.rules
-        exec(compile(code, file, "exec"), scope)
-        node.pull = scope["pull"]  # type: ignore[attr-defined]
-        operation: Any = functools.wraps(self.forward)(scope[self.name])
+        exec(compile(code, file, "exec"), scope, made := dict[str, Any]())  # replaces no name there
+        node.pull = scope["pull"] = made["pull"]  # type: ignore[attr-defined]
+        operation: Any = functools.wraps(self.forward)(made[self.name])
         operation.__signature__ = inspect.Signature(self.parameters)
         operation.row = self
         return operation
@@ -299,7 +289,7 @@ def conform(row: Row, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
     if not _LISTS.isdisjoint(map(type, args)):
         args = [Tensor._stacked(x) for x in args]  # those of Tensors: each has its place
     sources = [x if isinstance(x, Tensor) else _Constant for x in args]
-    values = [x._data if isinstance(x, Tensor) else _foreign(x, row.keeps) for x in args]
+    values = [x._data if isinstance(x, Tensor) else _foreign(x, row) for x in args]
     xp, values = backend.together(values, row.title)
     ruled = [i for i, name in enumerate(row.inputs) if name in row.ruled] or range(len(values))
     if row.joint or all(values[i].__class__ in SCALARS for i in ruled):
@@ -314,16 +304,16 @@ def conform(row: Row, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
     return xp, values, sources
 
 
-def _foreign(x: Any, keep: bool) -> Any:
+def _foreign(x: Any, row: Row) -> Any:
     """Return what is no Tensor as a Python scalar or an array (a copy, if it is kept)."""
     x = x.item() if isinstance(x, np.generic) else x
     if x.__class__ in SCALARS:
         return x
-    array = backend.asarray(x)
-    return backend.copy(array) if keep and backend.is_array(x) else array
+    array = begun(row.title, backend.asarray, x)
+    return backend.copy(array) if row.keeps and backend.is_array(x) else array
 
 
-def explained(row: Row, values: Sequence[Any], given: dict[str, Any], error: Any) -> Exception:
+def failure(row: Row, values: Sequence[Any], given: dict[str, Any], error: Any) -> Exception:
     """Return an error of the array library with the operation and what it was given."""
     if type(error).__module__ == ShapeError.__module__:
         return begin(error, row.title)
@@ -332,10 +322,9 @@ def explained(row: Row, values: Sequence[Any], given: dict[str, Any], error: Any
         return DeviceError(f"{row.title}: {misplaced}")
     shapes = " and ".join(str(getattr(x, "shape", x)) for x in values)
     options = ", ".join(f"{k}={v!r:.60}" for k, v in given.items() if v is not None)
-    message = f"{row.title} of {shapes}{' with ' * bool(options)}{options}: {error}"
-    if isinstance(error, IndexError) and not isinstance(error, ValueError):  # of an axis is both
-        return IndexError(message)
-    return (DTypeError if isinstance(error, TypeError) else ShapeError)(message)
+    ours, text = reworded(error)
+    message = f"{row.title} of {shapes}{' with ' * bool(options)}{options}: {text}"
+    return ours(message)
 
 
 def refuse(row: Row, unknown: dict[str, Any]) -> None:
@@ -346,7 +335,8 @@ def refuse(row: Row, unknown: dict[str, Any]) -> None:
 _scope: dict[str, Any] = {
     "Tensor": None,
     "conform": conform,
-    "explained": explained,
+    "contract": contract,
+    "failure": failure,
     "last_write": last_write,
     "modules": backend.modules,
     "new": object.__new__,
@@ -437,6 +427,7 @@ namespaces = _Namespaces()
 # -- defining a primitive --------------------------------------------------------------------------
 
 
+@explained
 def primitive(
     *,
     floating: bool = False,
@@ -468,6 +459,15 @@ def primitive(
         A decorator for ``forward(xp, *arrays, **params)``, where ``xp`` is the array library of the
         arguments.
 
+    Raises
+    ------
+    TypeError
+        If the forward has no name (a lambda, a partial), or the vjps do not fit its arguments.
+    DTypeError
+        At a call: if the forward returns something else than one array of real numbers.
+    GraphError
+        Backward: if a vjp returns neither None nor a gradient of the shape of its argument.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -492,8 +492,9 @@ def primitive(
         row = Row(forward, vjps, joint)
         row.floating, row.view, row.pending = floating, view, pending
         operation = row.operation()
-        if not getattr(PRIMITIVES.get(row.name), "__module__", "").startswith(_LIBRARY):
-            PRIMITIVES[row.name] = operation  # the library's own stay what they are
+        held: Any = PRIMITIVES.get(row.name)
+        if held is None or held.row.own:
+            PRIMITIVES[row.name] = operation  # the library's stay what they are
         return operation
 
     return decorate

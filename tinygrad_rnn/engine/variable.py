@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
-from ..spelling import explained
+from ..spelling import explained, foreign
 from . import backend
 from .backend import Array, DType
 from .graph import Leaf, Node, last_write, run, tick
@@ -158,6 +158,7 @@ class Variable:
             if not isinstance(value, Variable) or (value.shape, value.dtype) != kind:
                 raise ShapeError(
                     f"grad: a Tensor of shape {self.shape} and dtype {self.dtype} is needed"
+                    f"{foreign(value)}"
                 )
             if value.device != self.device:
                 raise DeviceError(f"grad: on {value.device}, the tensor on {self.device}")
@@ -211,7 +212,7 @@ class Variable:
 
 
 def _many(tensors: Any) -> bool:
-    return hasattr(tensors, "__iter__") and not isinstance(tensors, Variable)
+    return hasattr(tensors, "__iter__") and not hasattr(tensors, "shape")
 
 
 def _roots(
@@ -222,9 +223,8 @@ def _roots(
     for output, grad in zip(outputs, grads, strict=True):
         if not isinstance(output, Variable) or output._node is None:
             raise GraphError(
-                "backward from a value without a graph: nothing it was computed from has "
-                "requires_grad=True, "
-                "or it was computed under no_grad() or detached"
+                f"backward from a value without a graph{foreign(output)}: nothing it was computed "
+                "from has requires_grad=True, or it was computed under no_grad() or detached"
             )
         if grad is None:
             if output._data.size != 1:
@@ -304,8 +304,8 @@ def grad(
     for i, tensor in enumerate(wanted):
         if not isinstance(tensor, Variable) or tensor._node is None:
             raise GraphError(
-                f"grad: input {i} does not require grad: make it with requires_grad=True before "
-                "computing"
+                f"grad: input {i} does not require grad{foreign(tensor)}: make it with "
+                "requires_grad=True before computing"
             )
     retain = create_graph if retain_graph is None else retain_graph
     nodes: list[Any] = [tensor._node for tensor in wanted]

@@ -21,12 +21,20 @@ from .recurrent import RNN as RNN
 from .recurrent import Recurrent as Recurrent
 
 _FUNCTIONS = {"ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus"}
+_FUNCTIONS |= {"Softmax": "softmax", "LogSoftmax": "log_softmax"}
 _LOSSES = {"CrossEntropyLoss": "cross_entropy", "MSELoss": "mse_loss"}
 _LOSSES |= {"BCEWithLogitsLoss": "binary_cross_entropy_with_logits"}
 __getattr__ = absent(
     __name__,
     {name: f"the function tinygrad_rnn.{ours}" for name, ours in _FUNCTIONS.items()}
     | {name: f"the function tinygrad_rnn.functional.{ours}" for name, ours in _LOSSES.items()}
-    | {"utils": "tinygrad_rnn.optim.clip_grad_norm"},
+    | {
+        "utils": "tinygrad_rnn.optim.clip_grad_norm",
+        "NLLLoss": "tinygrad_rnn.functional.cross_entropy, which takes logits",
+        "ModuleDict": "a dict of modules, as an attribute",
+        "ParameterDict": "a dict of parameters, as an attribute",
+        "ParameterList": "a list of parameters, as an attribute",
+        "Flatten": "x.reshape(len(x), -1)",
+    },
     globals(),
 )

@@ -14,7 +14,7 @@ from .. import random as tg_random
 from ..engine import backend
 from ..engine.backend import Array
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..spelling import absent
+from ..spelling import absent, class_name
 from ..tensors.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ def constant(tensor: Tensor, value: float) -> Tensor:
 def _check(tensor: Any, name: str) -> None:
     if not isinstance(tensor, Tensor):
         raise DTypeError(
-            f"init.{name}: a Tensor that is written into is expected, got a {type(tensor).__name__}"
+            f"init.{name}: a Tensor that is written into is expected, got a {class_name(tensor)}"
         )
     if tensor.dtype.kind != "f":
         raise DTypeError(f"init.{name}: the tensor must be floating, got {tensor.dtype}")

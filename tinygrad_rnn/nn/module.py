@@ -22,16 +22,38 @@ from ..tensors.tensor import Tensor, tensor
 T = TypeVar("T")
 
 _OUR_NAME = {  # what PyTorch's users reach for, and what to write here
+    "add_module": "module.name = part",
     "apply": "for m in module.modules(): ...",
+    "bfloat16": 'to("float16")',
     "children": "modules()",
+    "compile": "tinygrad_rnn.fuse(function), of what is computed element by element",
     "cpu": 'to("cpu")',
     "cuda": 'to("cuda")',
+    "device": "next(module.parameters()).device",
     "double": 'to("float64")',
+    "dtype": "next(module.parameters()).dtype",
+    "flatten_parameters": "nothing: layout is the library's business",
     "float": 'to("float32")',
+    "get_parameter": "dict(module.named_parameters())[name]",
+    "get_weights": "state_dict()",
     "half": 'to("float16")',
+    "load": 'module.load_state_dict(tinygrad_rnn.load(path)["model"])',
+    "named_children": "named_modules()",
+    "num_parameters": "sum(p.size for p in module.parameters())",
+    "register_forward_hook": "a module of your own, whose forward calls this one",
+    "register_module": "module.name = part",
     "register_parameter": "module.name = Parameter(...)",
     "requires_grad": "requires_grad_(False), or parameter.requires_grad",
+    "save": "tinygrad_rnn.save(path, model=module)",
+    "set_weights": "load_state_dict(state)",
+    "summary": "repr(module)",
+    "trainable_variables": "parameters()",
+    "type": "to(dtype)",
 }
+
+
+def _public(name: str) -> bool:
+    return not name.startswith("_")
 
 
 class Parameter(Tensor):
@@ -193,7 +215,7 @@ class Module:
         cure = ""
         if name in _OUR_NAME:
             cure = f"; here it is {_OUR_NAME[name]}"
-        elif near := difflib.get_close_matches(name, dir(self), n=3):
+        elif near := difflib.get_close_matches(name, filter(_public, dir(self)), n=3):
             cure = f"; did you mean {' or '.join(near)}?"
         raise AttributeError(f"{kind} has no attribute {name!r}{cure}", name=name, obj=self)
 
@@ -559,8 +581,7 @@ class Module:
         True
         """
         for parameter in self.parameters():
-            if parameter.grad is not None:  # a frozen one has none to forget
-                parameter.grad = None
+            parameter.grad = None
 
     # -- repr --------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from ..engine import backend
 from ..engine.backend import Array
 from ..errors import ArgumentError
 from ..nn import Parameter
-from ..spelling import explained
+from ..spelling import Elsewhere, NotAssigned, adopting, class_name, explained
 from ..tensors.tensor import Tensor
 
 _CURES = {  # what stands in a list of parameters by mistake
@@ -135,8 +135,7 @@ class Optimizer:
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters (``grad`` becomes None)."""
         for p in self.params:
-            if p.grad is not None:  # a frozen one has none to forget
-                p.grad = None
+            p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next steps depend on besides the parameters, exactly.
@@ -218,6 +217,21 @@ class Optimizer:
         settings = ", ".join(f"{k}={v}" for k, v in {"lr": self.lr, **self._hyper}.items())
         count = sum(p.size for p in self.params)
         return f"{type(self).__name__}({settings})  {count:,} parameters"
+
+
+for _name, _ours in {  # of PyTorch's optimisers, and of Keras's
+    "param_groups": "lr, and params; for groups make one optimiser each",
+    "learning_rate": "lr",
+}.items():
+    setattr(Optimizer, _name, NotAssigned(_name, _ours))
+for _name, _ours in {
+    "add_param_group": "another optimiser, for these parameters",
+    "defaults": 'state_dict()["hyperparameters"]',
+    "state": 'state_dict()["slots"]',
+    "minimize": "loss.backward(), then step()",
+    "apply_gradients": "loss.backward(), then step()",
+}.items():
+    setattr(Optimizer, _name, Elsewhere(_name, _ours))
 
 
 class SGD(Optimizer):
@@ -598,7 +612,7 @@ def parameter_list(
     if isinstance(params, Tensor) or not isinstance(params, Iterable):
         raise ArgumentError(
             f"{op}: a list of tensors or module.parameters() is expected, "
-            f"got a {type(params).__name__}"
+            f"got a {class_name(params)}"
         )
     result: list[Any] = list(params)
     if not result:
@@ -607,7 +621,8 @@ def parameter_list(
     for i, p in enumerate(result):
         if not isinstance(p, Tensor):
             cure = _CURES.get(type(p).__name__, "")
-            raise ArgumentError(f"{op}: parameter {i} is a {type(p).__name__}, not a Tensor{cure}")
+            cure = cure or adopting(p)
+            raise ArgumentError(f"{op}: parameter {i} is a {class_name(p)}, not a Tensor{cure}")
         if not p.requires_grad and not isinstance(p, frozen):
             raise ArgumentError(
                 f"{op}: parameter {i}, {p.shape}, does not require a gradient: make it with "

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import checks
 from ..errors import ArgumentError
-from ..spelling import absent
+from ..spelling import Elsewhere, absent
 from .optimizers import Optimizer
 
 Schedule = Callable[[int], float]
@@ -248,6 +248,16 @@ class Scheduler:
             )
         self.optimizer.lr = base_lr * self.schedule(count)  # raises if it is no learning rate
         self.base_lr, self.count = base_lr, count
+
+
+for _name, _ours in {  # of PyTorch's schedulers
+    "lr": "optimizer.lr",
+    "get_lr": "optimizer.lr",
+    "get_last_lr": "optimizer.lr",
+    "base_lrs": "base_lr",
+    "last_epoch": "count",
+}.items():
+    setattr(Scheduler, _name, Elsewhere(_name, _ours))
 
 
 def _function(schedule: Any, op: str) -> Schedule:

@@ -38,6 +38,7 @@ from ..engine.graph import Leaf, Node, is_grad_enabled, last_write, tick
 from ..engine.primitive import make
 from ..engine.variable import Variable
 from ..errors import DTypeError, ShapeError
+from ..spelling import class_name
 from ..tensors.tensor import Tensor
 from . import fuse as fusing
 from .loops import kinds_of
@@ -658,7 +659,7 @@ def _kind(x: Any, arrays: list[Any]) -> Any:
     if isinstance(x, dict):
         return dict, *[(name, _kind(element, arrays)) for name, element in x.items()]
     if x.__class__ not in PLAIN:
-        raise DTypeError(f"an argument is a {x.__class__.__name__}; CPU tensors and numbers can be")
+        raise DTypeError(f"an argument is a {class_name(x)}; CPU tensors and numbers can be")
     return x.__class__, x
 
 

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..engine import backend
 from ..engine.ops import axis_of, index, reshape
 from ..engine.variable import Variable
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from ..spelling import explained
-from .shape import as_tensor
+from .shape import as_tensor, expand_dims
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -44,7 +42,8 @@ def getitem(x: Tensor, key: Any) -> Tensor:
 
     Notes
     -----
-    The gradients of an element that was read more than once add up.
+    The gradients of an element that was read more than once add up. As in NumPy a mask without axes
+    stands for a new axis, of length 1 or 0: ``x[x > 0]`` of a 0-d x has the shape (1,) or (0,).
 
     Examples
     --------
@@ -54,15 +53,15 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     >>> x.grad
     tensor([2., 0., 1.])
     """
-    return index(x, key=plain_key(x, key))
-
-
-def plain_key(x: Tensor, key: Any) -> tuple[Any, ...]:
-    """Return a key of x in the form that arrays take, or raise what `getitem` raises."""
-    keys = [_plain(k, x) for k in (key if isinstance(key, tuple) else (key,))]
+    keys = plain_keys(x, key)
     if any(getattr(k, "dtype", None) == backend.bool_ for k in keys):
-        keys = _without_masks(keys, x.shape)
-    return tuple(keys)
+        x, keys = _without_masks(x, keys)
+    return index(x, key=tuple(keys))
+
+
+def plain_keys(x: Tensor, key: Any) -> list[Any]:
+    """Return the elements of a key of x in the form that arrays take."""
+    return [_plain(k, x) for k in (key if isinstance(key, tuple) else (key,))]
 
 
 def _plain(key: Any, x: Tensor) -> Any:
@@ -73,8 +72,9 @@ def _plain(key: Any, x: Tensor) -> Any:
         or (isinstance(key, slice | int) and not isinstance(key, bool))
     ):
         return key
-    if isinstance(key, bool | np.bool_ | str | dict):
-        raise DTypeError(f"an index is made of integers, slices and arrays, got {key!r}")
+    if isinstance(key, bool | str | dict):
+        cure = ": a new axis is x[None]" if key is True else ""
+        raise DTypeError(f"an index is made of integers, slices and arrays, got {key!r}{cure}")
     array = backend.asarray(key._data if isinstance(key, Variable) else key)
     if array.dtype.kind not in "iub":
         if array.size:
@@ -93,21 +93,30 @@ def _plain(key: Any, x: Tensor) -> Any:
     return backend.to_device(array, x.device)
 
 
-def _without_masks(keys: list[Any], shape: tuple[int, ...]) -> list[Any]:
-    """Return the key with each boolean mask as the integer arrays of the places where it holds."""
-    used = 0
-    for i, key in enumerate(keys):
-        mask = getattr(key, "dtype", None) == backend.bool_
-        if mask and not any(k is Ellipsis for k in keys[:i]):
-            seen = shape[used : used + key.ndim]
+def _without_masks(x: Tensor, keys: list[Any]) -> tuple[Tensor, list[Any]]:
+    """Return x and the key with the places where a boolean mask holds in place of the mask.
+
+    These are integer arrays. A mask without axes gets a new one of x, of length 1.
+    """
+    masks = [getattr(key, "dtype", None) == backend.bool_ for key in keys]
+    stands_for = [  # how many axes
+        0 if key is None or key is Ellipsis else key.ndim if mask else 1
+        for key, mask in zip(keys, masks, strict=True)
+    ]
+    rest, used = max(x.ndim - sum(stands_for), 0), 0  # of Ellipsis
+    result: list[Any] = []
+    for key, mask, count in zip(keys, masks, stands_for, strict=True):
+        if not mask:
+            result.append(key)
+        else:
+            seen = x.shape[used : used + count]
             if seen != key.shape:
                 raise ShapeError(f"indexing: a mask of shape {key.shape} for axes of shape {seen}")
-        used += 0 if key is None else key.ndim if mask else 1
-    return [
-        k
-        for key in keys
-        for k in (key.nonzero() if getattr(key, "dtype", None) == backend.bool_ else (key,))
-    ]
+            if not count:
+                x, key, count = expand_dims(x, used), key.reshape(1), 1
+            result += key.nonzero()
+        used += rest if key is Ellipsis else count
+    return x, result
 
 
 @explained
@@ -139,7 +148,7 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     if indices is None or isinstance(indices, slice):
         raise DTypeError(f"take: the indices are integers, got {indices!r}")
     if axis is None:
-        return getitem(reshape(x, shape=-1), indices)
+        return getitem(reshape(x, shape=-1), (indices,))
     x = as_tensor(x)
     return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (indices,))
 
@@ -182,6 +191,8 @@ def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
         raise ShapeError(
             f"take_along_axis: indices of {getattr(where, 'ndim', 0)} axes for a tensor of {x.ndim}"
         )
+    if where.dtype == backend.bool_:
+        raise DTypeError("take_along_axis: the indices are integers; with a mask write x[mask]")
     module = backend.module_of(where)
     grid = [
         where

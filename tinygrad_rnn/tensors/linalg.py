@@ -52,7 +52,7 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     >>> tg.matmul(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), tg.tensor([1.0, 1.0]))
     tensor([3., 7.])
     """
-    x, y = as_tensor(x), as_tensor(y)
+    x, y = as_tensor(x, "matmul"), as_tensor(y, "matmul")
     if x.ndim == 0 or y.ndim == 0:
         raise ShapeError(f"matmul: {x.shape} @ {y.shape}: a 0-d operand; multiply with * instead")
     inner = y.shape[0] if y.ndim == 1 else y.shape[-2]

@@ -13,15 +13,22 @@ from ..engine.ops import axes_of, axis_of, index, join, permute, reshape, scatte
 from ..engine.primitive import primitive
 from ..engine.variable import Variable
 from ..errors import ArgumentError, ShapeError
-from ..spelling import explained
+from ..spelling import begun, explained
 
 if TYPE_CHECKING:
     from .tensor import Tensor
 
 
-def as_tensor(x: Any) -> Tensor:
-    """Return x as a Tensor: itself if it is one, so that its readers share a pending gradient."""
-    return x if isinstance(x, Variable) else reshape(x, shape=None)  # type: ignore[return-value]
+def as_tensor(x: Any, op: str = "") -> Tensor:
+    """Return x as a Tensor: itself if it is one, so that its readers share a pending gradient.
+
+    A message about what cannot be made one begins with `op`, or with the name of the public
+    function that is called.
+    """
+    if isinstance(x, Variable):
+        return x  # type: ignore[return-value]
+    made: Tensor = begun(op, lambda: reshape(x, shape=None))
+    return made
 
 
 def _listed(axes: Any) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from typing import Any, Self
@@ -15,7 +16,7 @@ from ..engine.graph import is_grad_enabled
 from ..engine.primitive import bind
 from ..engine.variable import Variable
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
-from ..spelling import OTHER_NAMES, explained
+from ..spelling import OTHER_NAMES, Elsewhere, explained
 from . import numpy_calls
 from .shape import _stacked
 
@@ -25,18 +26,11 @@ def axes_or_shape(shape: tuple[Any, ...]) -> Any:
     return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
 
 
-class _Elsewhere:
-    """A name that other libraries have: asking for it says what it is here.
-
-    A ``__getattr__`` would say the same, but Python looks up every attribute more slowly on a class
-    that has one.
-    """
-
-    def __init__(self, name: str, ours: str) -> None:
-        self.name, self.ours = name, ours
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        raise AttributeError(f"Tensor has no attribute {self.name!r}; here it is {self.ours}")
+def _no_number(value: Any) -> bool:
+    """Tell whether a value is neither a number nor made of such: None, text, another object."""
+    numeric = ("__array__", "__float__", "__complex__", "__getitem__", "__dlpack__")
+    known = not isinstance(value, str | bytes | dict)
+    return not (known and any(hasattr(type(value), name) for name in numeric))
 
 
 def _augmented(symbol: str, operation: Any) -> Any:
@@ -79,7 +73,8 @@ class Tensor(Variable):
 
     Arithmetic, methods and indexing follow NumPy; every one that computes is also a function of the
     package, where it is documented. If ``requires_grad``, operations on it are recorded, and
-    `backward` fills `grad`.
+    `backward` fills `grad`. A tensor of one element is converted, rounded and formatted
+    (``f"{loss:.2f}"``) like its number, with a graph or without one.
     """
 
     __slots__ = ()
@@ -110,8 +105,13 @@ class Tensor(Variable):
 
     def item(self) -> Any:
         """Return the one element as a Python number."""
+        return self._number("item()")
+
+    def _number(self, what: str, cure: str = "reduce it (.mean(), .sum()) or use .numpy()") -> Any:
         if self.size != 1:
-            raise ShapeError(f"item(): the tensor has {self.size} elements, shape {self.shape}")
+            raise ShapeError(
+                f"{what}: the tensor has {self.size} elements, shape {self.shape}: {cure}"
+            )
         return self._data.item()
 
     @explained
@@ -149,6 +149,11 @@ class Tensor(Variable):
             notes.append("requires_grad=True" if self.is_leaf else f"grad_fn=<{self._node.name}>")
         return f"tensor({', '.join([body, *notes])})"
 
+    def __format__(self, form: str) -> str:
+        if not form:
+            return str(self)
+        return format(self._number(f"format {form!r}", "use .numpy() for its elements"), form)
+
     def __len__(self) -> int:
         if self.ndim == 0:
             raise TypeError("len() of a 0-d tensor")
@@ -168,27 +173,55 @@ class Tensor(Variable):
         return bool(self.item())
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._number("float()"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._number("int()"))
+
+    def __complex__(self) -> complex:
+        return complex(self._number("complex()"))
 
     def __index__(self) -> int:
-        return operator.index(self.item())
+        return operator.index(self._number("an index"))
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(self._number("round()", "use .numpy().round(digits)"), digits)
+
+    def __trunc__(self) -> int:
+        return math.trunc(self._number("trunc()"))
+
+    def __floor__(self) -> int:
+        return math.floor(self._number("floor()"))
+
+    def __ceil__(self) -> int:
+        return math.ceil(self._number("ceil()"))
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self == value).numpy().any())
+        found = self == value
+        return isinstance(found, Tensor) and bool(found.numpy().any())
+
+    def __copy__(self) -> Self:
+        if self.is_leaf:
+            return self._copied()
+        copy = object.__new__(type(self))  # an array that is not written to, at the same place
+        copy._data, copy._version, copy._node = self._data, self._version, self._node
+        return copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         if not self.is_leaf:
             raise GraphError("deepcopy of a computed tensor: copy leaves, or detach() it first")
+        copy = memo[id(self)] = self._copied()
+        if self.grad is not None:
+            copy.requires_grad = True
+            copy.grad = self.grad
+            copy.requires_grad = self.requires_grad
+        return copy
+
+    def _copied(self) -> Self:
+        """Return a leaf with a copy of this one's array."""
         copy = object.__new__(type(self))
         copy._data, copy._version, copy._node = backend.copy(self._data), [0], None
-        copy.requires_grad = self.requires_grad or self.grad is not None
-        if self.grad is not None:
-            copy.grad = self.grad
         copy.requires_grad = self.requires_grad
-        memo[id(self)] = copy
         return copy
 
     def __reduce__(self) -> Any:
@@ -204,7 +237,7 @@ class Tensor(Variable):
                 "`with tinygrad_rnn.no_grad()`"
             )
         array = backend.asarray(value._data if isinstance(value, Variable) else value)
-        self._write("assignment to a part", ops.plain_key(self, key), array)
+        self._write("assignment to a part", tuple(ops.plain_keys(self, key)), array)
 
     # -- arithmetic
 
@@ -217,14 +250,28 @@ class Tensor(Variable):
     __matmul__ = ops.matmul
     __neg__ = ops.negative
     __abs__ = ops.abs
-    __eq__ = ops.equal
-    __ne__ = ops.not_equal
     __lt__, __le__, __gt__, __ge__ = ops.less, ops.less_equal, ops.greater, ops.greater_equal
     __getitem__ = ops.getitem
 
     __iadd__, __isub__ = _augmented("+=", ops.add), _augmented("-=", ops.subtract)
     __imul__, __itruediv__ = _augmented("*=", ops.multiply), _augmented("/=", ops.divide)
     __ipow__, __imatmul__ = _augmented("**=", ops.power), _augmented("@=", ops.matmul)
+
+    def __eq__(self, other: Any) -> Any:
+        try:
+            return ops.equal(self, other)
+        except DTypeError:
+            if _no_number(other):  # it is another object than this: Python answers False
+                return NotImplemented
+            raise
+
+    def __ne__(self, other: Any) -> Any:
+        try:
+            return ops.not_equal(self, other)
+        except DTypeError:
+            if _no_number(other):
+                return NotImplemented
+            raise
 
     def __rsub__(self, other: Any) -> Tensor:
         return ops.subtract(other, self)
@@ -365,7 +412,7 @@ _UFUNCS: dict[str, Any] = {
 }
 _UFUNCS |= {"positive": Tensor.__pos__, "divmod": _divmod}
 for _name, _ours in OTHER_NAMES.items():
-    setattr(Tensor, _name, _Elsewhere(_name, _ours))
+    setattr(Tensor, _name, Elsewhere(_name, _ours))
 for _name, _symbol, _ours in (
     ("and", "&", "of booleans it is x * y"),
     ("or", "|", "of booleans it is x + y"),
@@ -373,6 +420,8 @@ for _name, _symbol, _ours in (
     ("invert", "~", "of booleans it is x == False"),
 ):
     setattr(Tensor, f"__{_name}__", _no_operator(_symbol, _ours))
+for _name in ("and", "or", "xor"):  # of a Python boolean and a Tensor
+    setattr(Tensor, f"__r{_name}__", getattr(Tensor, f"__{_name}__"))
 bind(Tensor)
 
 

@@ -12,6 +12,7 @@ from .. import random as _random
 from ..engine.graph import enable_grad
 from ..engine.variable import grad
 from ..errors import ArgumentError, DTypeError, GradcheckError
+from ..spelling import class_name
 from ..tensors.tensor import Tensor
 
 Array = NDArray[np.float64]
@@ -110,7 +111,7 @@ def _first(fn: Callable[..., Any], inputs: Any) -> _Case:
     outputs = _listed(fn(*[x.detach() for x in places]))
     for j, y in enumerate(outputs):
         if not isinstance(y, Tensor):
-            raise ArgumentError(f"gradcheck: output {j} of fn is no Tensor but {type(y).__name__}")
+            raise ArgumentError(f"gradcheck: output {j} of fn is no Tensor but {class_name(y)}")
     case = _Case(
         lambda *x: _listed(fn(*x)),
         [x.numpy() for x in places],

@@ -11,6 +11,7 @@ from ..engine.graph import Leaf, Node, Piece, reachable
 from ..errors import ArgumentError, GraphError
 from ..files import replacing
 from ..nn import Module
+from ..spelling import adopting, class_name
 from ..tensors.tensor import Tensor
 from .layout import columns, rows
 from .svg import drawing
@@ -282,7 +283,9 @@ def _label(node: Node, name: str | None) -> str:
 
 def _node(tensor: Any, what: str) -> Node | None:
     if not isinstance(tensor, Tensor):
-        raise ArgumentError(f"viz.graph: {what}: a Tensor is expected, got {type(tensor).__name__}")
+        raise ArgumentError(
+            f"viz.graph: {what}: a Tensor is expected, got {class_name(tensor)}{adopting(tensor)}"
+        )
     return tensor._node
 
 
