@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from . import checks
 from . import random as _random
+from .blocks import block
 from .engine import backend
 from .engine.backend import Array, DType
 from .engine.primitive import make
@@ -17,7 +17,7 @@ from .errors import ArgumentError, DeviceError, DTypeError
 from .tensors.tensor import Tensor
 
 
-@contextlib.contextmanager
+@block
 def default_device(device: str) -> Iterator[None]:
     """Make new tensors on a device inside a ``with`` block, for the current thread.
 

@@ -22,6 +22,7 @@ from heapq import heappop, heappush, heappushpop
 from operator import attrgetter
 from typing import Any
 
+from ..blocks import Block
 from ..errors import GraphError
 from ..spelling import explained
 
@@ -98,8 +99,8 @@ paused: list[None] = []  # empty: no thread is in a block, so none need look up 
 
 @contextlib.contextmanager
 def _recording(on: bool) -> Iterator[None]:
-    before, thread.recording = thread.recording, on
     paused.append(None)
+    before, thread.recording = thread.recording, on
     try:
         yield
     finally:
@@ -108,8 +109,11 @@ def _recording(on: bool) -> Iterator[None]:
 
 
 @explained
-def no_grad() -> contextlib._GeneratorContextManager[None]:
+def no_grad() -> Block[None]:
     """Record no graph in a ``with`` block or decorated function, for this thread alone.
+
+    The object can be entered again. Of a decorated generator or coroutine function the body runs in
+    the block; at each ``yield`` or ``await`` the mode of the caller is restored.
 
     Examples
     --------
@@ -120,11 +124,11 @@ def no_grad() -> contextlib._GeneratorContextManager[None]:
     >>> y.requires_grad
     False
     """
-    return _recording(False)
+    return Block("no_grad", lambda: _recording(False))
 
 
 @explained
-def enable_grad() -> contextlib._GeneratorContextManager[None]:
+def enable_grad() -> Block[None]:
     """Record the graph again inside a `no_grad` block.
 
     Examples
@@ -135,7 +139,7 @@ def enable_grad() -> contextlib._GeneratorContextManager[None]:
     ...     (x * 2).requires_grad
     True
     """
-    return _recording(True)
+    return Block("enable_grad", lambda: _recording(True))
 
 
 def is_grad_enabled() -> bool:

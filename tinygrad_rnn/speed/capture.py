@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from .. import random as tg_random
+from ..blocks import block
 from ..engine import backend
 from ..engine.graph import Leaf, Node, is_grad_enabled, last_write, tick
 from ..engine.primitive import make
@@ -730,7 +731,7 @@ def capture(function: Callable[..., Any]) -> Captured:
     return Captured(function)
 
 
-@contextlib.contextmanager
+@block
 def disabled() -> Iterator[None]:
     """Run captured functions plainly in a ``with`` block, for this thread alone."""
     before, _off.disabled = _off.disabled, True
