@@ -339,7 +339,7 @@ class Truncated(Strategy):
         outputs = []
         for previous, start, stop in zip([0, *stops], starts, stops, strict=False):
             state, generator = kept[start]
-            tg_random.set_state(generator)
+            tg_random._rewind(generator)
             for a, b in pairwise(marks[bisect_left(marks, start) : bisect_left(marks, stop) + 1]):
                 results = list(segment(a, b)(*state))
                 state = results[: len(state)]

@@ -582,6 +582,7 @@ class Captured:
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Call the function: replay it if that is possible."""
         function = self.__wrapped__
+        tg_random.generator()  # of this thread, where it is to go on
         if _off.disabled or state.tape:
             return function(*args, **keywords)
         arrays: list[Any] = []
