@@ -20,6 +20,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -82,16 +83,18 @@ def over_a_stream(n: int) -> tuple[float, float]:
     layer, ids = remembering(4), tg.random.generator().integers(0, 4, 61)
     fixed = "Randomized(0.8) in fixed windows"
 
-    def epoch(windows: Iterable[tuple], strategy: tg.bptt.Strategy, cut: bool) -> np.ndarray:
+    def epoch(windows: Iterable[Any], strategy: Any = None, cut: bool = False) -> np.ndarray:
         total, state = 0.0, None
-        for x, _, first in windows:
+        for window in windows:
+            x, _, first = window
             state = None if first else tg.bptt.detach(state) if cut else state
-            output, state = layer(tg.functional.one_hot(x, 4, tg.float64), state, bptt=strategy)
+            bptt = strategy or window.bptt
+            output, state = layer(tg.functional.one_hot(x, 4, tg.float64), state, bptt=bptt)
             total = total + gradient(layer, (output**2).sum())
         return total
 
     def own(strategy: tg.bptt.Strategy) -> np.ndarray:
-        return epoch(strategy.windows(ids, 1), strategy, cut=False)
+        return epoch(strategy.windows(ids, 1))
 
     print("a stream of 60 steps:")
     for strategy in (Full(), Truncated(10), Randomized(0.8, max_steps=10), Randomized(0.8)):
