@@ -35,14 +35,8 @@ class _Network(Module, LanguageModel):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        training = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
-            with no_grad():
-                yield
-        finally:
-            for module in training:
-                module.training = True
+        with self.evaluating(), no_grad():  # for this thread: another one may train the model
+            yield
 
     def _columns(self, ids: Array) -> Tensor:
         """Return ids as one column, where the parameters are."""
