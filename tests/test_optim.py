@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import ArgumentError
+from tinygrad_rnn.errors import ArgumentError, GraphError
 from tinygrad_rnn.nn import Linear, Parameter
 from tinygrad_rnn.optim import (
     SGD,
@@ -550,6 +550,21 @@ def test_schedules_are_their_formulas(n, t, gamma, floor):
     both = schedule.compose(schedule.linear_warmup(n), cosine, schedule.exponential(gamma))
     assert both(t) == pytest.approx(min(1.0, (t + 1) / n) * cosine(t) * gamma**t)
     assert schedule.compose()(t) == 1
+
+
+def test_an_update_that_is_interrupted_is_noticed_by_the_graph():
+    class Interrupted(SGD):
+        def _update(self, p, g, lr, slots):
+            super()._update(p, g, lr, slots)
+            raise KeyboardInterrupt
+
+    w = Parameter(tg.ones(3))
+    (w * w).sum().backward()
+    saved = (w * w).sum()
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted([w], lr=0.1).step()
+    with pytest.raises(GraphError, match="changed in place"):
+        saved.backward()
 
 
 @pytest.mark.oracle

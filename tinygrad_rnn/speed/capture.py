@@ -461,25 +461,23 @@ class Run:
     def __init__(self, function: Any, args: Any, keywords: Any, last: Run | None) -> None:
         self.tape = tape = Tape(last.tape if last else None)
         self.inputs = []
+        self._landed = False
         with _exchanging:
+            World(function).land()  # what a second interrupt, while one was tidied up, has left
             world = World(function)
             drawn = [str(g.bit_generator.state) for g in world.generators]
             self.had_grads = [grad is not None for grad in world.grads]
             given, start = mapped(self._given, (args, keywords)), tick()
-            generators = world.lift(tape)
-            state.tape = tape
             try:
-                returned = function(*given[0], **given[1])
+                try:
+                    generators = world.lift(tape)
+                    state.tape = tape
+                    returned = function(*given[0], **given[1])
+                finally:
+                    after = self._land(world, function)
             finally:
-                state.tape = None
-                world.land()
-                after = World(function)
-                left = zip(after.leaves, after.grads, strict=True)
-                self.grads = [
-                    (x, g._data.place) for x, g in left if g is not None and self._own(g._data)
-                ]
-                after.land()
-                self.after = World(function)
+                if not self._landed:  # interrupted; all of it can be done again
+                    self._land(world, function)
         reached = [x for x in (*after.tensors, *after.grads) if x is not None]
         if last_write[0] > start and not any(last_write == x._version for x in reached):
             self.refuse("it writes to a tensor that the function does not lead to")
@@ -493,6 +491,18 @@ class Run:
             self.refuse("it adds to gradients from before: call zero_grad() in it")
         self.difference = last and self._difference(last)
         tape.before = None
+
+    def _land(self, world: World, function: Any) -> World:
+        """Bring plain arrays back to all places; return the world after the run."""
+        state.tape = None
+        world.land()
+        after = World(function)
+        left = zip(after.leaves, after.grads, strict=True)
+        self.grads = [(x, g._data.place) for x, g in left if g is not None and self._own(g._data)]
+        after.land()
+        self.after = World(function)
+        self._landed = True
+        return after
 
     def refuse(self, reason: str) -> None:
         """Note why it cannot be replayed."""
