@@ -506,6 +506,35 @@ def test_an_error_in_the_midst_of_the_updates_leaves_what_a_plain_one_leaves():
     assert bits(found) == bits(expected) and step.captured
 
 
+@pytest.mark.parametrize("block", [tg.no_grad, tg.fuse.disabled, contextlib.nullcontext])
+def test_a_helper_that_is_decorated_by_a_block_is_recorded_too(block):
+    def make():
+        w = tg.ones(3, requires_grad=True)
+        means, rule = [tg.zeros(3)], tg.optim.SGD([w], lr=0.1)
+
+        def gather():
+            for mean in means:
+                mean.data = mean.data * 0.9 + w._data * 0.1
+
+        gather = block()(gather) if block is not contextlib.nullcontext else gather
+
+        def step(x):
+            rule.zero_grad()
+            (w * w * x).sum().backward()
+            rule.step()
+            gather()
+
+        return step, [w, *means]
+
+    (plain, expected), (function, found) = make(), make()
+    step = tg.capture(function)
+    for i in range(6):
+        plain(x := tg.randn(3, rng=i))
+        step(x)
+        assert bits(found) == bits(expected)
+    assert step.captured
+
+
 def interrupted(step: Any, line: int = -1) -> int:
     """Run a captured step with an interrupt at a line that Python runs; return how many it ran."""
     count, before = 0, sys.gettrace()

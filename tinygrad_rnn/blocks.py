@@ -63,8 +63,10 @@ class Block(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        own = [entry for entry in self._entered if entry[0] == threading.get_ident()]
-        entry = (own or self._entered)[-1]  # a suspended generator can end in another thread
+        entry = self._entered[-1]
+        if entry[0] != (here := threading.get_ident()):
+            # If there is none of this thread: a suspended generator can end in another one.
+            entry = next((e for e in reversed(self._entered) if e[0] == here), entry)
         self._entered.remove(entry)
         return entry[1].__exit__(kind, error, traceback)
 

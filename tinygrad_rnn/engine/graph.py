@@ -113,7 +113,8 @@ def no_grad() -> Block[None]:
     """Record no graph in a ``with`` block or decorated function, for this thread alone.
 
     The object can be entered again. Of a decorated generator or coroutine function the body runs in
-    the block; at each ``yield`` or ``await`` the mode of the caller is restored.
+    the block; at each ``yield`` or ``await`` the mode of the caller is restored. (A ``with`` block
+    around them leaves the thread, and so the caller, in its mode meanwhile.)
 
     Examples
     --------

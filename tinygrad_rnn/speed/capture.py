@@ -179,7 +179,10 @@ def _contents(x: Any, own: str) -> Iterator[tuple[Any, Any, Callable[[Any], list
     elif isinstance(x, types.FunctionType):
         if x.__code__.co_filename.startswith("<primitive"):
             yield x, (), lambda x: [x.__wrapped__]
-        elif not _of_library(x, own):
+        elif _of_library(x, own):
+            if hasattr(x, "__wrapped__"):  # a decorator of the library around the user's function
+                yield x, (), lambda x: [x.__wrapped__]
+        else:
             yield x, (), lambda x: [x.__defaults__, x.__kwdefaults__]
             for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
                 yield cell, (name,), gc.get_referents
