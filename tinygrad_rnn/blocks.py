@@ -6,12 +6,11 @@ function the decorator does nothing: the call returns before the body begins.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from types import GeneratorType, TracebackType
+from types import GeneratorType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from .errors import DTypeError
@@ -32,43 +31,39 @@ class Block(Generic[T]):
     ----------
     name : str
         For messages.
-    enter : callable
-        Makes a context manager that is entered once.
+    begin : callable
+        Makes a generator that yields once, within ``try: ... finally: ...``. Up to there it begins
+        the block; it is closed at the end, and does not see what was raised inside.
     resumes : bool
-        Whether it can be left and entered again in the middle of a body. If not, generator and
-        coroutine functions are refused.
+        Whether the block can be left and entered again in the middle of a body. If not, generator
+        and coroutine functions are refused.
     """
 
-    def __init__(
-        self,
-        name: str,
-        enter: Callable[[], contextlib.AbstractContextManager[T]],
-        resumes: bool = True,
-    ) -> None:
-        self._name, self._enter, self._resumes = name, enter, resumes
-        self._entered: list[tuple[int, contextlib.AbstractContextManager[T]]] = []
+    def __init__(self, name: str, begin: Callable[[], Iterator[T]], resumes: bool = True) -> None:
+        self._name, self._begin, self._resumes = name, begin, resumes
+        self._entered: list[tuple[int, Any]] = []  # the thread, and the generator
 
     def __enter__(self) -> T:
-        entry = threading.get_ident(), self._enter()
+        begun: Any = self._begin()
+        entry = threading.get_ident(), begun
         self._entered.append(entry)
         try:
-            return entry[1].__enter__()
-        except BaseException:
+            value: T = next(begun)
+            return value
+        except BaseException:  # an interrupt, too, when it had begun
             self._entered.remove(entry)
+            begun.close()
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
+    def __exit__(self, *error: object) -> None:
         entry = self._entered[-1]
         if entry[0] != (here := threading.get_ident()):
             # If there is none of this thread: a suspended generator can end in another one.
             entry = next((e for e in reversed(self._entered) if e[0] == here), entry)
-        self._entered.remove(entry)
-        return entry[1].__exit__(kind, error, traceback)
+        try:
+            self._entered.remove(entry)
+        finally:
+            entry[1].close()
 
     def __call__(self, function: Any) -> Any:
         """Return a function that runs in the block."""
@@ -168,10 +163,9 @@ def block(function: Callable[P, Iterator[T]], resumes: bool = True) -> Callable[
 
     It is used in the place of `contextlib.contextmanager`.
     """
-    manager = contextlib.contextmanager(function)
 
     @functools.wraps(function)
     def make(*args: P.args, **keywords: P.kwargs) -> Block[T]:
-        return Block(function.__name__, lambda: manager(*args, **keywords), resumes)
+        return Block(function.__name__, lambda: function(*args, **keywords), resumes)
 
     return make

@@ -42,8 +42,8 @@ def default_device(device: str) -> Iterator[None]:
     """
     before = backend.default_device()
     with backend.computing_on(device):
-        backend.set_default_device(device)
         try:
+            backend.set_default_device(device)
             yield
         finally:
             backend.set_default_device(before)

@@ -269,8 +269,8 @@ def set_state(state: dict[str, Any]) -> None:
 
 
 def _rewind(state: dict[str, Any]) -> None:
-    """Set the library's generator as `set_state` does, for a while: no other thread notices."""
-    _mine().bit_generator.state = _checked(state)
+    """Set the library's generator to a state that it had, for a while: no other thread notices."""
+    _mine().bit_generator.state = state
 
 
 def _checked(state: dict[str, Any]) -> dict[str, Any]:
@@ -303,6 +303,7 @@ def replayed(state: dict[str, Any]) -> Iterator[None]:
     True
     """
     after = get_state()
+    state = _checked(state)
     try:
         _rewind(state)
         yield

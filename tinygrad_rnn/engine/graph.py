@@ -13,7 +13,6 @@ it.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 import weakref
@@ -97,11 +96,11 @@ thread = _Thread()
 paused: list[None] = []  # empty: no thread is in a block, so none need look up its own mode
 
 
-@contextlib.contextmanager
 def _recording(on: bool) -> Iterator[None]:
+    before = thread.recording
     paused.append(None)
-    before, thread.recording = thread.recording, on
     try:
+        thread.recording = on
         yield
     finally:
         paused.pop()

@@ -568,8 +568,8 @@ class Module:
 def _evaluation(module: Module) -> Iterator[None]:
     modules = [*module.modules()]  # they live as long as their ids are used
     modes = {id(m): False for m in modules}
-    _evaluating.blocks.append(modes)
     try:
+        _evaluating.blocks.append(modes)
         with uncaptured():  # a recorded step does not look at the modes of a thread
             yield
     finally:

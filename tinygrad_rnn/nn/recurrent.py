@@ -33,8 +33,8 @@ CellClass = Any  # called as cell_class(input_size, hidden_size, **cell_argument
 def _uncollected() -> Iterator[None]:
     """Put Python's cyclic collector off: a graph has no cycles, and a round would walk it all."""
     before = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if before:

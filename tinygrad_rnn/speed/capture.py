@@ -748,8 +748,9 @@ def capture(function: Callable[..., Any]) -> Captured:
 @block
 def disabled() -> Iterator[None]:
     """Run captured functions plainly in a ``with`` block, for this thread alone."""
-    before, _off.disabled = _off.disabled, True
+    before = _off.disabled
     try:
+        _off.disabled = True
         yield
     finally:
         _off.disabled = before

@@ -784,8 +784,8 @@ def fuse(function: Callable[..., Any]) -> Fused:
 def disabled() -> Iterator[None]:
     """Run fused functions operation by operation in a ``with`` block, for this thread alone."""
     before = _state.disabled
-    _state.disabled = True
     try:
+        _state.disabled = True
         yield
     finally:
         _state.disabled = before
