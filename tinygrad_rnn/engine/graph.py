@@ -103,8 +103,8 @@ def _recording(on: bool) -> Iterator[None]:
         thread.recording = on
         yield
     finally:
-        paused.pop()
         thread.recording = before
+        paused.pop()
 
 
 @explained
