@@ -19,7 +19,7 @@ import argparse
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -82,23 +82,19 @@ def over_a_stream(n: int) -> tuple[float, float]:
     layer, ids = remembering(4), tg.random.generator().integers(0, 4, 61)
     fixed = "Randomized(0.8) in fixed windows"
 
-    def epoch(windows: Iterable[tuple], strategy: tg.bptt.Strategy, cut: bool) -> np.ndarray:
+    def epoch(strategy: tg.bptt.Strategy, inside: tg.bptt.Strategy | None = None) -> np.ndarray:
         total, state = 0.0, None
-        for x, _, first in windows:
-            state = None if first else tg.bptt.detach(state) if cut else state
-            output, state = layer(tg.functional.one_hot(x, 4, tg.float64), state, bptt=strategy)
+        for window in strategy.windows(ids, 1):
+            x = tg.functional.one_hot(window.x, 4, tg.float64)
+            state = None if window.first else tg.bptt.detach(state) if inside else state
+            output, state = layer(x, state, bptt=inside or window.bptt)
             total = total + gradient(layer, (output**2).sum())
         return total
 
-    def own(strategy: tg.bptt.Strategy) -> np.ndarray:
-        return epoch(strategy.windows(ids, 1), strategy, cut=False)
-
     print("a stream of 60 steps:")
     for strategy in (Full(), Truncated(10), Randomized(0.8, max_steps=10), Randomized(0.8)):
-        ratio = compare(repr(strategy), lambda s=strategy: own(s), own(Full()), n)
-    return ratio, compare(
-        fixed, lambda: epoch(Truncated(10).windows(ids, 1), Randomized(0.8), True), own(Full()), n
-    )
+        ratio = compare(repr(strategy), lambda s=strategy: epoch(s), epoch(Full()), n)
+    return ratio, compare(fixed, lambda: epoch(Truncated(10), Randomized(0.8)), epoch(Full()), n)
 
 
 def learn(strategy: tg.bptt.Strategy, updates: int) -> float:

@@ -508,15 +508,16 @@ class Language:
     def epoch(self, windows: Any, strategy: Any = None, cut: bool = False) -> np.ndarray:
         """The gradient summed over the windows of an epoch, the state carried."""
         total, state = 0.0, None
-        for x, _, first in windows:
+        for window in windows:
+            x, _, first = window
             x = tg.functional.one_hot(x, 4, dtype=np.float64)
             state = None if first else tg.bptt.detach(state) if cut else state
-            output, state = self.layer(x, state, bptt=strategy)
+            output, state = self.layer(x, state, bptt=strategy or window.bptt)
             total = total + gradients((output * output).sum(), list(self.layer.parameters()))
         return total
 
     def full(self) -> np.ndarray:
-        return self.epoch(Full().windows(self.ids, self.batch), Full())
+        return self.epoch(Full().windows(self.ids, self.batch))
 
 
 @pytest.mark.parametrize(("batch", "layers"), [(1, 1), (3, 2)])
@@ -527,7 +528,7 @@ def test_the_mean_over_all_masks_of_a_stream(batch: int, layers: int) -> None:
         strategy = Masked(0.7, cut)
         windows = strategy.windows(language.ids, batch)
         assert list(windows._drawn["ends"]) == [*cut, 7]
-        mean = mean + p * language.epoch(windows, strategy)
+        mean = mean + p * language.epoch(windows)
     assert_close(mean, language.full())
 
 
@@ -543,7 +544,7 @@ def test_randomized_is_unbiased_over_a_stream_and_the_naive_way_is_not() -> None
     truncated = language.epoch(fixed(10, language.ids, 1), Full(), cut=True)
 
     strategy, naive = Randomized(keep, rng=1), Randomized(keep, rng=2)
-    right = [language.epoch(strategy.windows(language.ids, 1), strategy) for _ in range(n)]
+    right = [language.epoch(strategy.windows(language.ids, 1)) for _ in range(n)]
     wrong = [language.epoch(fixed(10, language.ids, 1), naive, cut=True) for _ in range(n)]
 
     def z(sample: list[np.ndarray], expected: np.ndarray) -> np.ndarray:
@@ -560,11 +561,12 @@ def test_windows_end_where_xi_is_zero_and_every_token_comes_once() -> None:
     for strategy in (Randomized(0.8, rng=4), Randomized(0.99, rng=4, max_steps=6), Full()):
         for _ in range(3):
             xs, ys, firsts, weights = [], [], [], []
-            for x, y, first in strategy.windows(ids, 3):
+            for window in strategy.windows(ids, 3):
+                x, y, first = window
                 xs.append(x.numpy())
                 ys.append(y.numpy())
                 firsts.append(first)
-                weights += strategy.weights(len(x))
+                weights += window.bptt.weights(len(x))
                 assert len(x) <= (getattr(strategy, "max_steps", None) or 20)
             assert firsts == [True] + [False] * (len(xs) - 1)
             x, y = np.concatenate(xs), np.concatenate(ys)
@@ -578,9 +580,8 @@ def test_windows_end_where_xi_is_zero_and_every_token_comes_once() -> None:
 
 def test_t_counts_from_the_start_of_the_stream() -> None:
     strategy = Randomized(lambda t: 1 / (1 + t), rng=0, max_steps=4)
-    weights = [
-        w for x, _, _ in strategy.windows(np.arange(41), 1) for w in strategy.weights(len(x))
-    ]
+    windows = strategy.windows(np.arange(41), 1)
+    weights = [w for window in windows for w in window.bptt.weights(len(window.x))]
     assert all(w in (0.0, 1.0 + t) for t, w in enumerate(weights))
 
 
@@ -596,39 +597,77 @@ def test_windows_of_truncated_have_its_length_from_a_random_offset_on() -> None:
 
 
 def test_the_layer_cuts_the_edge_into_a_window() -> None:
-    """The state is handed on as it is: where a stream is read, nobody needs to detach it."""
+    """The state is handed on as it is: the strategy of the window cuts it off."""
     for strategy in (Truncated(5), Randomized(0.7), Randomized(0.9, max_steps=3)):
         language = Language(30, 2)
-        assert np.isfinite(language.epoch(strategy.windows(language.ids, 2), strategy)).all()
-        again = language.epoch(windows := strategy.windows(language.ids, 2, rng=1), strategy)
+        assert np.isfinite(language.epoch(strategy.windows(language.ids, 2))).all()
+        again = language.epoch(windows := strategy.windows(language.ids, 2, rng=1))
         by_hand = strategy.windows(language.ids, 2, rng=1)
-        assert_array_equal(again, language.epoch(by_hand, strategy, cut=True))
+        assert_array_equal(again, language.epoch(by_hand, cut=True))
         assert list(windows) == []
 
 
-def test_a_stream_that_is_over_or_left_no_longer_counts() -> None:
-    strategy, ids = Truncated(5), np.arange(31)
-    for _ in strategy.windows(ids, 1):
-        assert len(strategy.weights(5)) == 5
-        with pytest.raises(ArgumentError, match=r"window of 5 steps, and 7 steps came.*bptt="):
-            strategy.weights(7)
+@pytest.mark.parametrize(
+    "make", [Full, lambda: Full(checkpoint=True), lambda: Truncated(5), lambda: Randomized(0.7)]
+)
+def test_an_epoch_changes_no_other_call_of_its_strategy(make: Callable[[], Any]) -> None:
+    """Other data, another layer, another epoch and a pickled strategy, between two windows."""
+    language, strategy = Language(30, 2), make()
+    alone = language.epoch(strategy.windows(language.ids, 2, rng=1))
+    other, x = tg.nn.LSTM(3, 4, bptt=strategy, rng=0), tg.randn(12, 2, 3, rng=0)
+
+    def elsewhere() -> list[Any]:
+        tg.manual_seed(5)
+        output, _ = other(x)
+        parts = gradients((output * output).sum(), list(other.parameters()))
+        pickled = pickle.loads(pickle.dumps(strategy))
+        return [strategy.weights(9), pickled.weights(7), strategy.weights(3, False), *parts]
+
+    before = elsewhere()
+    seen, interleaved = [], [language.ids, language.ids[:20]]
+    epochs = [strategy.windows(ids, 2, rng=1) for ids in interleaved]
+
+    def windows() -> Any:
+        for window in epochs[0]:
+            seen.append(elsewhere())
+            next(epochs[1], None)
+            yield window
+
+    assert_array_equal(language.epoch(windows()), alone)
+    for after in seen:
+        for a, b in zip(after, before, strict=True):
+            assert_array_equal(a, b)
+    assert len(seen) > 0
+
+
+def test_windows_are_values_of_their_own() -> None:
+    strategy = Truncated(5)
+    windows = list(strategy.windows(np.arange(31), 1))  # all at once, and read in any order
+    copies = [*pickle.loads(pickle.dumps(windows)), *map(copy.copy, windows)]
+    for window in (*reversed(windows), *copies):
+        x, y, first = window
+        assert (x, y, first) == (window.x, window.y, window.first) == tuple(window)
+        expected = [float(first), 1.0, 1.0, 1.0, 1.0][: len(x)]
+        assert window.bptt.weights(len(x)) == window.bptt.weights(len(x), False) == expected
+        with pytest.raises(ArgumentError, match=r"of its window, and 7 steps came.*bptt="):
+            window.bptt.weights(7)
         with tg.no_grad():
-            assert strategy.weights(7) == [1.0] * 7
-        break
-    assert strategy.weights(7) == [1.0] * 5 + [0.0, 1.0]
-    windows = strategy.windows(ids, 1)
-    assert len(list(windows)) == 6
-    assert strategy.weights(7) == [1.0] * 5 + [0.0, 1.0]
+            assert window.bptt.weights(7) == [1.0] * 7
 
 
-def test_a_copy_of_a_layer_shares_the_strategy_and_its_window() -> None:
+def test_a_language_model_takes_the_strategy_of_a_window() -> None:
+    strategy = Truncated(4)
+    model = tg.models.RecurrentLM(tg.nn.GRUCell, 7, 5)
+    state = None
+    for window in strategy.windows(np.arange(41) % 7, 2):
+        logits, state = model(window.x, state, bptt=window.bptt)
+        tg.functional.cross_entropy(logits, window.y).backward()  # and no window before it
+
+
+def test_a_copy_of_a_layer_shares_the_strategy() -> None:
     strategy = Randomized(0.8, rng=0)
     layer = tg.nn.GRU(3, 4, bptt=strategy)
     assert copy.deepcopy(layer).bptt is strategy
-    for _ in strategy.windows(np.arange(20), 1):
-        other = pickle.loads(pickle.dumps(strategy))  # in another process there is no stream
-        assert repr(other) == repr(strategy)
-        assert len(other.weights(50)) == 50
 
 
 @given(st.integers(0, 30), SEEDS, st.sampled_from([Full(), Truncated(3), Randomized(0.7)]))
@@ -640,11 +679,11 @@ def test_a_stream_goes_on_where_it_was_saved(position: int, seed: int, strategy:
     again = strategy.windows(ids, 2, rng=seed + 1)
     again.load_state_dict(stream.state_dict())
     for window in stream:
-        weights = strategy.weights(len(window[0]))
+        weights = window.bptt.weights(len(window[0]))
         same = next(again)
         assert_array_equal(same[0].numpy(), window[0].numpy())
         assert_array_equal(same[1].numpy(), window[1].numpy())
-        assert same[2] is window[2] and strategy.weights(len(window[0])) == weights
+        assert same[2] is window[2] and same.bptt.weights(len(window[0])) == weights
     assert next(again, None) is None
 
 
@@ -690,6 +729,7 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: Truncated(5, stride=6), r"stride is from 1 to steps = 5, got 6"),
     (lambda: Truncated(5, stride=2).weights(9), r"leave stride out"),
     (lambda: Truncated(5, stride=2).windows(range(99), 2), r"leave it out for a stream"),
+    (lambda: Truncated(5, stride=2).within(5, 10), r"leave it out for a stream"),
     (lambda: Full().weights(0), r"steps must be a positive integer, got 0"),
     (lambda: Truncated(5).windows(range(14), 2), r"14 tokens is shorter than one window.* 15 tok"),
     (lambda: Randomized(0.5).windows([], 2), r"0 tokens is shorter than one window"),
@@ -726,7 +766,7 @@ def test_a_carried_state_names_both_cures(strategy: Any) -> None:
     output, state = layer(tg.randn(6, 1, 2))
     output.sum().backward()
     output, _ = layer(tg.randn(6, 1, 2), state)
-    with pytest.raises(GraphError, match=r"state.*bptt\.detach\(state\).*strategy\.windows"):
+    with pytest.raises(GraphError, match=r"state.*bptt\.detach\(state\).*bptt=window\.bptt"):
         output.sum().backward()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import queue
+import sys
 import threading
 import time
 import tracemalloc
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import functional as F
-from tinygrad_rnn.speed import tape
+from tinygrad_rnn.speed import capture, tape
 
 V, H, T, B = 7, 5, 4, 3
 
@@ -519,6 +520,118 @@ def test_an_error_in_the_midst_of_the_updates_leaves_what_a_plain_one_leaves():
     plain(good)
     step(good)
     assert bits(found) == bits(expected) and step.captured
+
+
+@pytest.mark.parametrize("block", [tg.no_grad, tg.fuse.disabled, contextlib.nullcontext])
+def test_a_helper_that_is_decorated_by_a_block_is_recorded_too(block):
+    def make():
+        w = tg.ones(3, requires_grad=True)
+        means, rule = [tg.zeros(3)], tg.optim.SGD([w], lr=0.1)
+
+        def gather():
+            for mean in means:
+                mean.data = mean.data * 0.9 + w._data * 0.1
+
+        gather = block()(gather) if block is not contextlib.nullcontext else gather
+
+        def step(x):
+            rule.zero_grad()
+            (w * w * x).sum().backward()
+            rule.step()
+            gather()
+
+        return step, [w, *means]
+
+    (plain, expected), (function, found) = make(), make()
+    step = tg.capture(function)
+    for i in range(6):
+        plain(x := tg.randn(3, rng=i))
+        step(x)
+        assert bits(found) == bits(expected)
+    assert step.captured
+
+
+def interrupted(step: Any, line: int = -1) -> int:
+    """Run a captured step with an interrupt at a line that Python runs; return how many it ran."""
+    count, before = 0, sys.gettrace()
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        if count == line:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    x, y = batch(0)
+    try:
+        sys.settrace(trace)
+        step(x, y)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def assert_plain(job: Job) -> None:
+    """Assert that there are no recorded arrays in what a step computes with."""
+    grads = [p.grad for p in job.params if p.grad is not None]
+    arrays = [t._data for t in (*job.params, *grads)]
+    arrays += [array for slots in job.optimizer._slots for array in slots.values()]
+    assert {type(x) for x in [*arrays, *job.optimizer._rates.values()]} == {np.ndarray}
+    assert type(tg.random.generator()) is np.random.Generator
+    assert tape.state.tape is None
+
+
+INTERRUPTED = [Job, functools.partial(Job, num_layers=2, dropout=0.3, rule=RULES["adam"])]
+
+
+@pytest.mark.parametrize("make", INTERRUPTED)
+@pytest.mark.parametrize("recorded", [0, 1, 2])
+def test_an_interrupt_at_any_line_leaves_plain_arrays_and_a_step_that_goes_on(make, recorded):
+    """While it records for the first time or the second, or replays."""
+
+    def job():
+        made = make()
+        step = tg.capture(made.step)
+        for _ in range(recorded):
+            step(*batch(0))
+        return made, step
+
+    total = interrupted(job()[1])
+    rng = np.random.default_rng(recorded)
+    first, last = rng.integers(1, total + 1, 3), rng.integers(1, min(total, 6000), 5)
+    for line in (*first, *last, *(total + 1 - last)):  # anywhere, and where arrays are exchanged
+        made, step = job()
+        interrupted(step, line)
+        assert_plain(made)
+        for i in range(3):
+            step(*batch(i))
+        assert step.captured and not step.refusals
+        assert_plain(made)
+
+
+def test_interrupts_that_leave_recorded_arrays_are_made_good_by_the_next_call(monkeypatch):
+    job = Job()
+    step = tg.capture(job.step)
+    plain = Job()
+
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    for times in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(capture.Run, "_land", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                step(*batch(times))
+        tape.state.tape = None
+        plain.step(*batch(times))
+    assert any(isinstance(p._data, tape.Taped) for p in job.params)
+    for i in range(4):
+        assert bits(step(*batch(i))) == bits(plain.step(*batch(i)))
+    assert step.captured and job.state()[:-1] == plain.state()[:-1]
+    assert_plain(job)
 
 
 # -- what cannot be replayed -----------------------------------------------------------------------

@@ -384,7 +384,9 @@ SINGLE: list[Misuse] = [
     (lambda: np.exp(X, out=np.ones((2, 3))), TypeError, r"lose its graph: use tinygrad_rnn\.exp"),
     (lambda: tg.random.generator("a"), ArgumentError, "rng"),
     (lambda: tg.random.set_state({}), ArgumentError, "get_state"),
-    (lambda: tg.manual_seed(-1), ArgumentError, "rng must be an integer >= 0"),
+    (lambda: tg.manual_seed(-1), ArgumentError, "seed must be an integer >= 0, got -1"),
+    (lambda: tg.manual_seed(None), ArgumentError, "seed must be an integer >= 0, got None"),
+    (lambda: tg.manual_seed(1, -1), ArgumentError, "stream must be an integer >= 0, got -1"),
     (lambda: tg.bptt.detach(3), TypeError, "int"),
     # layers
     (lambda: F.linear(X, tg.ones(3)), ShapeError, r"Linear: a weight \(out, in\).*got \(3,\)"),

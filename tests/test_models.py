@@ -5,7 +5,10 @@ The references are written from the formulas, with dictionaries and loops.
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+import threading
 from collections import Counter
 from itertools import product
 from pathlib import Path
@@ -175,6 +178,110 @@ def test_asking_changes_nothing_of_a_network() -> None:
     assert str(tg.random.get_state()) == random
     assert all((value == weights[name]).all() for name, value in model.state_dict().items())
     assert tg.is_grad_enabled()
+
+
+class Meeting(tg.nn.Module):
+    """A layer in which a thread named "reader" waits for another thread at its first call."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner, self.here = inner, threading.Barrier(2, timeout=10)
+        self.met = False
+
+    def forward(self, *args: Any) -> Any:
+        if threading.current_thread().name == "reader" and not self.met:
+            self.met = True
+            self.here.wait()
+            self.here.wait()
+        return self.inner(*args)
+
+
+QUESTIONS: dict[str, Any] = {
+    "sample": lambda model: model.sample([1, 2], 3, rng=0),
+    "log_probs": lambda model: model.log_probs([1, 2]),
+    "score": lambda model: model.score([1, 2, 3, 1], steps=2),
+    "losses": lambda model: model.losses([1, 2, 3, 1], [1], steps=2),
+    "perplexity": lambda model: model.perplexity([1, 2, 3, 1]),
+    "compare": lambda model: compare({"it": model}, [1, 2, 3, 1])["it"].nats,
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("name", ["neural", "GRU"])
+def test_who_asks_a_network_takes_no_part_in_its_training(name: str, question: str) -> None:
+    ask, model = QUESTIONS[question], MODELS[name]()
+    expected = ask(model.eval())
+    model.train().head = meeting = Meeting(model.head)
+    found: list[Any] = []
+    reader = threading.Thread(target=lambda: found.append(ask(model)), name="reader")
+    reader.start()
+    meeting.here.wait()  # the reader is in the middle of its question
+    assert all(module.training for module in model.modules()) and tg.is_grad_enabled()
+    ids = tg.tensor(np.ones((6, 4), np.int64))
+    one, other = (model(ids)[0].numpy() for _ in range(2))
+    assert (one != other).any()  # dropout
+    meeting.here.wait()
+    reader.join()
+    np.testing.assert_array_equal(found[0], expected)
+
+
+def test_what_is_switched_while_one_asks_holds_for_who_asks() -> None:
+    class MonteCarlo(RecurrentLM):
+        """It keeps its dropout before the logits, as an average over networks."""
+
+        def _read(self, ids: Any, state: Any) -> Any:
+            self.dropout.train()
+            seen.append([m.training for m in (self, self.rnn, self.dropout)])
+            return super()._read(ids, state)
+
+    seen: list[list[bool]] = []
+    model = MonteCarlo(tg.nn.GRUCell, V, 6, 2, dropout=0.5, rng=0)
+    assert (model.log_probs([1]) != model.log_probs([1])).any()
+    model.eval()
+    model.log_probs([1])
+    assert seen == [[False, False, True]] * 3
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_part_is_asked_for_its_mode_through_each_block() -> None:
+    whole = tg.nn.Sequential(tg.nn.Dropout(0.5), tg.nn.Sequential(tg.nn.Dropout(0.5)))
+    part, outer = whole[1], whole.evaluating()
+
+    @outer
+    def modes() -> Any:
+        while True:
+            yield [module.training for module in whole.modules()]
+
+    generator = modes()
+    assert next(generator) == [False] * 4
+    assert [module.training for module in whole.modules()] == [True] * 4  # while it is suspended
+    with outer:
+        part.train()
+        with part.evaluating():
+            assert [module.training for module in whole.modules()] == [False] * 4
+            whole.train()
+        assert [module.training for module in whole.modules()] == [True] * 4
+        copied = copy.deepcopy(whole)
+        assert copied.training and pickle.loads(pickle.dumps(whole)).training
+    with pytest.raises(ZeroDivisionError), outer:
+        raise ZeroDivisionError
+    assert [module.training for module in whole.modules()] == [True] * 4
+    whole.eval()
+    with outer:
+        whole.train()
+    assert [module.training for module in whole.modules()] == [False] * 4
+
+
+def test_a_captured_part_is_not_replayed_in_another_mode() -> None:
+    model = tg.nn.Dropout(0.5)
+    step = tg.capture(lambda x: model(x) * 2)
+    x = tg.ones(50)
+    for _ in range(4):
+        assert (step(x) == 0).numpy().any()
+    assert step.captured
+    with model.evaluating():
+        assert (step(x) == 2).numpy().all()
+    assert (step(x) == 0).numpy().any()
 
 
 # -- sampling --------------------------------------------------------------------------------------

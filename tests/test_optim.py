@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import ArgumentError
+from tinygrad_rnn.errors import ArgumentError, GraphError
 from tinygrad_rnn.nn import Linear, Parameter
 from tinygrad_rnn.optim import (
     SGD,
@@ -598,6 +599,21 @@ def test_schedules_are_their_formulas(n, t, gamma, floor):
     assert schedule.compose()(t) == 1
 
 
+def test_an_update_that_is_interrupted_is_noticed_by_the_graph():
+    class Interrupted(SGD):
+        def _update(self, p, g, lr, slots):
+            super()._update(p, g, lr, slots)
+            raise KeyboardInterrupt
+
+    w = Parameter(tg.ones(3))
+    (w * w).sum().backward()
+    saved = (w * w).sum()
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted([w], lr=0.1).step()
+    with pytest.raises(GraphError, match="changed in place"):
+        saved.backward()
+
+
 @pytest.mark.oracle
 @given(STEPS)
 def test_schedules_equal_pytorchs(n):
@@ -619,6 +635,117 @@ def test_schedules_equal_pytorchs(n):
             peer_scheduler.step()
             if scheduler.count > n:
                 break  # theirs rises again after the last step of the cosine
+
+
+@pytest.mark.oracle
+@given(st.lists(st.integers(0, 1), max_size=12), STEPS)
+def test_two_schedulers_of_one_optimiser_are_chained_as_pytorchs(steps, n):
+    torch = pytest.importorskip("torch")
+    peers = torch.optim.lr_scheduler
+    cases = [
+        (schedule.step(n, 0.5), lambda o: peers.StepLR(o, n, 0.5)),
+        (schedule.exponential(0.9), lambda o: peers.ExponentialLR(o, 0.9)),
+        (lambda t: 0.3 + 0.1 * min(t, 7), lambda o: peers.LinearLR(o, 0.3, 1.0, 7)),
+    ]
+    for one, other in itertools.permutations(cases, 2):
+        optimizer = SGD([Parameter(tg.zeros(1))], lr=0.3)
+        peer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+        ours = [schedule.Scheduler(optimizer, make) for make, _ in (one, other)]
+        theirs = [make(peer) for _, make in (one, other)]
+        assert optimizer.lr == pytest.approx(peer.param_groups[0]["lr"], rel=1e-12)
+        for i in steps:
+            peer.step()
+            ours[i].step()
+            theirs[i].step()
+            assert optimizer.lr == pytest.approx(peer.param_groups[0]["lr"], rel=1e-12)
+        assert ours[0].base_lr == ours[1].base_lr == 0.3
+
+
+FACTORS = [
+    schedule.linear_warmup(5),
+    schedule.cosine(9, 0.1),
+    schedule.exponential(0.5),
+    schedule.step(2),
+]
+CHAINS = st.lists(st.sampled_from(FACTORS), min_size=1, max_size=3)
+ORDERS = st.lists(st.integers(0, 2), max_size=20)
+
+
+def chained(factors, lr):
+    optimizer = SGD([Parameter(tg.zeros(1))], lr=lr)
+    return optimizer, [schedule.Scheduler(optimizer, factor) for factor in factors]
+
+
+@given(CHAINS, ORDERS)
+def test_schedulers_multiply_their_factors_whichever_steps(factors, order):
+    optimizer, schedulers = chained(factors, 0.7)
+    for i in order:
+        schedulers[i % len(schedulers)].step()
+        parts = [s.schedule(s.count) for s in schedulers]
+        assert optimizer.lr == pytest.approx(0.7 * math.prod(parts), rel=1e-14)
+    assert sum(s.count for s in schedulers) == len(order)
+
+
+@given(CHAINS, ORDERS, ORDERS, st.randoms(use_true_random=False))
+def test_chained_schedulers_resume_in_whichever_order_they_are_loaded(
+    factors, before, after, random
+):
+    optimizer, schedulers = chained(factors, 0.7)
+    for i in before:
+        schedulers[i % len(factors)].step()
+    resumed, others = chained(factors, 0.2)
+    parts = list(zip([resumed, *others], [optimizer, *schedulers], strict=True))
+    random.shuffle(parts)
+    for part, saved in parts:
+        part.load_state_dict(saved.state_dict())
+    copied, copies = copy.deepcopy((optimizer, schedulers))
+    for i in [None, *after]:
+        for group in (schedulers, others, copies) if i is not None else ():
+            group[i % len(factors)].step()
+        assert resumed.lr == copied.lr == optimizer.lr
+
+
+def test_a_second_phase_starts_from_the_rate_of_the_first():
+    optimizer, (first,) = chained([schedule.exponential(0.9)], 0.7)
+    for _ in range(5):
+        first.step()
+    rate = optimizer.lr
+    del first
+    second = schedule.Scheduler(optimizer, schedule.exponential(0.8))
+    for t in range(5):
+        assert optimizer.lr == rate * 0.8**t
+        second.step()
+
+
+def test_a_rate_that_is_assigned_is_the_base_of_the_next_scheduler():
+    optimizer, (first,) = chained([schedule.cosine(2)], 0.7)
+    first.step()
+    first.step()
+    assert optimizer.lr == 0
+    optimizer.lr = 0.3  # a warm restart
+    second = schedule.Scheduler(optimizer, schedule.exponential(0.5))
+    second.step()
+    assert (optimizer.lr, second.base_lr) == (0.15, 0.3)
+    with pytest.raises(ArgumentError, match=r"optimizer\.lr was assigned .* this one anew"):
+        first.step()
+    assert (optimizer.lr, first.count) == (0.15, 2)
+    first.load_state_dict({"base_lr": 0.3, "count": 1})  # it joins the other
+    assert optimizer.lr == pytest.approx(0.3 * 0.5 * 0.5)
+    first.base_lr = 0.6
+    assert (second.base_lr, optimizer.lr) == (0.6, pytest.approx(0.15))
+
+
+def test_a_factor_that_is_none_changes_nothing():
+    optimizer, (first,) = chained([lambda t: 1.0 - t], 0.7)
+    with pytest.raises(ArgumentError, match="lr must lie in"):
+        schedule.Scheduler(optimizer, lambda t: math.nan)
+    second = schedule.Scheduler(optimizer, schedule.constant(0.5))
+    first.step()
+    with pytest.raises(ArgumentError, match="lr must lie in"):
+        first.step()
+    assert (first.count, optimizer.lr) == (1, 0.0)
+    second.step()
+    assert optimizer.lr == 0.0
 
 
 def test_loading_a_scheduler_sets_the_learning_rate():

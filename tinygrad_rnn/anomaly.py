@@ -7,7 +7,6 @@ node, and what adds gradients up. Outside such a block nothing is left of it, an
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .blocks import block
 from .engine import backend
 from .engine.graph import Node, Part, Pieces, Product, Sum
 from .engine.primitive import Record, Row
@@ -31,7 +31,7 @@ _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 _PLUMBING = (f"{_PACKAGE}engine", f"{_PACKAGE}tensors", __file__, "<primitive ")
 _lock = threading.Lock()
 _undo: list[Callable[[], None]] = []  # what brings the exchanged functions back
-_blocks = 0  # how many blocks run, in all threads
+_blocks: list[object] = []  # one for each block that runs, in all threads
 _called: weakref.WeakKeyDictionary[Node, str] = weakref.WeakKeyDictionary()
 
 
@@ -42,7 +42,7 @@ class _Mode(threading.local):
 _mode = _Mode()
 
 
-@contextlib.contextmanager
+@block
 def detect_anomaly() -> Iterator[None]:
     """Raise where an operation makes the first nan or infinite number, forward or backward.
 
@@ -71,24 +71,24 @@ def detect_anomaly() -> Iterator[None]:
     tinygrad_rnn.errors.AnomalyError: backward of sqrt (called at ...:2) made inf,
     1 of 2 elements of the gradient by x, from (2,)
     """
-    before, _mode.watching = _mode.watching, True
-    _enter()
+    before, own = _mode.watching, object()
     try:
+        _enter(own)
+        _mode.watching = True
         with disabled(), uncaptured():  # so that the very operation is named
             yield
     finally:
-        _leave()
+        _leave(own)
         _mode.watching = before
 
 
 # -- exchanging functions --------------------------------------------------------------------------
 
 
-def _enter() -> None:
-    global _blocks
+def _enter(own: object) -> None:
     with _lock:
-        _blocks += 1
-        if _blocks == 1:
+        _blocks.append(own)
+        if len(_blocks) == 1:
             _replace(Row, "operation", _watched_operation)
             for kind in _kinds(Node):
                 _watch(kind)
@@ -97,10 +97,10 @@ def _enter() -> None:
             _replace(Sum, "add", _watched_add)
 
 
-def _leave() -> None:
-    global _blocks
+def _leave(own: object) -> None:
     with _lock:
-        _blocks -= 1
+        if own in _blocks:  # not if an interrupt came before
+            _blocks.remove(own)
         while _undo and not _blocks:
             _undo.pop()()
 
@@ -115,8 +115,8 @@ def _kinds(kind: type) -> Iterator[type]:
 
 def _replace(owner: Any, name: str, watched: Callable[[Any], Any]) -> None:
     before = vars(owner)[name]
-    setattr(owner, name, watched(before))
     _undo.append(lambda: setattr(owner, name, before))
+    setattr(owner, name, watched(before))
 
 
 def _watch(kind: type) -> None:
@@ -128,9 +128,9 @@ def _watch(kind: type) -> None:
         _replace(kind, "pull", _watched_pull)
     if scope is not None:
         before = {"forward": scope["forward"], "new": scope["new"]}
+        _undo.append(lambda: scope.update(before))
         scope["forward"] = _watched_forward(kind.name, before["forward"])  # type: ignore[attr-defined]
         scope["new"] = _watched_new(before["new"])
-        _undo.append(lambda: scope.update(before))
 
 
 def _watched_operation(define: Callable[[Row], Any]) -> Callable[[Row], Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from . import checks
 from . import random as _random
+from .blocks import block
 from .engine import backend
 from .engine.backend import Array, DType
 from .engine.primitive import make
@@ -19,7 +19,7 @@ from .tensors import numpy_calls
 from .tensors.tensor import Tensor
 
 
-@contextlib.contextmanager
+@block
 def default_device(device: str) -> Iterator[None]:
     """Make new tensors on a device inside a ``with`` block, for the current thread.
 
@@ -44,8 +44,8 @@ def default_device(device: str) -> Iterator[None]:
     """
     before = backend.default_device()
     with backend.computing_on(device):
-        backend.set_default_device(device)
         try:
+            backend.set_default_device(device)
             yield
         finally:
             backend.set_default_device(before)

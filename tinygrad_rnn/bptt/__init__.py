@@ -12,4 +12,5 @@ from .strategies import Full as Full
 from .strategies import Randomized as Randomized
 from .strategies import Strategy as Strategy
 from .strategies import Truncated as Truncated
+from .windows import Window as Window
 from .windows import Windows as Windows

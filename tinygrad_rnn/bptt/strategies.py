@@ -7,7 +7,6 @@ multiplies the gradient that flows back through it (`weigh`); π_t is the probab
 from __future__ import annotations
 
 import math
-import weakref
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import pairwise
@@ -43,18 +42,16 @@ class Strategy:
     back in the next, and a ξ_t that it met twice would have the mean 1/π_t, not 1.
 
     Under `no_grad` there is nothing to cut.
+
+    A strategy is a value: no call of it changes what another one does.
     """
 
     overlaps = False  # whether an edge is open for one loss and cut for another
     period = 1  # of the edges that are cut, if there is one
     rng: np.random.Generator | None = None
-    _stream: weakref.ref[Windows] | None = None
 
     def __deepcopy__(self, memo: Any) -> Self:
-        return self  # a copy of a layer shares the strategy, which knows the window it is in
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_stream"}
+        return self  # nothing in it changes but its generator, which a copied layer shares
 
     def weights(self, steps: int, training: bool = True) -> list[float]:
         """Return the weight of the edge into each step, for a loop of one's own.
@@ -69,13 +66,14 @@ class Strategy:
         Returns
         -------
         list of T floats
-            ξ_0 … ξ_{T-1}, for `weigh`. ξ_0 is for the state that the loop starts from: 1, or 0 in a
-            window of the strategy's own stream, which is cut off from the one before it.
+            ξ_0 … ξ_{T-1}, for `weigh`. ξ_0 is for the state that the loop starts from, and is 1;
+            for the strategy of a window, 0, as it is cut off from the one before it.
 
         Raises
         ------
         ArgumentError
-            If a stream of `windows` is being read and its window has not `steps` steps.
+            If `steps` is no positive integer; for the strategy of a window, if the window does not
+            have as many steps.
 
         Examples
         --------
@@ -86,15 +84,6 @@ class Strategy:
         all_positive("bptt: weights", steps=steps)
         if not is_grad_enabled():
             return [1.0] * steps
-        stream = self._stream() if self._stream is not None and training else None
-        if stream is not None and stream.bounds is not None:
-            first, stop = stream.bounds
-            if stop - first != steps:
-                raise ArgumentError(
-                    f"{self!r}: its stream is at a window of {stop - first} steps, and {steps} "
-                    "steps came: give data from elsewhere a strategy of its own (bptt=)"
-                )
-            return self._between(first, stop, ())
         return self._between(0, steps, self.cuts(steps, tg_random.generator(self.rng)))
 
     def walk(
@@ -148,9 +137,10 @@ class Strategy:
         """Return one epoch of windows over a stream of tokens, cut where the strategy cuts.
 
         The stream is laid out in `batch_size` columns of equal length, and each window continues
-        the one before it, so hand the state on. It need not be detached: while its stream is read,
-        the strategy cuts the edge into the window (not that into the first one), in every layer
-        that has it, and weighs the edges inside.
+        the one before it, so hand the state on. It need not be detached: give the layers the
+        strategy of the window, ``bptt=window.bptt``. It cuts the edge into the window (not that
+        into the first one) and weighs the edges inside. The strategy that made the windows stays
+        as it is, for other data and other epochs.
 
         Parameters
         ----------
@@ -166,9 +156,9 @@ class Strategy:
         Returns
         -------
         Windows
-            An iterator over (x, y, first): int64 Tensors of shape (T, B), time first, y being x
-            shifted by one; and whether this is the first window, which starts without a state. Its
-            place can be saved in the middle of the epoch (`state_dict`).
+            An iterator over `Window` triples (x, y, first): int64 Tensors of shape (T, B), time
+            first, y being x shifted by one; and whether this is the first window, which starts
+            without a state. Its place can be saved in the middle of the epoch (`state_dict`).
 
         Raises
         ------
@@ -188,21 +178,54 @@ class Strategy:
         >>> import numpy as np
         >>> import tinygrad_rnn as tg
         >>> strategy, ids = tg.bptt.Randomized(0.8), np.arange(41) % 7
-        >>> layer = tg.nn.GRU(7, 16, bptt=strategy)
+        >>> layer = tg.nn.GRU(7, 16)
         >>> lengths = []
-        >>> for x, y, first in strategy.windows(ids, batch_size=2, rng=0):
+        >>> for window in strategy.windows(ids, batch_size=2, rng=0):
+        ...     x, y, first = window
         ...     x = tg.functional.one_hot(x, 7)
-        ...     output, state = layer(x, None if first else state)
+        ...     output, state = layer(x, None if first else state, bptt=window.bptt)
         ...     output.sum().backward()
         ...     lengths.append(len(x))
         >>> lengths
         [5, 2, 6, 1, 6]
         """
+        self._check_stream()
         return Windows(self, ids, batch_size, rng, device)
 
-    def follow(self, stream: Windows) -> None:
-        """Take the window that a stream handed out for the next data, as long as it is there."""
-        self._stream = weakref.ref(stream)
+    def within(self, first: int, stop: int) -> Strategy:
+        """Return the strategy for a window of a stream, which begins and ends where it is cut.
+
+        Parameters
+        ----------
+        first, stop : int
+            The window has the steps first … stop - 1 of the stream.
+
+        Returns
+        -------
+        Strategy
+            For data of stop - first steps. The edge into step `first` has the weight 0 (1 for step
+            0 of the stream), and no edge inside is cut, in training or not.
+
+        Raises
+        ------
+        ArgumentError
+            If the strategy is ``Truncated(stride=)``.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> tg.bptt.Randomized(0.8).within(10, 14).weights(4)
+        [0.0, 1.25, 1.25, 1.25]
+        """
+        self._check_stream()
+        return _Within(self, first, stop)
+
+    def _check_stream(self) -> None:
+        if self.overlaps:
+            raise ArgumentError(
+                f"{self!r}: windows: the reach of a block would go beyond its window; stride is "
+                "for whole sequences, leave it out for a stream"
+            )
 
     def cuts(self, steps: int, rng: np.random.Generator) -> Collection[int]:
         """Return the edges of a sequence that are cut, in order, drawn anew if at random."""
@@ -218,6 +241,34 @@ class Strategy:
         for t in cuts:
             weights[t - first] = 0.0
         return weights
+
+
+class _Within(Strategy):
+    """What `Strategy.within` returns."""
+
+    def __init__(self, whole: Strategy, first: int, stop: int) -> None:
+        self.whole, self.first, self.stop = whole, first, stop
+
+    def __repr__(self) -> str:
+        return f"{self.whole!r}.within({self.first}, {self.stop})"
+
+    def weights(self, steps: int, training: bool = True) -> list[float]:
+        """Return the weights as `Strategy.weights` says."""
+        all_positive("bptt: weights", steps=steps)
+        if not is_grad_enabled():
+            return [1.0] * steps
+        if self.stop - self.first != steps:
+            raise ArgumentError(
+                f"{self!r} is for the {self.stop - self.first} steps of its window, and {steps} "
+                f"steps came: give other data another strategy, such as bptt={self.whole!r}"
+            )
+        return self.whole._between(self.first, self.stop, ())
+
+    def walk(
+        self, segment: Segment, steps: int, state: Flat, cuts: Sequence[int] = ()
+    ) -> tuple[Flat, list[Tensor]]:
+        """Run a recurrence as `Strategy.walk` says, in the segments of the whole stream's."""
+        return self.whole.walk(segment, steps, state, cuts)
 
 
 class Full(Strategy):
@@ -342,7 +393,7 @@ class Truncated(Strategy):
         outputs = []
         for previous, start, stop in zip([0, *stops], starts, stops, strict=False):
             state, generator = kept[start]
-            tg_random.set_state(generator)
+            tg_random._rewind(generator)
             for a, b in pairwise(marks[bisect_left(marks, start) : bisect_left(marks, stop) + 1]):
                 results = list(segment(a, b)(*state))
                 state = results[: len(state)]
@@ -351,21 +402,6 @@ class Truncated(Strategy):
                 kept[b] = detach(state), tg_random.get_state()
             kept = {t: held for t, held in kept.items() if t >= start}
         return state, outputs
-
-    def windows(
-        self,
-        ids: npt.ArrayLike | Tensor,
-        batch_size: int,
-        rng: tg_random.Rng = None,
-        device: str | None = None,
-    ) -> Windows:
-        """Return the windows of `Strategy.windows`, refusing `stride`."""
-        if self.stride is not None:
-            raise ArgumentError(
-                f"{self!r}: windows: the reach of a block would go beyond its window; stride is "
-                "for whole sequences, leave it out for a stream"
-            )
-        return super().windows(ids, batch_size, rng, device)
 
     def cuts(self, steps: int, rng: np.random.Generator) -> Collection[int]:
         """Return the multiples of `steps`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,27 +10,74 @@ import numpy.typing as npt
 from .. import random as tg_random
 from ..checks import all_positive, token_ids
 from ..errors import ArgumentError
-from ..stream import Stream, Window, offset_below
+from ..stream import Stream, offset_below
+from ..stream import Window as Maker
 from ..tensors.tensor import Tensor, tensor
 
 if TYPE_CHECKING:
     from .strategies import Strategy
 
-Triple = tuple[Tensor, Tensor, bool]
+
+class Window(tuple[Tensor, Tensor, bool]):
+    """A window of a stream: the triple (x, y, first), with the strategy for this window.
+
+    Parameters
+    ----------
+    x, y : Tensor of int64
+        (T, B), the tokens and those that follow them.
+    first : bool
+        Whether it is the first window, which starts without a state.
+    bptt : Strategy
+        For the call of a layer with this window (``bptt=window.bptt``): it cuts the edge into the
+        window (not that into the first one), and weighs the edges inside.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinygrad_rnn as tg
+    >>> windows = tg.bptt.Truncated(3).windows(np.arange(15), batch_size=2, rng=2)
+    >>> [window.bptt.weights(len(window.x)) for window in windows]
+    [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
+    """
+
+    bptt: Strategy
+
+    def __new__(cls, x: Tensor, y: Tensor, first: bool, bptt: Strategy) -> Self:
+        """Make the triple."""
+        window = super().__new__(cls, (x, y, first))
+        window.bptt = bptt
+        return window
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (*self, self.bptt)
+
+    @property
+    def x(self) -> Tensor:
+        """The tokens."""
+        return self[0]
+
+    @property
+    def y(self) -> Tensor:
+        """Those that follow them."""
+        return self[1]
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the first window."""
+        return self[2]
 
 
-class Windows(Stream[Triple]):
+class Windows(Stream[Window]):
     """One epoch of the windows that `Strategy.windows` makes, where it is documented.
-
-    The strategy asks its stream, the last one that handed out a window, in which window it is.
 
     Examples
     --------
     >>> import numpy as np
     >>> import tinygrad_rnn as tg
     >>> strategy = tg.bptt.Truncated(3)
-    >>> for x, y, first in strategy.windows(np.arange(15), batch_size=2, rng=2):
-    ...     print(first, x.numpy().T.tolist(), y.numpy().T.tolist(), strategy.weights(3))
+    >>> for window in strategy.windows(np.arange(15), batch_size=2, rng=2):
+    ...     x, y, first = window
+    ...     print(first, x.numpy().T.tolist(), y.numpy().T.tolist(), window.bptt.weights(3))
     True [[2, 3, 4], [8, 9, 10]] [[3, 4, 5], [9, 10, 11]] [1.0, 1.0, 1.0]
     False [[5, 6, 7], [11, 12, 13]] [[6, 7, 8], [12, 13, 14]] [0.0, 1.0, 1.0]
     """
@@ -54,7 +101,7 @@ class Windows(Stream[Triple]):
                 f"{period * (batch_size + 1)} tokens or more"
             )
 
-        def plan(offset: Any, ends: Any) -> tuple[int, Window[Triple]]:
+        def plan(offset: Any, ends: Any) -> tuple[int, Maker[Window]]:
             offset = offset_below(name, offset, period)
             bounds = _increasing(name, ends, length)
             x, y = (
@@ -62,10 +109,11 @@ class Windows(Stream[Triple]):
                 for start in (offset, offset + 1)
             )
 
-            def window(i: int) -> Triple:
+            def window(i: int) -> Window:
                 rows = slice(bounds[i], bounds[i + 1])
                 xs, ys = (np.ascontiguousarray(part[rows], np.int64) for part in (x, y))
-                return tensor(xs, device=device), tensor(ys, device=device), i == 0
+                own = strategy.within(bounds[i], bounds[i + 1])
+                return Window(tensor(xs, device=device), tensor(ys, device=device), i == 0, own)
 
             return len(bounds) - 1, window
 
@@ -75,16 +123,6 @@ class Windows(Stream[Triple]):
         ends = np.array([*strategy.cuts(length, generator), length])
         drawn = {"offset": offset, "ends": ends.astype(np.min_scalar_type(length))}
         super().__init__(settings, drawn, plan)
-        self._strategy = strategy
-        self.bounds: tuple[int, int] | None = None
-
-    def __next__(self) -> Triple:
-        number, self.bounds = self._position, None  # of the window that is handed out
-        window = super().__next__()
-        ends = self._drawn["ends"]
-        self.bounds = int(ends[number - 1]) if number else 0, int(ends[number])
-        self._strategy.follow(self)
-        return window
 
 
 def _increasing(name: str, ends: Any, length: int) -> list[int]:

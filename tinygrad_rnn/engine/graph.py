@@ -13,7 +13,6 @@ it.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 import weakref
@@ -22,6 +21,7 @@ from heapq import heappop, heappush, heappushpop
 from operator import attrgetter
 from typing import Any
 
+from ..blocks import Block
 from ..errors import GraphError
 from ..spelling import explained
 
@@ -97,20 +97,24 @@ thread = _Thread()
 paused: list[None] = []  # empty: no thread is in a block, so none need look up its own mode
 
 
-@contextlib.contextmanager
 def _recording(on: bool) -> Iterator[None]:
-    before, thread.recording = thread.recording, on
+    before = thread.recording
     paused.append(None)
     try:
+        thread.recording = on
         yield
     finally:
-        paused.pop()
         thread.recording = before
+        paused.pop()
 
 
 @explained
-def no_grad() -> contextlib._GeneratorContextManager[None]:
+def no_grad() -> Block[None]:
     """Record no graph in a ``with`` block or decorated function, for this thread alone.
+
+    The object can be entered again. Of a decorated generator or coroutine function the body runs in
+    the block; at each ``yield`` or ``await`` the mode of the caller is restored. (A ``with`` block
+    around them leaves the thread, and so the caller, in its mode meanwhile.)
 
     Examples
     --------
@@ -121,11 +125,11 @@ def no_grad() -> contextlib._GeneratorContextManager[None]:
     >>> y.requires_grad
     False
     """
-    return _recording(False)
+    return Block("no_grad", lambda: _recording(False))
 
 
 @explained
-def enable_grad() -> contextlib._GeneratorContextManager[None]:
+def enable_grad() -> Block[None]:
     """Record the graph again inside a `no_grad` block.
 
     Examples
@@ -136,7 +140,7 @@ def enable_grad() -> contextlib._GeneratorContextManager[None]:
     ...     (x * 2).requires_grad
     True
     """
-    return _recording(True)
+    return Block("enable_grad", lambda: _recording(True))
 
 
 def is_grad_enabled() -> bool:

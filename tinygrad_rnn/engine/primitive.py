@@ -42,8 +42,8 @@ PRIMITIVES: dict[str, Operation] = {}
 _LIBRARY = f"{__package__.partition('.')[0]}."
 SECOND_TIME = (
     "If a recurrent state is carried, this window reaches the previous one through it: cut it with "
-    "tinygrad_rnn.bptt.detach(state), or take the windows from strategy.windows. To walk the same "
-    "graph twice, pass retain_graph=True the first time"
+    "tinygrad_rnn.bptt.detach(state), or give the layer bptt=window.bptt of a window from "
+    "strategy.windows. To walk the same graph twice, pass retain_graph=True the first time"
 )
 
 

@@ -15,6 +15,7 @@ from .. import checks
 from .. import functional as F
 from .. import random as tg_random
 from .. import tensors as ops
+from ..bptt import Strategy
 from ..data.text import Vocabulary, evaluation
 from ..engine.graph import no_grad
 from ..errors import ArgumentError, ShapeError
@@ -34,14 +35,8 @@ class _Network(Module, LanguageModel):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        training = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
-            with no_grad():
-                yield
-        finally:
-            for module in training:
-                module.training = True
+        with self.evaluating(), no_grad():  # for this thread: another one may train the model
+            yield
 
     def _columns(self, ids: Array) -> Tensor:
         """Return ids as one column, where the parameters are."""
@@ -269,7 +264,9 @@ class RecurrentLM(_Network):
         self.dropout = Dropout(dropout)
         self.head = Linear(self.rnn.state_sizes[0], self.vocab_size, **given)
 
-    def forward(self, ids: Tensor, state: State = None) -> tuple[Tensor, State]:
+    def forward(
+        self, ids: Tensor, state: State = None, bptt: Strategy | None = None
+    ) -> tuple[Tensor, State]:
         """Return the logits of what follows each id, and the state after the last.
 
         Parameters
@@ -278,6 +275,8 @@ class RecurrentLM(_Network):
             (T, B).
         state : Tensor or tuple of Tensors, optional
             That of the recurrent layer, (L, B, H); the cell's initial one if not given.
+        bptt : Strategy, optional
+            For this call, in place of the recurrent layer's own.
 
         Returns
         -------
@@ -296,7 +295,7 @@ class RecurrentLM(_Network):
             x = F.one_hot(ids, self.vocab_size, dtype=self.head.weight.dtype)
         else:
             x = self.embedding(ids)
-        output, state = self.rnn(x, state)
+        output, state = self.rnn(x, state, bptt=bptt)
         return self.head(self.dropout(output)), state
 
 

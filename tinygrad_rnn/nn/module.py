@@ -8,14 +8,17 @@ assignment; there is no second registry that could disagree with the attributes.
 from __future__ import annotations
 
 import difflib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
+from ..blocks import Block, block
 from ..engine import backend
 from ..engine.backend import Array
 from ..errors import ArgumentError, DTypeError
+from ..speed.capture import disabled as uncaptured
 from ..spelling import explained
 from ..tensors.tensor import Tensor, tensor
 
@@ -95,6 +98,16 @@ class Parameter(Tensor):
         super().__init__(data, dtype, device, requires_grad)
 
 
+class _Evaluating(threading.local):
+    """The `training` of modules in the blocks of `Module.evaluating` that a thread is in."""
+
+    def __init__(self) -> None:
+        self.blocks: list[dict[int, bool]] = []  # by the id of the module
+
+
+_evaluating = _Evaluating()
+
+
 class LoadReport(NamedTuple):
     """What `Module.load_state_dict` did not use: names that the state lacks, and names too many."""
 
@@ -112,8 +125,8 @@ class Module:
     Attributes
     ----------
     training : bool
-        What `train` and `eval` switch; layers such as Dropout look at it. It has nothing to do
-        with the recording of gradients.
+        What `train` and `eval` switch, in all threads, and `evaluating` in one; layers such as
+        Dropout look at it. It has nothing to do with the recording of gradients.
 
     Examples
     --------
@@ -135,7 +148,6 @@ class Module:
     Affine(scale (3,), shift (3,))  6 parameters
     """
 
-    training: bool
     _buffers: frozenset[str]
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -156,6 +168,25 @@ class Module:
         return self.forward(*args, **kwargs)
 
     # -- attributes --------------------------------------------------------------------------------
+
+    @property
+    def training(self) -> bool:
+        """Whether the module is in training; in a block of `evaluating`, for this thread."""
+        for modes in reversed(_evaluating.blocks):
+            if id(self) in modes:
+                return modes[id(self)]
+        if "training" not in self.__dict__:
+            raise AttributeError  # and __getattr__ says why
+        mode: bool = self.__dict__["training"]
+        return mode
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        for modes in reversed(_evaluating.blocks):
+            if id(self) in modes:
+                modes[id(self)] = mode
+                return
+        self.__dict__["training"] = mode
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "training" not in self.__dict__:
@@ -526,6 +557,25 @@ class Module:
             parameter.requires_grad = requires_grad
         return self
 
+    def evaluating(self) -> Block[None]:
+        """Put this module and all below it in evaluation in a ``with`` block, for this thread.
+
+        `eval` is for all threads. Here nothing that they share is written: another thread can train
+        the model meanwhile. `train` and `eval` inside the block hold until its end. Threads that
+        are started inside do not take part. Gradients are recorded or not as before.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> layer = tg.nn.Dropout(0.5)
+        >>> with layer.evaluating(), tg.no_grad():
+        ...     layer(tg.ones(3))
+        tensor([1., 1., 1.])
+        >>> layer.training
+        True
+        """
+        return _evaluation(self)
+
     def to(self, target: Any) -> Self:
         """Move all parameters and buffers to a device, or change their floating dtype, in place.
 
@@ -591,6 +641,19 @@ class Module:
 
     def __repr__(self) -> str:
         return "\n".join(_tree(self, "", ()))
+
+
+@block
+def _evaluation(module: Module) -> Iterator[None]:
+    modules = [*module.modules()]  # they live as long as their ids are used
+    modes = {id(m): False for m in modules}
+    try:
+        _evaluating.blocks.append(modes)
+        with uncaptured():  # a recorded step does not look at the modes of a thread
+            yield
+    finally:
+        # By identity: a suspended generator may leave its block before or after the others.
+        _evaluating.blocks = [other for other in _evaluating.blocks if other is not modes]
 
 
 class _Numbered(Module):

@@ -57,8 +57,8 @@ class _Ragged(NamedTuple):
 def _uncollected() -> Iterator[None]:
     """Put Python's cyclic collector off: a graph has no cycles, and a round would walk it all."""
     before = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if before:

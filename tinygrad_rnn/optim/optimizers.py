@@ -113,8 +113,10 @@ class Optimizer:
             self._check(i)
         for i, p, grad in ready:
             if grad is not None and p.requires_grad:
-                self._update(p._data, grad._data, self._rates[p.device], self._slots[i])
-                p._bump()
+                try:
+                    self._update(p._data, grad._data, self._rates[p.device], self._slots[i])
+                finally:  # an update that was interrupted may have written, too
+                    p._bump()
 
     def _new_slots(self, p: Array) -> dict[str, Array]:
         """Return the arrays that the rule remembers for one parameter, by name."""

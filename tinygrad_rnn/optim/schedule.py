@@ -6,7 +6,10 @@ are the usual ones, and `compose` multiplies several.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -173,22 +176,46 @@ def compose(*schedules: Schedule) -> Schedule:
     return lambda t: math.prod(schedule(t) for schedule in schedules)
 
 
+class _Rate:
+    """The learning rate of an optimiser: a base, and the factor of each of its schedulers now."""
+
+    def __init__(self, base: float) -> None:
+        self.base, self.factors = base, list[float]()
+
+    def value(self) -> float:
+        """Return base · factor · factor ..., in the order in which the schedulers were made."""
+        return functools.reduce(operator.mul, self.factors, self.base)
+
+
+# Beside the optimisers, since a captured step watches what an optimiser holds for changes.
+_scheduled: weakref.WeakKeyDictionary[Optimizer, _Rate] = weakref.WeakKeyDictionary()
+
+
 class Scheduler:
     """Set an optimiser's learning rate to base · schedule(t), t being the number of steps taken.
+
+    Several schedulers of one optimiser multiply each other's factors, and each counts its own
+    steps. Their base is one. A scheduler that is not stepped any more keeps its last factor.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Its learning rate now is the base.
+        Its learning rate now is the base; if other schedulers have set it, their base.
     schedule : callable
         From the number of steps taken to a factor.
 
     Attributes
     ----------
     base_lr : float
-        What the factor multiplies.
+        The base, one for all schedulers of the optimiser; assign to change it. (A rate that is
+        assigned to the optimiser is used until the next call of `step`.)
     count : int
         t, the number of calls of `step`.
+
+    Raises
+    ------
+    ArgumentError
+        If the arguments are no optimiser or no function, or a factor gives no learning rate.
 
     Examples
     --------
@@ -200,6 +227,10 @@ class Scheduler:
     >>> scheduler.step()  # after optimizer.step()
     >>> sgd.lr
     0.5
+    >>> other = tg.optim.schedule.Scheduler(sgd, tg.optim.schedule.exponential(0.1))
+    >>> other.step()
+    >>> sgd.lr
+    0.05
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule) -> None:
@@ -209,14 +240,51 @@ class Scheduler:
             )
         self.optimizer = optimizer
         self.schedule = _function(schedule, "Scheduler")
-        self.base_lr = optimizer.lr
         self.count = 0
-        optimizer.lr = self.base_lr * schedule(0)
+        rate = _scheduled.get(optimizer)
+        if rate is None or rate.value() != optimizer.lr:  # none, or the user assigned one
+            rate = _Rate(optimizer.lr)
+        self._join(rate)
+
+    @property
+    def base_lr(self) -> float:
+        """What the factors multiply."""
+        return self._rate.base
+
+    @base_lr.setter
+    def base_lr(self, value: float) -> None:
+        self._set(value, self.count)
 
     def step(self) -> None:
-        """Count one step and set the learning rate of the next."""
-        self.optimizer.lr = self.base_lr * self.schedule(self.count + 1)
-        self.count += 1
+        """Count one step and set the learning rate of the next.
+
+        Raises
+        ------
+        ArgumentError
+            If the learning rate was assigned and another scheduler was made since, which is in
+            charge now; or the factor gives no learning rate. Nothing has changed.
+        """
+        if _scheduled.setdefault(self.optimizer, self._rate) is not self._rate:  # new: a copy
+            raise ArgumentError(
+                "Scheduler.step: optimizer.lr was assigned after this scheduler was made, and "
+                "another scheduler made with it as its base: make this one anew, too"
+            )
+        self._set(self.base_lr, self.count + 1)
+
+    def _join(self, rate: _Rate) -> None:
+        """Become the last of the schedulers of a rate."""
+        factor = self.schedule(self.count)
+        self.optimizer.lr = rate.value() * factor
+        self._rate, self._place = rate, len(rate.factors)
+        rate.factors.append(factor)
+        _scheduled[self.optimizer] = rate
+
+    def _set(self, base: float, count: int) -> None:
+        new = _Rate(base)
+        new.factors = [*self._rate.factors]
+        new.factors[self._place] = self.schedule(count)
+        self.optimizer.lr = new.value()  # raises if it is no learning rate
+        self._rate.base, self._rate.factors, self.count = base, new.factors, count
 
     def state_dict(self) -> dict[str, Any]:
         """Return the base and the number of steps taken."""
@@ -224,6 +292,8 @@ class Scheduler:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict`: the learning rate is set to what it was then.
+
+        Of several schedulers of one optimiser each loads its own, in any order.
 
         Parameters
         ----------
@@ -246,8 +316,10 @@ class Scheduler:
                 "Scheduler.load_state_dict: base_lr must be a float and count an integer >= 0, "
                 f"got {base_lr!r} and {count!r}"
             )
-        self.optimizer.lr = base_lr * self.schedule(count)  # raises if it is no learning rate
-        self.base_lr, self.count = base_lr, count
+        current = _scheduled.setdefault(self.optimizer, self._rate)
+        if current is not self._rate:
+            self._join(current)
+        self._set(base_lr, count)
 
 
 for _name, _ours in {  # of PyTorch's schedulers

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from .. import random as tg_random
+from ..blocks import block
 from ..engine import backend
 from ..engine.graph import Leaf, Node, is_grad_enabled, last_write, tick
 from ..engine.primitive import make
@@ -179,7 +180,10 @@ def _contents(x: Any, own: str) -> Iterator[tuple[Any, Any, Callable[[Any], list
     elif isinstance(x, types.FunctionType):
         if x.__code__.co_filename.startswith("<primitive"):
             yield x, (), lambda x: [x.__wrapped__]
-        elif not _of_library(x, own):
+        elif _of_library(x, own):
+            if hasattr(x, "__wrapped__"):  # a decorator of the library around the user's function
+                yield x, (), lambda x: [x.__wrapped__]
+        else:
             yield x, (), lambda x: [x.__defaults__, x.__kwdefaults__]
             for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
                 yield cell, (name,), gc.get_referents
@@ -461,25 +465,23 @@ class Run:
     def __init__(self, function: Any, args: Any, keywords: Any, last: Run | None) -> None:
         self.tape = tape = Tape(last.tape if last else None)
         self.inputs = []
+        self._landed = False
         with _exchanging:
+            World(function).land()  # what a second interrupt, while one was tidied up, has left
             world = World(function)
             drawn = [str(g.bit_generator.state) for g in world.generators]
             self.had_grads = [grad is not None for grad in world.grads]
             given, start = mapped(self._given, (args, keywords)), tick()
-            generators = world.lift(tape)
-            state.tape = tape
             try:
-                returned = function(*given[0], **given[1])
+                try:
+                    generators = world.lift(tape)
+                    state.tape = tape
+                    returned = function(*given[0], **given[1])
+                finally:
+                    after = self._land(world, function)
             finally:
-                state.tape = None
-                world.land()
-                after = World(function)
-                left = zip(after.leaves, after.grads, strict=True)
-                self.grads = [
-                    (x, g._data.place) for x, g in left if g is not None and self._own(g._data)
-                ]
-                after.land()
-                self.after = World(function)
+                if not self._landed:  # interrupted; all of it can be done again
+                    self._land(world, function)
         reached = [x for x in (*after.tensors, *after.grads) if x is not None]
         if last_write[0] > start and not any(last_write == x._version for x in reached):
             self.refuse("it writes to a tensor that the function does not lead to")
@@ -493,6 +495,18 @@ class Run:
             self.refuse("it adds to gradients from before: call zero_grad() in it")
         self.difference = last and self._difference(last)
         tape.before = None
+
+    def _land(self, world: World, function: Any) -> World:
+        """Bring plain arrays back to all places; return the world after the run."""
+        state.tape = None
+        world.land()
+        after = World(function)
+        left = zip(after.leaves, after.grads, strict=True)
+        self.grads = [(x, g._data.place) for x, g in left if g is not None and self._own(g._data)]
+        after.land()
+        self.after = World(function)
+        self._landed = True
+        return after
 
     def refuse(self, reason: str) -> None:
         """Note why it cannot be replayed."""
@@ -582,6 +596,7 @@ class Captured:
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Call the function: replay it if that is possible."""
         function = self.__wrapped__
+        tg_random.generator()  # of this thread, where it is to go on
         if _off.disabled or state.tape:
             return function(*args, **keywords)
         arrays: list[Any] = []
@@ -731,11 +746,12 @@ def capture(function: Callable[..., Any]) -> Captured:
     return Captured(function)
 
 
-@contextlib.contextmanager
+@block
 def disabled() -> Iterator[None]:
     """Run captured functions plainly in a ``with`` block, for this thread alone."""
-    before, _off.disabled = _off.disabled, True
+    before = _off.disabled
     try:
+        _off.disabled = True
         yield
     finally:
         _off.disabled = before

@@ -23,7 +23,6 @@ are dear to compute again (`DEAR`); everything else is computed again from these
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import math
@@ -33,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from ..blocks import block
 from ..engine import backend
 from ..engine.graph import (
     Leaf,
@@ -781,12 +781,12 @@ def fuse(function: Callable[..., Any]) -> Fused:
     return Fused(function)
 
 
-@contextlib.contextmanager
+@block
 def disabled() -> Iterator[None]:
     """Run fused functions operation by operation in a ``with`` block, for this thread alone."""
     before = _state.disabled
-    _state.disabled = True
     try:
+        _state.disabled = True
         yield
     finally:
         _state.disabled = before
