@@ -54,6 +54,7 @@ from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
 from . import compiled
+from .compiled import chosen
 from .loops import Loop, Uncovered, kinds_of
 from .scalars import PYTHON, Number, Sheet, plain
 from .surroundings import PLAIN, Surroundings, checks, is_ours
@@ -445,7 +446,8 @@ class Kernel:
             read = dict.fromkeys(self.memory[a] for a in x.args if isinstance(a, Expression))
             done = [a for a in read if last[a] is x and a not in self.kept]
             # A ufunc may write over what it reads, element by element, but for views.
-            over = set(done if x.op not in ("where", "join", "sum", *VIEWS) else ()) & set(x.args)
+            over = set() if x.op in ("where", "join", "sum", *VIEWS) else set(done)
+            over.intersection_update(a for a in x.args if isinstance(a, Expression))
             self._release([a for a in done if a in over])
             self._step(x)
             self._release([a for a in done if a not in over])
@@ -454,7 +456,7 @@ class Kernel:
         self.head = ", ".join([*(self.names[x] for x in given), *numbers])
         notes = [f"# {k} = {a}, {dtype}" for (a, dtype), (k, _) in self.constants.items()]
         first = [f"{name} = {text}" for text, name in self.shapes.items()]
-        first += [f"{name} = scalar({x.text}, {t.name})" for (x, t), name in self.scalars.items()]
+        first += [f"{name} = scalar({x}, {t.name})" for (x, t), name in self.scalars.items()]
         self.source = _source(self.head, [*notes, *first, *self.lines], self.returned)
         self._schedules: dict[Any, Callable[..., tuple[Any, ...]]] = {}
         self._in_c: dict[Any, Callable[..., tuple[Any, ...]]] = {}
@@ -574,7 +576,7 @@ class Kernel:
     def _number(self, a: Any, dtype: Any, typed: bool = False) -> str:
         """Return the name of a number in a dtype; `typed`: in memory, on a device too."""
         if type(a) is Number:
-            name = self.scalars.setdefault((a, dtype), f"q{len(self.scalars)}")
+            name = self.scalars.setdefault((a.text, dtype), f"q{len(self.scalars)}")
         else:
             name = self.constants.setdefault((repr(a), dtype), (f"k{len(self.constants)}", a))[0]
         if not typed:
@@ -584,7 +586,7 @@ class Kernel:
 
     def __call__(self, xp: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """Run on arrays of the library `xp`, then the numbers of the call."""
-        compiler = compiled.compiler()
+        compiler = chosen[0] if chosen else compiled.compiler()
         if compiler is not None and (xp is np or hasattr(xp, "one_call")):
             run = self._in_c.get(xp) or self._compile(compiler, xp, arrays)
             return run(*arrays)
@@ -623,7 +625,7 @@ class Kernel:
         large = f"{names[0]}.size > {loop.limit} or " if loop.limit < math.inf else ""
         lines.append(f"if {large}not run({inputs}): return schedule({self.head})")
         lines += [f"{name} = {text}" for text, name in rest.shapes.items()]
-        lines += [f"{q} = scalar({x.text}, {t.name})" for (x, t), q in rest.scalars.items()]
+        lines += [f"{q} = scalar({x}, {t.name})" for (x, t), q in rest.scalars.items()]
         run = compiled.kernel(loop, compiler)
         scope = {
             "run": run if xp is np else xp.one_call(run, len(self.given) + len(scalars)),
@@ -1026,6 +1028,7 @@ class Fused:
             while plan is not None:
                 if plan.serves(call.numbers):
                     if place is not key:
+                        self._keep(place, self.plans.pop(place, plan))  # as the youngest
                         self._keep(key, plan)
                     return plan
                 plan = plan.other
@@ -1090,7 +1093,7 @@ class Fused:
                 call = Call(args, by_name, take_apart=True)  # it reads numbers one by one
                 plan = self._found(call) or self._planned(call)
                 self._take_apart = True
-        return self._run(plan, call.tensors, call)
+        return self._run(plan, call.tensors, tuple(call.numbers), call)
 
     def _plainly(self, call: Call) -> Any:
         """Return what the function computes operation by operation."""
@@ -1104,15 +1107,20 @@ class Fused:
         plan = plan or self.plan(*[make(x, None, None) for x in arrays])
         return plan.forward(backend.modules[arrays[0].__class__], arrays)
 
-    def _run(self, plan: Plan, tensors: Sequence[Tensor], call: Call | None = None) -> Any:
+    def _run(
+        self,
+        plan: Plan,
+        tensors: Sequence[Tensor],
+        numbers: tuple[Any, ...] = (),
+        call: Call | None = None,
+    ) -> Any:
         arrays = [x._data for x in tensors]
         xp = backend.modules[arrays[0].__class__]
         parents = tuple([x._node for x in tensors])
-        numbers = tuple(call.numbers) if call else ()
         if numbers:
             arrays += numbers
         outputs: list[Any]
-        recording = thread.recording and any(parents)
+        recording = any(parents) and thread.recording
         try:
             made = plan.recording(xp, arrays) if recording else plan.forward(xp, arrays)
         except FAILURES:

@@ -113,8 +113,8 @@ class Surroundings:
                 return
             names = names_of(x.__code__)
             self._names.update(names)
-            yield self._note("{0}.__defaults__", x)
-            yield self._note("{0}.__kwdefaults__", x)
+            yield self._note("{0}.__defaults__", x) if x.__defaults__ else None
+            yield self._note("{0}.__kwdefaults__", x) if x.__kwdefaults__ else None
             for cell in x.__closure__ or ():
                 yield self._note("{0}.cell_contents", cell)
             yield from self._named(x.__globals__, names)
