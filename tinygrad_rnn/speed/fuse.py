@@ -360,7 +360,7 @@ def interpret(
         if x.op == "astype":
             known[x] = args[0].astype(x.dtype)
         elif x.op in ("zeros", "constant"):
-            value = args[0] if x.op == "constant" else 0
+            value: Any = args[0] if x.op == "constant" else 0
             shape = _shape_now(x, sizes)
             known[x] = make(backend.full(shape, value, x.dtype, like=like), None, None)
         elif x.op == "part":
@@ -393,9 +393,7 @@ def _value(x: Any, numbers: Sequence[Any]) -> Any:
 
 def _lengths(known: dict[Expression, Any]) -> dict[tuple[int, int], int]:
     """Return the lengths of axes in a call: by the axis, counted from the last, and that traced."""
-    return {
-        (k - len(x.sizes), n): known[x].shape[k] for x in known for k, n in enumerate(x.sizes)
-    }
+    return {(k - len(x.sizes), n): known[x].shape[k] for x in known for k, n in enumerate(x.sizes)}
 
 
 def _shape_now(x: Expression, lengths: dict[tuple[int, int], int]) -> tuple[int, ...]:
@@ -421,9 +419,7 @@ def _needed(results: Sequence[Any], given: Collection[Expression]) -> list[Expre
 class Kernel:
     """A function of arrays that computes expressions: Python source, compiled for each library."""
 
-    def __init__(
-        self, trace: Trace, given: Sequence[Expression], results: Sequence[Any]
-    ) -> None:
+    def __init__(self, trace: Trace, given: Sequence[Expression], results: Sequence[Any]) -> None:
         self.trace = trace
         self.given, self.results, self.steps = given, results, _needed(results, given)
         self.names = {x: f"a{i}" for i, x in enumerate(given)}
@@ -834,7 +830,7 @@ class Plan:
         ):
             raise ArgumentError(
                 f"fuse: {_name(function)} computes something else each time that it is called with "
-                "the same arguments (a draw, an iterator, a count): pass what changes as an argument"
+                "the same arguments (a draw, an iterator, a count): pass what changes as argument"
             )
         results = [y._data for y in self.outputs]
         self.nodes = [y._node for y in self.outputs]
@@ -846,7 +842,9 @@ class Plan:
             if isinstance(node, Leaf) and node not in own:
                 raise _untraceable("reads a Tensor that is not an argument", "pass it as one")
             if isinstance(node, Record):
-                by_size = any(name == "shapes" or name.endswith("_shape") for name in node.row.names)
+                by_size = any(
+                    name == "shapes" or name.endswith("_shape") for name in node.row.names
+                )
                 trace.sized |= by_size and not is_ours(node.row.forward)
                 for x, place in zip(node.saved or (), node.row.places):  # noqa: B905 - without the versions
                     if isinstance(x, Expression) and place is not None:
@@ -880,7 +878,9 @@ class Plan:
         self.recording = Kernel(trace, self.inputs, [*results, *self.saved])
         self.reads = [i for i, x in enumerate(self.inputs) if x in set(self.saved)]
         self.kernels: dict[Any, tuple[list[Any], list[Expression], Kernel]] = {}
-        self.check = self._check(Surroundings(function, *call.objects).kept(before) if before else [])
+        self.check = self._check(
+            Surroundings(function, *call.objects).kept(before) if before else []
+        )
 
     def _check(self, kept: Any) -> Callable[..., bool] | None:
         """Return the function that tells whether the plan serves for a call with some numbers."""
@@ -895,7 +895,7 @@ class Plan:
         head = ", ".join(x.text for x in sheet.given)
         source = f"def check({head}):\n    return {' and '.join(lines)}\n"
         exec(compile(source, "<fused check>", "exec"), scope)
-        return scope["check"]  # type: ignore[no-any-return]
+        return scope["check"]
 
     def serves(self, numbers: Sequence[Any]) -> bool:
         """Tell whether the plan serves for a call with these numbers."""
@@ -1076,10 +1076,11 @@ class Fused:
                 make(a, x._node, x._version) for a, x in zip(arrays, call.tensors, strict=True)
             ]
         try:
-            plan = self._found(call)
+            found = self._found(call)
         except TypeError:  # an argument that has no hash
             return self._plainly(call)
-        if plan is not None:
+        if found is not None:
+            plan = found
             self._patience = min(self._patience + 0.1, PATIENCE)
         elif self._patience < 1:
             return self._plainly(call)

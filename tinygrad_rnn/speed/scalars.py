@@ -28,7 +28,9 @@ class Sheet:
     def __init__(self, values: Sequence[Any]) -> None:
         self.table: dict[str, Number] = {}
         self.scope: dict[str, Any] = {"inf": float("inf"), "nan": float("nan"), "same": same}
-        self.questions: dict[str, None] = {}  # expressions that are true where the answers are alike
+        self.questions: dict[
+            str, None
+        ] = {}  # expressions that are true where the answers are alike
         self.given = [self.enter(f"n{i}", value) for i, value in enumerate(values)]
 
     def enter(self, text: str, value: Any) -> Number:
@@ -130,7 +132,7 @@ def _operator(form: str, swapped: bool = False) -> Callable[..., Any]:
     return apply
 
 
-def _asked(function: Callable[..., Any]) -> Callable[..., Any]:
+def _asked(function: Any) -> Callable[..., Any]:
     return lambda self, *args: function(self.known(), *args)
 
 
