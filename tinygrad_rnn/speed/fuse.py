@@ -210,7 +210,7 @@ class Symbols:
     def asarray(self, x: Any) -> Any:
         """Return x: an expression, or a constant."""
         if type(x) is Number:
-            return _tracing.trace.constant(x)
+            return x.sheet.owner.constant(x)
         if isinstance(x, np.ndarray) and x.ndim:
             raise _untraceable("reads an array that is not an argument", "pass it as one")
         return x
@@ -281,7 +281,7 @@ class Trace:
 
     def __init__(self, numbers: Sequence[Any], closed: bool) -> None:
         self.table: dict[Any, Expression] = {}
-        self.sheet = Sheet(numbers)
+        self.sheet = Sheet(numbers, self)
         self.differentiating = self.watching = False
         self.cut = self.sized = self.reads_default = False
         self.closed = closed
@@ -319,11 +319,6 @@ class Trace:
         self.sized |= not inside and not frame.f_code.co_filename.startswith("<primitive")
 
 
-class _Tracing(threading.local):
-    trace: Trace
-
-
-_tracing = _Tracing()
 _ROOT = __name__.partition(".")[0]
 ACCESS = frozenset((f"{_ROOT}.engine.variable", f"{_ROOT}.tensors.tensor"))
 POINTWISE = tuple(f"{_ROOT}.{part}" for part in ("engine", "tensors", "speed"))
@@ -806,7 +801,7 @@ class Plan:
         before = None if ours else Surroundings(function, *call.objects)
         host = all(isinstance(x._data, np.ndarray) for x in call.tensors)
         closed = host and not (before and before.arrays)
-        self.trace = trace = _tracing.trace = Trace(call.numbers, closed)
+        self.trace = trace = Trace(call.numbers, closed)
         self.leaves = [_leaf(trace, i, x) for i, x in enumerate(call.tensors)]
         self.inputs: list[Expression] = [x._data for x in self.leaves]
         trace.sized = not call.patterns([_kind(x) for x in call.tensors])

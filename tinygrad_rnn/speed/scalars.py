@@ -23,9 +23,10 @@ _ITEM = (np.number, np.bool_)
 
 
 class Sheet:
-    """The numbers of one trace, each there once, and the questions that were asked."""
+    """The numbers of one trace, its `owner`, each there once, and the questions that were asked."""
 
-    def __init__(self, values: Sequence[Any]) -> None:
+    def __init__(self, values: Sequence[Any], owner: Any) -> None:
+        self.owner = owner
         self.table: dict[str, Number] = {}
         self.scope: dict[str, Any] = {"inf": float("inf"), "nan": float("nan"), "same": same}
         self.questions: dict[

@@ -184,12 +184,31 @@ def record(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
     if any(result is x._array for x in sources[1:]):
         tape.refuse(f"{function.__name__} writes to an array given by position: use out=")
     if isinstance(result, np.ndarray | np.generic):
+        if any(_reused(x, result) for x in sources if isinstance(function, np.ufunc)):
+            tape.refuse("it computes with large arrays of different memory orders")
         return tape.result(call, result, sources)
     if function.__name__ in VIEWS and all(isinstance(x, np.ndarray) for x in result):
         return type(result)([tape.result(call, x, sources) for x in result])
     if function not in SHAPES:
         tape.refuse(f"it reads a value ({function.__name__})")
     return result
+
+
+REUSED = 1 << 18  # bytes from which NumPy writes over an operand that nobody holds
+
+
+def _reused(x: Taped, result: Any) -> bool:
+    """Tell whether a plain run may write a result over an operand, in another memory order.
+
+    Of operands in different orders NumPy makes a result in C order. But where an operator meets a
+    large array that nobody else holds, it writes over that and keeps its order, and later sums run
+    in another order. Here a tape holds every array, so the two would differ in the last bits.
+    """
+    a = x._array
+    fits = x.block.root is None and a.nbytes >= REUSED and a.flags.owndata
+    return bool(fits and (a.shape, a.dtype) == (result.shape, result.dtype)) and (
+        a.strides != result.strides
+    )
 
 
 def real(x: Any) -> Any:
