@@ -686,15 +686,16 @@ class Call:
     """The arguments of a call: Tensors and numbers, and the structure that they stand in.
 
     Whatever is neither (a truth, None, a string, a dtype, an object) is a part of the structure. A
-    list of numbers is an array, unless it is to be `taken_apart`.
+    list of numbers is an array, unless its number is among those that are `apart`: those the
+    function reads number by number.
     """
 
-    def __init__(self, args: Any, by_name: dict[str, Any], take_apart: bool = False) -> None:
+    def __init__(self, args: Any, by_name: dict[str, Any], apart: Collection[int] = ()) -> None:
         self.tensors: list[Any] = []
         self.numbers: list[Any] = []
         self.objects: list[Any] = []
-        self.take_apart = take_apart
-        self.lists = False  # whether there is a list that is or could be an array
+        self.apart = apart
+        self.lists = 0  # how many lists of numbers there are
         self.structure = (tuple, *map(self._taken, args)), self._taken(by_name) if by_name else ()
 
     def _taken(self, x: Any) -> Any:
@@ -707,10 +708,11 @@ class Call:
             self.numbers.append(x)
             return kind
         if kind in (tuple, list) or hasattr(kind, "_fields"):
-            if not self.take_apart and kind in (tuple, list) and x and _numeric(x):
-                self.lists = True
-                self.tensors.append(as_tensor(x))
-                return Tensor
+            if kind in (tuple, list) and x and _numeric(x):
+                self.lists += 1
+                if self.lists - 1 not in self.apart:
+                    self.tensors.append(as_tensor(x))
+                    return Tensor
             return kind, *map(self._taken, x)
         if kind is dict:
             return dict, *((name, self._taken(value)) for name, value in x.items())
@@ -1004,14 +1006,14 @@ class Fused:
         self.function, self.name = function, _name(function)
         self.plans: dict[Any, Plan] = {}
         self._patience = PATIENCE
-        self._take_apart = False  # whether lists of numbers are
+        self._apart: Collection[int] = ()  # the lists of numbers that it reads one by one
 
     def __deepcopy__(self, memo: Any) -> Fused:
         return self  # as a function is
 
     def plan(self, *args: Any, **by_name: Any) -> Plan:
         """Return the plan for arguments like these; its kernels have their ``source``."""
-        call = Call(args, by_name, self._take_apart)
+        call = Call(args, by_name, self._apart)
         return self._found(call) or self._planned(call)
 
     def _found(self, call: Call) -> Plan | None:
@@ -1061,7 +1063,7 @@ class Fused:
             else:
                 if plan.check is None or plan.serves(()):
                     return self._run(plan, args)
-        call = Call(args, by_name, self._take_apart)
+        call = Call(args, by_name, self._apart)
         kinds = {x._data.__class__ for x in call.tensors}
         if Expression in kinds or not kinds or _state.disabled:  # perhaps a part of another one
             return self._plainly(call)
@@ -1084,11 +1086,14 @@ class Fused:
             try:
                 plan = self._planned(call)
             except ArgumentError:
-                if self._take_apart or not call.lists:
+                for apart in (*([i] for i in range(call.lists)), range(call.lists)):
+                    with contextlib.suppress(ArgumentError):
+                        call = Call(args, by_name, apart)
+                        plan = self._planned(call)
+                        self._apart = apart
+                        break
+                else:
                     raise
-                call = Call(args, by_name, take_apart=True)  # it reads numbers one by one
-                plan = self._found(call) or self._planned(call)
-                self._take_apart = True
         return self._run(plan, call.tensors, tuple(call.numbers), call)
 
     def _plainly(self, call: Call) -> Any:

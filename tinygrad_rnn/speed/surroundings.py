@@ -130,11 +130,10 @@ class Surroundings:
         elif isinstance(x, type):
             for kind in x.__mro__:
                 if not installed(kind.__module__, self._own):
-                    for name in self._names:
+                    # Operators are called without a name.
+                    special = [n for n in vars(kind) if n.startswith("__") and n not in _UNREAD]
+                    for name in {*self._names, *special}:
                         yield self._note("vars({0}).get({1}, missing)", kind, name)
-                    for name, value in vars(kind).items():  # operators are called without a name
-                        if name.startswith("__") and name not in _UNREAD:
-                            yield value if isinstance(value, types.FunctionType) else None
         elif isinstance(x, tuple):
             yield from x
         elif isinstance(x, set | frozenset):
