@@ -623,7 +623,7 @@ def _kind(x: Any, arrays: list[Any]) -> Any:
 
 
 def capture(function: Callable[..., Any]) -> Captured:
-    """Record what a training step does, and replay it without Python's part of it.
+    """Record what a training step does, and replay it without Python's part of it. Experimental.
 
     Parameters
     ----------

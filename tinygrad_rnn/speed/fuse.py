@@ -19,6 +19,15 @@ that compute them.
 
 What the backward kernel reads of the forward one: its arguments, its results, and the values that
 are dear to compute again (`DEAR`); everything else is computed again from these.
+
+A run on expressions is a *plan*. It serves for more calls than the one that it was made in:
+
+- Numbers among the arguments are arguments of the kernels (`scalars`), with any values. Only what
+  Python decides by a number has to be decided alike.
+- Lengths of axes are those of the arrays, as long as the same axes have length 1. Where the
+  function reads a length, or cuts the last axis, these lengths are the plan's own.
+- What the function reads besides its arguments (globals, closures, attributes, the default dtype)
+  has to be as it was (`surroundings`). What differs between two runs in a row is refused.
 """
 
 from __future__ import annotations
@@ -707,7 +716,7 @@ class Call:
         if kind in PYTHON or isinstance(x, np.number):
             self.numbers.append(x)
             return kind
-        if kind in (tuple, list) or hasattr(kind, "_fields"):
+        if kind in (tuple, list) or (isinstance(x, tuple) and hasattr(kind, "_fields")):
             if kind in (tuple, list) and x and _numeric(x):
                 self.lists += 1
                 if self.lists - 1 not in self.apart:
@@ -1019,8 +1028,8 @@ class Fused:
     def _found(self, call: Call) -> Plan | None:
         """Return a plan that serves for a call."""
         key = call.key
-        kinds = [_kind(x) for x in call.tensors]
-        for place in (key, *(call.patterns(kinds) if key not in self.plans else ())):
+        known = key in self.plans
+        for place in (key, *(() if known else call.patterns([_kind(x) for x in call.tensors]))):
             plan = self.plans.get(place)
             while plan is not None:
                 if plan.serves(call.numbers):
@@ -1165,10 +1174,11 @@ def fuse(function: Callable[..., Any]) -> Fused:
     Parameters
     ----------
     function : callable
-        Takes Tensors and numbers, computes element by element with the primitives of the library,
-        and returns a Tensor or a flat tuple of Tensors. What broadcasts may be of different shapes,
-        and `split` may cut along the last axis. It is run once for each signature (shapes, dtypes,
-        numbers), and must not do anything else.
+        Takes Tensors and numbers, in any kind of parameter (by position, by name, ``*args``, in
+        lists and dicts), computes element by element with the primitives of the library, and
+        returns a Tensor or a flat tuple of Tensors. What broadcasts may be of different shapes, and
+        `split` may cut along the last axis. It is run twice for each signature (dtypes, which axes
+        have length 1, options that are no numbers), and must not do anything else.
 
     Returns
     -------
@@ -1178,15 +1188,30 @@ def fuse(function: Callable[..., Any]) -> Fused:
     Raises
     ------
     ArgumentError
-        When it is called: if the function branches on a value, reduces, reads parts or reads a
-        Tensor that is not an argument. The message names the line.
+        When it is called: if the function branches on a value, reduces, reads parts, reads a
+        Tensor or an array that is not an argument, or computes something else when it is run with
+        the same arguments again (an iterator, a draw, the clock). The message names the line.
     DTypeError
         If `function` cannot be called.
 
     Notes
     -----
+    Values and dtypes are those of the unfused function, called with the same Tensors and numbers.
+    Arrays and lists of numbers are Tensors to it.
+
     Inside ``with tg.fuse.disabled():`` the function runs operation by operation. On the CPU its
     kernels are lists of ufuncs, or after ``tg.fuse.backend("c")`` loops in C.
+
+    A number that is an argument may be another one at each call. By what Python does with it
+    (``if``, ``range``, ``math.sqrt``) the function is run anew for each answer.
+
+    Numbers, functions and objects that its code reads from globals, closures, defaults, attributes
+    and elements of containers are compared at each call with those of the run; after a change the
+    function is run anew. The comparison follows the names in its code and in that of the user's
+    functions that it finds. It does not see what ``getattr`` reads by a computed name, the contents
+    of containers of more than 1,000 elements, of files and of the environment, and the state of
+    objects of the standard library and of NumPy. A function that has to be run anew at nearly
+    every call runs operation by operation after 16 times.
 
     Examples
     --------
@@ -1199,6 +1224,14 @@ def fuse(function: Callable[..., Any]) -> Fused:
     >>> y.sum().backward()
     >>> (x.grad - (1 - tg.tanh(x) ** 2) / 2).abs().max().item() < 1e-7
     True
+
+    A number is an argument like the others, one plan serves for all of them:
+
+    >>> @tg.fuse
+    ... def leaky(x, *, slope):
+    ...     return tg.where(x > 0, x, slope * x)
+    >>> [leaky(x, slope=0.1 * i).detach().numpy().tolist() for i in range(2)]
+    [[0.5, -0.0], [0.5, -0.10000000149011612]]
     """
     if not callable(function):
         raise DTypeError(f"fuse: a function of Tensors is expected, got {function!r:.60}")

@@ -4,13 +4,15 @@ Globals and closures that its code names, attributes and elements of the objects
 and the same of every function of the user's that is found among them. `Surroundings` remembers what
 was there, as expressions that are true as long as it is.
 
-Installed libraries are not looked into. What no code names cannot be seen: the clock, a file, an
-attribute that ``getattr`` reads by a computed name, what an iterator returns next.
+Installed libraries are not looked into, nor are containers of more than `LARGE` elements. What no
+code names cannot be seen: the clock, a file, an attribute that ``getattr`` reads by a computed
+name, what an iterator returns next.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import types
 from collections.abc import Iterator
@@ -137,22 +139,22 @@ class Surroundings:
         elif isinstance(x, tuple):
             yield from x
         elif isinstance(x, set | frozenset):
-            yield from x
-            self._note("sorted(map(repr, {0}))", x)
+            if len(x) <= LARGE:
+                yield from x
+                self._note("sorted(map(repr, {0}))", x)
         elif isinstance(x, dict | list):
-            each = list(x.values()) if isinstance(x, dict) else x
-            if len(x) <= LARGE or not all(type(value) in PLAIN for value in each):
+            if len(x) <= LARGE:
                 self._note("len({0})", x)
                 for key in list(x) if isinstance(x, dict) else range(len(x)):
                     yield self._note("{0}[{1}]", x, key)
         else:
             yield type(x)
-            if hasattr(x, "__wrapped__"):
-                yield x.__wrapped__
             if hasattr(x, "__dict__"):
+                yield vars(x).get("__wrapped__")
                 yield from self._named(vars(x), self._names, absent=True)
             for name in self._names:
-                if isinstance(getattr(type(x), name, None), types.MemberDescriptorType):
+                slot = inspect.getattr_static(type(x), name, None)
+                if isinstance(slot, types.MemberDescriptorType):
                     yield self._note("getattr({0}, {1}, missing)", x, name)
 
     def _named(self, holder: Any, names: Any, absent: bool = False) -> Iterator[Any]:
