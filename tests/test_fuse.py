@@ -247,8 +247,13 @@ WITH_NUMBERS = {
     "as exponent": lambda x, y: (2 + 0 * y) ** x,
     "limited": lambda x, y: tg.clip(x, None, y) if np.ndim(y) == 0 else tg.minimum(x, y),
     "of Python": lambda x, y: x * (1 - y) + (y * y if np.ndim(y) == 0 else y) * 0.5,
+    "of NumPy": lambda x, y: x - np.float32(2) * np.sqrt(np.abs(y)) * np.float64(0.5),
+    "least": lambda x, y: x * min(y, 1) + max(1.5, y),
     "decided": lambda x, y: x * 2 if isinstance(y, float | int) and y > 0 else x - 1,
 }
+
+
+OF_NUMBERS = ("limited", "of Python", "of NumPy", "least", "decided")
 
 
 @st.composite
@@ -271,7 +276,7 @@ def numbered(draw):
         values = [x, y]
         for name, i, (kind, j) in steps:
             other = {"value": values, "number": numbers}[kind][j] if kind != "is" else j
-            if isinstance(other, tg.Tensor) and name in ("limited", "of Python", "decided"):
+            if isinstance(other, tg.Tensor) and name in OF_NUMBERS:
                 name = "add"
             values.append(WITH_NUMBERS[name](values[i], other))
         return values[-1]

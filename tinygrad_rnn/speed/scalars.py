@@ -20,6 +20,7 @@ import numpy as np
 
 PYTHON = (int, float)  # of which a number's own class is one, or NumPy's number
 _ITEM = (np.number, np.bool_)
+_NUMBERS = (*PYTHON, *_ITEM)
 
 
 class Sheet:
@@ -44,7 +45,9 @@ class Sheet:
         """Return a text for something that is no number of the call."""
         if value.__class__ in (bool, *PYTHON):
             return f"({value!r})"
-        name = next((name for name, x in self.scope.items() if x is value), None)
+        number = isinstance(value, np.generic)
+        alike = (n for n, x in self.scope.items() if x is value or (number and same(x, value)))
+        name = next(alike, None)
         name = name or f"{prefix}{len(self.scope)}"
         self.scope[name] = value
         return name
@@ -73,7 +76,6 @@ class Number:
     """
 
     __slots__ = ("sheet", "text", "value")
-    __array_ufunc__ = None  # NumPy's scalars leave the operators to us
 
     def __init__(self, sheet: Sheet, text: str, value: Any) -> None:
         self.sheet, self.text, self.value = sheet, text, value
@@ -81,6 +83,15 @@ class Number:
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return self.value.__class__
+
+    def __array_ufunc__(self, ufunc: Any, how: str, *inputs: Any, **keywords: Any) -> Any:
+        if not all(type(x) is Number or isinstance(x, (*_NUMBERS, np.ndarray)) for x in inputs):
+            return NotImplemented
+        alone = not any(type(x) is not Number and isinstance(x, np.ndarray) for x in inputs)
+        if alone and how == "__call__" and ufunc.nout == 1 and not keywords:
+            return self.sheet.call(ufunc, inputs)
+        values = [x.known() if type(x) is Number else x for x in inputs]
+        return getattr(ufunc, how)(*values, **keywords)
 
     def item(self) -> Any:
         """Return NumPy's number as one of Python."""
@@ -117,10 +128,7 @@ def _operator(form: str, swapped: bool = False) -> Callable[..., Any]:
 
     def apply(self: Number, *others: Any) -> Any:
         for other in others:
-            if isinstance(other, np.ndarray):
-                pair = (other, self.known()) if swapped else (self.known(), other)
-                return function(*pair)
-            if type(other) is not Number and not isinstance(other, (*PYTHON, *_ITEM)):
+            if type(other) is not Number and not isinstance(other, _NUMBERS):
                 return NotImplemented
         args = (*reversed((self, *others)),) if swapped else (self, *others)
         texts = [x.text if type(x) is Number else self.sheet.name(x) for x in args]
