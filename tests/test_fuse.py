@@ -513,6 +513,16 @@ def test_a_hundred_shapes_are_one_trace():
         np.testing.assert_allclose(bias.grad.numpy(), ((1 - t * t) * x.numpy()).sum(0), rtol=1e-9)
     assert len(traced) == 2
     assert len(function.plans) <= 64
+    assert not any(plan.others for plan in function.plans.values())
+
+
+def test_the_plans_for_the_same_arrays_are_bounded():
+    fused = tg.fuse(lambda x, n: x * round(n))
+    for i in range(300):
+        x = tg.ones(i % 7 + 2)
+        assert fused(x, float(i % 50)).numpy()[0] == i % 50
+    plans = set(fused.plans.values())
+    assert sum(len(plan.others) for plan in plans) <= 8 * len(fused.plans)
 
 
 @pytest.mark.parametrize(
@@ -530,6 +540,16 @@ def test_what_reads_a_length_has_a_plan_for_each(function):
     for n in (2, 3, 4, 5, 3):
         (x,) = leaves(1, (n, 2 * n))
         np.testing.assert_array_equal(fused(x).numpy(), function(x).numpy())
+
+
+def test_a_plan_that_read_a_length_serves_for_no_other_though_a_number_chose_it():
+    def function(x, n):
+        return x * n if n > 0 else x / len(x)
+
+    fused = tg.fuse(function)
+    for n, length in [(-1, 5), (1, 5), (-1, 6), (2, 6), (-2, 5), (-1, 7), (1, 8), (-1, 6)]:
+        x = tg.ones(length)
+        np.testing.assert_array_equal(fused(x, n).numpy(), function(x, n).numpy())
 
 
 @tg.primitive(x=lambda F, g, x_shape: g * x_shape[0])

@@ -805,8 +805,6 @@ class Plan:
     the function reads is as it was, and Python would decide the same. None: it always does.
     """
 
-    other: Plan | None = None  # for the same arguments, where this one does not serve
-
     def __init__(self, function: Callable[..., Any], call: Call) -> None:
         ours = is_ours(function)
         before = None if ours else Surroundings(function, *call.objects)
@@ -884,6 +882,8 @@ class Plan:
         self.recording = Kernel(trace, self.inputs, [*results, *self.saved])
         self.reads = [i for i, x in enumerate(self.inputs) if x in set(self.saved)]
         self.kernels: dict[Any, tuple[list[Any], list[Expression], Kernel]] = {}
+        # What is asked next where this one does not serve, for each place that it is kept at.
+        self.others: dict[Any, Plan] = {}
         self.check = self._check(
             Surroundings(function, *call.objects).kept(before) if before else []
         )
@@ -1028,38 +1028,45 @@ class Fused:
     def _found(self, call: Call) -> Plan | None:
         """Return a plan that serves for a call."""
         key = call.key
-        known = key in self.plans
-        for place in (key, *(() if known else call.patterns([_kind(x) for x in call.tensors]))):
-            plan = self.plans.get(place)
-            while plan is not None:
-                if plan.serves(call.numbers):
-                    if place is not key:
-                        self._keep(place, self.plans.pop(place, plan))  # as the youngest
-                        self._keep(key, plan)
-                    return plan
-                plan = plan.other
-        return None
+        plan = self._serving(key, call.numbers)
+        if plan is None:
+            for place in call.patterns([_kind(x) for x in call.tensors]):
+                plan = self._serving(place, call.numbers)
+                if plan is not None:
+                    self.plans[place] = self.plans.pop(place, plan)  # as the youngest
+                    self._keep(key, plan)
+                    break
+        return plan
+
+    def _serving(self, place: Any, numbers: Sequence[Any]) -> Plan | None:
+        plan = self.plans.get(place)
+        while plan is not None and not plan.serves(numbers):
+            plan = plan.others.get(place)
+        return plan
 
     def _planned(self, call: Call) -> Plan:
         """Return a new plan for a call."""
-        plan, key = Plan(self.function, call), call.key
-        places = [key]
+        plan = Plan(self.function, call)
         if not plan.trace.sized:
             patterns = call.patterns([_kind(x) for x in call.tensors])
-            places.append(patterns[0 if plan.trace.cut else -1])
-        plan.other = self.plans.get(places[-1]) or self.plans.get(key)
-        last: Plan | None = plan
-        for _ in range(ANSWERS - 1):
-            last = last and last.other
-        if last:
-            last.other = None
-        for place in places:
-            self._keep(place, plan)
+            self._keep(patterns[0 if plan.trace.cut else -1], plan)
+        self._keep(call.key, plan)
         return plan
 
     def _keep(self, place: Any, plan: Plan) -> None:
+        """Keep a plan at a place, before the others that are there."""
         while len(self.plans) >= SIGNATURES and place not in self.plans:
-            self.plans.pop(next(iter(self.plans)), None)
+            oldest = next(iter(self.plans))
+            gone = self.plans.pop(oldest, None)
+            while gone is not None:
+                gone = gone.others.pop(oldest, None)
+        last = self.plans.get(place)
+        if last is not None:
+            plan.others[place] = last
+        for _ in range(ANSWERS - 2):
+            last = last and last.others.get(place)
+        if last is not None:
+            last.others.pop(place, None)
         self.plans[place] = plan
 
     def __call__(self, *args: Any, **by_name: Any) -> Any:
