@@ -18,7 +18,19 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from test_capture import Job, T, assert_equal
-from test_fuse import SHAPES, arrays, assert_same, derivatives, lstm, programs
+from test_fuse import (
+    DTYPES,
+    SHAPES,
+    arrays,
+    assert_alike,
+    assert_same,
+    derivatives,
+    leaves,
+    lstm,
+    numbered,
+    outcome,
+    programs,
+)
 from tinygrad_rnn.errors import ArgumentError, CompilerError
 from tinygrad_rnn.speed import compiled, loops, workshop
 
@@ -85,6 +97,46 @@ def test_programs_in_float32(drawn, shapes, seed):
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1, np.abs(b).max(initial=0)))
+
+
+@FEW
+@given(numbered(), DTYPES, DTYPES, st.integers(0, 2**32 - 1))
+def test_numbers_constants_and_options(drawn, one, other, seed):
+    program, calls, by_name = drawn
+    data = [
+        (2 * a).astype(t)
+        for a, t in zip(arrays(seed, 2, [(3, 2), (2,)]), (one, other), strict=True)
+    ]
+    fused = tg.fuse(program)
+    for numbers in calls:
+        found = outcome(fused, data, numbers, by_name)
+        numbers = [tg.tensor(n) if isinstance(n, np.ndarray) else n for n in numbers]
+        assert_alike(found, outcome(program, data, numbers, by_name), exact=False)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, -1, 0.5, -0.5, 2.5, -3])
+def test_a_number_of_the_call_as_exponent(dtype, exponent):
+    x = values(2, dtype)
+    power = POWERS.setdefault(exponent.__class__, tg.fuse(lambda x, n: x**n))
+    with np.errstate(all="ignore"):
+        expected = np.power(x, dtype(exponent))
+        found = power(tg.tensor(x), exponent).numpy()
+        np.testing.assert_allclose(found, expected, rtol=4e-7)
+
+
+POWERS = {}
+
+
+@pytest.mark.parametrize("integer", [300, -1, 2**70, 7])
+def test_an_integer_that_a_dtype_has_not(integer):
+    x = tg.tensor(np.array([1, 200, 7], np.uint8))
+    for fused in (
+        tg.fuse(lambda x, n: (x < n, x == n)),
+        tg.fuse(lambda x, n: (x < integer, x != n)),
+    ):
+        for a, b in zip(*both(lambda f=fused: f(x, integer)), strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 EXACT_UNARY = {
@@ -513,6 +565,25 @@ def logged(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     log.write_text("")
     return lambda: sum("-o " in line for line in log.read_text().splitlines())
+
+
+def test_numbers_and_shapes_compile_nothing(monkeypatch):
+    made, library = [], workshop.Compiler.library
+    monkeypatch.setattr(
+        workshop.Compiler, "library", lambda self, text: made.append(text) or library(self, text)
+    )
+    function = tg.fuse(lambda x, bias, scale, n: tg.abs(x * scale + bias) ** n * (1 - scale))
+    for i in range(2, 30):
+        (x,), (bias,) = leaves(1, (i, 2 * i)), leaves(1, (2 * i,))
+
+        def run(x=x, bias=bias, i=i):
+            y = function(x, bias, 1 / i, 1.0 + i / 7)
+            return [y.numpy(), *(g.numpy() for g in tg.grad(y.sum(), [x, bias]))]
+
+        found = run()
+        with tg.fuse.disabled():
+            assert_same(found, run())
+    assert len(made) == 2  # forward and backward
 
 
 TEXT = "int answer = {};\n"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import re
 import threading
+import time
+import types
 import weakref
 
 import numpy as np
@@ -216,6 +220,506 @@ def lstm(i, f, g, o, c):
 
 def leaves(count, shape=(3, 4)):
     return [tg.tensor(a, requires_grad=True) for a in arrays(0, count, [shape])]
+
+
+# -- numbers, constants and options ----------------------------------------------------------------
+
+NUMBERS = {
+    "int": st.integers(-3, 3),
+    "float": st.floats(-3, 3, width=16),
+    "np.float64": st.floats(-3, 3, width=16).map(np.float64),
+    "np.float32": st.floats(-3, 3, width=16).map(np.float32),
+    "np.float16": st.floats(-3, 3, width=16).map(np.float16),
+    "np.int64": st.integers(-3, 3).map(np.int64),
+    "bool": st.booleans(),
+    "np.bool": st.booleans().map(np.bool_),
+    "0-d array": st.floats(-3, 3, width=16).map(np.array),
+}
+CONSTANTS = st.sampled_from([0, 1, -2, 0.0, 0.1, 2.5, True, np.float32(0.1), np.float64(0.1)])
+WITH_NUMBERS = {
+    "add": lambda x, y: x + y,
+    "subtract": lambda x, y: x - y,
+    "multiply": lambda x, y: x * y,
+    "divide": lambda x, y: x / y,
+    "maximum": tg.maximum,
+    "logaddexp": tg.logaddexp,
+    "less": lambda x, y: (x < y) * 1.5,
+    "chosen": lambda x, y: tg.where(x > 0, x, y),
+    "of two numbers": lambda x, y: tg.where(x > 0, 1.0, y),
+    "to a power": lambda x, y: tg.abs(x) ** y,
+    "as exponent": lambda x, y: (2 + 0 * y) ** x,
+    "limited": lambda x, y: tg.clip(x, None, y) if np.ndim(y) == 0 else tg.minimum(x, y),
+    "of Python": lambda x, y: x * (1 - y) + (y * y if np.ndim(y) == 0 else y) * 0.5,
+    "of NumPy": lambda x, y: x - np.float32(2) * np.sqrt(np.abs(y)) * np.float64(0.5),
+    "least": lambda x, y: x * min(y, 1) + max(1.5, y),
+    "decided": lambda x, y: x * 2 if isinstance(y, float | int) and y > 0 else x - 1,
+}
+
+
+OF_NUMBERS = ("limited", "of Python", "of NumPy", "least", "decided")
+
+
+@st.composite
+def numbered(draw):
+    """A random function of two Tensors and of numbers, by position and by name, and two calls."""
+    kinds = [draw(st.sampled_from(sorted(NUMBERS))) for _ in range(draw(st.integers(1, 3)))]
+    steps = []
+    for i in range(draw(st.integers(1, 5))):
+        other = ("value", draw(st.integers(0, i + 1)))
+        other = draw(
+            st.sampled_from(
+                [other, ("number", draw(st.integers(0, len(kinds) - 1))), ("is", draw(CONSTANTS))]
+            )
+        )
+        steps.append((draw(st.sampled_from(sorted(WITH_NUMBERS))), i + 1, other))  # none is dead
+    by_name = draw(st.booleans())
+
+    def program(x, y, *numbers, last=None):
+        numbers = [*numbers, *([] if last is None else [last])]
+        values = [x, y]
+        for name, i, (kind, j) in steps:
+            other = {"value": values, "number": numbers}[kind][j] if kind != "is" else j
+            if isinstance(other, tg.Tensor) and name in OF_NUMBERS:
+                name = "add"
+            values.append(WITH_NUMBERS[name](values[i], other))
+        return values[-1]
+
+    calls = [[draw(NUMBERS[kind]) for kind in kinds] for _ in range(3)]
+    return program, calls, by_name
+
+
+def outcome(function, data, numbers, by_name):
+    """Results, first and second derivatives with their dtypes; or the error."""
+    x = [tg.tensor(a, requires_grad=a.dtype.kind == "f") for a in data]
+    wanted = [t for t in x if t.requires_grad]
+    try:
+        with np.errstate(all="ignore"):
+            y = function(*x, *numbers[:-1], last=numbers[-1]) if by_name else function(*x, *numbers)
+            found = [y]
+            if y.requires_grad:
+                first = tg.grad((y * y).sum(), wanted, create_graph=True, allow_unused=True)
+                again = [g for g in first if g is not None and g.requires_grad]
+                found += first
+                if again:
+                    loss = sum((g * g).sum() for g in again)
+                    found += tg.grad(loss, wanted, allow_unused=True)
+    except Exception as error:
+        return type(error), str(error)
+    return [None if t is None else t.detach().numpy() for t in found]
+
+
+def assert_alike(found, expected, exact=True):
+    """The result to the bit, with its dtype; derivatives to rounding."""
+    if isinstance(expected, tuple):
+        assert found == expected
+        return
+    assert isinstance(found, list) and len(found) == len(expected), found
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        assert (a is None) == (b is None)
+        if a is None:
+            continue
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        if i == 0 and exact:
+            np.testing.assert_array_equal(a, b)
+        elif a.dtype != np.float16:
+            near = {np.dtype(np.float32): 2e-3}.get(a.dtype, 1e-7)
+            with np.errstate(all="ignore"):
+                finite = b[np.isfinite(b)]
+            np.testing.assert_allclose(a, b, rtol=near, atol=near * np.abs(finite).max(initial=1.0))
+
+
+DTYPES = st.sampled_from([np.float64, np.float32, np.float16, np.int32])
+
+
+@given(numbered(), DTYPES, DTYPES, st.integers(0, 2**32 - 1))
+def test_numbers_constants_and_options_are_those_of_the_operations(drawn, one, other, seed):
+    program, calls, by_name = drawn
+    shapes = [(3, 2), (2,)]
+    data = [(2 * a).astype(t) for a, t in zip(arrays(seed, 2, shapes), (one, other), strict=True)]
+    fused = tg.fuse(program)
+    for numbers in calls:
+        found = outcome(fused, data, numbers, by_name)
+        numbers = [tg.tensor(n) if isinstance(n, np.ndarray) else n for n in numbers]
+        assert_alike(found, outcome(program, data, numbers, by_name))
+
+
+@tg.fuse
+def with_options(x, /, y=2.0, *rest, scale=1.0, mode="plain", bias=None, **others):
+    """Every kind of parameter that Python has."""
+    out = x * y * scale
+    for each in (*rest, *others.values()):
+        out = out + each
+    out = tg.tanh(out) if mode == "tanh" else out
+    return out if bias is None else out + bias
+
+
+@pytest.mark.parametrize(
+    "args, by_name",
+    [
+        ((), {}),
+        ((3.0,), {}),
+        ((), {"scale": 3.0}),
+        ((), {"y": 3, "scale": np.float64(0.1), "mode": "tanh"}),
+        ((2.0, 1.0, 4), {"bias": -1.0, "more": 5.0}),
+        ((), {"scale": True}),
+        ((), {"bias": np.array([1.0, 2.0, 3.0])}),
+        ((), {"bias": [1, 2, 3]}),
+    ],
+)
+def test_every_kind_of_parameter(args, by_name):
+    (x,) = leaves(1, (3,))
+    for _ in range(2):
+        found = with_options(x, *args, **by_name)
+        (g,) = tg.grad(found.sum(), [x])
+        expected = with_options.function(x, *args, **by_name)
+        np.testing.assert_array_equal(found.numpy(), expected.numpy())
+        np.testing.assert_allclose(g.numpy(), tg.grad(expected.sum(), [x])[0].numpy(), rtol=1e-15)
+    with pytest.raises(TypeError, match="scal"):
+        tg.fuse(lambda x, *, scale=1.0: x * scale)(x, scal=2.0)
+
+
+def test_lists_and_dicts_of_tensors_and_lists_of_numbers():
+    x, y = leaves(2, (3,))
+
+    @tg.fuse
+    def function(pair, by_name, limits, shift):
+        low, high = limits
+        return tg.clip(pair[0] * by_name["y"], low, high) + shift
+
+    for high in (0.5, 0.25):
+        given = [x, 2.0], {"y": y}, (-1.0, high), [1.0, 2.0, 3.0]
+        found = function(*given)
+        expected = function.function(*given)
+        np.testing.assert_array_equal(found.numpy(), expected.numpy())
+    found.sum().backward()
+    assert x.grad is not None and y.grad is not None
+
+
+def test_a_number_is_an_argument_of_the_kernel_and_no_part_of_it():
+    traced = []
+
+    @tg.fuse
+    def function(x, scale, exponent, slope):
+        traced.append(1)
+        x = tg.where(x > 0, x, slope * x) * tg.where(x > 0, 1.0, slope)
+        return tg.abs(x) ** exponent * (1 - scale) + tg.clip(x, -scale, scale) if scale > 0 else x
+
+    (x,) = leaves(1)
+    for i in range(1, 40):
+        numbers = 0.1 * i, np.float64(1 + i / 7), 1 / i
+        found = derivatives(lambda x, n=numbers: (function(x, *n),), [x.numpy()], {0})
+        with tg.fuse.disabled():
+            before = len(traced)
+            assert_same(
+                found, derivatives(lambda x, n=numbers: (function(x, *n),), [x.numpy()], {0})
+            )
+            del traced[before:]
+    assert len(traced) == 2  # one trace, and one to see that it is the same
+    function(x, -1.0, np.float64(2.0), 0.5)  # another branch
+    assert len(traced) == 4
+
+
+@pytest.mark.parametrize("integer", [300, -1, 2**70, 7])
+def test_an_integer_that_a_dtype_has_not_is_compared_or_refused_as_unfused(integer):
+    x = tg.tensor(np.array([1, 200, 7], np.uint8))
+    for function in (lambda x, n: x < n, lambda x, n: (x == n, x >= n), lambda x, n: x + n):
+        for fused in (tg.fuse(function), tg.fuse(lambda x, f=function: f(x, integer))):
+            args = (x, integer) if fused.function is function else (x,)
+            try:
+                expected = function(x, integer)
+            except OverflowError as error:
+                with pytest.raises(OverflowError, match=re.escape(str(error))):
+                    fused(*args)
+            else:
+                many = expected if isinstance(expected, tuple) else (expected,)
+                found = fused(*args)
+                for a, b in zip(found if isinstance(found, tuple) else (found,), many, strict=True):
+                    assert a.dtype == b.dtype
+                    np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_what_is_wrong_is_said_as_the_operations_say_it():
+    x = tg.tensor([1, 2])
+    for function, numbers in (
+        (lambda x, n: x**n, (2, -1)),
+        (lambda x, n: x * (1 / n), (2, 0)),
+        (lambda x, low: tg.clip(x, low, 0), (-1, 1)),
+    ):
+        fused = tg.fuse(function)
+        good, bad = numbers
+        fused(x, good)
+        with pytest.raises(Exception) as expected:
+            function(x, bad)
+        with pytest.raises(expected.type, match=re.escape(str(expected.value))):
+            fused(x, bad)
+
+
+def test_numbers_and_constants_on_a_device(accelerator):
+    fused = tg.fuse(
+        lambda x, s: tg.tanh(x) * s + x * tg.where(x > 0, 1.0, s) + 2.0**x + tg.abs(x) ** s
+    )
+    for dtype in (tg.float32, tg.float64):
+        for s in (0.5, np.float64(0.25), 2):
+            x = tg.tensor([[0.5, -1.5, 2.0]], dtype, requires_grad=True)
+            there = tg.tensor(x.numpy(), device=accelerator, requires_grad=True)
+            for a in (x, there):
+                fused(a, s).sum().backward()
+            assert there.grad.dtype == dtype
+            np.testing.assert_allclose(there.grad.to("cpu").numpy(), x.grad.numpy(), rtol=1e-6)
+
+
+# -- other shapes ----------------------------------------------------------------------------------
+
+
+@given(programs(least=2), st.booleans(), st.integers(0, 2**32 - 1), st.data())
+def test_a_plan_serves_for_all_shapes_that_broadcast_alike(drawn, cut, seed, data):
+    program, count = drawn
+    traced = []
+
+    def function(x, *others):
+        traced.append(1)
+        if cut:
+            x, other = tg.split(x, 2, axis=-1)
+            others = (other * others[0], *others[1:])
+        return program(x, *others)
+
+    fused = tg.fuse(function)
+    forms = [data.draw(st.sampled_from([(1, 1), (0, 1), (1, 0), (0,), ()])) for _ in range(count)]
+    forms[0] = (1, 1)
+    for rows, columns in ((3, 2), (5, 2 if cut else 7), (7, 2 if cut else 3)):
+        sizes = [[n if k else 1 for k, n in zip(f[::-1], (columns, rows))][::-1] for f in forms]  # noqa: B905
+        sizes[0] = [rows, 2 * columns if cut else columns]
+        inputs = [a.reshape(n) for a, n in zip(arrays(seed, count, sizes), sizes, strict=True)]
+        found = derivatives(fused, inputs, set(range(count)))
+        mine = len(traced)
+        with tg.fuse.disabled():
+            assert_same(found, derivatives(fused, inputs, set(range(count))))
+        del traced[mine:]
+    assert len(traced) == 2
+
+
+def test_a_hundred_shapes_are_one_trace():
+    traced = []
+
+    @tg.fuse
+    def function(x, bias):
+        traced.append(1)
+        return tg.tanh(x + bias) * x
+
+    for n in range(2, 102):
+        (x,) = leaves(1, (n, 3 * n))
+        (bias,) = leaves(1, (3 * n,))
+        out = function(x, bias)
+        out.sum().backward()
+        t = np.tanh(x.numpy() + bias.numpy())
+        np.testing.assert_array_equal(out.numpy(), t * x.numpy())
+        np.testing.assert_allclose(bias.grad.numpy(), ((1 - t * t) * x.numpy()).sum(0), rtol=1e-9)
+    assert len(traced) == 2
+    assert len(function.plans) <= 64
+    assert not any(plan.others for plan in function.plans.values())
+
+
+def test_the_plans_for_the_same_arrays_are_bounded():
+    fused = tg.fuse(lambda x, n: x * round(n))
+    for i in range(300):
+        x = tg.ones(i % 7 + 2)
+        assert fused(x, float(i % 50)).numpy()[0] == i % 50
+    plans = set(fused.plans.values())
+    assert sum(len(plan.others) for plan in plans) <= 8 * len(fused.plans)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x / x.shape[-1],
+        lambda x: x * len(x),
+        lambda x: x * 2 if x.shape[0] > 3 else x,
+        lambda x: x * np.prod(x.shape).item(),
+        lambda x: x * float(np.shape(x)[0]),
+    ],
+)
+def test_what_reads_a_length_has_a_plan_for_each(function):
+    fused = tg.fuse(function)
+    for n in (2, 3, 4, 5, 3):
+        (x,) = leaves(1, (n, 2 * n))
+        np.testing.assert_array_equal(fused(x).numpy(), function(x).numpy())
+
+
+def test_a_plan_that_read_a_length_serves_for_no_other_though_a_number_chose_it():
+    def function(x, n):
+        return x * n if n > 0 else x / len(x)
+
+    fused = tg.fuse(function)
+    for n, length in [(-1, 5), (1, 5), (-1, 6), (2, 6), (-2, 5), (-1, 7), (1, 8), (-1, 6)]:
+        x = tg.ones(length)
+        np.testing.assert_array_equal(fused(x, n).numpy(), function(x, n).numpy())
+
+
+@tg.primitive(x=lambda F, g, x_shape: g * x_shape[0])
+def times_length(xp, x):
+    """A rule that reads a length."""
+    return x * x.shape[0]
+
+
+def test_a_rule_that_reads_a_length_has_a_plan_for_each():
+    fused = tg.fuse(lambda x: times_length(x) + 1)
+    for n in (2, 3, 5):
+        (x,) = leaves(1, (n,))
+        fused(x).sum().backward()
+        np.testing.assert_array_equal(x.grad.numpy(), np.full(n, float(n)))
+
+
+def test_shapes_that_do_not_meet_have_a_plan_of_their_own():
+    fused = tg.fuse(lambda x, y: (x * 2, y * 3))
+    for a, b in ((5, 5), (6, 6), (5, 7), (7, 1), (0, 3)):
+        x, y = tg.ones(a), tg.ones(b)
+        assert [t.shape for t in fused(x, y)] == [(a,), (b,)]
+    with pytest.raises(ShapeError, match=r"\(2,\).*\(3,\)"):
+        tg.fuse(lambda x, y: x + y)(tg.ones(2), tg.ones(3))
+
+
+# -- what else it reads ----------------------------------------------------------------------------
+
+ALPHA = 1.0
+ACTIVATION = tg.tanh
+
+
+class Settings:
+    """Holds numbers in every way."""
+
+    rate = 2.0
+
+    def __init__(self):
+        self.scale, self.table, self.values = 1.0, {"a": [1.0]}, [1.0, (2.0,)]
+
+    @property
+    def product(self):
+        """Of one on the class and one on the object."""
+        return self.rate * self.scale
+
+    def __call__(self, x):
+        """Is called without being named."""
+        return x * self.hidden
+
+    hidden = 1.0
+
+
+def helped(x):
+    """Reads a global in a function that a fused one calls."""
+    return x * ALPHA
+
+
+inside = tg.fuse(lambda x: ACTIVATION(x) * ALPHA)
+
+
+def test_a_change_in_what_it_reads_is_seen(monkeypatch):
+    settings, local, module = Settings(), 1.0, types.ModuleType("settings")
+    module.alpha = 1.0
+
+    def function(x, *, own=[1.0]):  # noqa: B006 - one that changes
+        y = helped(x) + inside(x) * local + settings(x) * own[0]
+        return y * settings.product + settings.table["a"][0] * settings.values[1][0] * module.alpha
+
+    fused, x = tg.fuse(function), tg.tensor([0.5, 2.0])
+
+    def assert_seen():
+        for _ in range(2):
+            np.testing.assert_array_equal(fused(x).numpy(), function(x).numpy())
+
+    assert_seen()
+    monkeypatch.setitem(globals(), "ALPHA", 2.0)
+    assert_seen()
+    monkeypatch.setitem(globals(), "ACTIVATION", tg.exp)
+    assert_seen()
+    local = 3.0
+    assert_seen()
+    for change in (
+        lambda: setattr(settings, "scale", 4.0),
+        lambda: setattr(settings, "rate", 5.0),
+        lambda: monkeypatch.setattr(Settings, "hidden", 6.0),
+        lambda: settings.table["a"].__setitem__(0, 7.0),
+        lambda: settings.table.__setitem__("a", [8.0]),
+        lambda: settings.values.__setitem__(1, (9.0,)),
+        lambda: setattr(module, "alpha", 10.0),
+        lambda: function.__kwdefaults__["own"].__setitem__(0, 11.0),
+        lambda: monkeypatch.setattr(Settings, "__call__", lambda self, x: x),
+    ):
+        before = fused(x).numpy()
+        change()
+        assert_seen()
+        assert (fused(x).numpy() != before).any()
+
+
+def test_a_number_outside_that_changes_at_each_call_ends_in_plain_runs():
+    traced, alpha = [], 0.0
+
+    @tg.fuse
+    def function(x):
+        traced.append(1)
+        return x * alpha
+
+    x = tg.ones(2)
+    for i in range(100):
+        alpha = float(i)
+        assert function(x).numpy().tolist() == [i, i]
+    assert len(traced) < 140  # 16 plans at two runs each, then one run for each call
+
+
+def test_the_default_dtype_is_read_at_each_call():
+    fused = tg.fuse(lambda x: tg.where(x > 0, 1.0, 0.1))
+    x = tg.tensor([1.0, -1.0])
+    for dtype in (tg.float32, tg.float64, tg.float16, tg.float32):
+        tg.set_default_dtype(dtype)
+        assert fused(x).dtype == dtype
+        np.testing.assert_array_equal(fused(x).numpy(), np.array([1.0, 0.1], dtype))
+
+
+COUNT = {"n": 0}
+
+
+def counting(x):
+    """Counts its calls, and computes with that."""
+    COUNT["n"] += 1
+    return x * COUNT["n"]
+
+
+ITERATOR = itertools.count(1)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x * next(ITERATOR),
+        lambda x: x * time.perf_counter(),
+        lambda x: x * float(np.random.default_rng().normal()),
+        counting,
+        lambda x: (x, x) if next(ITERATOR) % 2 else (x,),
+    ],
+)
+def test_what_is_another_one_each_time_is_refused(function):
+    with pytest.raises(ArgumentError, match=r"something else each time.*pass what changes"):
+        tg.fuse(function)(tg.ones(2))
+
+
+def test_what_it_writes_itself_and_does_not_read_does_not_matter():
+    history = []
+
+    @tg.fuse
+    def function(x):
+        history.append(1)
+        return x * 2
+
+    for _ in range(5):
+        function(tg.ones(2))
+    assert len(history) == 2
+
+
+@pytest.mark.parametrize("value", [2.0, np.array(2.0), [2.0, 3.0]])
+def test_an_array_from_outside_is_refused_though_it_is_small(value):
+    w = tg.tensor(value)
+    for function in (lambda x: x * w, lambda x: x * w.numpy(), lambda x: tg.exp(w) + x):
+        with pytest.raises(ArgumentError, match=r"not an argument.*pass it"):
+            tg.fuse(function)(tg.ones(2))
 
 
 # -- what it saves ---------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def register(array_type: type, module: Module) -> None:
 
 def module_of(array: Array) -> Module:
     """Return the array library that `array` belongs to."""
-    module = modules.get(array.__class__) or modules.get(array.__class__.__base__)
+    module = modules.get(type(array)) or modules.get(array.__class__.__base__)
     if module is None:
         if isinstance(array, np.generic | np.ndarray):  # a scalar, or a subclass (a memory map)
             return np

@@ -35,7 +35,7 @@ import numpy as np
 from .. import random as tg_random
 from ..blocks import block
 from ..engine import backend
-from ..engine.graph import Leaf, Node, is_grad_enabled, last_write, tick
+from ..engine.graph import Leaf, is_grad_enabled, last_write, tick
 from ..engine.primitive import make
 from ..engine.variable import Variable
 from ..errors import DTypeError, ShapeError
@@ -43,8 +43,8 @@ from ..spelling import class_name
 from ..tensors.tensor import Tensor
 from . import fuse as fusing
 from .loops import kinds_of
+from .surroundings import LARGE, PLAIN, installed, names_of, of_library, opaque
 from .tape import (
-    PACKAGE,
     Call,
     Place,
     Tape,
@@ -61,13 +61,6 @@ from .tape import (
 
 SIGNATURES = 8  # how many signatures a captured function keeps in a thread; others run plainly
 PATIENCE = 4.0  # how many recordings and replays may be in vain; a good replay gives back a tenth
-LARGE = 1000  # containers of more numbers and strings (vocabularies) are not watched
-PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
-CONTAINERS = frozenset(("builtins", "collections", "functools", "types", "argparse"))
-OPAQUE = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, Node)
-_PACKAGE = __name__.partition(".")[0]
-
-
 # -- the world that a function reaches -------------------------------------------------------------
 
 
@@ -85,7 +78,7 @@ class World:
         stack = [(function, "the function"), (vars(tg_random._library), "the random generator")]
         while stack:
             x, name = stack.pop()
-            if id(x) in seen or _opaque(x, own):
+            if id(x) in seen or opaque(x, own):
                 continue
             seen[id(x)] = x
             if isinstance(x, Variable):
@@ -155,18 +148,6 @@ def _put(holder: Any, key: Any, value: Any) -> None:
         holder[key] = value
 
 
-def _opaque(x: Any, own: str) -> bool:
-    """Tell whether an object is not looked into: a value, or what cannot lead to the user's own."""
-    module = type(x).__module__.partition(".")[0]
-    return (
-        type(x) in PLAIN
-        or isinstance(x, OPAQUE)
-        or (isinstance(x, type) and _installed(x.__module__, own))
-        or module == "numpy"
-        or (module in sys.stdlib_module_names and module not in CONTAINERS)
-    )
-
-
 def _contents(x: Any, own: str) -> Iterator[tuple[Any, Any, Callable[[Any], list[Any]]]]:
     """Yield the containers that an object consists of: keys, and how to read the values."""
     if isinstance(x, Variable):
@@ -180,17 +161,17 @@ def _contents(x: Any, own: str) -> Iterator[tuple[Any, Any, Callable[[Any], list
     elif isinstance(x, types.FunctionType):
         if x.__code__.co_filename.startswith("<primitive"):
             yield x, (), lambda x: [x.__wrapped__]
-        elif _of_library(x, own):
+        elif of_library(x, own):
             if hasattr(x, "__wrapped__"):  # a decorator of the library around the user's function
                 yield x, (), lambda x: [x.__wrapped__]
         else:
             yield x, (), lambda x: [x.__defaults__, x.__kwdefaults__]
             for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
                 yield cell, (name,), gc.get_referents
-            names = _names(x.__code__)
+            names = names_of(x.__code__)
             yield from _picked(x.__globals__, names)
             for value in [x.__globals__[n] for n in names if n in x.__globals__]:
-                if isinstance(value, types.ModuleType) and not _installed(value.__name__, own):
+                if isinstance(value, types.ModuleType) and not installed(value.__name__, own):
                     yield from _picked(vars(value), names)
     elif isinstance(x, type):
         yield x, (), lambda x: list(x.__mro__)
@@ -211,27 +192,6 @@ def _contents(x: Any, own: str) -> Iterator[tuple[Any, Any, Callable[[Any], list
 def _picked(names: Any, wanted: list[str]) -> Iterator[tuple[Any, Any, Callable[[Any], list[Any]]]]:
     there = [n for n in wanted if n in names]
     yield names, there, lambda x: [x[n] for n in there]
-
-
-def _names(code: types.CodeType) -> list[str]:
-    """Return the names that code looks up in globals and as attributes."""
-    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
-    return list(dict.fromkeys([*code.co_names, *(n for c in inner for n in _names(c))]))
-
-
-def _installed(module: str | None, own: str) -> bool:
-    """Tell whether a module is a library's: neither the user's nor of the function's package."""
-    top = (module or "").partition(".")[0]
-    if top in sys.stdlib_module_names or top in ("numpy", _PACKAGE):
-        return True
-    return top != own and "-packages" in (getattr(sys.modules.get(top), "__file__", None) or "")
-
-
-def _of_library(function: types.FunctionType, own: str) -> bool:
-    if function.__code__.co_filename.startswith(PACKAGE):
-        return True
-    name = function.__module__ or ""  # an example in the package's own docstrings has its name
-    return not name.startswith(_PACKAGE) and _installed(name, own)
 
 
 # -- replay ----------------------------------------------------------------------------------------
@@ -679,7 +639,7 @@ def _kind(x: Any, arrays: list[Any]) -> Any:
 
 
 def capture(function: Callable[..., Any]) -> Captured:
-    """Record what a training step does, and replay it without Python's part of it.
+    """Record what a training step does, and replay it without Python's part of it. Experimental.
 
     Parameters
     ----------

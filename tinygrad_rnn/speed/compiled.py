@@ -270,14 +270,14 @@ def _load(text: str, compiler: Compiler) -> Any:
 # -- the choice ------------------------------------------------------------------------------------
 
 BACKENDS = ("numpy", "c")
-_chosen: list[Compiler | None] = []  # empty: nobody has asked yet
+chosen: list[Compiler | None] = []  # empty: nobody has asked yet
 
 
 def compiler() -> Compiler | None:
     """Return the compiler in use; None where the kernels are schedules of ufuncs."""
-    if not _chosen:
+    if not chosen:
         backend(os.environ.get("TINYGRAD_RNN_FUSE") or "numpy")
-    return _chosen[0]
+    return chosen[0]
 
 
 def backend(name: str | None = None) -> str:
@@ -326,11 +326,11 @@ def backend(name: str | None = None) -> str:
     if name not in BACKENDS:
         raise ArgumentError(f"fuse.backend: 'numpy' or 'c', got {name!r:.60}")
     if name == "numpy":
-        _chosen[:] = [None]
+        chosen[:] = [None]
     else:
         from .workshop import Compiler
 
-        _chosen[:] = [_proved(Compiler())]
+        chosen[:] = [_proved(Compiler())]
     return name
 
 

@@ -63,7 +63,7 @@ static void tiled(intptr_t n, char *const *at, const intptr_t *stride)
     }
 }
 
-/* `places`: the length of the last axis of the strips, then for each strip its array and where it
+/* `places`: the length of the last axis of the strips (0: that of the arrays), then for each strip its array and where it
    starts in the last axis of that. Returns whether it has run. */
 static void *call(void *places, Array *const *arrays, intptr_t count)
 {
@@ -77,7 +77,7 @@ static void *call(void *places, Array *const *arrays, intptr_t count)
     if (axes > AXES) return PyBool_FromLong(0);
     intptr_t total = 1;
     for (int k = 0; k < axes; k++) {
-        shape[k] = k == axes - 1 ? place[0] : model->shape[k];
+        shape[k] = k == axes - 1 && place[0] ? place[0] : model->shape[k];
         total *= shape[k];
     }
     for (int p = 0; p < STRIPS; p++) {

@@ -19,6 +19,15 @@ that compute them.
 
 What the backward kernel reads of the forward one: its arguments, its results, and the values that
 are dear to compute again (`DEAR`); everything else is computed again from these.
+
+A run on expressions is a *plan*. It serves for more calls than the one that it was made in:
+
+- Numbers among the arguments are arguments of the kernels (`scalars`), with any values. Only what
+  Python decides by a number has to be decided alike.
+- Lengths of axes are those of the arrays, as long as the same axes have length 1. Where the
+  function reads a length, or cuts the last axis, these lengths are the plan's own.
+- What the function reads besides its arguments (globals, closures, attributes, the default dtype)
+  has to be as it was (`surroundings`). What differs between two runs in a row is refused.
 """
 
 from __future__ import annotations
@@ -26,9 +35,11 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,16 +58,23 @@ from ..engine.graph import (
     thread,
 )  # fmt: skip
 from ..engine.primitive import PRIMITIVES, Raw, Record, intact, make, namespaces
+from ..engine.variable import Variable
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
 from ..tensors.tensor import Tensor
 from . import compiled
+from .compiled import chosen
 from .loops import Loop, Uncovered, kinds_of
+from .scalars import PYTHON, Number, Sheet, plain
+from .surroundings import PLAIN, Surroundings, checks, is_ours
 
 DEAR = frozenset("exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split())
 VIEWS = frozenset(("part", "reshape"))  # they show another value's memory
 LIBRARY = ("engine", "tensors", "functional", "spelling")  # a message names no line in these
 SIGNATURES = 64  # how many plans a fused function keeps; the oldest goes first
+PATIENCE = 16.0  # how many plans are made in vain; a call that finds one gives back a tenth
+ANSWERS = 8  # how many plans there are for the same arrays: other numbers, other surroundings
+FAILURES = (ValueError, OverflowError, ZeroDivisionError)  # of numbers that do not fit
 
 
 # -- expressions: an array library that writes down what is computed -------------------------------
@@ -69,20 +87,27 @@ class Expression:
     its reverse ``join``; and, in gradients of what was broadcast, ``sum`` and ``reshape``.
     """
 
-    __slots__ = ("args", "dtype", "number", "op", "shape", "trace")
+    __slots__ = ("args", "dtype", "number", "op", "sizes", "trace")
     __array_ufunc__ = None  # NumPy's scalars leave the operators to us
 
     def __init__(
         self, trace: Trace, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]
     ) -> None:
         self.trace, self.op, self.args = trace, op, args
-        self.dtype, self.shape = np.dtype(dtype), shape
+        self.dtype, self.sizes = np.dtype(dtype), shape
         self.number = len(trace.table)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the axes."""
+        if self.trace.watching:
+            self.trace.read_sizes(sys._getframe(1))
+        return self.sizes
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return len(self.shape)
+        return len(self.sizes)
 
     @property
     def size(self) -> int:
@@ -97,16 +122,20 @@ class Expression:
     @property
     def device(self) -> Any:
         """Asked for when arrays meet that are not all expressions."""
+        if self.trace.closed:
+            return "cpu"
         raise _untraceable("reads an array that is not an argument", "pass it as one")
 
     def astype(self, dtype: Any) -> Expression:
         """Return the values in another dtype."""
         dtype = np.dtype(dtype)
+        if self.dtype.kind != "f" and dtype.kind == "f" and not self.trace.differentiating:
+            self.trace.reads_default = True
         return self if dtype == self.dtype else self.copy(dtype)
 
     def copy(self, dtype: Any = None) -> Expression:
         """Return the values in memory of their own."""
-        return self.trace.enter("astype", (self,), dtype or self.dtype, self.shape)
+        return self.trace.enter("astype", (self,), dtype or self.dtype, self.sizes)
 
     def reshape(self, shape: tuple[int, ...]) -> Expression:
         """Return the gradient of what had fewer axes; no other has its shape changed."""
@@ -122,12 +151,18 @@ class Expression:
     def __bool__(self) -> bool:
         raise _untraceable("branches on a value", "use tinygrad_rnn.where")
 
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        if self.op != "constant":
+            raise _untraceable("asks for an array of NumPy", "compute with it as it is")
+        (value,) = self.args
+        return np.asarray(value.known() if type(value) is Number else value, self.dtype)
+
     def __getitem__(self, key: Any) -> Expression:
-        start, stop = _span(key, self.shape)
+        start, stop = _span(key, self.sizes)
         return self._part(start, stop)
 
     def _part(self, start: int, stop: int) -> Expression:
-        shape = (*self.shape[:-1], stop - start)
+        shape = (*self.sizes[:-1], stop - start)
         return self.trace.enter("part", (self, start, stop), self.dtype, shape)
 
 
@@ -183,15 +218,19 @@ class Symbols:
         return x if high is None else self.minimum(x, high)
 
     def asarray(self, x: Any) -> Any:
-        """Return x."""
+        """Return x: an expression, or a constant."""
+        if type(x) is Number:
+            return x.sheet.owner.constant(x)
+        if isinstance(x, np.ndarray) and x.ndim:
+            raise _untraceable("reads an array that is not an argument", "pass it as one")
         return x
 
     def sum(self, x: Expression, axis: Any, keepdims: bool) -> Expression:
         """Return the gradient of what was broadcast; nothing else is summed."""
         if not x.trace.differentiating:
             raise _untraceable("calls sum, which is not computed element by element")
-        shape = tuple(1 if i in axis else n for i, n in enumerate(x.shape))
-        if shape == x.shape:
+        shape = tuple(1 if i in axis else n for i, n in enumerate(x.sizes))
+        if shape == x.sizes:
             return x
         return x.trace.enter("sum", (x, axis), x.dtype, shape)
 
@@ -221,15 +260,19 @@ class Derived(Raw):
 
 SYMBOLS = Symbols()
 backend.register(Expression, SYMBOLS)
+backend.register(Number, SYMBOLS)
 namespaces[Expression] = Derived(SYMBOLS)
 
 
 def _write_down(name: str, *args: Any) -> Any:
     """Return the expression of a call of a ufunc (or of where); its dtype is found by NumPy."""
-    args = tuple(x.item() if isinstance(x, np.generic) else x for x in args)
-    trace = next(x.trace for x in args if isinstance(x, Expression))
-    samples = [np.empty(0, x.dtype) if isinstance(x, Expression) else x for x in args]
-    shapes = [x.shape for x in args if isinstance(x, Expression)]
+    trace = next((x.trace for x in args if isinstance(x, Expression)), None)
+    if trace is None:  # a rule that asks for the logarithm of a number
+        sheet = next((x.sheet for x in args if type(x) is Number), None)
+        return getattr(np, name)(*args) if sheet is None else sheet.call(getattr(np, name), args)
+    args = tuple([x if isinstance(x, Expression) else trace.operand(x) for x in args])
+    samples = [np.empty(0, x.dtype) if isinstance(x, Expression) else plain(x) for x in args]
+    shapes = [x.sizes for x in args if isinstance(x, Expression)]
     try:
         shape = np.broadcast_shapes(*shapes)
     except ValueError:
@@ -239,18 +282,63 @@ def _write_down(name: str, *args: Any) -> Any:
 
 
 class Trace:
-    """The table of the expressions of one run, each there once."""
+    """The table of the expressions of one run, each there once.
 
-    def __init__(self) -> None:
+    `closed` says that whatever array is met was made of numbers, by the function itself: it reaches
+    no array, and runs on NumPy. `sized` says that it has read lengths of axes, `cut` that it cuts
+    the last one, and `reads_default` that the default dtype matters.
+    """
+
+    def __init__(self, numbers: Sequence[Any], closed: bool) -> None:
         self.table: dict[Any, Expression] = {}
-        self.differentiating = False
+        self.sheet = Sheet(numbers, self)
+        self.differentiating = self.watching = False
+        self.cut = self.sized = self.reads_default = False
+        self.closed = closed
 
     def enter(self, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]) -> Any:
         """Return the expression of these parts: the one that is there, or a new one."""
-        key = (op, dtype, *[id(x) if isinstance(x, Expression) else repr(x) for x in args])
+        key = (op, dtype, *map(_identity, args))
         if key not in self.table:
             self.table[key] = Expression(self, op, args, dtype, shape)
+            self.cut |= op in ("part", "join")
         return self.table[key]
+
+    def operand(self, x: Any) -> Any:
+        """Return a number as it is, and one with a dtype of its own as an expression."""
+        return x if x.__class__ in backend.SCALARS else self.constant(x)
+
+    def constant(self, x: Any) -> Expression:
+        """Return the expression of a number: of NumPy's, or of Python's as an array is made of it.
+
+        Its dtype counts as that of an array does, where a Python number would follow the others.
+        """
+        dtype = getattr(plain(x), "dtype", None)
+        if dtype is None:
+            kinds = {int: backend.int64, bool: backend.bool_}
+            dtype = kinds.get(x.__class__) or backend.get_default_dtype()
+        self.reads_default |= dtype.kind == "f"
+        value = x if x.__class__ in backend.SCALARS else x.item()
+        return self.enter("constant", (value,), dtype, ())
+
+    def read_sizes(self, frame: Any) -> None:
+        """Note that the function reads the lengths of axes, unless it is the engine that asks."""
+        while frame.f_globals.get("__name__") in ACCESS:  # x.shape of a Tensor
+            frame = frame.f_back
+        inside = frame.f_globals.get("__name__", "").startswith(POINTWISE)
+        self.sized |= not inside and not frame.f_code.co_filename.startswith("<primitive")
+
+
+_ROOT = __name__.partition(".")[0]
+ACCESS = frozenset((f"{_ROOT}.engine.variable", f"{_ROOT}.tensors.tensor"))
+POINTWISE = tuple(f"{_ROOT}.{part}" for part in ("engine", "tensors", "speed"))
+
+
+def _identity(x: Any) -> Any:
+    """Return what tells an argument of an expression from others."""
+    if isinstance(x, Expression):
+        return id(x)
+    return x.text if type(x) is Number else repr(x)
 
 
 def _untraceable(what: str, cure: str = "compute that outside of it") -> ArgumentError:
@@ -266,21 +354,28 @@ def _untraceable(what: str, cure: str = "compute that outside of it") -> Argumen
     return ArgumentError(f"fuse: the function {what}{where}: {cure}")
 
 
-def interpret(wanted: Sequence[Any], known: dict[Expression, Tensor]) -> list[Any]:
+def interpret(
+    wanted: Sequence[Any], known: dict[Expression, Tensor], numbers: Sequence[Any]
+) -> list[Any]:
     """Return Tensors for expressions, computed operation by operation from those that are known."""
     like = next(iter(known.values()))._data
+    sizes = _lengths(known)
     for x in _needed(wanted, known):
-        args = [known[a] if isinstance(a, Expression) else a for a in x.args]
+        args = [known[a] if isinstance(a, Expression) else _value(a, numbers) for a in x.args]
         if x.op == "astype":
             known[x] = args[0].astype(x.dtype)
-        elif x.op == "zeros":
-            known[x] = make(backend.full(x.shape, 0, x.dtype, like=like), None, None)
+        elif x.op in ("zeros", "constant"):
+            value: Any = args[0] if x.op == "constant" else 0
+            shape = _shape_now(x, sizes)
+            known[x] = make(backend.full(shape, value, x.dtype, like=like), None, None)
         elif x.op == "part":
             known[x] = args[0][..., args[1] : args[2]]
         elif x.op == "join":
             known[x] = PRIMITIVES["join"](*args, axis=-1)
         elif x.op == "sum":
             known[x] = args[0].sum(axis=args[1], keepdims=True)
+        elif x.op == "reshape":
+            known[x] = args[0].reshape(_shape_now(x, sizes))
         else:
             operation = PRIMITIVES.get("abs" if x.op == "absolute" else x.op)
             if operation is None:
@@ -289,7 +384,27 @@ def interpret(wanted: Sequence[Any], known: dict[Expression, Tensor]) -> list[An
                     "inside `with tinygrad_rnn.fuse.disabled():`"
                 )
             known[x] = operation(*args)
+            if known[x].dtype != x.dtype:
+                known[x] = known[x].astype(x.dtype)
     return [known[x] if isinstance(x, Expression) else x for x in wanted]
+
+
+def _value(x: Any, numbers: Sequence[Any]) -> Any:
+    """Return what a number is in a call with these numbers; anything else is as it is."""
+    if type(x) is not Number:
+        return x
+    return eval(x.text, {**x.sheet.scope, **{f"n{i}": n for i, n in enumerate(numbers)}})
+
+
+def _lengths(known: dict[Expression, Any]) -> dict[tuple[int, int], int]:
+    """Return the lengths of axes in a call: by the axis, counted from the last, and that traced."""
+    return {(k - len(x.sizes), n): known[x].shape[k] for x in known for k, n in enumerate(x.sizes)}
+
+
+def _shape_now(x: Expression, lengths: dict[tuple[int, int], int]) -> tuple[int, ...]:
+    """Return the shape of an expression in a call."""
+    axes = enumerate(x.sizes, -len(x.sizes))
+    return tuple([n if n == 1 else lengths.get((k, n), n) for k, n in axes])
 
 
 def _needed(results: Sequence[Any], given: Collection[Expression]) -> list[Expression]:
@@ -309,14 +424,18 @@ def _needed(results: Sequence[Any], given: Collection[Expression]) -> list[Expre
 class Kernel:
     """A function of arrays that computes expressions: Python source, compiled for each library."""
 
-    def __init__(self, given: Sequence[Expression], results: Sequence[Any]) -> None:
+    def __init__(self, trace: Trace, given: Sequence[Expression], results: Sequence[Any]) -> None:
+        self.trace = trace
         self.given, self.results, self.steps = given, results, _needed(results, given)
         self.names = {x: f"a{i}" for i, x in enumerate(given)}
         self.lines: list[str] = []
         self.constants: dict[Any, tuple[str, Any]] = {}
+        self.scalars: dict[Any, str] = {}  # numbers of the call, as arrays of a dtype
+        self.shapes: dict[str, str] = {}  # those of the call that are made anew
         self.buffers = 0
         self.free: dict[Any, list[str]] = {}  # buffers whose value nobody reads any more
         kept = {x for x in results if isinstance(x, Expression)}
+        kept.update(x for x in self.steps if x.op == "constant")
         self.memory = {x: x for x in given}  # whose memory a value is in: its own, unless a view
         for x in self.steps:
             self.memory[x] = self.memory[x.args[0]] if x.op in VIEWS else x
@@ -328,14 +447,18 @@ class Kernel:
             read = dict.fromkeys(self.memory[a] for a in x.args if isinstance(a, Expression))
             done = [a for a in read if last[a] is x and a not in self.kept]
             # A ufunc may write over what it reads, element by element, but for views.
-            over = set(done if x.op not in ("where", "join", "sum", *VIEWS) else ()) & set(x.args)
+            over = set() if x.op in ("where", "join", "sum", *VIEWS) else set(done)
+            over.intersection_update(a for a in x.args if isinstance(a, Expression))
             self._release([a for a in done if a in over])
             self._step(x)
             self._release([a for a in done if a not in over])
         self.returned = "".join(f"{self.names.get(x, x)}, " for x in results)
-        self.head = ", ".join(self.names[x] for x in given)
-        numbers = [f"# {k} = {a}, {dtype}" for (a, dtype), (k, _) in self.constants.items()]
-        self.source = _source(self.head, [*numbers, *self.lines], self.returned)
+        numbers = [x.text for x in trace.sheet.given]
+        self.head = ", ".join([*(self.names[x] for x in given), *numbers])
+        notes = [f"# {k} = {a}, {dtype}" for (a, dtype), (k, _) in self.constants.items()]
+        first = [f"{name} = {text}" for text, name in self.shapes.items()]
+        first += [f"{name} = scalar({x}, {t.name})" for (x, t), name in self.scalars.items()]
+        self.source = _source(self.head, [*notes, *first, *self.lines], self.returned)
         self._schedules: dict[Any, Callable[..., tuple[Any, ...]]] = {}
         self._in_c: dict[Any, Callable[..., tuple[Any, ...]]] = {}
 
@@ -345,7 +468,8 @@ class Kernel:
         for whole in self.steps:
             start = 0
             for x in whole.args if whole.op == "join" else ():
-                own = self.memory[x] is x and x not in self.names and x.op not in ("join", "sum")
+                own = self.memory[x] is x and x not in self.names
+                own = own and x.op not in ("join", "sum", "constant")
                 if own and x not in results:
                     homes.setdefault(x, (whole, start))
                 start += x.shape[-1]
@@ -366,15 +490,27 @@ class Kernel:
 
     def _memory(self, x: Expression) -> str:
         """Return the call that makes memory for a value."""
-        if max(x.shape, default=1) == math.prod(x.shape):  # one row: any order, and faster
-            return f"vector({x.shape}, {x.dtype.name})"
+        if sum(n != 1 for n in x.sizes) < 2:  # one row: any order, and faster
+            return f"vector({self._shape(x)}, {x.dtype.name})"
         # Of one step, a gradient lies as the argument does; of all steps, as it is gathered.
         given = sorted(self.given, key=lambda g: (g.op == "gradient") == (len(x.shape) < 3))
         like = next((self.names[g] for g in given if g.shape == x.shape), None)
         if like:
             return f"empty({like}, dtype={x.dtype.name})"
         part = self.names[max(self.given, key=lambda g: g.ndim)]
-        return f"new({x.shape}, {part}, {x.dtype.name})"
+        return f"new({self._shape(x)}, {part}, {x.dtype.name})"
+
+    def _shape(self, x: Expression) -> str:
+        """Return the expression of a shape: of the arrays' own lengths, where these may vary."""
+        texts = []
+        for k, n in enumerate(x.sizes, -len(x.sizes)):
+            like = next((g for g in self.given if g.ndim >= -k and g.sizes[k] == n), None)
+            fixed = n == 1 or like is None or self.trace.sized or (k == -1 and self.trace.cut)
+            texts.append(f"{n}" if fixed else f"{self.names[like]}.shape[{k}]")  # type: ignore[index]
+        text = f"({''.join(f'{text}, ' for text in texts)})"
+        if text == f"{x.sizes}" or not texts or all(text.isdigit() for text in texts):
+            return text
+        return self.shapes.setdefault(text, re.sub(r"\W+", "_", f"s{text}"))
 
     def _name(self, x: Expression) -> str:
         """Return the name of the memory that a step writes to, which is there from now on."""
@@ -390,12 +526,15 @@ class Kernel:
 
     def _step(self, x: Expression) -> None:
         """Write down the call that computes a value."""
-        args = [self.names[a] if isinstance(a, Expression) else repr(a) for a in x.args]
+        args = [self.names[a] if isinstance(a, Expression) else repr(plain(a)) for a in x.args]
+        if x.op == "constant":
+            self.names[x] = self._number(x.args[0], x.dtype, typed=True)
+            return
         if x.op in VIEWS or x.op == "sum":
             self.names[x] = f"v{x.number}"
             call = {
                 "part": "{0}[..., {1}:{2}]",
-                "reshape": "{0}.reshape({1})",
+                "reshape": f"{{0}}.reshape({self._shape(x)})" if x.op == "reshape" else "",
                 "sum": "sum({0}, {1}, True)",
             }[x.op].format(*args)
             self.lines.append(f"{self.names[x]} = {call}")
@@ -411,6 +550,10 @@ class Kernel:
                 start += a.shape[-1]
             return
         if x.op == "where":
+            args = [
+                self._number(a, x.dtype) if type(a) is Number else arg
+                for a, arg in zip(x.args, args, strict=True)
+            ]
             self.lines.append(f"copyto({out}, {args[2]})")
             self.lines.append(f"copyto({out}, {args[1]}, where={args[0]})")
         elif x.op == "zeros":
@@ -429,53 +572,101 @@ class Kernel:
         a = x.args[i]
         if isinstance(a, Expression):
             return self.names[a]
-        dtype = getattr(np, x.op).resolve_dtypes((*kinds_of(x.args), None))[i]
-        return self.constants.setdefault((repr(a), dtype), (f"k{len(self.constants)}", a))[0]
+        return self._number(a, getattr(np, x.op).resolve_dtypes((*kinds_of(x.args), None))[i])
+
+    def _number(self, a: Any, dtype: Any, typed: bool = False) -> str:
+        """Return the name of a number in a dtype; `typed`: in memory, on a device too."""
+        if type(a) is Number:
+            name = self.scalars.setdefault((a.text, dtype), f"q{len(self.scalars)}")
+        else:
+            name = self.constants.setdefault((repr(a), dtype), (f"k{len(self.constants)}", a))[0]
+        if not typed:
+            return name
+        self.lines.append(f"{name}_ = typed({name}, {dtype.name})")
+        return f"{name}_"
 
     def __call__(self, xp: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
-        """Run on arrays of the library `xp`."""
-        compiler = compiled.compiler()
+        """Run on arrays of the library `xp`, then the numbers of the call."""
+        compiler = chosen[0] if chosen else compiled.compiler()
         if compiler is not None and (xp is np or hasattr(xp, "one_call")):
-            if xp not in self._in_c:
-                self._in_c[xp] = self._compile(compiler, xp)
-            return self._in_c[xp](*arrays)
+            run = self._in_c.get(xp) or self._compile(compiler, xp, arrays)
+            return run(*arrays)
         return self.schedule(xp)(*arrays)
 
-    def _compile(self, compiler: Any, xp: Any) -> Callable[..., tuple[Any, ...]]:
+    def _compile(
+        self, compiler: Any, xp: Any, arrays: Sequence[Any]
+    ) -> Callable[..., tuple[Any, ...]]:
         """Return the kernel in C: one loop, then ufuncs for what is not of its shape.
 
         `xp` is NumPy, or a library that does NumPy's calls and writes them down.
         """
+        given = arrays[: len(self.given)]
+        if any(x.size == 0 for x in given):
+            return self.schedule(xp)  # these arrays need none
         try:
-            loop = Loop(self.steps, self.given, self.results)
+            loop = Loop(self.steps, self.given, self.results, any_size=not self.trace.sized)
         except Uncovered:
+            return self._in_c.setdefault(xp, self.schedule(xp))
+        lengths = _lengths(dict(zip(self.given, given, strict=True)))
+        if math.prod(_shape_now(loop.made[0], lengths)) > loop.limit:
             return self.schedule(xp)
-        rest = Kernel([*self.given, *loop.made], self.results)
-        lines = [f"{rest.names[x]} = {self._memory(x)}" for x in loop.made]
-        lines.append(f"if not run({rest.head}): return schedule({self.head})")
+        if not self.trace.sized and not self.trace.cut:
+            loop.width = 0  # that of the arrays
+        rest = Kernel(self.trace, [*self.given, *loop.made], self.results)
+        names = [rest.names[x] for x in loop.made]
+        memory = [(name, self._memory(x)) for name, x in zip(names, loop.made, strict=True)]
+        lines = [f"{name} = {text}" for text, name in self.shapes.items()]
+        lines += [f"{name} = {text}" for name, text in memory]
+        scalars = [f"r{i}" for i in range(len(loop.scalars))]
+        if scalars:
+            made = [f"array({x.text}, {dtype.name}), " for x, dtype in loop.scalars]
+            lines.append(f"try: {', '.join(scalars)}, = {''.join(made)}")
+            lines.append(f"except OverflowError: return schedule({self.head})")
+        inputs = ", ".join([*(self.names[x] for x in self.given), *scalars, *names])
+        large = f"{names[0]}.size > {loop.limit} or " if loop.limit < math.inf else ""
+        lines.append(f"if {large}not run({inputs}): return schedule({self.head})")
+        lines += [f"{name} = {text}" for text, name in rest.shapes.items()]
+        lines += [f"{q} = scalar({x}, {t.name})" for (x, t), q in rest.scalars.items()]
         run = compiled.kernel(loop, compiler)
         scope = {
-            "run": run if xp is np else xp.one_call(run, len(self.given)),
+            "run": run if xp is np else xp.one_call(run, len(self.given) + len(scalars)),
             "schedule": self.schedule(xp),
             **_numbers(rest.constants, xp),
         }
+        dtypes = [x.dtype for x in loop.made] + [t for _, t in (*loop.scalars, *rest.scalars)]
         source = _source(self.head, [*lines, *rest.lines], rest.returned)
-        return _made(source, xp, [*rest.steps, *loop.made], scope)
+        function = _made(source, xp, rest.steps, dtypes, {**scope, **self.trace.sheet.scope})
+        return self._in_c.setdefault(xp, function)
 
     def schedule(self, xp: Any) -> Callable[..., tuple[Any, ...]]:
         """Return the function that calls the ufuncs of the library `xp`."""
         if xp not in self._schedules:
-            scope = _numbers(self.constants, xp)
-            self._schedules[xp] = _made(self.source, xp, self.steps, scope)
+            scope = {**_numbers(self.constants, xp), **self.trace.sheet.scope}
+            dtypes = [dtype for _, dtype in self.scalars]
+            self._schedules[xp] = _made(self.source, xp, self.steps, dtypes, scope)
         return self._schedules[xp]
 
 
 def _numbers(constants: dict[Any, tuple[str, Any]], xp: Any) -> dict[str, Any]:
     """Return the constants of a kernel for a library, by their names."""
-    return {
-        name: np.asarray(number, dtype) if xp is np else number
-        for (_, dtype), (name, number) in constants.items()
-    }
+    scalar = _scalar if xp is np else _item
+    return {name: scalar(number, dtype) for (_, dtype), (name, number) in constants.items()}
+
+
+def _item(x: Any, dtype: Any) -> Any:
+    return x.item() if isinstance(x, np.generic) else x
+
+
+def _array(x: Any, dtype: Any) -> Any:
+    return np.asarray(_item(x, dtype), dtype)
+
+
+def _scalar(x: Any, dtype: Any) -> Any:
+    """Return a number as an array of the dtype that a ufunc would give it, which costs less."""
+    try:
+        return _array(x, dtype)
+    except OverflowError:  # comparisons take any integer; the others say what is wrong with it
+        return x
 
 
 def _source(head: str, lines: Sequence[str], returned: str) -> str:
@@ -484,14 +675,16 @@ def _source(head: str, lines: Sequence[str], returned: str) -> str:
 
 
 def _made(
-    source: str, xp: Any, steps: Sequence[Expression], scope: dict[str, Any]
+    source: str, xp: Any, steps: Sequence[Expression], dtypes: Sequence[Any], scope: dict[str, Any]
 ) -> Callable[..., tuple[Any, ...]]:
     """Return the function of a source that computes steps with the library `xp`."""
-    scope.update({x.dtype.name: x.dtype for x in steps})
-    ops = {x.op for x in steps}.difference(("astype", "where", "join", "zeros", *VIEWS))
+    scope.update({dtype.name: dtype for dtype in (*dtypes, *(x.dtype for x in steps))})
+    ops = {x.op for x in steps}.difference(("astype", "where", "join", "zeros", "constant", *VIEWS))
     scope.update({op: getattr(xp, op) for op in ops}, sum=functools.partial(backend.reduced, "sum"))
     scope.update(empty=xp.empty_like, vector=xp.empty, new=backend.empty_like_parts)
-    scope.update(copyto=xp.copyto, inf=float("inf"), nan=float("nan"))
+    scope.update(copyto=xp.copyto, inf=float("inf"), nan=float("nan"), array=_array)
+    scope["scalar"] = _scalar if xp is np else _item
+    scope["typed"] = np.asarray if xp is np else lambda x, dtype: xp.full((), x, dtype=dtype)
     exec(compile(source, "<fused kernel>", "exec"), scope)
     return scope["kernel"]
 
@@ -499,20 +692,134 @@ def _made(
 # -- a plan: the kernels of one signature ----------------------------------------------------------
 
 
-class Plan:
-    """What a function becomes for arguments of given shapes and dtypes.
+class Call:
+    """The arguments of a call: Tensors and numbers, and the structure that they stand in.
 
-    `values` are what may have a gradient: the results, then what is saved between them and the
-    arguments.
+    Whatever is neither (a truth, None, a string, a dtype, an object) is a part of the structure. A
+    list of numbers is an array, unless its number is among those that are `apart`: those the
+    function reads number by number.
     """
 
-    def __init__(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
-        self.trace = trace = Trace()
-        tensors = [_leaf(trace, i, x) if isinstance(x, Tensor) else x for i, x in enumerate(args)]
-        self.leaves = [x for x in tensors if isinstance(x, Tensor)]
+    def __init__(self, args: Any, by_name: dict[str, Any], apart: Collection[int] = ()) -> None:
+        self.tensors: list[Any] = []
+        self.numbers: list[Any] = []
+        self.objects: list[Any] = []
+        self.apart = apart
+        self.lists = 0  # how many lists of numbers there are
+        self.structure = (tuple, *map(self._taken, args)), self._taken(by_name) if by_name else ()
+
+    def _taken(self, x: Any) -> Any:
+        """Return the structure of an argument: a class, the places of Tensors and numbers, more."""
+        kind = x.__class__
+        if isinstance(x, Variable):
+            self.tensors.append(x)
+            return Tensor
+        if kind in PYTHON or isinstance(x, np.number):
+            self.numbers.append(x)
+            return kind
+        if kind in (tuple, list) or (isinstance(x, tuple) and hasattr(kind, "_fields")):
+            if kind in (tuple, list) and x and _numeric(x):
+                self.lists += 1
+                if self.lists - 1 not in self.apart:
+                    self.tensors.append(as_tensor(x))
+                    return Tensor
+            return kind, *map(self._taken, x)
+        if kind is dict:
+            return dict, *((name, self._taken(value)) for name, value in x.items())
+        if not isinstance(x, type | np.generic) and (
+            backend.is_array(x) or any(hasattr(x, name) for name in FOREIGN)
+        ):
+            self.tensors.append(as_tensor(x))
+            return Tensor
+        if kind not in PLAIN:
+            self.objects.append(x)
+        return _Fixed(kind, x)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What a plan is kept under: for Tensors one by one their kinds alone."""
+        kinds = tuple([_kind(x) for x in self.tensors])
+        plain = self.structure == ((tuple, *[Tensor] * len(kinds)), ())
+        return kinds if plain else (self.structure, kinds)
+
+    def patterns(self, kinds: Sequence[Any]) -> list[Any]:
+        """Return what a plan for other lengths of axes is kept under: where there is more than one.
+
+        First for a plan that cuts the last axis, then for one that does not.
+        """
+        shapes = [shape for _, shape, _ in kinds]
+        lengths: dict[int, int] = {}
+        cut = True
+        for shape in shapes:
+            for k, n in enumerate(shape, -len(shape)):
+                if n == 0 or (n != 1 and lengths.setdefault(k, n) != n and k != -1):
+                    return []
+                cut = cut and (n == 1 or lengths[k] == n)
+        of_last = [shape[-1:] for shape in shapes]
+        forms = [(x, dtype, *[n != 1 for n in shape]) for x, shape, dtype in kinds]
+        key = "pattern", self.structure, *forms
+        return [(key, *of_last), key] if cut else [(key, *of_last)]
+
+    def arguments(self, tensors: Iterable[Any], numbers: Iterable[Any]) -> tuple[Any, Any]:
+        """Return arguments of this structure: a tuple, and a dict of those by name."""
+        tensors, numbers = iter(tensors), iter(numbers)
+
+        def made(x: Any) -> Any:
+            if x is Tensor:
+                return next(tensors)
+            if isinstance(x, type):
+                return next(numbers)
+            if isinstance(x, _Fixed):
+                return x.value
+            kind, *parts = x
+            if kind is dict:
+                return {name: made(part) for name, part in parts}
+            values = [made(part) for part in parts]
+            return kind(*values) if hasattr(kind, "_fields") else kind(values)
+
+        args, by_name = self.structure
+        return made(args), made(by_name) if by_name else {}
+
+
+FOREIGN = ("__array__", "__array_interface__", "__cuda_array_interface__", "__dlpack__")
+
+
+class _Fixed(NamedTuple):
+    """An argument that a plan is made for."""
+
+    kind: type
+    value: Any
+
+
+def _numeric(x: Any) -> bool:
+    """Tell whether lists hold numbers alone."""
+    if x.__class__ in (tuple, list):
+        return all(map(_numeric, x))
+    return x.__class__ in backend.SCALARS or isinstance(x, np.generic | np.ndarray)
+
+
+class Plan:
+    """What a function becomes for arguments of given dtypes, in shapes that broadcast alike.
+
+    `values` are what may have a gradient: the results, then what is saved between them and the
+    arguments. `check` tells whether the plan serves for a call with some numbers: whether what else
+    the function reads is as it was, and Python would decide the same. None: it always does.
+    """
+
+    def __init__(self, function: Callable[..., Any], call: Call) -> None:
+        ours = is_ours(function)
+        before = None if ours else Surroundings(function, *call.objects)
+        host = all(isinstance(x._data, np.ndarray) for x in call.tensors)
+        closed = host and not (before and before.arrays)
+        self.trace = trace = Trace(call.numbers, closed)
+        self.leaves = [_leaf(trace, i, x) for i, x in enumerate(call.tensors)]
         self.inputs: list[Expression] = [x._data for x in self.leaves]
+        trace.sized = not call.patterns([_kind(x) for x in call.tensors])
+        args, by_name = call.arguments(self.leaves, trace.sheet.given)
+        trace.watching = True
         with enable_grad():
-            returned = function(*tensors)
+            returned = function(*args, **by_name)
+            again = returned if ours else function(*args, **by_name)
         self.several = isinstance(returned, tuple | list)
         self.outputs = list(returned) if self.several else [returned]
         for y in self.outputs:
@@ -521,13 +828,29 @@ class Plan:
                     f"fuse: {_name(function)} returned a {type(y).__name__} that its arguments do "
                     "not lead to; it returns a Tensor, or a flat tuple of Tensors"
                 )
+        same = again if self.several else [again]
+        if len(same) != len(self.outputs) or any(
+            getattr(a, "_data", None) is not b._data
+            for a, b in zip(same, self.outputs, strict=True)
+        ):
+            raise ArgumentError(
+                f"fuse: {_name(function)} computes something else each time that it is called with "
+                "the same arguments (a draw, an iterator, a count): pass what changes as argument"
+            )
         results = [y._data for y in self.outputs]
         self.nodes = [y._node for y in self.outputs]
         given = set(self.inputs)
         # Whatever a vjp reads was saved by a node, and has a place in the graph.
         places: dict[Expression, Node] = {}
+        own = {x._node for x in self.leaves}
         for node in reachable([y._node for y in self.outputs if y._node is not None]):
+            if isinstance(node, Leaf) and node not in own:
+                raise _untraceable("reads a Tensor that is not an argument", "pass it as one")
             if isinstance(node, Record):
+                by_size = any(
+                    name == "shapes" or name.endswith("_shape") for name in node.row.names
+                )
+                trace.sized |= by_size and not is_ours(node.row.forward)
                 for x, place in zip(node.saved or (), node.row.places):  # noqa: B905 - without the versions
                     if isinstance(x, Expression) and place is not None:
                         places[x] = place(node)
@@ -535,11 +858,15 @@ class Plan:
             x
             for x in places
             if x.op in DEAR
-            or any(isinstance(a, Expression) and a not in places and a not in given for a in x.args)
+            or any(
+                isinstance(a, Expression) and a.op != "constant" and a not in places.keys() | given
+                for a in x.args
+            )
         }
         self.saved = _read(self._gradients(range(len(results))), given | dear)
         # A result has its own memory, not that of an argument as it came or of a part.
-        results = [x.copy() if x in given or x.op in VIEWS else x for x in results]
+        views = (*VIEWS, "constant")
+        results = [x.copy() if x in given or x.op in views else x for x in results]
         inner = [x for x in self.saved if x not in given.union(results)]
         self.values = [*results, *inner]
         # Which arguments each result is computed from: it has no gradient if these need none.
@@ -551,10 +878,38 @@ class Plan:
         # One result and nothing else that has a gradient needs no pieces.
         self.single = len(self.values) == 1 and not self.several and all(self.sources[0])
         self.nodes += [places[x] for x in inner]
-        self.forward = Kernel(self.inputs, results)
-        self.recording = Kernel(self.inputs, [*results, *self.saved])
+        trace.watching = False
+        self.forward = Kernel(trace, self.inputs, results)
+        self.recording = Kernel(trace, self.inputs, [*results, *self.saved])
         self.reads = [i for i, x in enumerate(self.inputs) if x in set(self.saved)]
         self.kernels: dict[Any, tuple[list[Any], list[Expression], Kernel]] = {}
+        # What is asked next where this one does not serve, for each place that it is kept at.
+        self.others: dict[Any, Plan] = {}
+        self.check = self._check(
+            Surroundings(function, *call.objects).kept(before) if before else []
+        )
+
+    def _check(self, kept: Any) -> Callable[..., bool] | None:
+        """Return the function that tells whether the plan serves for a call with some numbers."""
+        sheet = self.trace.sheet
+        scope = dict(sheet.scope)
+        lines = [*checks(kept, scope), *(f"({text})" for text in sheet.questions)]
+        if self.trace.reads_default:
+            scope.update(default=backend.get_default_dtype, dtype=backend.get_default_dtype())
+            lines.append("default() is dtype")
+        if not lines:
+            return None
+        head = ", ".join(x.text for x in sheet.given)
+        source = f"def check({head}):\n    return {' and '.join(lines)}\n"
+        exec(compile(source, "<fused check>", "exec"), scope)
+        return scope["check"]
+
+    def serves(self, numbers: Sequence[Any]) -> bool:
+        """Tell whether the plan serves for a call with these numbers."""
+        try:
+            return self.check is None or bool(self.check(*numbers))
+        except Exception:  # something is there no more, a number cannot be divided by
+            return False
 
     def _gradients(self, which: Iterable[int]) -> list[Any]:
         """Return the gradient of each argument from those of some values, as expressions."""
@@ -589,7 +944,8 @@ class Plan:
                 pairs = zip(self._gradients(which), needed, strict=True)
                 grads = [g if need else None for g, need in pairs]
             given = [self._gradient(i) for i in which]
-            self.kernels[which, needed] = grads, given, Kernel([*self.saved, *given], grads)
+            kernel = Kernel(self.trace, [*self.saved, *given], grads)
+            self.kernels[which, needed] = grads, given, kernel
         return self.kernels[which, needed]
 
 
@@ -619,9 +975,10 @@ def _read(grads: Sequence[Any], known: set[Expression]) -> list[Expression]:
 class FusedNode(Node):
     """The node of a fused function: its plan, and what the backward kernel reads."""
 
-    __slots__ = ("name", "plan", "saved", "versions")
+    __slots__ = ("name", "numbers", "plan", "saved", "versions")
     name: str
     plan: Plan
+    numbers: tuple[Any, ...]  # of the call
     saved: Any  # a tuple; None when let go
     versions: list[list[int] | None]  # of the arguments that were saved
 
@@ -637,15 +994,18 @@ class FusedNode(Node):
         which = tuple(sorted(grad))
         grads, given, kernel = plan.backward(which, tuple([p is not None for p in parents]))
         if not F.records:
-            arrays = [*saved, *[grad[i] for i in which]]
+            arrays = [*saved, *[grad[i] for i in which], *self.numbers]
             return kernel(backend.module_of(arrays[0]), arrays)
         places: dict[Expression, Any] = dict(zip(plan.inputs, self.parents, strict=True))
-        for i, x in enumerate(plan.values):
-            places.setdefault(x, self if plan.single else Piece(self, i, x.shape, x.dtype))
-        known = {x: make(a, places[x], None) for x, a in zip(plan.saved, saved, strict=True)}
-        return interpret(
-            grads, {**known, **{g: grad[i] for g, i in zip(given, which, strict=True)}}
-        )
+        come = [grad[i] for i in which]
+        lengths = _lengths(dict(zip([*plan.saved, *given], [*saved, *come], strict=True)))
+        for i, (x, node) in enumerate(zip(plan.values, plan.nodes, strict=True)):
+            if node is not None:  # a mask, a choice between numbers have no gradient
+                shape = _shape_now(x, lengths)
+                places.setdefault(x, self if plan.single else Piece(self, i, shape, x.dtype))
+        known = {x: make(a, places.get(x), None) for x, a in zip(plan.saved, saved, strict=True)}
+        known.update({g: grad[i] for g, i in zip(given, which, strict=True)})
+        return interpret(grads, known, self.numbers)
 
 
 class Fused:
@@ -655,42 +1015,109 @@ class Fused:
         functools.update_wrapper(self, function)
         self.function, self.name = function, _name(function)
         self.plans: dict[Any, Plan] = {}
+        self._patience = PATIENCE
+        self._apart: Collection[int] = ()  # the lists of numbers that it reads one by one
 
     def __deepcopy__(self, memo: Any) -> Fused:
         return self  # as a function is
 
-    def plan(self, *args: Any) -> Plan:
+    def plan(self, *args: Any, **by_name: Any) -> Plan:
         """Return the plan for arguments like these; its kernels have their ``source``."""
-        key = tuple([_kind(x) if isinstance(x, Tensor) else (type(x), repr(x)) for x in args])
-        plan = self.plans.get(key)
+        call = Call(args, by_name, self._apart)
+        return self._found(call) or self._planned(call)
+
+    def _found(self, call: Call) -> Plan | None:
+        """Return a plan that serves for a call."""
+        key = call.key
+        plan = self._serving(key, call.numbers)
         if plan is None:
-            plan = Plan(self.function, args)
-            while len(self.plans) >= SIGNATURES:
-                self.plans.pop(next(iter(self.plans)))
-            self.plans[key] = plan
+            for place in call.patterns([_kind(x) for x in call.tensors]):
+                plan = self._serving(place, call.numbers)
+                if plan is not None:
+                    self.plans[place] = self.plans.pop(place, plan)  # as the youngest
+                    self._keep(key, plan)
+                    break
         return plan
+
+    def _serving(self, place: Any, numbers: Sequence[Any]) -> Plan | None:
+        plan = self.plans.get(place)
+        while plan is not None and not plan.serves(numbers):
+            plan = plan.others.get(place)
+        return plan
+
+    def _planned(self, call: Call) -> Plan:
+        """Return a new plan for a call."""
+        plan = Plan(self.function, call)
+        if not plan.trace.sized:
+            patterns = call.patterns([_kind(x) for x in call.tensors])
+            self._keep(patterns[0 if plan.trace.cut else -1], plan)
+        self._keep(call.key, plan)
+        return plan
+
+    def _keep(self, place: Any, plan: Plan) -> None:
+        """Keep a plan at a place, before the others that are there."""
+        while len(self.plans) >= SIGNATURES and place not in self.plans:
+            oldest = next(iter(self.plans))
+            gone = self.plans.pop(oldest, None)
+            while gone is not None:
+                gone = gone.others.pop(oldest, None)
+        last = self.plans.get(place)
+        if last is not None:
+            plan.others[place] = last
+        for _ in range(ANSWERS - 2):
+            last = last and last.others.get(place)
+        if last is not None:
+            last.others.pop(place, None)
+        self.plans[place] = plan
 
     def __call__(self, *args: Any, **by_name: Any) -> Any:
         """Call the function."""
         if not by_name and not _state.disabled:
             try:  # the plan is there and the arguments are Tensors, as in every step but the first
-                return self._run(self.plans[tuple([_kind(x) for x in args])], args)
-            except (AttributeError, KeyError):
+                plan = self.plans[tuple([_kind(x) for x in args])]
+            except (AttributeError, KeyError, TypeError):
                 pass
-        if by_name:
-            args = inspect.signature(self.function).bind(*args, **by_name).args
-        args = tuple([x if x.__class__ in backend.SCALARS else as_tensor(x) for x in args])
-        tensors = [x for x in args if x.__class__ not in backend.SCALARS]
-        kinds = {x._data.__class__ for x in tensors}
+            else:
+                if plan.check is None or plan.serves(()):
+                    return self._run(plan, args)
+        call = Call(args, by_name, self._apart)
+        kinds = {x._data.__class__ for x in call.tensors}
         if Expression in kinds or not kinds or _state.disabled:  # perhaps a part of another one
-            plain = self.function(*args)
-            return tuple(plain) if isinstance(plain, list) else plain
+            return self._plainly(call)
         if len(kinds) > 1:
-            _, arrays = backend.together([x._data for x in tensors], self.name)
-            tensors = [make(a, x._node, x._version) for a, x in zip(arrays, tensors, strict=True)]
-            own = iter(tensors)
-            args = tuple([x if x.__class__ in backend.SCALARS else next(own) for x in args])
-        return self._run(self.plan(*args), tensors)
+            _, arrays = backend.together([x._data for x in call.tensors], self.name)
+            call.tensors = [
+                make(a, x._node, x._version) for a, x in zip(arrays, call.tensors, strict=True)
+            ]
+        try:
+            found = self._found(call)
+        except TypeError:  # an argument that has no hash
+            return self._plainly(call)
+        if found is not None:
+            plan = found
+            self._patience = min(self._patience + 0.1, PATIENCE)
+        elif self._patience < 1:
+            return self._plainly(call)
+        else:
+            self._patience -= 1
+            try:
+                plan = self._planned(call)
+            except ArgumentError:
+                for apart in (*([i] for i in range(call.lists)), range(call.lists)):
+                    with contextlib.suppress(ArgumentError):
+                        call = Call(args, by_name, apart)
+                        plan = self._planned(call)
+                        self._apart = apart
+                        break
+                else:
+                    raise
+        return self._run(plan, call.tensors, tuple(call.numbers), call)
+
+    def _plainly(self, call: Call) -> Any:
+        """Return what the function computes operation by operation."""
+        args, by_name = call.arguments(call.tensors, call.numbers)
+        plain = self.function(*args, **by_name)
+        return tuple(plain) if isinstance(plain, list) else plain
 
     def on_arrays(self, *arrays: Any) -> tuple[Any, ...]:
         """Call the function with arrays of one library; return its results as such."""
@@ -698,18 +1125,32 @@ class Fused:
         plan = plan or self.plan(*[make(x, None, None) for x in arrays])
         return plan.forward(backend.modules[arrays[0].__class__], arrays)
 
-    def _run(self, plan: Plan, tensors: Sequence[Tensor]) -> Any:
+    def _run(
+        self,
+        plan: Plan,
+        tensors: Sequence[Tensor],
+        numbers: tuple[Any, ...] = (),
+        call: Call | None = None,
+    ) -> Any:
         arrays = [x._data for x in tensors]
         xp = backend.modules[arrays[0].__class__]
         parents = tuple([x._node for x in tensors])
+        if numbers:
+            arrays += numbers
         outputs: list[Any]
-        if not any(parents) or not thread.recording:
-            outputs = [make(y, None, None) for y in plan.forward(xp, arrays)]
+        recording = any(parents) and thread.recording
+        try:
+            made = plan.recording(xp, arrays) if recording else plan.forward(xp, arrays)
+        except FAILURES:
+            self._plainly(call or Call(tensors, {}))  # which says in its own words what is wrong
+            raise
+        if not recording:
+            outputs = [make(y, None, None) for y in made]
             return tuple(outputs) if plan.several else outputs[0]
-        made = plan.recording(xp, arrays)
         node = FusedNode(parents, made[0].shape, made[0].dtype)
         node.name, node.plan, node.saved = self.name, plan, made[len(plan.outputs) :]
         node.versions = [tensors[i]._version for i in plan.reads]
+        node.numbers = numbers
         if plan.single:
             return make(made[0], node, None)
         outputs = [
@@ -741,10 +1182,11 @@ def fuse(function: Callable[..., Any]) -> Fused:
     Parameters
     ----------
     function : callable
-        Takes Tensors and numbers, computes element by element with the primitives of the library,
-        and returns a Tensor or a flat tuple of Tensors. What broadcasts may be of different shapes,
-        and `split` may cut along the last axis. It is run once for each signature (shapes, dtypes,
-        numbers), and must not do anything else.
+        Takes Tensors and numbers, in any kind of parameter (by position, by name, ``*args``, in
+        lists and dicts), computes element by element with the primitives of the library, and
+        returns a Tensor or a flat tuple of Tensors. What broadcasts may be of different shapes, and
+        `split` may cut along the last axis. It is run twice for each signature (dtypes, which axes
+        have length 1, options that are no numbers), and must not do anything else.
 
     Returns
     -------
@@ -754,15 +1196,30 @@ def fuse(function: Callable[..., Any]) -> Fused:
     Raises
     ------
     ArgumentError
-        When it is called: if the function branches on a value, reduces, reads parts or reads a
-        Tensor that is not an argument. The message names the line.
+        When it is called: if the function branches on a value, reduces, reads parts, reads a
+        Tensor or an array that is not an argument, or computes something else when it is run with
+        the same arguments again (an iterator, a draw, the clock). The message names the line.
     DTypeError
         If `function` cannot be called.
 
     Notes
     -----
+    Values and dtypes are those of the unfused function, called with the same Tensors and numbers.
+    Arrays and lists of numbers are Tensors to it.
+
     Inside ``with tg.fuse.disabled():`` the function runs operation by operation. On the CPU its
     kernels are lists of ufuncs, or after ``tg.fuse.backend("c")`` loops in C.
+
+    A number that is an argument may be another one at each call. By what Python does with it
+    (``if``, ``range``, ``math.sqrt``) the function is run anew for each answer.
+
+    Numbers, functions and objects that its code reads from globals, closures, defaults, attributes
+    and elements of containers are compared at each call with those of the run; after a change the
+    function is run anew. The comparison follows the names in its code and in that of the user's
+    functions that it finds. It does not see what ``getattr`` reads by a computed name, the contents
+    of containers of more than 1,000 elements, of files and of the environment, and the state of
+    objects of the standard library and of NumPy. A function that has to be run anew at nearly
+    every call runs operation by operation after 16 times.
 
     Examples
     --------
@@ -775,6 +1232,14 @@ def fuse(function: Callable[..., Any]) -> Fused:
     >>> y.sum().backward()
     >>> (x.grad - (1 - tg.tanh(x) ** 2) / 2).abs().max().item() < 1e-7
     True
+
+    A number is an argument like the others, one plan serves for all of them:
+
+    >>> @tg.fuse
+    ... def leaky(x, *, slope):
+    ...     return tg.where(x > 0, x, slope * x)
+    >>> [leaky(x, slope=0.1 * i).detach().numpy().tolist() for i in range(2)]
+    [[0.5, -0.0], [0.5, -0.10000000149011612]]
     """
     if not callable(function):
         raise DTypeError(f"fuse: a function of Tensors is expected, got {function!r:.60}")

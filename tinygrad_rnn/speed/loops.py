@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from .scalars import Number
+
 LARGEST = 1000  # strips in a loop: for more, a compiler takes its time
 PLACES = 256  # strips that it reads or writes
 # A call of the C library takes 5 ns an element, a tenth of that in NumPy, whose sine works on many
@@ -59,6 +61,8 @@ class Loop:
         What the steps start from: the arrays that the loop is called with.
     results : sequence
         What is wanted: expressions, or anything else, which is ignored.
+    any_size : bool
+        Whether it is called with other lengths of axes too: then `limit` is for the caller to ask.
 
     Attributes
     ----------
@@ -67,9 +71,13 @@ class Loop:
         have the shape of the loop but for the last axis.
     width : int
         The length of the last axis of the strips; 1 without axes.
+    scalars : list of (Number, dtype)
+        The numbers of a call that it reads, as arrays without axes.
+    limit : float
+        The number of elements from which a schedule of ufuncs is faster.
     inputs, outputs : list of (Strip, int, int)
-        Each strip that is read from memory or written to it, the number of its array (`given`, then
-        `made`), and where it starts in the last axis of that.
+        Each strip that is read from memory or written to it, the number of its array (`given`,
+        `scalars`, then `made`), and where it starts in the last axis of that.
     ways : list of tuples of int
         The numbers of the inputs that are one element while a run through memory goes on: of which
         nothing is broadcast (none), what is broadcast along the last axis, along those before.
@@ -82,8 +90,15 @@ class Loop:
         If there is nothing for a loop to do, or no C for it.
     """
 
-    def __init__(self, steps: Sequence[Any], given: Sequence[Any], results: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        steps: Sequence[Any],
+        given: Sequence[Any],
+        results: Sequence[Any],
+        any_size: bool = False,
+    ) -> None:
         self._table: dict[Any, Strip] = {}
+        self.scalars: list[tuple[Number, Any]] = []
         self.width = _common_width([*steps, *given])
         strips = self._strips(steps, given)
         axes = max(len(x.shape) for x in (*steps, *given))
@@ -102,22 +117,24 @@ class Loop:
         if not self.made:
             raise Uncovered("nothing of the loop's shape")
         self.outputs = [
-            (strip, len(given) + k, i * self.width)
+            (strip, len(given) + len(self.scalars) + k, i * self.width)
             for k, x in enumerate(self.made)
             for i, strip in enumerate(strips[x])
         ]
         needed = _needed([strip for strip, *_ in self.outputs])
-        self.inputs = [(x, *x.args) for x in needed if x.op == "given"]
+        self.inputs = [(x, *x.args) for x in needed if x.op in READ]
         if len(self.inputs) + len(self.outputs) > PLACES:
             raise Uncovered(f"more than {PLACES} arrays, or parts of them")
-        self.ways = self._ways([given[k].shape for _, k, _ in self.inputs], shape)
+        shapes = [*(x.shape for x in given), *[()] * len(self.scalars)]
+        self.ways = self._ways([shapes[k] for _, k, _ in self.inputs], shape)
         self.lines = body(
-            [x for x in needed if x.op != "given"],
+            [x for x in needed if x.op not in READ],
             [x for x, *_ in self.inputs],
             [x for x, *_ in self.outputs],
         )
         calls = sum(bool(CALL.search(line)) for line in self.lines)
-        if calls * math.prod(shape) * self.width > PATIENCE * len(self.lines):
+        self.limit = PATIENCE * len(self.lines) / calls if calls else math.inf
+        if math.prod(shape) * self.width > self.limit and not any_size:
             raise Uncovered(f"{calls} calls for each of many elements")
 
     def _strips(self, steps: Sequence[Any], given: Sequence[Any]) -> dict[Any, list[Strip]]:
@@ -131,7 +148,9 @@ class Loop:
                 continue
             if any(is_expression(a) and a not in strips for a in x.args):
                 continue
-            if x.op == "zeros":
+            if x.op == "constant" and type(x.args[0]) is Number:
+                strips[x] = [self._scalar(x.args[0], len(given), x.dtype)]
+            elif x.op == "zeros":
                 strips[x] = [self._enter("zeros", (), x.dtype)] * (x.shape[-1] // self.width)
             elif x.op == "part":
                 whole, start, stop = x.args
@@ -139,7 +158,14 @@ class Loop:
             elif x.op == "join":
                 strips[x] = [strip for a in x.args for strip in strips[a]]
             else:
-                args = [strips[a] if is_expression(a) else [a] for a in x.args]
+                numbers = any(type(a) is Number for a in x.args)
+                taken = _taken(x) if numbers else [None] * len(x.args)
+                args = [
+                    strips[a]
+                    if is_expression(a)
+                    else [self._scalar(a, len(given), dtype) if type(a) is Number else a]
+                    for a, dtype in zip(x.args, taken, strict=True)
+                ]
                 strips[x] = [
                     self._enter(x.op, tuple(a[i if len(a) > 1 else 0] for a in args), x.dtype)
                     for i in range(max(map(len, args)))
@@ -147,6 +173,13 @@ class Loop:
             if len(self._table) > LARGEST:
                 raise Uncovered(f"more than {LARGEST} operations")
         return strips
+
+    def _scalar(self, number: Number, start: int, dtype: Any) -> Strip:
+        """Return the strip of a number of the call, in a dtype."""
+        known = [n is number and t == dtype for n, t in self.scalars]
+        place = known.index(True) if True in known else len(known)
+        self.scalars[place:] = self.scalars[place:] or [(number, dtype)]
+        return self._enter("number", (start + place, 0), dtype)
 
     def _ways(
         self, shapes: Sequence[tuple[int, ...]], before: tuple[int, ...]
@@ -164,9 +197,19 @@ class Loop:
         return self._table[key]
 
 
+READ = frozenset(("given", "number"))  # what comes from memory
+
+
 def is_expression(x: Any) -> bool:
     """Tell an expression from a number."""
-    return hasattr(x, "op")
+    return type(x) is not Number and hasattr(x, "op")
+
+
+def _taken(x: Any) -> list[Any]:
+    """Return the dtypes in which an operation takes its operands."""
+    if x.op == "where":
+        return [np.dtype(bool), x.dtype, x.dtype]
+    return list(getattr(np, x.op).resolve_dtypes((*kinds_of(x.args), None)))[:-1]
 
 
 def _common_width(expressions: Sequence[Any]) -> int:
@@ -243,6 +286,13 @@ POWERS: dict[Any, str] = {
 }  # fmt: skip
 
 
+# A number of the call as exponent: the same ways, as NumPy goes them.
+ANY_POWER = (
+    "{1} == 2 ? {0} * {0} : {1} == 1 ? {0} : {1} == 0 ? 1 : {1} == -1 ? 1 / {0} "
+    ": {1} == ({T})0.5 ? sqrt({0}) : pow({0}, {1})"
+)
+
+
 def body(steps: Sequence[Strip], inputs: Sequence[Strip], outputs: Sequence[Strip]) -> list[str]:
     """Return the lines that compute element ``i`` of ``r0, r1 …`` from that of ``a0, a1 …``."""
     names = {x: f"x{x.number}" for x in (*inputs, *steps)}
@@ -258,7 +308,7 @@ def body(steps: Sequence[Strip], inputs: Sequence[Strip], outputs: Sequence[Stri
 
 def kinds_of(args: Sequence[Any]) -> list[Any]:
     """Return the dtypes of arguments, and the types of those that are numbers, as ufuncs ask."""
-    kinds = [getattr(a, "dtype", type(a)) for a in args]
+    kinds = [a.__class__ if type(a) is Number else getattr(a, "dtype", type(a)) for a in args]
     return [np.dtype(bool) if kind is bool else kind for kind in kinds]
 
 
@@ -272,6 +322,8 @@ def c_type(dtype: np.dtype[Any]) -> str:
 def _value(x: Strip, names: dict[Strip, str]) -> str:
     """Return the C expression of an operation, its operands in the dtype that NumPy computes in."""
     kinds = kinds_of(x.args)
+    if x.op == "constant":
+        return _operand(x.args[0], x.dtype, names)
     if x.op == "astype":
         if x.dtype.kind in "iu" and kinds[0].kind == "f":
             raise Uncovered("the integer of a nan")
@@ -286,7 +338,9 @@ def _value(x: Strip, names: dict[Strip, str]) -> str:
     template = OPERATIONS.get(op)
     if op == "power":
         exponent = None if isinstance(x.args[1], Strip) else x.args[1]
-        if x.dtype.kind == "f":
+        if x.dtype.kind == "f" and isinstance(x.args[1], Strip) and x.args[1].op == "number":
+            template = ANY_POWER
+        elif x.dtype.kind == "f":
             template = POWERS.get(exponent, "pow({0}, {1})")
         elif exponent in (0, 1, 2, 3):
             template = POWERS[exponent]
@@ -299,6 +353,8 @@ def _value(x: Strip, names: dict[Strip, str]) -> str:
 def _operand(x: Any, dtype: np.dtype[Any], names: dict[Strip, str]) -> str:
     if isinstance(x, Strip):
         return names[x] if x.dtype == dtype else f"(({c_type(dtype)}){names[x]})"
+    if dtype.kind in "iu" and not np.iinfo(dtype).min <= x <= np.iinfo(dtype).max:
+        raise Uncovered("an integer that the dtype has not")
     if dtype.kind != "f":
         return f"(({c_type(dtype)}){int(x)})"
     number = dtype.type(x)

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import inspect
 import operator
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -368,6 +369,64 @@ class TapedScalar(Taped):
 
 for _name in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split():
     setattr(TapedScalar, f"__i{_name}__", lambda self, other: NotImplemented)
+
+
+# -- operands that NumPy writes over ---------------------------------------------------------------
+# Of operands in different memory orders NumPy makes a result in C order. But where an operator
+# meets a large array that nobody else holds, as in ``(x - y) * z``, it writes over that array and
+# keeps its order; and a later sum runs in that order. So the same must be done here.
+
+REUSED = 1 << 18  # bytes from which NumPy does it
+
+
+class _Probe:
+    """Tells how many references an operand has that nobody else holds."""
+
+    def __sub__(self, other: Any) -> int:
+        return sys.getrefcount(self)
+
+
+def _telling() -> bool:
+    """Tell whether this interpreter's count tells such an operand from one that has a name."""
+    held = _Probe()
+    return held - 1 > UNHELD
+
+
+UNHELD = _Probe() - 1
+TELLING = _telling()
+
+
+def _operator(ufunc: np.ufunc, commutes: bool) -> Callable[..., Any]:
+    def apply(self: Taped, other: Any) -> Any:
+        if sys.getrefcount(self) <= UNHELD and _order_matters(self, other):
+            return record(ufunc, self, other, out=self)
+        if commutes and sys.getrefcount(other) <= UNHELD and _order_matters(other, self):
+            return record(ufunc, self, other, out=other)
+        return ufunc(self, other)
+
+    def unsure(self: Taped, other: Any) -> Any:
+        if state.tape and (_order_matters(self, other) or _order_matters(other, self)):
+            state.tape.refuse("it computes with large arrays of different memory orders")
+        return ufunc(self, other)
+
+    return apply if TELLING else unsure
+
+
+def _order_matters(x: Any, y: Any) -> bool:
+    """Tell whether NumPy would write over x if nobody held it, and that shows in the result."""
+    if not (isinstance(x, Taped) and isinstance(y, Taped)):
+        return False
+    a, b = x._array, y._array
+    own = x.block.root is None and a.flags.owndata and a.nbytes >= REUSED
+    alike = a.shape == b.shape and np.result_type(a, b) == a.dtype
+    return bool(own and alike and a.strides != b.strides)
+
+
+for _name, _ufunc, _commutes in (
+    ("add", np.add, True), ("sub", np.subtract, False),
+    ("mul", np.multiply, True), ("truediv", np.divide, False),
+):  # fmt: skip
+    setattr(Taped, f"__{_name}__", _operator(_ufunc, _commutes))
 
 
 def _is_scalar(x: Any) -> bool:

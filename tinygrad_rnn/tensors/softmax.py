@@ -91,14 +91,14 @@ def smoothed_one_hot(xp: Any, logits: Array, target: Array, axis: int, smoothing
     """Return the distribution 1 - smoothing at the target plus smoothing spread evenly."""
     size = logits.shape[axis]
     classes = xp.arange(size).reshape([-1 if i == axis else 1 for i in range(logits.ndim)])
-    hot = (classes == xp.expand_dims(target, axis)).astype(logits.dtype)
+    hot = xp.empty_like(logits)  # in its memory order, so that they meet without a conflict
+    hot[...] = classes == xp.expand_dims(target, axis)
     return hot * (1 - smoothing) + smoothing / size if smoothing else hot
 
 
 def _to_logits(F: Any, g: Any, logits: Any, target: Any, axis: int, label_smoothing: float) -> Any:
-    shape = logits.shape
     wanted = F.smoothed_one_hot(logits, target, axis=axis, smoothing=label_smoothing)
-    kept = tuple(1 if i == axis else n for i, n in enumerate(shape))
+    kept = tuple(1 if i == axis else n for i, n in enumerate(logits.shape))
     return (F.softmax(logits, axis=axis) - wanted) * F.reshape(g, shape=kept)
 
 

@@ -1,0 +1,214 @@
+"""What a function reads besides its arguments, as far as its code says.
+
+Globals and closures that its code names, attributes and elements of the objects there, defaults,
+and the same of every function of the user's that is found among them. `Surroundings` remembers what
+was there, as expressions that are true as long as it is.
+
+Installed libraries are not looked into, nor are containers of more than `LARGE` elements. What no
+code names cannot be seen: the clock, a file, an attribute that ``getattr`` reads by a computed
+name, what an iterator returns next.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..engine import backend
+from ..engine.graph import Node
+from ..engine.variable import Variable
+from .scalars import same
+
+LARGE = 1000  # containers of more numbers and strings (vocabularies) are not watched
+PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
+CONTAINERS = frozenset(("builtins", "collections", "functools", "types", "argparse"))
+OPAQUE = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, Node)
+PACKAGE = str(Path(__file__).parents[1])
+_NAME = __name__.partition(".")[0]
+_UNREAD = frozenset(("__init__", "__new__", "__repr__", "__str__", "__del__", "__init_subclass__"))
+
+
+def opaque(x: Any, own: str) -> bool:
+    """Tell whether an object is not looked into: a value, or what cannot lead to the user's own."""
+    module = type(x).__module__.partition(".")[0]
+    return (
+        type(x) in PLAIN
+        or isinstance(x, OPAQUE)
+        or (isinstance(x, type) and installed(x.__module__, own))
+        or module == "numpy"
+        or (module in sys.stdlib_module_names and module not in CONTAINERS)
+    )
+
+
+def names_of(code: types.CodeType) -> list[str]:
+    """Return the names that code looks up in globals and as attributes."""
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return list(dict.fromkeys([*code.co_names, *(n for c in inner for n in names_of(c))]))
+
+
+def installed(module: str | None, own: str) -> bool:
+    """Tell whether a module is a library's: neither the user's nor of the function's package."""
+    top = (module or "").partition(".")[0]
+    if top in sys.stdlib_module_names or top in ("numpy", _NAME):
+        return True
+    return top != own and "-packages" in (getattr(sys.modules.get(top), "__file__", None) or "")
+
+
+def of_library(function: types.FunctionType, own: str) -> bool:
+    """Tell whether a function is a library's."""
+    if function.__code__.co_filename.startswith((PACKAGE, "<primitive")):
+        return True
+    name = function.__module__ or ""  # an example in the package's own docstrings has its name
+    return not name.startswith(_NAME) and installed(name, own)
+
+
+def is_ours(function: Any) -> bool:
+    """Tell whether a function is this library's own, which reads nothing that can change."""
+    return isinstance(function, types.FunctionType) and function.__code__.co_filename.startswith(
+        (PACKAGE, "<primitive")
+    )
+
+
+class Surroundings:
+    """What a function, and objects that it is called with, read now.
+
+    `values` maps a place (how it is read, the object that holds it, the key there) to the value;
+    `arrays` tells whether there are arrays among them.
+    """
+
+    def __init__(self, function: Any, *objects: Any) -> None:
+        self.values: dict[Any, tuple[str, Any, Any, Any]] = {}
+        self.arrays = False
+        self._own = (getattr(function, "__module__", None) or "").partition(".")[0]
+        self._names: set[str] = set()
+        known = -1
+        while known < len(self._names):  # a function that is found late names what was passed by
+            known = len(self._names)
+            self._walk([function, *objects])
+
+    def _walk(self, stack: list[Any]) -> None:
+        seen: dict[int, Any] = {}
+        while stack:
+            x = stack.pop()
+            if id(x) in seen:
+                continue
+            seen[id(x)] = x
+            if isinstance(x, Variable) or (backend.is_array(x) and not isinstance(x, np.generic)):
+                self.arrays = True
+            elif isinstance(x, types.ModuleType):
+                if not installed(x.__name__, self._own):
+                    stack += self._named(vars(x), self._names)
+            elif not opaque(x, self._own):
+                stack += self._inside(x)
+
+    def _inside(self, x: Any) -> Iterator[Any]:
+        """Note the values that an object holds, and yield them."""
+        if isinstance(x, types.FunctionType):
+            if of_library(x, self._own):
+                return
+            names = names_of(x.__code__)
+            self._names.update(names)
+            yield self._note("{0}.__defaults__", x) if x.__defaults__ else None
+            yield self._note("{0}.__kwdefaults__", x) if x.__kwdefaults__ else None
+            for cell in x.__closure__ or ():
+                yield self._note("{0}.cell_contents", cell)
+            yield from self._named(x.__globals__, names)
+            yield from self._named(vars(x), self._names)
+        elif isinstance(x, types.MethodType):
+            yield from (x.__self__, x.__func__)
+        elif isinstance(x, functools.partial):
+            yield from (x.func, x.args, x.keywords)
+        elif isinstance(x, property):
+            yield x.fget
+        elif isinstance(x, staticmethod | classmethod):
+            yield x.__func__
+        elif isinstance(x, type):
+            for kind in x.__mro__:
+                if not installed(kind.__module__, self._own):
+                    # Operators are called without a name.
+                    special = [n for n in vars(kind) if n.startswith("__") and n not in _UNREAD]
+                    for name in {*self._names, *special}:
+                        yield self._note("vars({0}).get({1}, missing)", kind, name)
+        elif isinstance(x, tuple):
+            yield from x
+        elif isinstance(x, set | frozenset):
+            if len(x) <= LARGE:
+                yield from x
+                self._note("sorted(map(repr, {0}))", x)
+        elif isinstance(x, dict | list):
+            if len(x) <= LARGE:
+                self._note("len({0})", x)
+                for key in list(x) if isinstance(x, dict) else range(len(x)):
+                    yield self._note("{0}[{1}]", x, key)
+        else:
+            yield type(x)
+            if hasattr(x, "__dict__"):
+                yield vars(x).get("__wrapped__")
+                yield from self._named(vars(x), self._names, absent=True)
+            for name in self._names:
+                slot = inspect.getattr_static(type(x), name, None)
+                if isinstance(slot, types.MemberDescriptorType):
+                    yield self._note("getattr({0}, {1}, missing)", x, name)
+
+    def _named(self, holder: Any, names: Any, absent: bool = False) -> Iterator[Any]:
+        for name in names:
+            if name in holder:
+                yield self._note("{0}[{1}]", holder, name)
+            elif absent:
+                self._note("{0}.get({1}, missing)", holder, name)
+
+    def _note(self, form: str, holder: Any, key: Any = None) -> Any:
+        try:
+            value = eval(form.format("h", "k"), {"h": holder, "k": key, "missing": Missing})
+        except (ValueError, LookupError):  # a cell that is empty yet
+            return None
+        if not (isinstance(value, types.ModuleType) and installed(value.__name__, self._own)):
+            self.values[form, id(holder), key] = form, holder, key, value
+        return value
+
+    def kept(self, before: Surroundings) -> list[tuple[str, Any, Any, Any]]:
+        """Return what is as it was before: of the rest, the function itself wrote it."""
+        return [
+            now
+            for place, now in self.values.items()
+            if place in before.values and unchanged(now[3], before.values[place][3])
+        ]
+
+
+class Missing:
+    """What is there in place of an attribute that an object has not."""
+
+
+def unchanged(a: Any, b: Any) -> bool:
+    """Tell whether a value is the same object, or the same number or list of texts."""
+    if a is b:
+        return True
+    if a.__class__ is list is b.__class__:
+        return bool(a == b)
+    return (a.__class__ in PLAIN or isinstance(a, np.generic)) and same(a, b)
+
+
+def checks(kept: list[tuple[str, Any, Any, Any]], scope: dict[str, Any]) -> list[str]:
+    """Return expressions that are true as long as these are the values, with their `scope`."""
+    scope.update(missing=Missing, unchanged=unchanged)
+    lines = []
+    for i, (form, holder, key, value) in enumerate(kept):
+        scope.update({f"h_{i}": holder, f"key_{i}": key, f"v_{i}": value})
+        text = form.format(f"h_{i}", f"key_{i}")
+        plain = value.__class__ in PLAIN or isinstance(value, np.generic | list)
+        listed = form.startswith("sorted")
+        identical = f"{text} is v_{i}"
+        if form.startswith("len"):
+            lines.append(f"{text} == v_{i}")
+        elif listed or (plain and value.__class__ is not list and value is not None):
+            lines.append(f"({text} is v_{i} or unchanged({text}, v_{i}))")
+        else:
+            lines.append(identical)
+    return lines
