@@ -32,6 +32,7 @@ A run on expressions is a *plan*. It serves for more calls than the one that it 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
