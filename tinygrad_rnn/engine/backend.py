@@ -291,22 +291,26 @@ def rows(x: Array) -> Array:
 # -- selection ------------------------------------------------------------------------------------
 
 
-def where(module: Module, condition: Array, x: Any, y: Any) -> Array:
-    """Return x where `condition` holds and y elsewhere.
+def where(module: Module, condition: Array, x: Any, y: Any, out: Array = None) -> Array:
+    """Return x where `condition` holds and y elsewhere, in `out` if it is given.
 
     Beside the number 0 the other one's bits are masked: as fast as a product with a mask, five to
     ten times as fast as NumPy's `where` on a condition that no processor can predict.
     """
-    one = x if y.__class__ in SCALARS else y
-    zero = y if one is x else x
-    if module is not np or not is_array(one) or one.dtype.kind != "f" or one.nbytes < 4096:
+    one, zero = (x, y) if y.__class__ in SCALARS else (y, x)
+    masked = zero.__class__ in SCALARS and zero == 0 and math.copysign(1, zero) > 0
+    masked &= one.__class__ is np.ndarray and one.nbytes >= 4096 and one.dtype.kind == "f"
+    if masked and module is np and (out is None or out.dtype == one.dtype):
+        integer = np.dtype(f"i{one.itemsize}")
+        mask = np.asarray(condition).view(np.int8).astype(integer)
+        np.subtract(0 if one is x else mask, mask if one is x else 1, out=mask)  # 0 or all bits
+        into = None if out is None else out.view(integer)
+        return np.bitwise_and(one.view(integer), mask, out=into).view(one.dtype)
+    if out is None:
         return module.where(condition, x, y)
-    if zero.__class__ not in SCALARS or zero != 0 or math.copysign(1, zero) < 0:
-        return module.where(condition, x, y)
-    integer = np.dtype(f"i{one.itemsize}")
-    mask = np.asarray(condition).view(np.int8).astype(integer)
-    mask = -mask if one is x else mask - 1  # all bits of what is kept
-    return (one.view(integer) & mask).view(one.dtype)
+    module.copyto(out, y)
+    module.copyto(out, x, where=condition)
+    return out
 
 
 # -- products and scatter --------------------------------------------------------------------------

@@ -555,8 +555,7 @@ class Kernel:
                 self._number(a, x.dtype) if type(a) is Number else arg
                 for a, arg in zip(x.args, args, strict=True)
             ]
-            self.lines.append(f"copyto({out}, {args[2]})")
-            self.lines.append(f"copyto({out}, {args[1]}, where={args[0]})")
+            self.lines.append(f"where({', '.join(args)}, {out})")
         elif x.op == "zeros":
             self.lines.append(f"copyto({out}, 0)")
         elif x.op == "astype":
@@ -683,6 +682,7 @@ def _made(
     ops = {x.op for x in steps}.difference(("astype", "where", "join", "zeros", "constant", *VIEWS))
     scope.update({op: getattr(xp, op) for op in ops}, sum=functools.partial(backend.reduced, "sum"))
     scope.update(empty=xp.empty_like, vector=xp.empty, new=backend.empty_like_parts)
+    scope.update(where=functools.partial(backend.where, xp))
     scope.update(copyto=xp.copyto, inf=float("inf"), nan=float("nan"), array=_array)
     scope["scalar"] = _scalar if xp is np else _item
     scope["typed"] = np.asarray if xp is np else lambda x, dtype: xp.full((), x, dtype=dtype)
