@@ -124,7 +124,8 @@ class Variable:
                 f"requires_grad: only floating tensors have gradients, this one is {self.dtype}"
             )
         if value and self._node is None:
-            self._version = self._version if self._version is not None else [0]
+            if self._version is None:  # a graph may have saved this memory; a leaf is written to
+                self._data, self._version = backend.copy(self._data), [0]
             self._node = Leaf(self.shape, self.dtype, self._version)
         elif not value:
             self._node = None
@@ -214,11 +215,9 @@ def _roots(
                     f"backward from a tensor of shape {output.shape}: pass a gradient of that "
                     "shape, or reduce it (.sum(), .mean())"
                 )
-            one = backend.full(output.shape, 1, output.dtype, like=output._data)
-            grad = make(one, None, None)
+            grad = make(backend.full(output.shape, 1, output.dtype, output._data), None, None)
         elif not isinstance(grad, Variable):
-            grad = backend.to_device(backend.asarray(grad, output.dtype), output.device)
-            grad = make(backend.copy(grad), None, None)
+            grad = make(Variable(grad, output.dtype, output.device)._data, None, None)
         if grad.shape != output.shape:
             raise ShapeError(
                 f"the gradient to start from has shape {grad.shape}, the output {output.shape}"

@@ -529,7 +529,7 @@ class Plan:
             if isinstance(node, Record):
                 for x, place in zip(node.saved or (), node.row.places):  # noqa: B905 - without the versions
                     if isinstance(x, Expression) and place is not None:
-                        places[x] = place(node)
+                        places[x], _ = place(node)
         dear = {
             x
             for x in places
@@ -641,7 +641,11 @@ class FusedNode(Node):
         places: dict[Expression, Any] = dict(zip(plan.inputs, self.parents, strict=True))
         for i, x in enumerate(plan.values):
             places.setdefault(x, self if plan.single else Piece(self, i, x.shape, x.dtype))
-        known = {x: make(a, places[x], None) for x, a in zip(plan.saved, saved, strict=True)}
+        read = [plan.inputs[i] for i in plan.reads]
+        versions = dict(zip(read, self.versions, strict=True))
+        known = {
+            x: make(a, places[x], versions.get(x)) for x, a in zip(plan.saved, saved, strict=True)
+        }
         return interpret(
             grads, {**known, **{g: grad[i] for g, i in zip(given, which, strict=True)}}
         )
