@@ -25,7 +25,12 @@ class _Library(threading.local):
         self.generator = np.random.Generator(np.random.Philox(0))
 
 
+class _Notes(threading.local):
+    states: dict[np.random.Generator | None, Any] | None = None  # of whom we draw from, if noted
+
+
 _library = _Library()
+_notes = _Notes()
 
 
 def generator(rng: Rng = None) -> np.random.Generator:
@@ -53,6 +58,8 @@ def generator(rng: Rng = None) -> np.random.Generator:
     True
     """
     if rng is None or isinstance(rng, np.random.Generator):
+        if _notes.states is not None and rng is not None and rng not in _notes.states:
+            _notes.states[rng] = rng.bit_generator.state
         return rng or _library.generator
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
         return np.random.Generator(np.random.Philox(int(rng)))
@@ -123,13 +130,44 @@ def set_state(state: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def replayed(state: dict[str, Any]) -> Iterator[None]:
+def noted() -> Iterator[dict[np.random.Generator | None, Any]]:
+    """Note the states of the generators that the library draws from, for `replayed`.
+
+    Returns
+    -------
+    context manager
+        It gives a dict: under None the state of the library's generator at the start, and under
+        each generator that `generator` is asked for (``rng=``) its state before that.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinygrad_rnn as tg
+    >>> rng = np.random.default_rng(0)
+    >>> with tg.random.noted() as states:
+    ...     a = tg.randn(3, rng=rng)
+    >>> with tg.random.replayed(states):
+    ...     print(bool((a == tg.randn(3, rng=rng)).numpy().all()))
+    True
+    """
+    before, _notes.states = _notes.states, {None: get_state()}
+    own = _notes.states
+    try:
+        yield own
+    finally:
+        _notes.states = before
+        if before is not None:
+            before.update({rng: state for rng, state in own.items() if rng not in before})
+
+
+@contextlib.contextmanager
+def replayed(state: dict[Any, Any]) -> Iterator[None]:
     """Draw the library's numbers from an earlier state again; afterwards as if nothing was drawn.
 
     Parameters
     ----------
     state : dict
-        What `get_state` returned then.
+        What `get_state` returned then, or what `noted` gave.
 
     Examples
     --------
@@ -140,12 +178,18 @@ def replayed(state: dict[str, Any]) -> Iterator[None]:
     ...     print(bool((a == tg.randn(3)).numpy().all()))
     True
     """
-    after = get_state()
-    set_state(state)
+    states = state if None in state else {None: state}
+    generators = [rng for rng in states if rng is not None]
+    after, others = get_state(), [rng.bit_generator.state for rng in generators]
+    set_state(states[None])
     try:
+        for rng in generators:
+            rng.bit_generator.state = states[rng]
         yield
     finally:
         set_state(after)
+        for rng, was in zip(generators, others, strict=True):
+            rng.bit_generator.state = was
 
 
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None) -> Any:
