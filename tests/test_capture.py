@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import operator
 import queue
 import sys
 import threading
@@ -13,7 +14,7 @@ import tracemalloc
 import types
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -760,6 +761,90 @@ def test_what_cannot_be_replayed_runs_plainly_and_says_why(name):
     x = tg.tensor([1.0, 2.0, 3.0])
     refused(step, *[(x,)] * 8, match=match)
     assert len(step.refusals) == 1
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+def assigned(x):
+    x.data = x * 2
+
+
+def swapped(values):
+    values[0], values[1] = values[1], values[0]
+
+
+WRITES = {  # what a function does to its argument, and how that is made
+    "acc += 1": (lambda acc: operator.iadd(acc, 1) * 2, lambda: np.zeros(3)),
+    "a part": (lambda acc: operator.setitem(acc, 0, 7), lambda: np.zeros(3)),
+    "out=": (lambda acc: np.add(acc, 1, out=acc).sum(), lambda: np.zeros((3, 2))[:, 1]),
+    "after another reason": (lambda acc: operator.iadd(acc, float(acc[0]) + 1), lambda: np.ones(3)),
+    "an error": (lambda acc: operator.iadd(acc, 1) + np.ones(7), lambda: np.zeros(3)),
+    "a Tensor's data": (assigned, lambda: tg.ones(3)),
+    "requires_grad": (lambda x: setattr(x, "requires_grad", True), lambda: tg.ones(3)),
+    "arrays that share memory": (
+        lambda pair: operator.iadd(pair[0], 1) * operator.imul(pair[1], 2),
+        lambda: (lambda memory: (memory[:3], memory[1:]))(np.ones(4)),
+    ),
+    "in a named tuple": (lambda pair: operator.iadd(pair.first, 1), lambda: Pair(np.ones(2), 1)),
+    "a list": (lambda seen: seen.append(len(seen)), list),
+    "a list of arrays": (swapped, lambda: [np.zeros(2), np.ones(2)]),
+    "a dict": (lambda seen: seen.update(a=seen["b"] * 2), lambda: {"b": np.ones(2)}),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.filterwarnings("ignore:capture")
+def test_what_a_step_does_to_its_argument_is_done(name):
+    function, make = WRITES[name]
+    step, expected, found = tg.capture(function), make(), make()
+    for _ in range(5):
+        for run, argument in ((function, expected), (step, found)):
+            with contextlib.suppress(ValueError):
+                run(argument)
+        assert repr(found) == repr(expected)
+    assert not step.captured
+
+
+def test_a_read_only_argument_stays_so():
+    array = np.zeros(3)
+    array.flags.writeable = False
+    step = tg.capture(lambda x: operator.iadd(x, 1))
+    with pytest.raises(ValueError, match="read-only"):
+        step(array)
+
+
+def test_an_argument_whose_value_was_saved_is_watched():
+    w = tg.ones(2, requires_grad=True)
+
+    def step(x):
+        loss = (w * x).sum()
+        x.data = np.zeros(2)
+        loss.backward()
+
+    x = tg.ones(2)
+    with pytest.raises(tg.errors.GraphError, match="changed in place"):
+        tg.capture(step)(x)
+    assert x.numpy().tolist() == [0, 0]
+
+
+def test_arrays_in_a_named_tuple_are_read_at_each_replay():
+    step = tg.capture(lambda pair: pair.first * pair.second)
+    for k in (1, 1, 1, 2, 3):
+        pair = Pair(np.full(2, float(k)), np.ones(2))
+        np.testing.assert_array_equal(step(pair).numpy(), pair.first)
+    assert step.captured
+
+
+def test_arguments_that_share_memory_and_are_read_are_replayed():
+    step = tg.capture(lambda x, y: x * y)
+    for k in range(5):
+        memory = np.arange(4.0) + k
+        found = step(memory[:3], memory[1:])
+        np.testing.assert_array_equal(np.asarray(found), memory[:3] * memory[1:])
+    assert step.captured
 
 
 def test_the_line_is_named():

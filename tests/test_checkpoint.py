@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import GraphError
+from tinygrad_rnn.errors import DTypeError, GraphError
+from tinygrad_rnn.nested import elements, mapped
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -289,4 +293,196 @@ def test_a_second_backward_needs_the_graph_to_be_kept():
     out.backward()
     np.testing.assert_allclose(x.grad.numpy(), 2 * np.exp(x.numpy()))
     with pytest.raises(GraphError, match=r"second time.*retain_graph"):
+        out.backward()
+
+
+# -- what changes in between -----------------------------------------------------------------------
+
+
+class Setting:
+    """Values that a function reads other than as arguments."""
+
+    def __init__(self):
+        (self.w,) = leaves(20, (3,))
+        self.factor = 2.0
+        self.array = np.array([1.0, 2.0, 3.0])
+        self.tensor = tg.tensor([1.0, 2.0, 3.0], dtype=np.float64)
+        self.rng = np.random.default_rng(5)
+        self.dropout = tg.nn.Dropout(0.5, rng=3)
+
+    def other_w(self):
+        (self.w,) = leaves(21, (3,))
+
+    def frozen(self):
+        self.w.requires_grad = False
+
+
+def set_to(name, value):
+    return lambda setting: setattr(setting, name, value)
+
+
+def refill(setting):
+    setting.array[:] = 0
+
+
+CHANGES = {
+    "a loop variable": (lambda s, x: x * s.factor, set_to("factor", 3.0)),
+    "an array that is filled anew": (lambda s, x: x * s.array, refill),
+    "a tensor that is replaced": (
+        lambda s, x: x * s.tensor,
+        set_to("tensor", tg.zeros(3, dtype=np.float64)),
+    ),
+    "train and eval": (lambda s, x: s.dropout(x), lambda s: s.dropout.eval()),
+    "a generator of one's own": (lambda s, x: x * s.rng.normal(size=3), lambda s: None),
+    "a parameter that is replaced": (lambda s, x: x * s.w, Setting.other_w),
+    "a parameter that is replaced in a term of 0": (lambda s, x: x + s.w * 0, Setting.other_w),
+    "a parameter that is frozen": (lambda s, x: x * s.w, Setting.frozen),
+    "another number of results": (
+        lambda s, x: [x * 2] * int(s.factor),
+        set_to("factor", 3.0),
+    ),
+    "another shape": (
+        lambda s, x: tg.concatenate([x] * int(s.factor)),
+        set_to("factor", 3.0),
+    ),
+    "another dtype": (
+        lambda s, x: (x * 0).astype(np.float32 if s.factor == 2 else np.float64),
+        set_to("factor", 3.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_function_that_does_not_do_the_same_again_is_refused(what):
+    """No tensor was written to, and so nothing but the comparison notices."""
+    function, change = CHANGES[what]
+    setting, (x,) = Setting(), leaves(22, (3,))
+    out = tg.checkpoint(lambda x: function(setting, x), x)
+    out = out[0] if isinstance(out, list) else out
+    change(setting)
+    with pytest.raises(GraphError, match=r"backward through checkpoint: the function .* changed"):
+        out.sum().backward()
+
+
+def test_a_loop_variable_that_changes_is_refused_in_the_loop():
+    (x,) = leaves(23, (3,))
+    total = 0
+    for k in range(1, 4):
+        total = total + tg.checkpoint(lambda x: x * k, x).sum()  # noqa: B023 - the mistake
+    with pytest.raises(GraphError, match="loop variable"):
+        total.backward()
+    total = sum(tg.checkpoint(lambda x, k: x * k, x, k).sum() for k in range(1, 4))
+    total.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [6, 6, 6])
+
+
+def test_results_that_are_nan_or_infinite_are_the_same_again():
+    x = leaf([0.0, -1.0, 1.0])
+    with np.errstate(all="ignore"):
+        out = tg.checkpoint(lambda x: (tg.log(x) * 2, 1 / x), x)
+        (out[0] + out[1]).sum().backward()
+        expected = tg.grad((tg.log(x) * 2 + 1 / x).sum(), x)
+    np.testing.assert_array_equal(x.grad.numpy(), expected.numpy())
+
+
+@given(SEEDS, st.sampled_from([np.float16, np.float32, np.float64]), st.integers(1, 70))
+def test_layers_do_the_same_again_to_the_bit(seed, dtype, batch):
+    """The products of a recomputation have the same shapes, so that no honest one is refused."""
+    rng = np.random.default_rng(seed)
+    x = tg.tensor(rng.normal(size=(7, batch, 3)), dtype)
+    layer = tg.nn.LSTM(3, 17, num_layers=2, dropout=0.3, dtype=dtype, rng=seed)
+    output, _ = layer(x, lengths=rng.integers(0, 8, batch), bptt=tg.bptt.Full(checkpoint=True))
+    out = tg.checkpoint(lambda o: tg.functional.layer_norm(o, 17).softmax(axis=0), output)
+    out.sum().backward()
+    assert layer.weight_ih_l0.grad is not None
+
+
+@pytest.mark.parametrize("rng", ["generator", "layer", "seed", "both"])
+def test_numbers_from_generators_that_are_passed_in_are_the_same_again(rng):
+    x, own = leaf(np.ones(100)), np.random.default_rng(1)
+    layer = tg.nn.Dropout(0.5, rng=own if rng == "both" else 2)
+    function = {
+        "generator": lambda x: x * tg.rand(100, dtype=np.float64, rng=own),
+        "layer": layer,
+        "seed": lambda x: tg.functional.dropout(x, 0.5, rng=7),
+        "both": lambda x: layer(x) * tg.rand(100, dtype=np.float64, rng=own) * tg.rand(100),
+    }[rng]
+    out = tg.checkpoint(lambda x: tg.checkpoint(function, x), x)
+    state = own.bit_generator.state
+    between = own.random(3)
+    out.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), out.numpy())  # x is 1: the factor is the output
+    after = own.random(3)
+    own.bit_generator.state = state
+    np.testing.assert_array_equal([*between, *after], own.random(6))
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+STRUCTURES = {
+    "a named tuple": lambda x: Pair(x * 2, x.exp()),
+    "nested": lambda x: (x * 2, [x.exp(), (x.sin(),)], {"a": x * x}),
+    "None in it": lambda x: (x * 2, None, [None]),
+    "a dict": lambda x: {"b": x * 2, "a": Pair(None, x.exp())},
+    "constants in it": lambda x: Pair(x.detach() * 2, x * 3),
+    "empty parts": lambda x: ([], x * 2, {}),
+}
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_results_of_any_structure(kind):
+    x = leaf([1.0, 2.0])
+    plain, kept = STRUCTURES[kind](x), tg.checkpoint(STRUCTURES[kind], x)
+    assert type(kept) is type(plain)
+
+    def shown(y):
+        return None if y is None else (y.dtype, y.requires_grad, y.numpy().tolist())
+
+    def described(value):
+        return mapped(shown, value)
+
+    assert described(kept) == described(plain)
+    losses = [
+        sum((y * (i + 1)).sum() for i, y in enumerate(elements(value)) if y is not None)
+        for value in (plain, kept)
+    ]
+    expected, found = (tg.grad(loss, x) for loss in losses)
+    np.testing.assert_array_equal(found.numpy(), expected.numpy())
+    with tg.no_grad():
+        assert type(tg.checkpoint(STRUCTURES[kind], x)) is type(plain)
+
+
+@pytest.mark.parametrize("result", [1.0, "text", np.ones(2), ({"a": 3},), {1, 2}], ids=repr)
+def test_results_that_are_no_tensors_are_refused(result):
+    x = leaf([1.0])
+    for context in (contextlib.nullcontext(), tg.no_grad()):
+        with context, pytest.raises(DTypeError, match=r"returns a Tensor, .* and None, got a"):
+            tg.checkpoint(lambda x: result, x)
+
+
+def test_an_array_argument_cannot_be_written_to():
+    """The write would be done twice, and the second run would read what the first one wrote."""
+
+    def function(x, buffer):
+        buffer[0] = 7
+        return x * buffer
+
+    with pytest.raises(ValueError, match="read-only"):
+        tg.checkpoint(function, leaf([1.0, 2.0]), np.ones(2))
+
+
+def test_a_list_argument_without_arrays_is_handed_on_itself():
+    seen = []
+    tg.checkpoint(lambda x, seen: (seen.append(1), x * 2)[1], leaf([1.0]), seen).backward()
+    assert seen == [1, 1]
+
+
+def test_a_tensor_inside_an_argument_must_not_change():
+    x, c = leaf([1.0, 2.0]), tg.ones(2, dtype=np.float64)
+    out = tg.checkpoint(lambda x, given: x + given["c"][0] * 0, x, {"c": [c]}).sum()
+    c.data = np.zeros(2)
+    with pytest.raises(GraphError, match="changed in place"):
         out.backward()

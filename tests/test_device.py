@@ -22,7 +22,7 @@ import strict_device
 import tinygrad_rnn as tg
 from op_table import ROWS, Row
 from tinygrad_rnn.engine import backend
-from tinygrad_rnn.errors import DeviceError, DTypeError
+from tinygrad_rnn.errors import DeviceError, DTypeError, GraphError
 
 # -- tools -----------------------------------------------------------------------------------------
 
@@ -625,6 +625,47 @@ def reads_and_uploads_of_a_step() -> tuple[int, int]:
 def test_a_training_step_never_waits_for_the_device() -> None:
     """Forward, backward, clipping and the step read nothing and upload nothing."""
     assert reads_and_uploads_of_a_step() == (0, 0)
+
+
+def test_a_checkpoint_waits_for_the_device_once() -> None:
+    """To compare the second run with the first; the results of all devices are on this one."""
+    with strict_device.installed():
+        layer = tg.nn.LSTM(3, 4, num_layers=2, device="cuda", bptt=tg.bptt.Full(checkpoint=True))
+        x = tg.ones(9, 2, 3, device="cuda")
+        output, _ = layer(x)
+        loss = output.sum()
+        before = strict_device.syncs, strict_device.transfers
+        loss.backward()
+        assert (strict_device.syncs - before[0], strict_device.transfers - before[1]) == (3, 0)
+
+        factor = 2.0
+        out = tg.checkpoint(lambda x: x * factor, layer.bias_ih_l0).sum()
+        factor = 3.0
+        with pytest.raises(GraphError, match="checkpoint: the function returns something else"):
+            out.backward()
+
+
+def test_an_export_of_a_computed_value_is_a_copy_on_the_device() -> None:
+    with strict_device.installed():
+        x = tg.tensor(np.arange(6.0).reshape(2, 3), device="cuda")
+        for made, shared in ((x, True), (x.T, True), (x[:, 0], False), (x * 2, False)):
+            exported = Host(made)
+            np.testing.assert_array_equal(np.from_dlpack(exported), made.numpy())
+            assert np.shares_memory(np.from_dlpack(exported), made._data._array) is shared
+
+
+class Host:
+    """What a device exports, read as the memory of the host, which that of the stand-in is."""
+
+    def __init__(self, x: tg.Tensor) -> None:
+        self.x = x
+
+    def __dlpack__(self, **keywords: Any) -> Any:
+        return self.x.__dlpack__()
+
+    def __dlpack_device__(self) -> Any:
+        assert self.x.__dlpack_device__()[0] == 2
+        return 1, 0
 
 
 # -- several devices -------------------------------------------------------------------------------

@@ -52,8 +52,15 @@ def test_an_array_comes_in_and_goes_out_on_the_same_memory(peer, array):
     np.testing.assert_array_equal(ours.numpy(), array)
     back = exported(ours)
     np.testing.assert_array_equal(np.asarray(back), array)
-    if array.size and min(ours.data.strides, default=0) >= 0:
-        assert pointer(back) == pointer(theirs)
+    if array.size:
+        shared = one_block(ours.data) and ours.data.flags.writeable
+        assert (pointer(back) == pointer(theirs)) is shared
+
+
+def one_block(array: np.ndarray) -> bool:
+    """Whether the elements follow each other in memory, in some order of the axes."""
+    low, high = np.lib.array_utils.byte_bounds(array)
+    return high - low == array.nbytes and min(array.strides, default=0) >= 0
 
 
 def pointer(array: Any) -> int:
@@ -110,10 +117,106 @@ def test_read_only_memory_stays_read_only():
     array.flags.writeable = False
     ours = tg.from_dlpack(array)
     assert (ours * 2).numpy().tolist() == [0, 2, 4]
-    assert not np.from_dlpack(ours).flags.writeable
     with pytest.raises(ValueError, match="read-only"):
         ours.data = np.zeros(3)
+    for exported in (ours, tg.broadcast_to(tg.tensor([0.0, 1.0, 2.0]), (2, 3))):
+        back = np.from_dlpack(exported)  # PyTorch writes to memory that is marked read-only
+        assert not np.shares_memory(back, exported.data)
+        np.testing.assert_array_equal(back, exported.numpy())
+        with pytest.raises(BufferError, match="read-only memory is exported as a copy"):
+            np.from_dlpack(exported, copy=False)
     np.testing.assert_array_equal(array, [0, 1, 2])
+
+
+def twice_and_detached(w: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+    h = w * 2
+    return (h * h).sum(), h.detach()
+
+
+def as_a_view(w: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+    h = w * 2
+    return (h * h).sum(), h.detach().reshape(2, 1).T
+
+
+def without_grad(w: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+    with tg.no_grad():
+        h = w * 2
+    return (h * w * 2).sum(), h
+
+
+def a_leaf_again(w: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+    """Where it became a leaf, which is written to, it has memory of its own."""
+    h = w * 2
+    loss, leaf = (h * h).sum(), h.detach()
+    leaf.requires_grad = True
+    leaf.data = leaf.numpy() + 1
+    leaf.requires_grad = False
+    return loss, leaf
+
+
+@peers
+@pytest.mark.parametrize("made", [twice_and_detached, as_a_view, without_grad, a_leaf_again])
+def test_a_value_that_a_graph_saved_is_not_written_to_from_outside(peer, made):
+    exported, _ = library(peer)
+    w = tg.tensor([1.0, 3.0], requires_grad=True)
+    loss, given = made(w)
+    out = exported(given)
+    out[...] = 0
+    loss.backward()
+    np.testing.assert_array_equal(w.grad.numpy(), [8, 24] if made is not without_grad else [4, 12])
+    if made is not a_leaf_again:
+        with pytest.raises(BufferError, match=r"computed tensor.* copy=False"):
+            given.__dlpack__(copy=False)
+
+
+LAST = {  # what a consumer of the protocol may get, and JAX and PyTorch take
+    "leaf": lambda x: x,
+    "transposed": lambda x: x.T,
+    "column": lambda x: x[:, 0],
+    "row": lambda x: x[1],
+    "backwards": lambda x: x[::-1],
+    "stretched": lambda x: tg.broadcast_to(x, (2, 4, 3)),
+    "computed": lambda x: x * 2,
+    "the last output": lambda x: tg.nn.GRU(3, 2)(tg.stack([x, x]))[0][-1].detach(),
+    "a number": lambda x: x.sum(),
+    "nothing": lambda x: x[:0],
+}
+
+
+@pytest.mark.parametrize("kind", LAST)
+@pytest.mark.parametrize(
+    "keywords",
+    [{}, {"stream": None}, {"max_version": (1, 0)}, {"max_version": (1, 0), "copy": True}],
+    ids=str,
+)
+def test_every_export_is_one_block_that_can_be_written_to(kind, keywords):
+    """Also by the protocol without versions, which JAX speaks; it cannot say read-only."""
+    x = LAST[kind](tg.tensor(np.arange(12.0, dtype=np.float32).reshape(4, 3)))
+
+    class Consumed:
+        def __dlpack__(self, **_: Any) -> Any:
+            return x.__dlpack__(**keywords)
+
+        def __dlpack_device__(self) -> Any:
+            return x.__dlpack_device__()
+
+    out = np.from_dlpack(Consumed())
+    assert one_block(out)
+    assert out.flags.writeable or not keywords.get("max_version")  # NumPy's view of the old one
+    np.testing.assert_array_equal(out, x.numpy())
+    assert np.shares_memory(out, x._data) is (
+        kind in ("leaf", "transposed", "row") and not keywords.get("copy")
+    )
+
+
+def test_the_memory_itself_is_shared_where_that_is_asked_for():
+    x = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
+    for part in (x, x[:, 0]):
+        assert np.shares_memory(np.from_dlpack(part, copy=False), x.data)
+    assert not np.shares_memory(np.from_dlpack(x, copy=True), x.data)
+    assert np.shares_memory(np.from_dlpack(x, device="cpu"), x.data)
+    with pytest.raises(BufferError):
+        x.__dlpack__(dl_device=(2, 0))
 
 
 def test_a_tensor_of_our_own_keeps_its_version():

@@ -11,17 +11,22 @@ import numpy.typing as npt
 from .engine import backend
 from .engine.primitive import make
 from .errors import ArgumentError, DTypeError, ShapeError
+from .foreign import refuse_loss
 from .spelling import FROM_ANOTHER, class_name
 from .tensors.tensor import Tensor
 
 
 def as_tensor(x: Any, op: str) -> Tensor:
-    """Return `x` if it is a Tensor, an array as a Tensor on its memory; raise for all else."""
+    """Return `x` if it is a Tensor, an array as a Tensor of its own copy; raise for all else.
+
+    The copy is what a graph saves: the user may fill the array anew before the backward pass.
+    """
     if isinstance(x, Tensor):
         return x
     if backend.is_array(x):
-        made: Tensor = make(backend.asarray(x), None, None)
+        made: Tensor = make(backend.copy(backend.asarray(x)), None, None)
         return made
+    refuse_loss(x)
     if isinstance(x, list | tuple) and any(isinstance(part, Tensor) for part in x):
         cure = "tinygrad_rnn.stack(...)"
     else:

@@ -13,7 +13,8 @@ from .blocks import block
 from .engine import backend
 from .engine.backend import Array, DType
 from .engine.primitive import make
-from .errors import ArgumentError, DeviceError, DTypeError
+from .errors import ArgumentError, DeviceError, DTypeError, GraphError
+from .foreign import refuse_loss
 from .spelling import class_name, explained
 from .tensors import numpy_calls
 from .tensors.tensor import Tensor
@@ -59,6 +60,11 @@ def _filled(
     device: str | None,
     requires_grad: bool,
 ) -> Tensor:
+    refuse_loss(value)
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise GraphError(
+            f"{name}: the value requires grad: use tinygrad_rnn.broadcast_to, or item()"
+        )
     if not isinstance(value, bool | int):
         value = checks.any_number(value, f"{name}: the value")
     array = np.full(checks.lengths(shape, name), value, dtype=checks.real_dtype(dtype, name))
@@ -469,6 +475,8 @@ _CUDA, _ON_HOST = 2, (1, 3, 13)  # DLDeviceType: the CPU, and CUDA's host and ma
 def from_dlpack(x: Any) -> Tensor:
     """Return a tensor on the memory of another library's array, without a copy.
 
+    A write by the other library is not seen by a graph: see the notes.
+
     Parameters
     ----------
     x : object
@@ -491,9 +499,23 @@ def from_dlpack(x: Any) -> Tensor:
 
     Notes
     -----
-    Memory that is read-only there (an array of JAX) is read-only here. The other way round every
-    library's own ``from_dlpack`` takes a Tensor that does not require grad; one that runs backwards
-    in memory, such as ``x[::-1]``, goes out as a copy.
+    The memory is shared, and no library can see what another one writes: a value that an operation
+    here saved for the backward pass must not be written to there before that pass, or the gradient
+    is wrong. (Writes through this library, such as an optimiser's, are noticed.) Memory that is
+    read-only there (an array of JAX) is read-only here.
+
+    The other way round every library's own ``from_dlpack`` takes a Tensor that does not require
+    grad. It gets the Tensor's own memory, and may write to it, if
+
+    - the Tensor is a leaf or a view of one (``x.detach()``, ``x[:2]``, ``x.T``),
+    - the memory can be written to,
+    - and has no gaps: the elements, in some order of the axes, are one block.
+
+    Everything else goes out as a copy in C order: computed values, which a graph may have saved
+    (also detached ones); read-only memory (also that of `broadcast_to`), since PyTorch writes to it
+    all the same; parts with gaps, such as ``x[:, 0]``, which JAX does not take; and what runs
+    backwards, such as ``x[::-1]``. ``copy=True`` asks for a copy of anything. ``copy=False`` raises
+    BufferError where the Tensor's own memory must not go out; parts with gaps are shared then.
 
     Examples
     --------
@@ -509,6 +531,10 @@ def from_dlpack(x: Any) -> Tensor:
         )
     if isinstance(x, Tensor) and not x.requires_grad:
         return x.detach()  # so that writes to one are noted in the other
+    try:
+        refuse_loss(x)
+    except GraphError as error:
+        raise BufferError(f"from_dlpack: {error}") from None
     kind, _ = x.__dlpack_device__()
     if kind not in (*_ON_HOST, _CUDA):
         raise DeviceError(

@@ -628,7 +628,10 @@ def perplexity(mean_nats: float | Tensor) -> float:
 
 
 def _array(data: Any, like: Tensor | None = None) -> Array:
-    """Return the array of a Tensor, or make one of anything else, beside `like`."""
+    """Return the array of a Tensor, or make one of anything else, beside `like`.
+
+    It may be the memory of the user's array: an operation copies what it saves of it.
+    """
     if isinstance(data, Tensor):
         return data._data
     return backend.to_device(backend.asarray(data), like.device if like is not None else None)
@@ -652,7 +655,7 @@ def _like(target: Any, prediction: Tensor, op: str) -> Tensor:
             f"{op}: the prediction is {prediction.dtype}; floating numbers are expected: "
             "use .astype(...)"
         )
-    y: Tensor = target if is_tensor else make(_array(target, prediction), None, None)
+    y: Tensor = target if is_tensor else Tensor(target, device=prediction.device)
     if y.shape != prediction.shape:
         raise ShapeError(
             f"{op}: prediction {prediction.shape} and target {y.shape} differ; "

@@ -84,7 +84,11 @@ class _Root:
         return f"name {name}"
 
 
-_library, _own = _Library(), _Own()
+class _Notes(threading.local):
+    states: dict[np.random.Generator | None, Any] | None = None  # of whom we draw from, if noted
+
+
+_library, _own, _notes = _Library(), _Own(), _Notes()
 _lock = threading.Lock()
 
 
@@ -185,6 +189,8 @@ def generator(rng: Rng = None) -> np.random.Generator:
     True
     """
     if rng is None or isinstance(rng, np.random.Generator):
+        if _notes.states is not None and rng is not None and rng not in _notes.states:
+            _notes.states[rng] = rng.bit_generator.state
         return rng or _mine()
     return _of_seed(rng, "rng must be an integer >= 0 or a numpy.random.Generator")
 
@@ -285,13 +291,44 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.partial(block, resumes=False)
-def replayed(state: dict[str, Any]) -> Iterator[None]:
+def noted() -> Iterator[dict[np.random.Generator | None, Any]]:
+    """Note the states of the generators that the library draws from, for `replayed`.
+
+    Returns
+    -------
+    context manager
+        It gives a dict: under None the state of the library's generator at the start, and under
+        each generator that `generator` is asked for (``rng=``) its state before that.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinygrad_rnn as tg
+    >>> rng = np.random.default_rng(0)
+    >>> with tg.random.noted() as states:
+    ...     a = tg.randn(3, rng=rng)
+    >>> with tg.random.replayed(states):
+    ...     print(bool((a == tg.randn(3, rng=rng)).numpy().all()))
+    True
+    """
+    before, _notes.states = _notes.states, {None: get_state()}
+    own = _notes.states
+    try:
+        yield own
+    finally:
+        _notes.states = before
+        if before is not None:
+            before.update({rng: state for rng, state in own.items() if rng not in before})
+
+
+@functools.partial(block, resumes=False)
+def replayed(state: dict[Any, Any]) -> Iterator[None]:
     """Draw the library's numbers from an earlier state again; afterwards as if nothing was drawn.
 
     Parameters
     ----------
     state : dict
-        What `get_state` returned then.
+        What `get_state` returned then, or what `noted` gave.
 
     Examples
     --------
@@ -302,13 +339,19 @@ def replayed(state: dict[str, Any]) -> Iterator[None]:
     ...     print(bool((a == tg.randn(3)).numpy().all()))
     True
     """
-    after = get_state()
-    state = _checked(state)
+    states = state if None in state else {None: state}
+    generators = [rng for rng in states if rng is not None]
+    after, others = get_state(), [rng.bit_generator.state for rng in generators]
+    library = _checked(states[None])
     try:
-        _rewind(state)
+        _rewind(library)
+        for rng in generators:
+            rng.bit_generator.state = states[rng]
         yield
     finally:
         _rewind(after)
+        for rng, was in zip(generators, others, strict=True):
+            rng.bit_generator.state = was
 
 
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None) -> Any:

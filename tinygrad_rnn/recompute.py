@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,6 @@ from .engine.graph import (
     Piece,
     Pieces,
     enable_grad,
-    last_write,
     reachable,
     run,
     thread,
@@ -25,18 +25,27 @@ from .engine.graph import (
 from .engine.primitive import SECOND_TIME, Record, make, namespaces
 from .engine.variable import Variable
 from .errors import ArgumentError, DTypeError, GraphError
+from .foreign import owned
+from .nested import elements, mapped
 from .spelling import class_name, explained
+
+CHANGED = (
+    "backward through checkpoint: {} than in the forward pass: something that the function reads "
+    "was changed in place or replaced meanwhile (a tensor, an array, a loop variable, train() or "
+    "eval(), requires_grad), or it draws random numbers other than by this library. Pass what "
+    "changes as an argument, and call backward before it changes"
+)
 
 
 class Checkpoint(Node):
     """The node of a function whose inside is not kept: its parents are the tensors it reads."""
 
-    __slots__ = ("args", "function", "random_state", "results", "versions")
+    __slots__ = ("args", "drawn", "function", "results", "versions")
     name = "checkpoint"
     function: Callable[..., Any] | None
     args: tuple[Any, ...]
-    random_state: Any
-    results: tuple[Any, ...]  # arrays that whatever comes next holds anyway
+    drawn: Any  # the generators that it draws from, with their states before
+    results: list[Any]  # arrays that whatever comes next holds anyway
     versions: list[list[int]]  # of the memory that the function is known to read
 
     def pull(self, F: Any, grad: Pieces, parents: Parents, retain: bool) -> list[Any]:
@@ -51,16 +60,14 @@ class Checkpoint(Node):
                 "the forward pass"
             )
         since = tick()
-        with enable_grad(), _random.replayed(self.random_state):
-            outputs = _flat(self.function(*self.args))
-        if last_write[0] > self.order and not _same(outputs, self.results):
-            raise GraphError(
-                "backward through checkpoint: the function gives something else than in the "
-                "forward pass: a tensor that it reads was changed in place, or it is not the same "
-                "function of its arguments"
-            )
+        with enable_grad(), _random.replayed(self.drawn):
+            outputs = _tensors(self.function(*self.args))
+        if not _same([y._data for y in outputs], self.results):
+            raise GraphError(CHANGED.format("the function returns something else"))
+        if set(_outside(outputs, since)) != set(self.parents):
+            raise GraphError(CHANGED.format("the function reads other tensors that require grad"))
         if not retain:
-            self.function, self.args, self.results = None, (), ()
+            self.function, self.args, self.results = None, (), []
         ends = [(outputs[i]._node, g) for i, g in grad.items()]
         roots = [(node, g) for node, g in ends if node is not None]
         wanted = {p for p in parents if p is not None}
@@ -76,25 +83,52 @@ def _read(node: Node) -> list[list[int]]:
     return [viewed.version] if isinstance(viewed, Leaf) else []
 
 
-def _flat(value: Any) -> list[Variable]:
-    outputs = list(value) if isinstance(value, tuple | list) else [value]
-    for output in outputs:
-        if not isinstance(output, Variable):
+def _outside(outputs: list[Variable], since: int) -> dict[Node, None]:
+    """Return the nodes older than `since` that outputs were computed from, each once, in order."""
+    ends = [y._node for y in outputs if y._node is not None]
+    outside = dict.fromkeys(end for end in ends if end.order < since)
+    for node in reachable(ends, since):
+        if node.order >= since:
+            outside.update((p, None) for p in node.parents if p is not None and p.order < since)
+    return outside
+
+
+def _tensors(result: Any) -> list[Variable]:
+    """Return the Tensors in what a function returned."""
+    found = [x for x in elements(result) if x is not None]
+    for x in found:
+        if not isinstance(x, Variable):
             raise DTypeError(
-                "checkpoint: the function returns a Tensor or a flat tuple of them, got "
-                f"a {class_name(output)}"
+                "checkpoint: the function returns a Tensor, or tuples, lists and dicts of Tensors "
+                f"and None, got a {class_name(x)}"
             )
-    return outputs
+    return found
 
 
-def _same(outputs: list[Variable], results: tuple[Any, ...]) -> bool:
-    """Tell whether a recomputation gave what the forward pass did; nan is nan."""
-    return all(
-        np.array_equal(
-            backend.to_numpy(new._data), backend.to_numpy(old), equal_nan=new.dtype.kind == "f"
-        )
-        for new, old in zip(outputs, results, strict=True)
-    )
+def _same(arrays: list[Any], before: list[Any]) -> bool:
+    """Tell whether arrays are equal to those before; nan is nan. The host waits once a device."""
+    if [(x.shape, x.dtype) for x in arrays] != [(x.shape, x.dtype) for x in before]:
+        return False
+    counts: dict[str, Any] = {}  # of the elements that differ, for each device
+    for x, y in zip(arrays, before, strict=True):
+        device = backend.device_of(x)
+        with backend.computing_on(device):
+            differ = (x != y) & ((x == x) | (y == y)) if x.dtype.kind == "f" else x != y
+            counts[device] = counts.get(device, 0) + backend.module_of(x).sum(differ)
+    for device, count in counts.items():
+        with backend.computing_on(device):
+            if not (count == 0).item():
+                return False
+    return True
+
+
+def _fixed(argument: Any) -> Any:
+    """Return an argument with copies of the arrays in it, which cannot be written to on the CPU."""
+    own = owned(backend.modules, argument)
+    for x in elements(own) if own is not argument else ():
+        if isinstance(x, np.ndarray):
+            x.flags.writeable = False
+    return own
 
 
 @explained
@@ -104,26 +138,39 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     Parameters
     ----------
     fn : callable
-        Takes `args`, may read other tensors (parameters), and returns a Tensor or a flat tuple of
-        Tensors. It is called again in the backward pass and must do the same then; random numbers
-        from the library's generator are drawn the same again.
+        Takes `args`, may read other tensors (parameters), and returns Tensors: one, or tuples
+        (also named ones), lists and dicts of Tensors and None. It is called again in the backward
+        pass and must do the same then. Random numbers that the library draws are the same again,
+        from its own generator and from those given as ``rng=``.
     *args
-        Handed to `fn`.
+        Handed to `fn`. Arrays among them are handed on as copies that cannot be written to, so
+        that the user may fill them anew before the backward pass.
 
     Returns
     -------
-    Tensor or tuple of Tensors
+    Tensor or structure of Tensors
         What `fn` returned.
 
     Raises
     ------
     GraphError
-        In the backward pass, if a tensor that it reads was changed in place meanwhile.
+        In the backward pass, if `fn` does not do the same again: if a tensor that it is known to
+        read was changed in place, its results are not equal to those of the forward pass (to the
+        bit; nan is equal to nan), or it reads other tensors that require grad. Among the causes
+        are a loop variable or an array of an enclosing function that changed, ``train()`` or
+        ``eval()`` in between, and a generator that `fn` draws from itself.
+    DTypeError
+        If `fn` returns anything else.
 
     Notes
     -----
     Memory is exchanged for one more forward pass (Chen, Xu, Zhang and Guestrin 2016,
     arXiv:1604.06174).
+
+    What is compared are the results. A change that leaves all of them as they were, such as that
+    of a Python number in a term that is multiplied by 0, is not noticed, and the gradient is that
+    of the function as it is in the backward pass. On a GPU the comparison makes the host wait for
+    the device once for each checkpoint.
 
     Examples
     --------
@@ -135,25 +182,29 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     """
     if not callable(fn):
         raise ArgumentError(f"checkpoint: a function comes first, got a {type(fn).__name__}")
-    random_state = _random.get_state()
-    since = tick()
-    result = fn(*args)
-    outputs = _flat(result)
-    ends = [y._node for y in outputs if y._node is not None]
-    if not thread.recording or not ends:
+    if not thread.recording:
+        result = fn(*args)
+        _tensors(result)
         return result
-    outside = dict.fromkeys(end for end in ends if end.order < since)
-    for node in reachable(ends, since):
-        if node.order >= since:
-            outside.update((p, None) for p in node.parents if p is not None and p.order < since)
+    args, since = tuple([_fixed(x) for x in args]), tick()
+    with _random.noted() as drawn:
+        result = fn(*args)
+    outputs = _tensors(result)
+    if not any(y._node for y in outputs):
+        return result
+    outside = _outside(outputs, since)
     whole = Checkpoint(tuple(outside), (), None)
-    whole.function, whole.args, whole.random_state = fn, args, random_state
-    versions = [x._version for x in args if isinstance(x, Variable)]
+    whole.function, whole.args, whole.drawn = fn, args, drawn
+    versions = [x._version for x in elements(args) if isinstance(x, Variable)]
     versions += [version for node in outside for version in _read(node)]
     whole.versions = [version for version in versions if version is not None]
-    whole.results = tuple(y._data for y in outputs)
-    kept = [
-        make(y._data, None if y._node is None else Piece(whole, i, y.shape, y.dtype), None)
-        for i, y in enumerate(outputs)
-    ]
-    return type(result)(kept) if isinstance(result, tuple | list) else kept[0]
+    whole.results = [y._data for y in outputs]
+    numbers = itertools.count()
+
+    def kept(y: Any) -> Any:
+        if y is None:
+            return None
+        piece = Piece(whole, next(numbers), y.shape, y.dtype)
+        return make(y._data, None if y._node is None else piece, y._version)
+
+    return mapped(kept, result)

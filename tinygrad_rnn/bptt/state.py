@@ -12,6 +12,7 @@ from typing import Any
 from ..engine.backend import default_device, is_array
 from ..engine.graph import Node, Parents, is_grad_enabled, tick
 from ..engine.primitive import make
+from ..nested import mapped
 from ..spelling import adopting, class_name
 from ..tensors.tensor import Tensor, tensor
 
@@ -156,13 +157,7 @@ def restore(state: State, device: str | None = None) -> State:
 
 def _each(state: State, one: Callable[[Any], Any]) -> State:
     """Return a state of the same structure with a function of each of its elements."""
-    if state is None:
-        return None
-    if isinstance(state, tuple | list):
-        return type(state)(_each(element, one) for element in state)
-    if isinstance(state, dict):
-        return {name: _each(element, one) for name, element in state.items()}
-    return one(state)
+    return mapped(lambda x: None if x is None else one(x), state)
 
 
 def _unknown(function: str, parts: str, value: Any, what: str = "state") -> TypeError:

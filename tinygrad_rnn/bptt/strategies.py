@@ -288,6 +288,9 @@ class Full(Strategy):
     same again. The output of all steps, (T, B, H), is still kept where it is wanted: see
     ``output=False`` of the layers. In a bidirectional layer that of each layer is kept.
 
+    The backward pass compares the results of each segment with those of the forward pass, as
+    `tinygrad_rnn.checkpoint` does; on a GPU the host waits for the device once for each segment.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DeviceError, DTypeError, ShapeError
+from ..errors import DeviceError, DTypeError
+from ..foreign import own_array, refuse_loss
 from ..spelling import class_name
 
 Array = Any  # numpy.ndarray or cupy.ndarray; their types have no common base
@@ -206,16 +207,16 @@ def set_default_dtype(dtype: DType) -> None:
 
 
 def asarray(data: Any, dtype: DType = None) -> Array:
-    """Return `data` as an array: arrays as they are, Python floats in the default dtype."""
+    """Return `data` as an array: arrays as they are, all else in memory of its own.
+
+    Python floats get the default dtype.
+    """
+    if data.__class__ not in modules:
+        refuse_loss(data)
     if is_array(data):
-        if isinstance(data, np.ma.MaskedArray):
-            raise DTypeError("a masked array: say what stands in the gaps, with .filled(value)")
         array: Array = data if data.__class__ in modules else module_of(data).asarray(data)
     else:
-        try:
-            array = np.asarray(data)
-        except ValueError as error:
-            raise ShapeError(f"no tensor of rows that differ in length ({error})") from None
+        array = own_array(data)
         if array.dtype == float64 and dtype is None:  # Python floats: nobody chose their dtype
             array = array.astype(get_default_dtype())
     if array.dtype.kind not in "fiub":

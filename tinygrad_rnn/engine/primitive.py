@@ -31,6 +31,7 @@ import numpy as np
 
 from .. import contract
 from ..errors import DeviceError, GraphError, ShapeError
+from ..foreign import apart, owned
 from ..spelling import PUBLIC_NAMES, begin, begun, explained, reworded, unknown_argument
 from . import backend
 from .backend import SCALARS, Array
@@ -63,7 +64,7 @@ class Record(Node):
         if not F.records:
             return self.saved
         return tuple(
-            value if place is None or value is None else F.wrap(value, place(self))
+            value if place is None or value is None else F.wrap(value, *place(self))
             for value, place in zip(self.saved, self.row.places)  # noqa: B905 - without the versions
         )
 
@@ -168,13 +169,15 @@ class Row:
         return self.view or not {*self.inputs, "inputs"}.isdisjoint(self.names)
 
     def _place(self, name: str) -> Callable[[Record], Any] | None:
-        """Return what finds the place in the graph of a saved value; None if it is no array."""
-        if name in self.ruled:
-            number = self.ruled.index(name)
-            return lambda node: node.parents[number]
-        if name in self.inputs:
-            return lambda node: None
-        return {"out": lambda node: node, "inputs": lambda node: node.parents}.get(name)
+        """Return what finds the node and the version of a saved value; None if it is no array."""
+        first, saved = len(self.names), [x for x in self.names if x in self.inputs]
+        if name in saved:
+            version = first + saved.index(name)
+            number = self.ruled.index(name) if name in self.ruled else slice(0)  # of no parent
+            return lambda node: (node.parents[number] or None, node.saved[version])
+        if name == "inputs":
+            return lambda node: (node.parents, node.saved[first:])
+        return (lambda node: (node, None)) if name == "out" else None
 
     def _grads(self) -> str:
         """Return the expression of the gradients: each parent's vjp, called with what it reads."""
@@ -188,7 +191,8 @@ class Row:
 
     def _value(self, name: str) -> str:
         """Return the expression of a value that a vjp names."""
-        known = {"out": "out", **{param: param for param in self.params}}
+        form = "owned({})" if self.own else "{}"
+        known = {"out": "out", **{param: form.format(param) for param in self.params}}
         for x in self.inputs:
             known.update({x: f"{x}_", f"{x}_shape": f"{x}_.shape"})
         if self.joint:
@@ -248,7 +252,8 @@ class Row:
         code, file = self.source, f"<primitive {self.name}>"
         linecache.cache[file] = len(code), None, code.splitlines(True), file  # for tracebacks
         defaults = {p.name: p.default for p in self.parameters}
-        scope = {**_scope, "row": self, "forward": self.forward, "defaults": defaults}
+        forward = apart(self.forward) if self.own and not self.view else self.forward
+        scope = {**_scope, "row": self, "forward": forward, "defaults": defaults}
         own = {"__slots__": (), "row": self, "name": self.title, "passes": self.pending}
         scope["Record"] = node = type("Record", (Record,), own)
         scope["vjps"] = self.rules
@@ -340,6 +345,7 @@ _scope: dict[str, Any] = {
     "last_write": last_write,
     "modules": backend.modules,
     "new": object.__new__,
+    "owned": functools.partial(owned, backend.modules),
     "paused": paused,
     "refuse": refuse,
     "thread": thread,
@@ -399,11 +405,11 @@ class Recorded:
         setattr(self, name, on)
         return on
 
-    def wrap(self, value: Any, node: Any) -> Any:
+    def wrap(self, value: Any, node: Any, version: Any) -> Any:
         """Return saved arrays as Tensors at their places in the graph; a scalar stays."""
         if isinstance(value, tuple | list):
-            return [self.wrap(x, n) for x, n in zip(value, node, strict=True)]
-        return value if value.__class__ in SCALARS else make(value, node, None)
+            return [self.wrap(*saved) for saved in zip(value, node, version, strict=True)]
+        return value if value.__class__ in SCALARS else make(value, node, version)
 
 
 def _known(name: str) -> Any:
@@ -443,7 +449,8 @@ def primitive(
     floating
         Whether integer arguments become floating ones first (exp, divide …).
     view
-        Whether the result may share the memory of the first argument.
+        Whether the result may share the memory of the first argument. Otherwise a result of the
+        user's that does is copied.
     pending
         Whether the vjp takes a `Product` that is not multiplied yet.
     joint
@@ -467,6 +474,12 @@ def primitive(
         At a call: if the forward returns something else than one array of real numbers.
     GraphError
         Backward: if a vjp returns neither None nor a gradient of the shape of its argument.
+
+    Notes
+    -----
+    Arrays among the keyword arguments that a vjp names (also in tuples, lists and dicts) are
+    copied, since they may be filled anew before the backward pass. What a forward or a vjp reads
+    from elsewhere, such as a global array, is not.
 
     Examples
     --------

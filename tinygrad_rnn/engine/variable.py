@@ -137,7 +137,8 @@ class Variable:
             )
         leaf: Leaf | None = getattr(self, "_leaf", None)
         if value and leaf is None:
-            self._version = self._version if self._version is not None else [0]
+            if self._version is None:  # a graph may have saved this memory; a leaf is written to
+                self._data, self._version = backend.copy(self._data), [0]
             self._leaf = leaf = Leaf(self.shape, self.dtype, self._version)
         if leaf is not None:
             leaf.on, self._node = bool(value), leaf if value else None
@@ -232,11 +233,9 @@ def _roots(
                     f"backward from a tensor of shape {output.shape}: pass a gradient of that "
                     "shape, or reduce it (.sum(), .mean())"
                 )
-            one = backend.full(output.shape, 1, output.dtype, like=output._data)
-            grad = make(one, None, None)
+            grad = make(backend.full(output.shape, 1, output.dtype, output._data), None, None)
         elif not isinstance(grad, Variable):
-            grad = backend.to_device(backend.asarray(grad, output.dtype), output.device)
-            grad = make(backend.copy(grad), None, None)
+            grad = make(Variable(grad, output.dtype, output.device)._data, None, None)
         if grad.shape != output.shape:
             raise ShapeError(
                 f"the gradient to start from has shape {grad.shape}, the output {output.shape}"

@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import nested
 from .. import random as tg_random
 from ..blocks import block
 from ..engine import backend
@@ -407,6 +408,33 @@ def _places(x: Any) -> Iterator[Place]:
         yield from _places(list(x.values()))
 
 
+def _values(x: Any) -> list[Any]:
+    return list(x.values() if isinstance(x, dict) else x)
+
+
+def _shown(x: Any) -> list[Any]:
+    """Return what a container holds, names and values."""
+    return [*(x if isinstance(x, dict) else ()), *_values(x)]
+
+
+def _containers(x: Any, stand: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the lists and dicts in arguments, each with what stands in for it."""
+    if isinstance(x, list | dict):
+        yield x, stand
+    if isinstance(x, tuple | list | dict):
+        for pair in zip(_values(x), _values(stand), strict=True):
+            yield from _containers(*pair)
+
+
+def _landed(x: Any) -> Any:
+    """Return a plain array for a recorded one, also that of a Tensor and of its gradient."""
+    if isinstance(x, Tensor):
+        x._data = real(x._data)
+        if x.grad is not None:
+            x.grad._data = real(x.grad._data)
+    return real(x)
+
+
 # -- recording -------------------------------------------------------------------------------------
 
 _exchanging = threading.RLock()  # parameters are recorded arrays meanwhile, for every thread
@@ -417,6 +445,7 @@ class Run:
 
     tape: Tape
     inputs: list[Any]  # the memory of its arguments
+    lent: list[tuple[Any, Any, Any]]  # each argument with an array, what stands in for it, its copy
     had_grads: list[bool]  # which leaves had one before it
     grads: list[tuple[Leaf, Place]]  # those that it left
     results: Any  # what it returned, Places for arrays
@@ -424,14 +453,15 @@ class Run:
 
     def __init__(self, function: Any, args: Any, keywords: Any, last: Run | None) -> None:
         self.tape = tape = Tape(last.tape if last else None)
-        self.inputs = []
+        self.inputs, self.lent, self._held = [], [], []
         self._landed = False
         with _exchanging:
             World(function).land()  # what a second interrupt, while one was tidied up, has left
             world = World(function)
             drawn = [str(g.bit_generator.state) for g in world.generators]
             self.had_grads = [grad is not None for grad in world.grads]
-            given, start = mapped(self._given, (args, keywords)), tick()
+            given, start = nested.mapped(self._given, (args, keywords)), tick()
+            self._held = [(*pair, _shown(pair[1])) for pair in _containers((args, keywords), given)]
             try:
                 try:
                     generators = world.lift(tape)
@@ -445,7 +475,7 @@ class Run:
         reached = [x for x in (*after.tensors, *after.grads) if x is not None]
         if last_write[0] > start and not any(last_write == x._version for x in reached):
             self.refuse("it writes to a tensor that the function does not lead to")
-        self.returned = mapped(_fresh, returned)
+        self.returned = nested.mapped(_fresh, returned)
         self.results = mapped(self._result, returned)
         for g, was in zip(generators, drawn, strict=True):
             moved = str(g.real.bit_generator.state) != was
@@ -460,6 +490,7 @@ class Run:
         """Bring plain arrays back to all places; return the world after the run."""
         state.tape = None
         world.land()
+        self._give_back()
         after = World(function)
         left = zip(after.leaves, after.grads, strict=True)
         self.grads = [(x, g._data.place) for x, g in left if g is not None and self._own(g._data)]
@@ -481,8 +512,36 @@ class Run:
         if not isinstance(array, np.ndarray):
             return x
         self.inputs.append(_copy(array))
-        taped = self.tape.lift(self.inputs[-1], True)
-        return make(taped, None, [0]) if isinstance(x, Tensor) else taped
+        memory = self.inputs[-1].view()
+        memory.flags.writeable = array.flags.writeable
+        taped = self.tape.lift(memory, True)
+        given = make(taped, None, x._version) if isinstance(x, Tensor) else taped
+        self.lent.append((x, given, memory))
+        return given
+
+    def _give_back(self) -> None:
+        """Do to the arguments what the function did to what stood in for them."""
+        own = {id(given): x for x, given, _ in self.lent}
+        own.update({id(stand): x for x, stand, _ in self._held})
+        for x, given, memory in self.lent:
+            array = x._data if isinstance(x, Tensor) else x
+            if array.tobytes() != memory.tobytes():
+                self.refuse("it writes to its argument")
+                np.copyto(array, memory)
+            if isinstance(x, Tensor) and given._node is not x._node:
+                self.refuse("it changes its argument")
+                _landed(given)
+                x._node = given._node
+        for x, stand, before in self._held:
+            after = _shown(stand)
+            if len(after) != len(before) or not all(map(operator.is_, after, before)):
+                self.refuse("it changes a list or a dict that is its argument")
+                values = [own.get(id(value), _landed(value)) for value in _values(stand)]
+                x.clear()
+                if isinstance(x, dict):
+                    x.update(zip(stand, values, strict=True))
+                else:
+                    x.extend(values)
 
     def _result(self, x: Any) -> Any:
         array = x._data if isinstance(x, Tensor) else x
@@ -519,6 +578,7 @@ class _Entry:
     last: Run | None = None
     refusal: str | None = None
     patience = PATIENCE
+    apart = False  # whether arguments that share memory are known to be read only
 
 
 class Captured:
@@ -586,7 +646,20 @@ class Captured:
             self._lose_patience(entry, f"{changed!r} is another one each time")
         if entry.plan or entry.refusal:
             return function(*args, **keywords)
+        if not entry.apart:
+            pairs = itertools.combinations(arrays, 2)
+            if any(np.may_share_memory(a, b) for a, b in pairs):
+                return self._tried(entry, arrays, args, keywords)
         return self._record(entry, args, keywords)
+
+    def _tried(self, entry: _Entry, arrays: list[Any], args: Any, keywords: Any) -> Any:
+        """Run plainly, once: what stands in for arguments that share memory does not share it."""
+        before = [array.tobytes() for array in arrays]
+        result = self.__wrapped__(*args, **keywords)
+        entry.apart = all(a.tobytes() == b for a, b in zip(arrays, before, strict=True))
+        if not entry.apart:
+            self._refuse(entry, "it writes to its argument")
+        return result
 
     def _record(self, entry: _Entry, args: Any, keywords: Any) -> Any:
         last, entry.last = entry.last, None
@@ -654,6 +727,7 @@ def capture(function: Callable[..., Any]) -> Captured:
         The function, with the same arguments and effects. It is recorded at the first two calls of
         each signature (shapes, dtypes and memory layout of the arguments, values of the numbers),
         and replayed from the third. ``captured`` tells whether it is, and ``refusals`` why not.
+        Arguments that share memory with each other cost one plain call before these.
 
     Raises
     ------
@@ -664,8 +738,8 @@ def capture(function: Callable[..., Any]) -> Captured:
     -----
     RuntimeWarning
         Once, when the function (or one signature) cannot be replayed and runs plainly from now on:
-        it reads a value (``item``, ``float``, ``numpy``), changes something in Python, or there are
-        more than eight signatures. The message has the reason and the line.
+        it reads a value (``item``, ``float``, ``numpy``), writes to an argument, changes something
+        in Python, or there are more than eight signatures. The message has the reason and the line.
 
     Notes
     -----

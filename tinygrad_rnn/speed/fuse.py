@@ -693,6 +693,15 @@ def _made(
 # -- a plan: the kernels of one signature ----------------------------------------------------------
 
 
+def _is_buffer(x: Any) -> bool:
+    """Tell whether NumPy reads the memory of an object, such as an ``array.array``."""
+    try:
+        memoryview(x)
+    except TypeError:
+        return False
+    return x.__class__ not in PLAIN
+
+
 class Call:
     """The arguments of a call: Tensors and numbers, and the structure that they stand in.
 
@@ -728,7 +737,7 @@ class Call:
         if kind is dict:
             return dict, *((name, self._taken(value)) for name, value in x.items())
         if not isinstance(x, type | np.generic) and (
-            backend.is_array(x) or any(hasattr(x, name) for name in FOREIGN)
+            backend.is_array(x) or any(hasattr(x, name) for name in FOREIGN) or _is_buffer(x)
         ):
             self.tensors.append(as_tensor(x))
             return Tensor
@@ -854,7 +863,7 @@ class Plan:
                 trace.sized |= by_size and not is_ours(node.row.forward)
                 for x, place in zip(node.saved or (), node.row.places):  # noqa: B905 - without the versions
                     if isinstance(x, Expression) and place is not None:
-                        places[x] = place(node)
+                        places[x], _ = place(node)
         dear = {
             x
             for x in places
@@ -1004,7 +1013,12 @@ class FusedNode(Node):
             if node is not None:  # a mask, a choice between numbers have no gradient
                 shape = _shape_now(x, lengths)
                 places.setdefault(x, self if plan.single else Piece(self, i, shape, x.dtype))
-        known = {x: make(a, places.get(x), None) for x, a in zip(plan.saved, saved, strict=True)}
+        read = [plan.inputs[i] for i in plan.reads]
+        versions = dict(zip(read, self.versions, strict=True))
+        known = {
+            x: make(a, places.get(x), versions.get(x))
+            for x, a in zip(plan.saved, saved, strict=True)
+        }
         known.update({g: grad[i] for g, i in zip(given, which, strict=True)})
         return interpret(grads, known, self.numbers)
 

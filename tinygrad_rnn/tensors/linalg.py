@@ -157,7 +157,8 @@ def _to_operands(
 @primitive(joint=_to_operands)
 def contract(xp: Any, *arrays: Array, operands: tuple[str, ...], output: str) -> Array:
     """Return the sum of products of the arrays over the indices that `output` has not."""
-    return xp.einsum(",".join(operands) + "->" + output, *arrays, optimize=True)
+    out = xp.einsum(",".join(operands) + "->" + output, *arrays, optimize=True)
+    return xp.array(out) if len(arrays) == 1 else out  # of one operand it may be a view
 
 
 def _diagonal(x: Tensor, name: str) -> tuple[Tensor, str]:

@@ -382,15 +382,42 @@ class Tensor(Variable):
             return getattr(args[0], function.__name__)
         return numpy_calls.answer(function, _of_numpy(function.__name__), args, keywords)
 
-    def __dlpack__(self, **keywords: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Export the array: its own memory where a write to it does no harm, else a copy.
+
+        See `tinygrad_rnn.from_dlpack`, whose notes say which is which.
+        """
         if self.requires_grad:
             raise BufferError("a tensor that requires grad is not exported: use .detach()")
+        array, refusal = self._data, self._not_shared(strided=copy is False)
+        if refusal and copy is False:
+            raise BufferError(f"{refusal} is exported as a copy: leave copy=False out")
+        if refusal:
+            array, copy = array.copy(order="C"), None
+        given = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+        # The CuPy of before the versioned protocol knows `stream` alone.
+        return array.__dlpack__(**{name: x for name, x in given.items() if x is not None})
+
+    def _not_shared(self, strided: bool) -> str | None:
+        """Return why the memory must not be exported, or None; with gaps in it if `strided`."""
         array = self._data
+        if self._version is None:
+            return "a computed tensor, which a graph may have saved,"
+        if not getattr(array.flags, "writeable", True):  # not everybody heeds the flag for it
+            return "a tensor on read-only memory"
         if any(stride < 0 for stride in array.strides):  # PyTorch ends the process on these
-            if keywords.get("copy") is False:
-                raise BufferError("a tensor that runs backwards in memory is exported as a copy")
-            array = backend.copy(array)
-        return array.__dlpack__(**keywords)
+            return "a tensor that runs backwards in memory"
+        order = sorted(range(array.ndim), key=array.strides.__getitem__, reverse=True)
+        if strided or array.transpose(order).flags.c_contiguous:
+            return None
+        return "a tensor with gaps in memory"  # JAX takes none
 
     def __dlpack_device__(self) -> Any:
         return self._data.__dlpack_device__()

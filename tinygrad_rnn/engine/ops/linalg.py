@@ -11,7 +11,7 @@ from ..graph import Product
 from ..primitive import primitive
 
 
-@primitive(x=lambda F, g, x_shape: F.reshape(g, shape=x_shape))
+@primitive(view=True, x=lambda F, g, x_shape: F.reshape(g, shape=x_shape))
 def rows(xp: Any, x: Array) -> Array:
     """Return x with all its axes but the last made one."""
     return backend.rows(x) if x.size else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
