@@ -179,7 +179,7 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "engine.ops.reduce": "Over axes",
     "tensors.reduce": "Over axes",
     "tensors.linalg": "Products",
-    "engine.ops.softmax": "Softmax and its logarithm",
+    "tensors.softmax": "Softmax and its logarithm",
     "tensors.entropy": "Softmax and its logarithm",
     "tensors.indexing": "Reading parts",
     "engine.backend": "Dtypes",

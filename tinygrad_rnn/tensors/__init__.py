@@ -9,3 +9,4 @@ from .indexing import *
 from .linalg import *
 from .reduce import *
 from .shape import *
+from .softmax import *

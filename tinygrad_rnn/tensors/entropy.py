@@ -1,17 +1,53 @@
-"""The cross-entropy of class numbers, checked."""
+"""The cross-entropy of class numbers, from logits of any size."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from ..engine import backend
-from ..engine.ops import axis_of, nats
+from ..engine.backend import Array
+from ..engine.ops import axis_of
+from ..engine.ops.reduce import _in_single
+from ..engine.primitive import primitive
 from ..engine.variable import Variable
 from ..errors import ArgumentError, DTypeError, ShapeError
 from .shape import as_tensor
 
 if TYPE_CHECKING:
     from .tensor import Tensor
+
+
+@primitive(logits=None, target=None)
+def smoothed_one_hot(xp: Any, logits: Array, target: Array, axis: int, smoothing: float) -> Array:
+    """Return the distribution 1 - smoothing at the target plus smoothing spread evenly."""
+    size = logits.shape[axis]
+    classes = xp.arange(size).reshape([-1 if i == axis else 1 for i in range(logits.ndim)])
+    hot = (classes == xp.expand_dims(target, axis)).astype(logits.dtype)
+    return hot * (1 - smoothing) + smoothing / size if smoothing else hot
+
+
+@_in_single
+def _to_logits(F: Any, g: Any, logits: Any, target: Any, axis: int, label_smoothing: float) -> Any:
+    shape = logits.shape
+    wanted = F.smoothed_one_hot(logits, target, axis=axis, smoothing=label_smoothing)
+    kept = tuple(1 if i == axis else n for i, n in enumerate(shape))
+    return (F.softmax(logits, axis=axis) - wanted) * F.reshape(g, shape=kept)
+
+
+@primitive(logits=_to_logits, target=None)
+@_in_single
+def nats(xp: Any, logits: Array, target: Array, axis: int, label_smoothing: float) -> Array:
+    """Return logsumexp(logits) minus the target's logit, or minus its mix with the mean one."""
+    shifted = logits - xp.max(logits, axis=axis, keepdims=True)
+    total = xp.log(backend.reduced("sum", xp.exp(shifted), axis, False))
+    picked = xp.take_along_axis(shifted, xp.expand_dims(target, axis), axis=axis).squeeze(axis)
+    if not label_smoothing:
+        return total - picked
+    return (
+        total
+        - (1 - label_smoothing) * picked
+        - label_smoothing * backend.reduced("mean", shifted, axis, False)
+    )
 
 
 def cross_entropy(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from ..engine import backend
 from ..engine.backend import Array
 from ..engine.ops import axes_of, index, mean, reshape, sqrt, sum
-from ..engine.ops.reduce import _kept
+from ..engine.ops.reduce import _in_single, _kept
 from ..engine.primitive import primitive
 from ..spelling import explained
 from .shape import as_tensor, concatenate, transpose
@@ -44,7 +45,11 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
 
     Notes
     -----
-    The sum of the squared deviations from the mean, over count - `ddof`, in two passes.
+    The sum of the squared deviations from the mean, over count - `ddof`. The deviations are taken
+    twice: the rounding error of the first mean is as large as the last digit of x, which may be
+    more than their own size (Chan, Golub and LeVeque, The American Statistician 37, 1983). Of
+    `ddof` elements or fewer it is infinite, or nan, as in NumPy. Half precision is computed in
+    single.
 
     Examples
     --------
@@ -53,10 +58,13 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     (tensor(0.6666667), tensor(1.))
     """
     x = as_tensor(x)
-    deviation = x - mean(x, axis=axis, keepdims=True)
-    return sum(deviation * deviation, axis=axis, keepdims=keepdims) / (
-        _count(deviation, axis) - ddof
-    )
+    if x.dtype == backend.float16:
+        return var(x.astype(backend.float32), axis, ddof, keepdims).astype(backend.float16)
+    # The result does not depend on where the deviations are taken from, and so no gradient does.
+    deviation = x - mean(x, axis=axis, keepdims=True).detach()
+    deviation = deviation - mean(deviation, axis=axis, keepdims=True)
+    squares = sum(deviation * deviation, axis=axis, keepdims=keepdims)
+    return squares / max(_count(x, axis) - ddof, 0)
 
 
 @explained
@@ -89,6 +97,9 @@ def std(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     >>> tg.std(tg.tensor([1.0, 2.0, 3.0]), ddof=1)
     tensor(1.)
     """
+    x = as_tensor(x)
+    if x.dtype == backend.float16:
+        return std(x.astype(backend.float32), axis, ddof, keepdims).astype(backend.float16)
     return sqrt(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
 
@@ -122,7 +133,9 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> x.grad
     tensor([0., 6., 0.])
     """
-    x = as_tensor(x)  # whatever can be made a tensor
+    x = as_tensor(x)
+    if backend.coarse(x.dtype, _count(x, axis)):
+        return prod(x.astype(backend.float64), axis, keepdims).astype(x.dtype)
     if x.dtype.kind != "f":
         x = sum(x, axis=())  # over no axis: this widens small integers, as NumPy's product does
     axes = axes_of(axis, x.ndim)
@@ -139,12 +152,18 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return reshape(x, shape=kept if keepdims else shape)
 
 
-@primitive(
-    floating=True,
-    x=lambda F, g, x, out, x_shape, axis, keepdims: (
-        _kept(F, g, x_shape, axis, keepdims) * F.exp(x - _kept(F, out, x_shape, axis, keepdims))
-    ),
-)
+@_in_single
+def _to_exponents(
+    F: Any, g: Any, x: Any, out: Any, x_shape: Any, axis: Axis, keepdims: bool
+) -> Any:
+    g, out = (_kept(F, part, x_shape, axis, keepdims) for part in (g, out))
+    most = (x == out) > (F.abs(x) < math.inf)  # an infinite maximum, which leaves others nothing
+    x = F.where(most, 0.0, F.where(out == math.inf, -math.inf, x))
+    return g * F.softmax(x, axis=axes_of(axis, len(x_shape)))
+
+
+@primitive(floating=True, x=_to_exponents)
+@_in_single
 def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return log(sum(exp(x))) over `axis`, without overflow.
 
@@ -165,7 +184,8 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> A
     Notes
     -----
     The maximum is subtracted before `exp` and added to the result (Blanchard, Higham and Higham,
-    IMA J. Numer. Anal. 41, 2021). The gradient is softmax(x).
+    IMA J. Numer. Anal. 41, 2021). The gradient is softmax(x), which equal infinite elements share
+    evenly.
 
     Examples
     --------
@@ -174,8 +194,9 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> A
     tensor(1000.)
     """
     top = xp.max(x, axis=axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    out = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    finite = xp.isfinite(top)
+    total = backend.reduced("sum", xp.exp(x - xp.where(finite, top, 0.0)), axis, True)
+    out = xp.log(xp.where(finite, total, 1.0)) + top  # an infinite maximum is the result
     return out if keepdims else xp.squeeze(out, axis=axes_of(axis, x.ndim))
 
 
@@ -191,7 +212,11 @@ def _to_summands(F: Any, g: Any, x_shape: tuple[int, ...], axis: int) -> Any:
 @primitive(x=_to_summands)
 def cumsum_along(xp: Any, x: Array, axis: int) -> Array:
     """Return the running sums along one axis."""
-    return xp.cumsum(x, axis=axis)
+    if x.dtype not in (backend.float16, backend.float32):
+        return xp.cumsum(x, axis=axis)
+    return xp.cumsum(x, axis=axis, dtype=backend.float64).astype(
+        x.dtype
+    )  # it adds one after the other
 
 
 @explained

@@ -8,4 +8,3 @@ from .index import *
 from .linalg import *
 from .reduce import *
 from .shape import *
-from .softmax import *

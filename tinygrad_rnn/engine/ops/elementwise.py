@@ -499,11 +499,13 @@ def softplus(xp: Any, x: Array) -> Array:
     return xp.logaddexp(x, 0)
 
 
-@primitive(
-    floating=True,
-    x=lambda F, g, x, out: g * F.exp(x - out),
-    y=lambda F, g, y, out: g * F.exp(y - out),
-)
+def _to_exponent(F: Any, g: Any, x: Any, y: Any) -> Any:
+    same = (x == y) > (F.abs(x) < np.inf)  # infinities, whose difference is nan: half to each
+    x = F.where(same, 0.0, x)
+    return g * F.sigmoid(x - F.where(same, x, y))
+
+
+@primitive(floating=True, x=_to_exponent, y=lambda F, g, x, y: _to_exponent(F, g, y, x))
 def logaddexp(xp: Any, x: Array, y: Array) -> Array:
     """Return log(exp(x) + exp(y)), without overflow.
 
@@ -516,6 +518,10 @@ def logaddexp(xp: Any, x: Array, y: Array) -> Array:
     -------
     Tensor
         Of the broadcast shape; integers give the default dtype.
+
+    Notes
+    -----
+    The gradients are σ(x - y) and σ(y - x), half to each where x and y are the same infinity.
 
     Examples
     --------

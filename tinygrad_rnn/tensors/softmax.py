@@ -1,0 +1,77 @@
+"""Softmax and its logarithm: stable for logits of any size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..engine.backend import Array, reduced
+from ..engine.ops.reduce import _in_single
+from ..engine.primitive import primitive
+
+
+@primitive(
+    floating=True,
+    x=_in_single(lambda F, g, out, axis: out * (g - F.sum(g * out, axis=axis, keepdims=True))),
+)
+@_in_single
+def softmax(xp: Any, x: Array, axis: int = -1) -> Array:
+    """Return exp(x) over its sum along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int
+        Negative ones count from the end.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x, positive, with sum 1 along `axis`.
+
+    Notes
+    -----
+    The maximum is subtracted before `exp`, which changes nothing but the range.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.softmax(tg.tensor([1000.0, 1000.0]))
+    tensor([0.5, 0.5])
+    """
+    out = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    return out / reduced("sum", out, axis, True)
+
+
+@primitive(
+    floating=True,
+    x=_in_single(lambda F, g, out, axis: g - F.exp(out) * F.sum(g, axis=axis, keepdims=True)),
+)
+@_in_single
+def log_softmax(xp: Any, x: Array, axis: int = -1) -> Array:
+    """Return the logarithm of the softmax along an axis: x - logsumexp(x).
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int
+        Negative ones count from the end.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
+
+    Notes
+    -----
+    The maximum is subtracted before `exp`; no small probability is rounded to 0 on the way.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.log_softmax(tg.tensor([1000.0, 1000.0]))
+    tensor([-0.6931472, -0.6931472])
+    """
+    shifted = x - xp.max(x, axis=axis, keepdims=True)
+    return shifted - xp.log(reduced("sum", xp.exp(shifted), axis, True))
