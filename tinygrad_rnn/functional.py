@@ -277,8 +277,8 @@ def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
 
     Notes
     -----
-    σ² is the biased variance. It is one operation, which keeps its result and a number for each
-    row; inside ``with tg.fuse.disabled():`` it is several.
+    σ² is the biased variance. Half precision is computed in single. It is one operation, which
+    keeps its result and a number for each row; inside ``with tg.fuse.disabled():`` it is several.
 
     Examples
     --------
@@ -288,6 +288,8 @@ def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
     """
     if x.dtype.kind != "f":
         x = x.astype(backend.get_default_dtype())
+    if x.dtype == backend.float16:
+        return standardized(x.astype(backend.float32), axis, eps).astype(backend.float16)
     if is_disabled():
         return _standard(namespaces[Tensor], axis, x, eps)[0]
     y, r = _in_blocks(functools.partial(_standard, eps=eps), axis, x._data)
@@ -513,6 +515,9 @@ def cross_entropy(
     count = keep.sum()
     if backend.device_of(ids) == "cpu" and not count:
         raise ArgumentError("cross_entropy: every target is ignored, so there is no mean to take")
+    if losses.dtype == backend.float16:  # which holds neither the sum nor the count of many
+        total = ops.sum(losses.astype(backend.float32))
+        return ops.divide(total, count).astype(backend.float16)
     return ops.divide(ops.sum(losses), count)
 
 

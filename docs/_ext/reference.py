@@ -180,6 +180,7 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "tensors.reduce": "Over axes",
     "tensors.linalg": "Products",
     "tensors.softmax": "Softmax and its logarithm",
+    "tensors.entropy": "Softmax and its logarithm",
     "tensors.indexing": "Reading parts",
     "engine.backend": "Dtypes",
     "random": "Random numbers",

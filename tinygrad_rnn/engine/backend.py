@@ -317,16 +317,38 @@ def where(module: Module, condition: Array, x: Any, y: Any, out: Array = None) -
 # -- products and scatter --------------------------------------------------------------------------
 
 
+BLOCK = 128  # the length of the blocks that a long sum is made of
+LONG = 8 * BLOCK  # the length of the longest sum that is made of none
+
+
+def coarse(dtype: DType, n: int) -> bool:
+    """Tell whether n numbers that are added one after the other need double precision."""
+    return bool(dtype == float16 or (dtype == float32 and n > LONG))
+
+
 def gemm(x: Array, y: Array) -> Array:
     """Return the matrix product x @ y of arrays of two or more axes.
 
     Every product of the library is made here. It takes the memory order of `x`, the activation: if
     its matrices lie column by column (feature-major), so do those of the result. Transposed
     operands reach BLAS as flags, without a copy.
+
+    BLAS adds the terms of a product one after the other if one side is a vector, and some hundreds
+    at a time otherwise, so that the rounding errors grow with their number. On the CPU long sums
+    are therefore cut into blocks.
     """
-    module = module_of(x)
+    module, n = module_of(x), x.shape[-1]
+    vector = n > LONG and x.ndim == y.ndim == 2 and 1 in (len(x), y.shape[1])
+    if (vector or (n > 64 * LONG and x.ndim == y.ndim == 2)) and device_of(x) == "cpu":
+        block = BLOCK if vector else 64 * BLOCK
+        count = n // block
+        cut = count * block
+        left = x[:, :cut].reshape(len(x), count, block).swapaxes(0, 1)
+        parts = module.matmul(left, y[:cut].reshape(count, block, -1))
+        total = module.sum(parts, axis=0, dtype=float64).astype(parts.dtype)
+        return total + module.matmul(x[:, cut:], y[cut:])
     if x.ndim > 2 and y.ndim == 2 and not is_feature_major(x) and x.size:
-        out = module.matmul(x.reshape(-1, x.shape[-1]), y)  # one product, not one a leading index
+        out = module.matmul(x.reshape(-1, n), y)  # one product, not one a leading index
         return out.reshape(*x.shape[:-1], y.shape[1])
     slab = x.ndim == 3 and x.strides[0] == x.shape[1] * x.strides[1]
     if slab and y.ndim == 2 and x.size * y.size:
@@ -343,46 +365,68 @@ def reduced(name: str, x: Array, axis: Any, keepdims: bool) -> Array:
 
     Over the last axis of something large, or over all others, it is a product with ones: three to
     eight times as fast as NumPy's reduction, whose inner loop is short, and as accurate. Where many
-    neighbours in memory are summed NumPy is more accurate, by summing halves, and as fast.
+    neighbours in memory are summed NumPy is more accurate, by summing halves, and as fast. Over
+    other axes NumPy adds one after the other: in double precision, if they are many. Half precision
+    is summed in single.
     """
-    module, one, axes = module_of(x), (1,) * keepdims, axis if axis.__class__ is tuple else (axis,)
-    last, others = axes in ((-1,), (x.ndim - 1,)), axes == (*range(x.ndim - 1),)
-    if x.nbytes == 0 or x.ndim < 2 or x.dtype not in (float32, float64):
+    module = module_of(x)
+    if x.dtype == float16:
+        return reduced(name, x.astype(float32), axis, keepdims).astype(float16)
+    if x.nbytes == 0 or x.dtype not in (float32, float64):
         return getattr(module, name)(x, axis=axis, keepdims=keepdims)
-    n, step = (x.shape[-1], x.strides[-1]) if last else (x.size // x.shape[-1], x.strides[-2])
-    if (last or others) and x.nbytes >= 4096 and (n <= 1024 or step != x.itemsize):
-        y = x if last else rows(x).T
-        total = gemm(y, module.full((n, 1), 1, dtype=x.dtype))
-        total = total.reshape(x.shape[:-1] + one if last else one * (x.ndim - 1) + x.shape[-1:])
-    else:
+    if x.nbytes < 4096 or x.ndim < 2:
         total = module.sum(x, axis=axis, keepdims=keepdims)
+    else:
+        total = _large_sum(x, axis, keepdims)
     return total / (x.size // total.size) if name == "mean" else total
+
+
+def _large_sum(x: Array, axis: Any, keepdims: bool) -> Array:
+    """Return the sum over axes of an array of two or more."""
+    module, axes = module_of(x), axis if axis.__class__ is tuple else (axis,)
+    last, others = axes in ((-1,), (x.ndim - 1,)), axes == (*range(x.ndim - 1),)
+    if last or others:
+        y, one = rows(x).T if others else x, (1,) * keepdims
+        n = y.shape[-1]
+        if n > LONG and y.strides[-1] == x.itemsize:
+            total = module.sum(y, axis=-1)
+        else:
+            total = gemm(y if n <= LONG else rows(y), module.full((n, 1), 1, dtype=x.dtype))
+        return total.reshape(x.shape[:-1] + one if last else one * (x.ndim - 1) + x.shape[-1:])
+    n = x.size if axis is None else math.prod([x.shape[i] for i in axes])
+    halves = n == x.size and (x.flags.c_contiguous or x.flags.f_contiguous)
+    dtype = float64 if coarse(x.dtype, n) and not halves else x.dtype
+    return module.sum(x, axis=axis, keepdims=keepdims, dtype=dtype).astype(x.dtype, copy=False)
 
 
 def add_at(target: Array, key: Any, values: Array) -> None:
     """Add `values` into ``target[key]``, repeated indices adding up."""
-    if not isinstance(key, tuple):
-        key = (key,)
-    arrays = [k for k in key if is_array(k)]
-    if not arrays:
+    key, module = key if isinstance(key, tuple) else (key,), module_of(target)
+    rows = len(key) == 1 and target.ndim > 1 and values.size > 0
+    precise = module is np and coarse(target.dtype, values.size)
+    if not any(map(is_array, key)):
         target[key] += values
-    elif len(key) == 1 and arrays[0].ndim and target.ndim > 1 and values.size:
-        _add_rows(target, key[0].reshape(-1), values.reshape(-1, *target.shape[1:]))
+    elif module is np and (rows or precise) and all(is_array(k) or k.__class__ is int for k in key):
+        _add_rows(target, key, values)
+    elif precise:
+        total = target.astype(float64)
+        np.add.at(total, key, values)
+        target[...] = total
     else:
-        module_of(target).add.at(target, key, values)
+        module.add.at(target, key, values)
 
 
-def _add_rows(target: Array, rows: Array, values: Array) -> None:
-    """Add each of `values` to its row of `target`.
+def _add_rows(target: Array, key: Any, values: Array) -> None:
+    """Add each of `values` to the part of `target` that the indices of its first axes name.
 
-    They are sorted by row, so that repeated rows are one run each, summed in order.
+    They are sorted by place, so that repeated places are one run each, summed in order.
     """
-    module = module_of(target)
-    rows = module.where(rows < 0, rows + len(target), rows)
-    if module is not np:
-        module.add.at(target, rows, values)
-        return
-    order = np.argsort(rows, kind="stable")
-    rows = rows[order]
-    starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
-    target[rows[starts]] += np.add.reduceat(values[order], starts, axis=0)
+    shape, rest = target.shape[: len(key)], target.shape[len(key) :]
+    places = np.ravel_multi_index(np.broadcast_arrays(*key), shape, mode="wrap").reshape(-1)
+    order = np.argsort(places, kind="stable")
+    places = places[order]
+    starts = np.flatnonzero(np.concatenate(([True], places[1:] != places[:-1], [True])))
+    dtype = float64 if coarse(target.dtype, np.diff(starts).max()) else target.dtype
+    values, starts = values.reshape(-1, *rest)[order], starts[:-1]
+    total = np.add.reduceat(values, starts, axis=0, dtype=dtype)
+    target.reshape(-1, *rest)[places[starts]] += total

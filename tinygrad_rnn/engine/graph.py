@@ -280,12 +280,16 @@ class Pieces(dict[int, Gradient]):
 
 
 class Sum:
-    """A gradient with several contributions, made dense once, at the end."""
+    """A gradient with several contributions, made dense once, at the end.
 
-    __slots__ = ("F", "dense", "owned", "rest")
+    Those in half precision are added in single: of many equal ones the sum would stop growing.
+    """
+
+    __slots__ = ("F", "dense", "half", "owned", "rest")
 
     def __init__(self, F: Namespace, first: Gradient) -> None:
         self.dense: Gradient = None
+        self.half: Any = None  # the dtype float16, once there are several dense ones in it
         self.F, self.owned = F, False  # the first dense term is somebody else's: not written to
         self.rest: list[Any] = []
         self.add(first)
@@ -308,6 +312,8 @@ class Sum:
         elif self.dense is None:
             self.dense = grad
         else:
+            if grad.dtype.itemsize == 2 and self.half is None:
+                self.half, self.dense = grad.dtype, self.F.cast(self.dense, dtype="float32")
             self.dense, self.owned = self.dense + grad, self.F.in_place
 
     def total(self, F: Namespace, joined: Joined) -> Gradient:
@@ -315,7 +321,7 @@ class Sum:
         rest, self.rest = self.rest, []
         for grad in rest:
             self.add(grad.total(F, joined))
-        return self.dense
+        return self.dense if self.half is None else F.cast(self.dense, dtype=self.half)
 
 
 PENDING: frozenset[Any] = frozenset((Part, Product, Pieces, Sum))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from .. import checks
 from ..engine import backend
 from ..engine.backend import Array
@@ -31,7 +33,7 @@ def clip_grad_norm(
     Returns
     -------
     Tensor
-        0-d: the Euclidean norm of all gradients taken as one vector.
+        0-d: the Euclidean norm of all gradients taken as one vector; float32 if they are float16.
 
     Raises
     ------
@@ -59,7 +61,8 @@ def clip_grad_norm(
     """
     max_norm = checks.above_zero(max_norm, "clip_grad_norm: max_norm")
     leaves = parameter_list(params, "clip_grad_norm", frozen=Tensor)
-    device, dtype = leaves[0].device, leaves[0].dtype
+    # Half precision would not hold the norm of many gradients, nor a small factor.
+    device, dtype = leaves[0].device, np.promote_types(leaves[0].dtype, backend.float32)
     grads = _gradients(leaves)
     squares = {i: _squares(grad._data) for i, grad in grads.items()}
     parts = [backend.to_device(square, device) for square in squares.values()]
@@ -77,7 +80,9 @@ def clip_grad_norm(
     factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
     for grad in grads.values():
         array = grad._data
-        array *= backend.to_device(factor, grad.device).astype(array.dtype)
+        array *= backend.to_device(factor, grad.device).astype(
+            np.promote_types(array.dtype, backend.float32)
+        )
         grad._bump()
     return make(backend.asarray(norm, dtype), None, None)
 

@@ -5,6 +5,7 @@ A function here is a primitive of the engine as it stands, or is made of primiti
 
 from ..engine.ops import *
 from .elementwise import *
+from .entropy import *
 from .indexing import *
 from .linalg import *
 from .reduce import *

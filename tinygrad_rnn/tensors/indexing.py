@@ -76,20 +76,18 @@ def _plain(key: Any, x: Tensor) -> Any:
         cure = ": a new axis is x[None]" if key is True else ""
         raise DTypeError(f"an index is made of integers, slices and arrays, got {key!r}{cure}")
     array = backend.asarray(key._data if isinstance(key, Variable) else key)
-    if array.dtype.kind not in "iub":
-        if array.size:
-            raise DTypeError(f"an index is made of integers or booleans, got {array.dtype}")
-        array = array.astype(backend.int64)  # an empty list
+    if array.dtype.kind not in "iub" and array.size:  # an empty list is floating
+        raise DTypeError(f"an index is made of integers or booleans, got {array.dtype}")
     found = backend.device_of(array)
     if array.ndim == 0 and array.dtype.kind != "b" and found == "cpu":
         return int(array)
-    if found == x.device:
-        return backend.copy(array) if array.dtype.kind != "b" else array  # kept for the gradient
-    if isinstance(key, Variable):
+    if found != x.device and isinstance(key, Variable):
         raise DeviceError(
             f"indexing: the tensor is on {x.device}, the index on {found}: move it with "
             f".to({x.device!r})"
         )
+    if array.dtype.kind != "b":  # a copy, which the gradient keeps
+        array = array.astype(backend.int64)  # the length of an axis may be too large for others
     return backend.to_device(array, x.device)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine import backend
 from ..engine.graph import Leaf
 from ..engine.ops import axes_of, gemm, index, reshape
 from ..engine.primitive import primitive
@@ -157,8 +158,25 @@ def _to_operands(
 @primitive(joint=_to_operands)
 def contract(xp: Any, *arrays: Array, operands: tuple[str, ...], output: str) -> Array:
     """Return the sum of products of the arrays over the indices that `output` has not."""
-    out = xp.einsum(",".join(operands) + "->" + output, *arrays, optimize=True)
-    return xp.array(out) if len(arrays) == 1 else out  # of one operand it may be a view
+    dtype = max((x.dtype for x in arrays), key=lambda dtype: dtype.itemsize)
+    lengths = [n for x in arrays for n in x.shape]
+    sizes = dict(zip("".join(operands), lengths, strict=True))
+    terms = math.prod(n for i, n in sizes.items() if i not in output)
+    if not backend.coarse(dtype, terms):
+        out = xp.einsum(",".join(operands) + "->" + output, *arrays, optimize=True)
+        return xp.array(out) if len(arrays) == 1 else out  # of one operand it may be a view
+    names, parts, everything = [], [], "".join((*operands, output))
+    for name, x in zip(operands, arrays, strict=True):
+        alone = tuple(k for k, index in enumerate(name) if everything.count(index) == 1)
+        x = x.astype(backend.float32) if x.dtype == backend.float16 else x
+        parts.append(backend.reduced("sum", x, alone, False) if alone else x)
+        names.append("".join(index for index in name if everything.count(index) > 1))
+    # Where an operand has every index, so that no product of matrices is faster, NumPy adds one
+    # term after the other: in double precision.
+    full = any(len(name) == len(set("".join(names))) for name in names)
+    subscripts = ",".join(names) + "->" + output
+    out = xp.einsum(subscripts, *parts, optimize=not full, dtype=backend.float64)
+    return out.astype(dtype)
 
 
 def _diagonal(x: Tensor, name: str) -> tuple[Tensor, str]:

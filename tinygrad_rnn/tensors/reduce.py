@@ -1,15 +1,17 @@
-"""Reductions made of others, running sums, and where the extremes are."""
+"""Extremes, reductions made of others, and running sums."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
+from ..engine import backend
 from ..engine.backend import Array
-from ..engine.ops import axes_of, index, mean, reshape, sqrt, sum
-from ..engine.ops.reduce import _kept
+from ..engine.ops import axes_of, index, mean, reshape, sum
+from ..engine.ops.reduce import _in_single, _kept
 from ..engine.primitive import primitive
 from ..spelling import explained
+from .elementwise import sqrt
 from .shape import as_tensor, concatenate, transpose
 
 if TYPE_CHECKING:
@@ -20,6 +22,79 @@ Axis = int | tuple[int, ...] | None
 
 def _count(x: Tensor, axis: Axis) -> int:
     return math.prod(x.shape[i] for i in axes_of(axis, x.ndim))
+
+
+@_in_single
+def _to_extremes(F: Any, g: Any, x: Any, out: Any, x_shape: Any, axis: Axis, keepdims: bool) -> Any:
+    hits = (x == _kept(F, out, x_shape, axis, keepdims)) >= (x == x)  # or nan, which wins
+    count = F.sum(F.cast(hits, dtype=g.dtype), axis=axis, keepdims=True)
+    return F.where(hits, _kept(F, g, x_shape, axis, keepdims) / count, 0.0)
+
+
+@primitive(x=_to_extremes)
+def max(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Return the greatest value over `axis`.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        The axes to reduce, negative ones counted from the end; None reduces all.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x without (or with length 1 at) `axis`.
+
+    Notes
+    -----
+    Equal greatest values share the gradient evenly.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([3.0, 1.0, 3.0], requires_grad=True)
+    >>> tg.max(x).backward()
+    >>> x.grad
+    tensor([0.5, 0. , 0.5])
+    """
+    return xp.max(x, axis=axis, keepdims=keepdims)
+
+
+@primitive(x=_to_extremes)
+def min(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Return the least value over `axis`.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    axis : int, tuple of int or None
+        The axes to reduce, negative ones counted from the end; None reduces all.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x without (or with length 1 at) `axis`.
+
+    Notes
+    -----
+    Equal least values share the gradient evenly.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([1.0, 1.0, 3.0], requires_grad=True)
+    >>> tg.min(x).backward()
+    >>> x.grad
+    tensor([0.5, 0.5, 0. ])
+    """
+    return xp.min(x, axis=axis, keepdims=keepdims)
 
 
 @explained
@@ -44,7 +119,11 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
 
     Notes
     -----
-    The sum of the squared deviations from the mean, over count - `ddof`, in two passes.
+    The sum of the squared deviations from the mean, over count - `ddof`. The deviations are taken
+    twice: the rounding error of the first mean is as large as the last digit of x, which may be
+    more than their own size (Chan, Golub and LeVeque, The American Statistician 37, 1983). Of
+    `ddof` elements or fewer it is infinite, or nan, as in NumPy. Half precision is computed in
+    single.
 
     Examples
     --------
@@ -53,10 +132,14 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     (tensor(0.6666667), tensor(1.))
     """
     x = as_tensor(x)
-    deviation = x - mean(x, axis=axis, keepdims=True)
-    return sum(deviation * deviation, axis=axis, keepdims=keepdims) / (
-        _count(deviation, axis) - ddof
-    )
+    if x.dtype == backend.float16:
+        return var(x.astype(backend.float32), axis, ddof, keepdims).astype(backend.float16)
+    # The result does not depend on where the deviations are taken from, and so no gradient does.
+    deviation = x - mean(x, axis=axis, keepdims=True).detach()
+    deviation = deviation - mean(deviation, axis=axis, keepdims=True)
+    squares = sum(deviation * deviation, axis=axis, keepdims=keepdims)
+    left = _count(x, axis) - ddof
+    return squares / (left if left > 0 else 0)
 
 
 @explained
@@ -89,6 +172,9 @@ def std(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     >>> tg.std(tg.tensor([1.0, 2.0, 3.0]), ddof=1)
     tensor(1.)
     """
+    x = as_tensor(x)
+    if x.dtype == backend.float16:
+        return std(x.astype(backend.float32), axis, ddof, keepdims).astype(backend.float16)
     return sqrt(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
 
@@ -122,7 +208,9 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> x.grad
     tensor([0., 6., 0.])
     """
-    x = as_tensor(x)  # whatever can be made a tensor
+    x = as_tensor(x)
+    if backend.coarse(x.dtype, _count(x, axis)):
+        return prod(x.astype(backend.float64), axis, keepdims).astype(x.dtype)
     if x.dtype.kind != "f":
         x = sum(x, axis=())  # over no axis: this widens small integers, as NumPy's product does
     axes = axes_of(axis, x.ndim)
@@ -139,12 +227,18 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return reshape(x, shape=kept if keepdims else shape)
 
 
-@primitive(
-    floating=True,
-    x=lambda F, g, x, out, x_shape, axis, keepdims: (
-        _kept(F, g, x_shape, axis, keepdims) * F.exp(x - _kept(F, out, x_shape, axis, keepdims))
-    ),
-)
+@_in_single
+def _to_exponents(
+    F: Any, g: Any, x: Any, out: Any, x_shape: Any, axis: Axis, keepdims: bool
+) -> Any:
+    g, out = (_kept(F, part, x_shape, axis, keepdims) for part in (g, out))
+    most = (x == out) > (F.abs(x) < math.inf)  # an infinite maximum, which leaves others nothing
+    x = F.where(most, 0.0, F.where(out == math.inf, -math.inf, x))
+    return g * F.softmax(x, axis=axes_of(axis, len(x_shape)))
+
+
+@primitive(floating=True, x=_to_exponents)
+@_in_single
 def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return log(sum(exp(x))) over `axis`, without overflow.
 
@@ -165,7 +259,8 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> A
     Notes
     -----
     The maximum is subtracted before `exp` and added to the result (Blanchard, Higham and Higham,
-    IMA J. Numer. Anal. 41, 2021). The gradient is softmax(x).
+    IMA J. Numer. Anal. 41, 2021). The gradient is softmax(x), which equal infinite elements share
+    evenly.
 
     Examples
     --------
@@ -176,8 +271,9 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> A
     if 0 in x.shape:  # the logarithm of an empty sum
         return xp.sum(x, axis=axis, keepdims=keepdims) - math.inf
     top = xp.max(x, axis=axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    out = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    finite = xp.isfinite(top)
+    total = backend.reduced("sum", xp.exp(x - xp.where(finite, top, 0.0)), axis, True)
+    out = xp.log(xp.where(finite, total, 1.0)) + top  # an infinite maximum is the result
     return out if keepdims else xp.squeeze(out, axis=axes_of(axis, x.ndim))
 
 
@@ -193,7 +289,11 @@ def _to_summands(F: Any, g: Any, x_shape: tuple[int, ...], axis: int) -> Any:
 @primitive(x=_to_summands)
 def cumsum_along(xp: Any, x: Array, axis: int) -> Array:
     """Return the running sums along one axis."""
-    return xp.cumsum(x, axis=axis)
+    if x.dtype not in (backend.float16, backend.float32):
+        return xp.cumsum(x, axis=axis)
+    return xp.cumsum(x, axis=axis, dtype=backend.float64).astype(
+        x.dtype
+    )  # it adds one after the other
 
 
 @explained

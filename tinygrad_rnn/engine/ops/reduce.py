@@ -1,11 +1,13 @@
-"""Reductions over axes: sums, extremes and others.
+"""Reductions over axes: sums and means.
 
 `axis` is None (all), an integer or a tuple; negative ones count from the end.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from .. import backend
@@ -22,6 +24,26 @@ def _kept(F: Any, g: Any, shape: tuple[int, ...], axis: Axis, keepdims: bool) ->
         return g
     axes = axes_of(axis, len(shape))
     return F.reshape(g, shape=tuple(1 if i in axes else n for i, n in enumerate(shape)))
+
+
+def _in_single(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a forward or a vjp compute half precision in single, on arrays and on Tensors.
+
+    A count, a sum or a quotient of them may be out of the range of float16 where the result is not.
+    """
+
+    @functools.wraps(function)
+    def computed(F: Any, *values: Any, **params: Any) -> Any:
+        if values[0].dtype != backend.float16:
+            return function(F, *values, **params)
+        half = [getattr(x, "dtype", None) == backend.float16 for x in values]
+        wide = [x.astype(backend.float32) if h else x for x, h in zip(values, half, strict=True)]
+        return function(F, *wide, **params).astype(backend.float16)
+
+    return computed
+
+
+_divided = _in_single(lambda F, g, count: g / count)
 
 
 def _count(shape: tuple[int, ...], axis: Axis) -> int:
@@ -62,7 +84,7 @@ def sum(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 @primitive(
     floating=True,
     x=lambda F, g, x_shape, axis, keepdims: F.broadcast_to(
-        _kept(F, g / _count(x_shape, axis), x_shape, axis, keepdims), shape=x_shape
+        _kept(F, _divided(F, g, _count(x_shape, axis)), x_shape, axis, keepdims), shape=x_shape
     ),
 )
 def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
@@ -89,74 +111,3 @@ def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     tensor([1.5, 3.5])
     """
     return backend.reduced("mean", x, axis if x.ndim else axes_of(axis, 0), keepdims)
-
-
-def _to_extremes(F: Any, g: Any, x: Any, out: Any, x_shape: Any, axis: Axis, keepdims: bool) -> Any:
-    hits = F.cast(x == _kept(F, out, x_shape, axis, keepdims), dtype=g.dtype)
-    return _kept(F, g, x_shape, axis, keepdims) * (hits / F.sum(hits, axis=axis, keepdims=True))
-
-
-@primitive(x=_to_extremes)
-def max(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Return the greatest value over `axis`.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    axis : int, tuple of int or None
-        The axes to reduce, negative ones counted from the end; None reduces all.
-    keepdims : bool
-        Whether the reduced axes stay, with length 1.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of x without (or with length 1 at) `axis`.
-
-    Notes
-    -----
-    Equal greatest values share the gradient evenly.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> x = tg.tensor([3.0, 1.0, 3.0], requires_grad=True)
-    >>> tg.max(x).backward()
-    >>> x.grad
-    tensor([0.5, 0. , 0.5])
-    """
-    return xp.max(x, axis=axis, keepdims=keepdims)
-
-
-@primitive(x=_to_extremes)
-def min(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Return the least value over `axis`.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    axis : int, tuple of int or None
-        The axes to reduce, negative ones counted from the end; None reduces all.
-    keepdims : bool
-        Whether the reduced axes stay, with length 1.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of x without (or with length 1 at) `axis`.
-
-    Notes
-    -----
-    Equal least values share the gradient evenly.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> x = tg.tensor([1.0, 1.0, 3.0], requires_grad=True)
-    >>> tg.min(x).backward()
-    >>> x.grad
-    tensor([0.5, 0.5, 0. ])
-    """
-    return xp.min(x, axis=axis, keepdims=keepdims)
