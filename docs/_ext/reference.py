@@ -174,6 +174,7 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "anomaly": "Recording",
     "engine.primitive": "Operations of your own",
     "engine.ops.elementwise": "Element by element",
+    "tensors.elementwise": "Element by element",
     "engine.ops.shape": "Shapes",
     "tensors.shape": "Shapes",
     "engine.ops.reduce": "Over axes",

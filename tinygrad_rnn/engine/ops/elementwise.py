@@ -134,8 +134,8 @@ def log_power(xp: Any, x: Array, y: Array, n: int) -> Array:
     are symmetric at x = 0 too.
     """
     power, none = x**y, (x == 0) * (y >= 0)
-    log = xp.log(x + none)  # of a Python number in float64
-    return xp.where(none, 0.0, (power * log**n).astype(power.dtype))
+    log = xp.log(x + none.astype(power.dtype))  # of a Python number in this dtype, too
+    return xp.where(none, 0.0, power * log**n)
 
 
 @primitive(x=_power_x, y=lambda F, g, x, y: g * F.log_power(x, y, n=1))
