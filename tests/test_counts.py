@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine import backend
-from tinygrad_rnn.engine.graph import reachable
+from tinygrad_rnn.engine.graph import fit, reachable
 from tinygrad_rnn.nn import cells
 
 BATCH, INPUT, HIDDEN = 4, 3, 8
@@ -78,6 +79,38 @@ def test_calls_in_the_arithmetic_of_a_time_step(kind: str) -> None:
     kernels = plan.recording, plan.backward(which, (True,) * len(arguments))[2]
     calls = [k.source.count("out=") + k.source.count("sum(") for k in kernels]
     assert tuple(calls) == CALLS[kind]
+
+
+@pytest.mark.parametrize(
+    "shape, dtype, to_shape, to_dtype, expected",
+    [
+        ((2, 3), "float32", (2, 3), "float32", []),
+        ((), "float64", (), "float64", []),
+        ((2, 3), "float64", (2, 3), "float32", ["cast"]),
+        ((2, 3), "float32", (2, 1), "float32", ["sum"]),
+        ((2, 3), "float32", (1, 1), "float64", ["sum", "cast"]),
+        ((2, 3), "float32", (3,), "float32", ["sum", "reshape"]),
+        ((2, 3), "float64", (), "float32", ["sum", "reshape", "cast"]),
+    ],
+)
+def test_a_gradient_is_brought_to_its_arguments_shape_by_no_call_too_many(
+    shape: Any, dtype: str, to_shape: Any, to_dtype: str, expected: list[str]
+) -> None:
+    made: list[str] = []
+
+    class F:
+        def __getattr__(self, name: str) -> Any:
+            made.append(name)
+            return {
+                "sum": lambda g, axis, keepdims: g.sum(axis, keepdims=keepdims),
+                "reshape": lambda g, shape: g.reshape(shape),
+                "cast": lambda g, dtype: g.astype(dtype),
+            }[name]
+
+    node = SimpleNamespace(shape=to_shape, dtype=np.dtype(to_dtype))
+    gradient = fit(np.ones(shape, dtype), node, F())  # type: ignore[arg-type]
+    assert (gradient.shape, gradient.dtype) == (to_shape, to_dtype)
+    assert made == expected
 
 
 @pytest.mark.parametrize("kind", LAYERS)

@@ -3,8 +3,8 @@
 A mutant is the package with one change in one rule of ``engine/ops`` (or in `fit`, which sums what
 was broadcast): another operator, a dropped factor or call, exchanged arguments, a constant one off,
 a condition turned round, a sign. First the derivatives of the operations in question are tested;
-whoever survives that meets the tests of the graph, of memory and of devices. It takes an hour on
-two cores, so it is no part of CI; run it from the root of the repository:
+whoever survives that meets the tests of the graph, memory, counts, primitives and devices. It takes
+an hour on two cores, so it is no part of CI; run it from the root of the repository:
 
     nice python tools/mutate_rules.py --workers 2 --log mutants.jsonl
     python tools/mutate_rules.py --brief                    # without all tests for survivors
@@ -52,7 +52,7 @@ CONVENTIONS = [
     "test_reductions_of_every_axis",
     "test_between_floating_tensors_the_wider_wins_and_gradients_go_back_narrow",
 ]
-MORE = ["graph", "memory", "primitive", "device"]
+MORE = ["graph", "memory", "counts", "primitive", "device"]
 TIMEOUT = 900  # seconds: whoever takes longer hangs
 PROFILE = """\
 from hypothesis import HealthCheck, Phase, settings
