@@ -693,7 +693,7 @@ def test_the_mode_of_a_module_in_a_block_of_evaluating_is_read_at_each_call():
 @pytest.mark.parametrize("run", [1, 2])  # of the two on expressions
 def test_what_another_thread_changes_during_a_run_on_expressions_is_in_no_plan(run):
     settings, runs = Settings(), []
-    change = functools.partial(setattr, settings, "rate", 2.0)  # from where the code does not show
+    change = functools.partial(setattr, settings, "rate", 5.0)  # from where the code does not show
 
     def function(x):
         runs.append(1)
@@ -703,7 +703,7 @@ def test_what_another_thread_changes_during_a_run_on_expressions_is_in_no_plan(r
 
     fused, x = tg.fuse(function), tg.ones(2)
     for _ in range(3):
-        assert fused(x).numpy().tolist() == [2, 2]
+        assert fused(x).numpy().tolist() == [5, 5]
     settings.rate = 3.0
     assert fused(x).numpy().tolist() == [3, 3]
 

@@ -823,9 +823,10 @@ class Plan:
 
     def __init__(self, function: Callable[..., Any], call: Call) -> None:
         ours = is_ours(function)
-        before = None if ours else Surroundings(function, *call.objects)
+        outside = () if ours else (function, *call.objects)
+        before = Surroundings(*outside)
         host = all(isinstance(x._data, np.ndarray) for x in call.tensors)
-        closed = host and not (before and before.arrays)
+        closed = host and not before.arrays
         self.trace = trace = Trace(call.numbers, closed)
         self.leaves = [_leaf(trace, i, x) for i, x in enumerate(call.tensors)]
         self.inputs: list[Expression] = [x._data for x in self.leaves]
@@ -834,13 +835,9 @@ class Plan:
         trace.watching = True
         with enable_grad():
             returned = function(*args, **by_name)
+            between = Surroundings(*outside)
             again = returned if ours else function(*args, **by_name)
-        after = None if ours else Surroundings(function, *call.objects)
-        if before and after and after.disturbed(before):
-            raise Disturbed(
-                f"fuse: something that {_name(function)} reads was changed by other code while it "
-                "was traced: call it again"
-            )
+        after = Surroundings(*outside)
         self.several = isinstance(returned, tuple | list)
         self.outputs = list(returned) if self.several else [returned]
         for y in self.outputs:
@@ -850,10 +847,16 @@ class Plan:
                     "not lead to; it returns a Tensor, or a flat tuple of Tensors"
                 )
         same = again if self.several else [again]
-        if len(same) != len(self.outputs) or any(
+        differs = len(same) != len(self.outputs) or any(
             getattr(a, "_data", None) is not b._data
             for a, b in zip(same, self.outputs, strict=True)
-        ):
+        )
+        if after.disturbed(before if differs else between):
+            raise Disturbed(
+                f"fuse: something that {_name(function)} reads was changed by other code while it "
+                "was traced: call it again"
+            )
+        if differs:
             raise ArgumentError(
                 f"fuse: {_name(function)} computes something else each time that it is called with "
                 "the same arguments (a draw, an iterator, a count): pass what changes as argument"
@@ -904,7 +907,7 @@ class Plan:
         self.recording = Kernel(trace, self.inputs, [*results, *self.saved])
         self.reads = [i for i, x in enumerate(self.inputs) if x in set(self.saved)]
         self.kernels: dict[Any, tuple[list[Any], list[Expression], Kernel]] = {}
-        self.check = self._check(after.kept(before) if before and after else [])
+        self.check = self._check(after.kept(between))
 
     def _check(self, kept: Any) -> Callable[..., bool] | None:
         """Return the function that tells whether the plan serves for a call with some numbers."""

@@ -121,7 +121,7 @@ class Surroundings:
     assigns.
     """
 
-    def __init__(self, function: Any, *objects: Any) -> None:
+    def __init__(self, function: Any = None, *objects: Any) -> None:
         self.values: dict[Any, tuple[str, Any, Any, Any]] = {}
         self.arrays = False
         self.stored: set[str] = set()
@@ -218,7 +218,8 @@ class Surroundings:
         except (ValueError, LookupError):  # a cell that is empty yet
             return None
         if not (isinstance(value, types.ModuleType) and installed(value.__name__, self._own)):
-            self.values[form, id(holder), key] = form, holder, key, value
+            place = form.replace(".get({1}, missing)", "[{1}]")  # also of what is there only later
+            self.values[place, id(holder), key] = form, holder, key, value
         return value
 
     def kept(self, before: Surroundings) -> list[tuple[str, Any, Any, Any]]:
