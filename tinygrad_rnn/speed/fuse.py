@@ -1132,6 +1132,7 @@ class Fused:
                         self._apart = apart
                         break
                 else:
+                    self._patience += 1  # it is refused however often it is called
                     raise
         return self._run(plan, call.tensors, tuple(call.numbers), call)
 
