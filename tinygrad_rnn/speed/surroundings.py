@@ -4,8 +4,8 @@ Globals and closures that its code names, attributes and elements of the objects
 and the same of every function of the user's that is found among them. `Surroundings` remembers what
 was there, as expressions that are true as long as it is.
 
-Where that code looks attributes up by strings (``getattr``, ``__dict__``), all attributes of the
-user's objects are compared.
+Where that code looks attributes up by strings (``getattr``, ``__dict__``), its strings are names
+too, and all attributes of the user's objects that are numbers or strings are compared.
 
 Installed libraries are not looked into, nor are containers of more than `LARGE` elements. What no
 code names cannot be seen: the clock, a file, what an iterator returns next.
@@ -203,7 +203,9 @@ class Surroundings:
 
     def _looked_up(self, x: Any) -> set[str]:
         """Return the names of the attributes of an object that may be read."""
-        return self._names if LOOKUPS.isdisjoint(self._names) else {*self._names, *vars(x)}
+        if LOOKUPS.isdisjoint(self._names):
+            return self._names
+        return {*self._names, *(name for name, v in vars(x).items() if v.__class__ in PLAIN)}
 
     def _named(self, holder: Any, names: Any, absent: bool = False) -> Iterator[Any]:
         for name in names:
