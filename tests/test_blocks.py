@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import anomaly
-from tinygrad_rnn.errors import DeviceError
+from tinygrad_rnn.errors import DeviceError, GraphError
 from tinygrad_rnn.speed import capture, fuse
 
 # What makes the block, and what tells whether this thread is in one.
@@ -58,6 +58,15 @@ def test_a_block_that_cannot_be_entered_can_be_tried_again() -> None:
         with pytest.raises(DeviceError), block:
             pass
     assert not block._entered
+
+
+@blocks
+def test_a_block_that_is_left_twice_says_so(name: str) -> None:
+    one = BLOCKS[name][0]()
+    with one:
+        pass
+    with pytest.raises(GraphError, match="left more often than it was entered"):
+        one.__exit__(None, None, None)
 
 
 @blocks

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from types import GeneratorType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from .errors import DTypeError
+from .errors import DTypeError, GraphError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,6 +56,8 @@ class Block(Generic[T]):
             raise
 
     def __exit__(self, *error: object) -> None:
+        if not self._entered:
+            raise GraphError(f"{self._name}: the block is left more often than it was entered")
         entry = self._entered[-1]
         if entry[0] != (here := threading.get_ident()):
             # If there is none of this thread: a suspended generator can end in another one.

@@ -173,6 +173,10 @@ class Strategy:
         that of one long sequence. Windows of a fixed length with random cuts inside are not: their
         ends are cuts that nothing makes up for.
 
+        The strategy of a window goes before that of the layer's constructor. A layer that uses
+        `Randomized` itself in place of ``window.bptt`` draws other cuts inside the window, and the
+        gradient is biased; the layer cannot tell, as it sees a Tensor only.
+
         Examples
         --------
         >>> import numpy as np

@@ -39,6 +39,7 @@ import math
 import re
 import sys
 import threading
+import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -808,6 +809,10 @@ def _numeric(x: Any) -> bool:
     return x.__class__ in backend.SCALARS or isinstance(x, np.generic | np.ndarray)
 
 
+class Disturbed(ArgumentError):
+    """A run on expressions read what another thread was changing: a plan cannot be made of it."""
+
+
 class Plan:
     """What a function becomes for arguments of given dtypes, in shapes that broadcast alike.
 
@@ -818,9 +823,10 @@ class Plan:
 
     def __init__(self, function: Callable[..., Any], call: Call) -> None:
         ours = is_ours(function)
-        before = None if ours else Surroundings(function, *call.objects)
+        outside = () if ours else (function, *call.objects)
+        before = Surroundings(*outside)
         host = all(isinstance(x._data, np.ndarray) for x in call.tensors)
-        closed = host and not (before and before.arrays)
+        closed = host and not before.arrays
         self.trace = trace = Trace(call.numbers, closed)
         self.leaves = [_leaf(trace, i, x) for i, x in enumerate(call.tensors)]
         self.inputs: list[Expression] = [x._data for x in self.leaves]
@@ -829,7 +835,9 @@ class Plan:
         trace.watching = True
         with enable_grad():
             returned = function(*args, **by_name)
+            between = Surroundings(*outside)
             again = returned if ours else function(*args, **by_name)
+        after = Surroundings(*outside)
         self.several = isinstance(returned, tuple | list)
         self.outputs = list(returned) if self.several else [returned]
         for y in self.outputs:
@@ -839,10 +847,16 @@ class Plan:
                     "not lead to; it returns a Tensor, or a flat tuple of Tensors"
                 )
         same = again if self.several else [again]
-        if len(same) != len(self.outputs) or any(
+        differs = len(same) != len(self.outputs) or any(
             getattr(a, "_data", None) is not b._data
             for a, b in zip(same, self.outputs, strict=True)
-        ):
+        )
+        if after.disturbed(before if differs else between):
+            raise Disturbed(
+                f"fuse: something that {_name(function)} reads was changed by other code while it "
+                "was traced: call it again"
+            )
+        if differs:
             raise ArgumentError(
                 f"fuse: {_name(function)} computes something else each time that it is called with "
                 "the same arguments (a draw, an iterator, a count): pass what changes as argument"
@@ -893,11 +907,7 @@ class Plan:
         self.recording = Kernel(trace, self.inputs, [*results, *self.saved])
         self.reads = [i for i, x in enumerate(self.inputs) if x in set(self.saved)]
         self.kernels: dict[Any, tuple[list[Any], list[Expression], Kernel]] = {}
-        # What is asked next where this one does not serve, for each place that it is kept at.
-        self.others: dict[Any, Plan] = {}
-        self.check = self._check(
-            Surroundings(function, *call.objects).kept(before) if before else []
-        )
+        self.check = self._check(after.kept(between))
 
     def _check(self, kept: Any) -> Callable[..., bool] | None:
         """Return the function that tells whether the plan serves for a call with some numbers."""
@@ -1029,12 +1039,15 @@ class Fused:
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
         self.function, self.name = function, _name(function)
-        self.plans: dict[Any, Plan] = {}
+        self.plans: dict[Any, tuple[Plan, ...]] = {}  # those that were made last come first
         self._patience = PATIENCE
         self._apart: Collection[int] = ()  # the lists of numbers that it reads one by one
 
     def __deepcopy__(self, memo: Any) -> Fused:
         return self  # as a function is
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
 
     def plan(self, *args: Any, **by_name: Any) -> Plan:
         """Return the plan for arguments like these; its kernels have their ``source``."""
@@ -1049,16 +1062,13 @@ class Fused:
             for place in call.patterns([_kind(x) for x in call.tensors]):
                 plan = self._serving(place, call.numbers)
                 if plan is not None:
-                    self.plans[place] = self.plans.pop(place, plan)  # as the youngest
+                    self.plans[place] = self.plans.pop(place, (plan,))  # as the youngest
                     self._keep(key, plan)
                     break
         return plan
 
     def _serving(self, place: Any, numbers: Sequence[Any]) -> Plan | None:
-        plan = self.plans.get(place)
-        while plan is not None and not plan.serves(numbers):
-            plan = plan.others.get(place)
-        return plan
+        return next((x for x in self.plans.get(place, ()) if x.serves(numbers)), None)
 
     def _planned(self, call: Call) -> Plan:
         """Return a new plan for a call."""
@@ -1070,26 +1080,21 @@ class Fused:
         return plan
 
     def _keep(self, place: Any, plan: Plan) -> None:
-        """Keep a plan at a place, before the others that are there."""
-        while len(self.plans) >= SIGNATURES and place not in self.plans:
-            oldest = next(iter(self.plans))
-            gone = self.plans.pop(oldest, None)
-            while gone is not None:
-                gone = gone.others.pop(oldest, None)
-        last = self.plans.get(place)
-        if last is not None:
-            plan.others[place] = last
-        for _ in range(ANSWERS - 2):
-            last = last and last.others.get(place)
-        if last is not None:
-            last.others.pop(place, None)
-        self.plans[place] = plan
+        """Keep a plan at a place, before the others that are there.
+
+        Another thread may do the same now: it reads a whole tuple, or one that lacks a plan.
+        """
+        if place not in self.plans:
+            for oldest in [*self.plans][: max(0, len(self.plans) - SIGNATURES + 1)]:
+                self.plans.pop(oldest, None)
+        others = [x for x in self.plans.get(place, ()) if x is not plan]
+        self.plans[place] = (plan, *others[: ANSWERS - 1])
 
     def __call__(self, *args: Any, **by_name: Any) -> Any:
         """Call the function."""
         if not by_name and not _state.disabled:
             try:  # the plan is there and the arguments are Tensors, as in every step but the first
-                plan = self.plans[tuple([_kind(x) for x in args])]
+                plan = self.plans[tuple([_kind(x) for x in args])][0]
             except (AttributeError, KeyError, TypeError):
                 pass
             else:
@@ -1117,6 +1122,8 @@ class Fused:
             self._patience -= 1
             try:
                 plan = self._planned(call)
+            except Disturbed:
+                return self._plainly(call)
             except ArgumentError:
                 for apart in (*([i] for i in range(call.lists)), range(call.lists)):
                     with contextlib.suppress(ArgumentError):
@@ -1125,6 +1132,7 @@ class Fused:
                         self._apart = apart
                         break
                 else:
+                    self._patience += 1  # it is refused however often it is called
                     raise
         return self._run(plan, call.tensors, tuple(call.numbers), call)
 
@@ -1136,8 +1144,8 @@ class Fused:
 
     def on_arrays(self, *arrays: Any) -> tuple[Any, ...]:
         """Call the function with arrays of one library; return its results as such."""
-        plan = self.plans.get(tuple([(x.__class__, x.shape, x.dtype) for x in arrays]))
-        plan = plan or self.plan(*[make(x, None, None) for x in arrays])
+        plans = self.plans.get(tuple([(x.__class__, x.shape, x.dtype) for x in arrays]))
+        plan = plans[0] if plans else self.plan(*[make(x, None, None) for x in arrays])
         return plan.forward(backend.modules[arrays[0].__class__], arrays)
 
     def _run(
@@ -1231,10 +1239,10 @@ def fuse(function: Callable[..., Any]) -> Fused:
     Numbers, functions and objects that its code reads from globals, closures, defaults, attributes
     and elements of containers are compared at each call with those of the run; after a change the
     function is run anew. The comparison follows the names in its code and in that of the user's
-    functions that it finds. It does not see what ``getattr`` reads by a computed name, the contents
-    of containers of more than 1,000 elements, of files and of the environment, and the state of
-    objects of the standard library and of NumPy. A function that has to be run anew at nearly
-    every call runs operation by operation after 16 times.
+    functions that it finds. It does not see the contents of containers of more than 1,000 elements,
+    of files and of the environment, the state of objects of the standard library and of NumPy, and
+    whether gradients are recorded. A function that has to be run anew at nearly every call runs
+    operation by operation after 16 times.
 
     Examples
     --------
