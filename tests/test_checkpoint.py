@@ -186,6 +186,29 @@ def test_the_generator_goes_on_after_a_function_that_fails_when_it_is_run_again(
     assert tg.is_grad_enabled()
 
 
+INSIDE_FUSED = {
+    "one result": lambda x, w: tg.checkpoint(lambda x, w: tg.tanh(x * w) * x, x, w) * x,
+    "two results": lambda x, w: tg.checkpoint(lambda x: (x * x, tg.exp(x) * w), x),
+    "nested": lambda x, w: tg.checkpoint(lambda x: tg.checkpoint(tg.exp, x) * w, x),
+    "an argument as it is": lambda x, w: tg.checkpoint(lambda x: x, x) * w,
+}
+
+
+@pytest.mark.parametrize("kind", INSIDE_FUSED)
+def test_a_fused_function_may_contain_one(kind):
+    """While it is traced the results are symbols, the same ones in the second run."""
+    args = leaves(3, (2, 3), (2, 3))
+    found = []
+    for function in (INSIDE_FUSED[kind], tg.fuse(INSIDE_FUSED[kind])):
+        results = elements(function(*args))
+        loss = sum(((y * y * y).sum() for y in results[1:]), (results[0] * 2).sum())
+        first = tg.grad(loss, args, create_graph=True)
+        second = tg.grad((first[0] * first[1]).sum(), args)
+        found.append([g.numpy() for g in (*first, *second)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
 # -- what is kept, and what is refused -------------------------------------------------------------
 
 

@@ -138,6 +138,17 @@ def as_a_view(w: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
     return (h * h).sum(), h.detach().reshape(2, 1).T
 
 
+def picked_from_a_leaf(w: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+    """A copy, though indexing may return a view."""
+    h = tg.functional.embedding([0, 1], w.reshape(2, 1))
+    return (h * h * 4).sum(), h.detach()
+
+
+def copied_by_reshape(w: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+    h = tg.broadcast_to(w, (2, 2)).reshape(-1)
+    return (h * h * 2).sum(), h.detach()
+
+
 def without_grad(w: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
     with tg.no_grad():
         h = w * 2
@@ -155,7 +166,17 @@ def a_leaf_again(w: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
 
 
 @peers
-@pytest.mark.parametrize("made", [twice_and_detached, as_a_view, without_grad, a_leaf_again])
+@pytest.mark.parametrize(
+    "made",
+    [
+        twice_and_detached,
+        as_a_view,
+        picked_from_a_leaf,
+        copied_by_reshape,
+        without_grad,
+        a_leaf_again,
+    ],
+)
 def test_a_value_that_a_graph_saved_is_not_written_to_from_outside(peer, made):
     exported, _ = library(peer)
     w = tg.tensor([1.0, 3.0], requires_grad=True)

@@ -408,6 +408,48 @@ def test_a_write_between_two_derivatives_is_noticed(kind, changed):
         np.testing.assert_array_equal(found, expected)
 
 
+COPIES = {
+    "rows": lambda x: x[[0, 1]],
+    "a mask": lambda x: x[np.array([True, False])],
+    "a number": lambda x: x[0, 0],
+    "take": lambda x: x.take([1], axis=0),
+    "embedding": lambda x: tg.functional.embedding([1, 1], x),
+    "reshape": lambda x: x.T.reshape(-1),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_a_write_to_a_copy_is_none_to_the_tensor(kind, requires_grad):
+    """Some operations return a view or a copy, by the key and the memory layout."""
+    x = tg.tensor(TARGET, requires_grad=requires_grad)
+    w = leaf(2, 3)
+    loss = (x * x * w).sum()
+    with tg.no_grad():
+        part = COPIES[kind](x)
+        part -= 7
+        part[...] = 8
+    assert not np.shares_memory(part._data, x._data)
+    np.testing.assert_array_equal(part.numpy(), np.full(part.shape, 8.0))
+    np.testing.assert_array_equal(tg.grad(loss, w).numpy(), TARGET**2)
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_copy_that_a_graph_saved_is_not_written_to(kind):
+    x = leaf(2, 3)
+    part = COPIES[kind](x)
+    loss = (part * part).sum()
+    expected = tg.grad(loss, x, retain_graph=True).numpy()
+    for held in (part, part.detach(), part.detach()[...]):
+        with tg.no_grad():
+            bound = held
+            bound -= 7
+            with pytest.raises(GraphError, match="by parts"):
+                held[...] = 8
+        assert bound is not held
+    np.testing.assert_array_equal(tg.grad(loss, x).numpy(), expected)
+
+
 def test_a_result_of_a_checkpoint_that_is_a_view_shares_the_version():
     c, w = tg.tensor([1.0, 2.0]), tg.ones(2, requires_grad=True)
     seen, _ = tg.checkpoint(lambda c, w: (c.detach(), c * w), c, w)

@@ -1,6 +1,7 @@
 """What a primitive of a user's own has to be: checked where it is defined, and at each call.
 
-The library's own primitives are tested instead, so that their calls cost nothing more.
+The library's own primitives are tested instead, so that their calls cost nothing more. Of all that
+may return a view it is asked at each call whether they did (`version_of`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import inspect
 import keyword
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from .errors import DTypeError, GraphError
 from .spelling import class_name
@@ -123,6 +126,37 @@ def one_array(name: str, xp: Any, out: Any) -> Any:
     if out.dtype.kind not in "fiub":
         raise DTypeError(f"{name}: the forward returned an array of {out.dtype}: real numbers only")
     return out
+
+
+def version_of(x: Any, out: Any, recording: bool) -> list[int] | None:
+    """Return the version of an operation's result that may be a view of a leaf, or of such a view.
+
+    Parameters
+    ----------
+    x : Tensor
+        The argument, with a version.
+    out : array
+        The result. Some operations return a view or a copy, by the key and the memory layout.
+    recording : bool
+        Whether this thread records a graph.
+
+    Returns
+    -------
+    list of int or None
+        That of `x` for a view. A copy is a computed value, without a version: a graph may have
+        saved it, and a write to it does not change `x`. Without a graph it can be written to.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([1.0, 2.0], requires_grad=True)
+    >>> x[:1]._version is x._version, x[[0]]._version
+    (True, None)
+    """
+    if out.__class__ is not np.ndarray or out.base is x._data or np.may_share_memory(out, x._data):
+        version: list[int] = x._version
+        return version
+    return None if recording and x._node is not None else [0]
 
 
 def gradients(row: Any, grads: Any, parents: Sequence[Any], F: Any) -> Sequence[Any]:

@@ -132,6 +132,7 @@ BRING = """\
         xp, ({arrays},), ({inputs},) = conform(row, ({inputs},))"""
 
 BRING_ALL = "    xp, arrays, inputs = conform(row, inputs)"
+VIEW = "{0}._version and contract.version_of({0}, out, thread.recording)"  # None for computed ones
 REFUSE = "    if unknown: refuse(row, unknown)\n"
 TAKEN = frozenset(  # names that are no arguments
     "xp out result node error alike unknown arrays inputs nodes row forward Record dict tuple any "
@@ -226,7 +227,7 @@ class Row:
             "signature": f"({', '.join(filter(None, [*map(_plain, self.parameters), unknown]))})",
             "params": "".join(f", {name}={name}" for name in self.params),
             "given": ", ".join(f"{name}={name}" for name in self.params),
-            "version": f"{self.inputs[0]}._version" if self.view else "None",
+            "version": VIEW.format(*self.inputs) if self.view else "None",
             "saved": saved,
             "versions": versions,
             "grads": self._grads(),
