@@ -256,6 +256,7 @@ class Tensor(Variable):
     __iadd__, __isub__ = _augmented("+=", ops.add), _augmented("-=", ops.subtract)
     __imul__, __itruediv__ = _augmented("*=", ops.multiply), _augmented("/=", ops.divide)
     __ipow__, __imatmul__ = _augmented("**=", ops.power), _augmented("@=", ops.matmul)
+    __imod__, __ifloordiv__ = _augmented("%=", ops.remainder), _augmented("//=", ops.floor_divide)
 
     def __eq__(self, other: Any) -> Any:
         try:
