@@ -6,8 +6,8 @@ the derivative worked out by hand for a vanilla RNN, and the layers put together
 
 from __future__ import annotations
 
-import copy
 import contextlib
+import copy
 import dataclasses
 import itertools
 import re
