@@ -1069,6 +1069,16 @@ def test_a_cell_without_sizes_is_refused_when_a_layer_is_made(hidden_size: Any) 
             tg.nn.Recurrent(cell, 3, 4)
 
 
+@pytest.mark.parametrize("sizes", [np.int64(4), (np.int32(4),)])
+def test_the_sizes_of_a_cell_may_be_numpys_integers(sizes: Any) -> None:
+    cell = OwnRNN(3, 4)
+    cell.hidden_size = sizes
+    if isinstance(sizes, tuple):
+        cell.step = lambda z, state: (OwnRNN.step(cell, z, state[0]),)  # type: ignore[method-assign]
+    output, _ = tg.nn.Recurrent(cell, 3, 4)(tg.zeros(5, 2, 3, dtype="float64"))
+    assert output.shape == (5, 2, 4)
+
+
 def test_cells_whose_states_are_alike_may_be_of_different_classes() -> None:
     cells = [tg.nn.GRUCell(3, 4), tg.nn.RNNCell(4, 4), tg.nn.GRUCell(4, 4)]
     layer, x = tg.nn.Recurrent(cells, 3, np.int64(4), num_layers=3), tg.randn(6, 2, 3, rng=0)

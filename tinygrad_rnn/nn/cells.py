@@ -133,7 +133,7 @@ class Cell(Module):
         """Raise unless `hidden_size` is a positive integer or a tuple of some."""
         kind = type(self).__name__
         sizes = getattr(self, "hidden_size", None)
-        if sizes is None or sizes == ():
+        if sizes is None or (isinstance(sizes, tuple) and not sizes):
             raise ArgumentError(
                 f"{kind}: hidden_size is not set: a cell sets self.hidden_size to an integer, or "
                 "to a tuple with one for each element of the state"

@@ -428,8 +428,8 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
         """Write the values of a `state_dict` into the parameters and buffers, in place.
 
-        Everything is checked before anything is written. A buffer that holds a computed Tensor, such
-        as a running mean, or read-only memory, gets memory of its own and no graph.
+        Everything is checked before anything is written. A buffer that holds a computed Tensor, as
+        a running mean may be, or read-only memory, gets memory of its own and no graph.
 
         Parameters
         ----------
