@@ -541,6 +541,8 @@ def test_parts_of_a_leaf_can_be_written_under_no_grad():
             a[:, 1] -= 2
             a[[0, 2], [3, 3]] += 5
             a[np.array([True, False, True]), 2] = [7, 8]
+            a[a > 6] = -3
+            a[np.array(True)] += 1
             a[...] *= 0.5
     np.testing.assert_array_equal(p.numpy(), expected)
     with pytest.raises(GraphError, match="changed in place"):

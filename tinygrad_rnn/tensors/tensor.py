@@ -237,7 +237,8 @@ class Tensor(Variable):
                 "`with tinygrad_rnn.no_grad()`"
             )
         array = backend.asarray(value._data if isinstance(value, Variable) else value)
-        self._write("assignment to a part", tuple(ops.plain_keys(self, key)), array)
+        seen, keys = ops.plain_keys(self, key)
+        seen._write("assignment to a part", keys, array)
 
     # -- arithmetic
 
