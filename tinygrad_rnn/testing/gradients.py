@@ -13,7 +13,6 @@ from ..engine.graph import enable_grad
 from ..engine.variable import grad
 from ..errors import ArgumentError, DTypeError, GradcheckError
 from ..spelling import class_name
-from ..tensors import reshape
 from ..tensors.tensor import Tensor
 
 Array = NDArray[np.float64]
@@ -248,8 +247,7 @@ def _pull(
     function: Function, places: Sequence[Tensor], cotangents: Sequence[Any], create_graph: bool
 ) -> list[Any]:
     """Return Jᵀu; an output without a graph has no part in it: differences tell if it should."""
-    given = [reshape(x, shape=None) for x in places]  # no leaves: fn may say x *= 2
-    pairs = [(y, u) for y, u in zip(function(*given), cotangents, strict=True) if y.requires_grad]
+    pairs = [(y, u) for y, u in zip(function(*places), cotangents, strict=True) if y.requires_grad]
     if not pairs:
         return [None] * len(places)
     outputs, starts = zip(*pairs, strict=True)
