@@ -101,13 +101,16 @@ def _key(key: Any, writing: bool) -> Any:
                     "a boolean mask as an index waits for the device, to know how many places "
                     "there are: use where(), or say nonzero()"
                 )
-            if writing and np.unique(array).size != array.size:
-                raise StrictError("writing to repeated places is undefined on a GPU")
             parts.append(array)
         elif part is None or part is Ellipsis or part.__class__ in (int, slice):
             parts.append(part)
         else:
             raise StrictError(f"an index of {_kind(part)} would be uploaded in silence: asarray()")
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if writing and arrays:
+        places = np.stack([x.ravel() for x in np.broadcast_arrays(*arrays)])
+        if np.unique(places, axis=1).shape != places.shape:
+            raise StrictError("writing to repeated places is undefined on a GPU")
     return tuple(parts)
 
 

@@ -185,6 +185,30 @@ def test_inputs_are_left_alone_and_results_have_no_graph():
 
 
 @pytest.mark.parametrize(
+    "derivative",
+    [
+        lambda f, x: tg.vjp(f, x)[1],
+        lambda f, x: tg.jvp(f, x, tg.ones_like(x))[1],
+        lambda f, x: tg.hvp(f, x, x)[1],
+        tg.jacobian,
+        tg.hessian,
+    ],
+    ids=["vjp", "jvp", "hvp", "jacobian", "hessian"],
+)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_function_may_update_its_argument(derivative, requires_grad):
+    def updating(x):
+        x *= 3
+        x += x.sin()
+        return (x * x).sum()
+
+    x = tg.tensor([1.0, 2.0], dtype="float64", requires_grad=requires_grad)
+    expected = derivative(lambda x: ((3 * x + (3 * x).sin()) ** 2).sum(), x)
+    np.testing.assert_allclose(derivative(updating, x).numpy(), expected.numpy(), rtol=1e-12)
+    assert x.numpy().tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
     "derivative, power",
     [
         (lambda f, x: tg.vjp(f, x, create_graph=True)[1], 1),

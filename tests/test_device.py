@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,28 @@ def test_every_kind_of_index(accelerator: str) -> None:
         return [*parts, tg.grad([(p * p).sum() for p in parts], x)]
 
     assert_same(read(accelerator), read("cpu"), accelerator)
+
+
+def test_leaves_are_written_to_there_as_here(accelerator: str) -> None:
+    start = np.linspace(-2, 2, 12).reshape(3, 4)
+
+    def written(device: str) -> Any:
+        p = tg.tensor(start, device=device, requires_grad=True)
+        mask, rows = placed((start > 0.5, np.array([True, False, True])), device)
+        with tg.no_grad():
+            for update in (operator.iadd, operator.imul, operator.imod, operator.ifloordiv):
+                update(p, 0.75)
+            p[mask] = 5.0
+            p[p == 5.0] -= 1
+            p[rows, 1:] = placed(np.ones((2, 3), np.float32), device)
+            p[[2, 0], [0, 3]] += 7
+            p[np.array(True)] *= 2
+            p[1] = [1, 2, 3, 4]  # a list, and an array of the CPU below, are moved there
+            p[:, 0] = np.array([9.0, 8.0, 7.0])
+            p -= p / 2
+        return p
+
+    assert_same(written(accelerator), written("cpu"), accelerator)
 
 
 def test_scalars_in_every_place(accelerator: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import numpy as np
@@ -345,6 +346,59 @@ def test_buffers_belong_to_the_state_and_not_to_the_parameters():
     assert repr(module) == "Module(weight (2,), mean (2,), count (1,))  2 parameters"
     module.load_state_dict({k: np.zeros_like(v) for k, v in module.state_dict().items()})
     np.testing.assert_array_equal(module.mean.numpy(), [0.0, 0.0])
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_buffer_that_was_computed_is_loaded_copied_and_converted(recorded, tmp_path):
+    class Running(Module):
+        def __init__(self):
+            super().__init__()
+            self.first = Parameter(np.zeros(2))
+            self.register_buffer("mean", tg.zeros(2, dtype="float64"))
+            self.register_buffer("steps", tg.tensor(0))
+            self.last = Parameter(np.zeros(2))
+
+        def forward(self, x):
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(axis=0)
+            self.steps += 1
+            return (x - self.mean).sum()
+
+    module, x = Running(), tg.tensor(np.ones((3, 2)), requires_grad=True)
+    with contextlib.nullcontext() if recorded else tg.no_grad():
+        loss = module(x)
+    state = module.state_dict()
+    assert state["steps"] == 1
+    np.testing.assert_allclose(state["mean"], [0.1, 0.1])
+    held = module.mean
+    module.load_state_dict({name: np.full_like(value, 7) for name, value in state.items()})
+    assert module.mean is held and not held.requires_grad
+    for value in module.state_dict().values():
+        np.testing.assert_array_equal(value, np.full_like(value, 7))
+    if recorded:  # the graph saved what it computed with
+        loss.backward()
+        np.testing.assert_allclose(x.grad.numpy(), np.full((3, 2), 0.9))
+    copied = copy.deepcopy(module)
+    copied.load_state_dict(state)
+    np.testing.assert_array_equal(module.mean.numpy(), [7, 7])
+    with contextlib.nullcontext() if recorded else tg.no_grad():
+        module(x)
+    assert module.to("float32").mean.is_leaf and not module.mean.requires_grad
+
+
+@pytest.mark.parametrize("stretched", [False, True])
+def test_a_buffer_on_read_only_memory_is_loaded(stretched):
+    array = np.zeros(2)
+    array.flags.writeable = False
+    module = Module()
+    module.first = Parameter(np.zeros(2))
+    module.register_buffer(
+        "fixed", tg.broadcast_to(tg.zeros(1), (2,)) if stretched else tg.from_dlpack(array)
+    )
+    module.load_state_dict(
+        {k: v + np.array([1, 2], v.dtype) for k, v in module.state_dict().items()}
+    )
+    np.testing.assert_array_equal(module.fixed.numpy(), [1, 2])
+    np.testing.assert_array_equal(array, [0, 0])
 
 
 def test_buffers_refuse_what_makes_no_sense():

@@ -6,6 +6,7 @@ the derivative worked out by hand for a vanilla RNN, and the layers put together
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -872,6 +873,51 @@ def test_a_users_cell_works_alone() -> None:
         assert (missing.numpy() == zeros.numpy()).all()
 
 
+class Updated(OwnRNN):
+    """A cell that says ``h += z``, of a state and an input that it was given."""
+
+    def step(self, z: Any, h: Any) -> Any:
+        h *= 0.5
+        z += 1
+        h += z @ self.W[: z.shape[1]]
+        return h
+
+
+class Renamed(Updated):
+    """The same in new names."""
+
+    def step(self, z: Any, h: Any) -> Any:
+        return h * 0.5 + (z + 1) @ self.W[: z.shape[1]]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("stateful", [True, False])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}])
+def test_a_cell_that_updates_its_arguments_writes_to_nothing_of_the_caller(
+    options: dict[str, Any], stateful: bool, recorded: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    given_x, given_h = rng.standard_normal((4, 2, 3)), rng.standard_normal((2, 2, 3))
+    x, h = tg.tensor(given_x), tg.tensor(given_h[: 1 + bool(options)])
+    state = h if stateful else None
+    for lengths in (None, [4, 2]):
+        results = []
+        for cell in (Updated, Renamed):
+            layer = tg.nn.Recurrent(cell, 3, 3, **options)
+            with contextlib.nullcontext() if recorded else tg.no_grad():
+                results.append(layer(x, state, lengths=lengths))
+        assert_same(*results, rtol=0, atol=0)
+    alone, renamed = Updated(3, 3), Renamed(3, 3)
+    with contextlib.nullcontext() if recorded else tg.no_grad():
+        first = last = alone(x[0], h[0] if stateful else None)
+        expected = renamed(x[0], h[0] if stateful else None)
+        last = alone(x[1], last)
+        assert_allclose(first.numpy(), expected.numpy(), **EXACT)
+        assert_allclose(last.numpy(), renamed(x[1], expected).numpy(), **EXACT)
+    assert (x.numpy() == given_x).all()
+    assert (h.numpy() == given_h[: len(h)]).all()
+
+
 def test_a_users_cell_may_start_from_a_state_of_its_own() -> None:
     class Started(OwnRNN):
         def initial_state(self, batch: int, dtype: Any, device: str) -> Any:
@@ -1021,6 +1067,16 @@ def test_a_cell_without_sizes_is_refused_when_a_layer_is_made(hidden_size: Any) 
     for cell in (Sizeless, [Sizeless()]):
         with pytest.raises(ValueError, match=r"Sizeless: hidden_size .*tuple"):
             tg.nn.Recurrent(cell, 3, 4)
+
+
+@pytest.mark.parametrize("sizes", [np.int64(4), (np.int32(4),)])
+def test_the_sizes_of_a_cell_may_be_numpys_integers(sizes: Any) -> None:
+    cell = OwnRNN(3, 4)
+    cell.hidden_size = sizes
+    if isinstance(sizes, tuple):
+        cell.step = lambda z, state: (OwnRNN.step(cell, z, state[0]),)  # type: ignore[method-assign]
+    output, _ = tg.nn.Recurrent(cell, 3, 4)(tg.zeros(5, 2, 3, dtype="float64"))
+    assert output.shape == (5, 2, 4)
 
 
 def test_cells_whose_states_are_alike_may_be_of_different_classes() -> None:

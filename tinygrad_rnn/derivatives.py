@@ -33,18 +33,19 @@ def _like(given: Any, values: Sequence[Any]) -> Any:
 
 
 def _places(name: str, inputs: Any, create_graph: bool) -> list[Tensor]:
-    """Return a Tensor of its own for each input, so that nothing else `fn` reads is meant."""
+    """Return a Tensor of its own for each input, so that nothing else `fn` reads is meant.
+
+    It is computed, no leaf, so that `fn` may say ``x *= 2``, as of the Tensors it is made for.
+    """
     places = []
     for i, x in enumerate(_listed(inputs)):
         x = x if isinstance(x, Tensor) else Tensor(x)
         if x.dtype.kind != "f":
             raise DTypeError(f"{name}: input {i} is {x.dtype}: derivatives need floating inputs")
-        if create_graph and x.requires_grad:
-            x = reshape(x, shape=None)
-        else:
+        if not (create_graph and x.requires_grad):
             x = x.detach()
             x.requires_grad = True
-        places.append(x)
+        places.append(reshape(x, shape=None))
     return places
 
 

@@ -103,8 +103,11 @@ class Variable:
             self._version[0] = last_write[0] = tick()
 
     def _rebind(self, array: Array) -> None:
-        """Give a leaf another array, of any dtype or device; its gradient is dropped."""
-        requires_grad = self.requires_grad
+        """Give this tensor another array, of any dtype or device; its gradient is dropped.
+
+        A computed one becomes a leaf that does not require a gradient; its graph is as it was.
+        """
+        requires_grad = self.requires_grad and self.is_leaf
         self._data, self._version, self._node, self._leaf = array, [0], None, None
         self.requires_grad = requires_grad
 

@@ -18,6 +18,7 @@ from .. import random as tg_random
 from .. import tensors as ops
 from ..creation import zeros
 from ..engine import backend
+from ..engine.graph import is_grad_enabled
 from ..engine.primitive import make
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import linear_map
@@ -132,7 +133,7 @@ class Cell(Module):
         """Raise unless `hidden_size` is a positive integer or a tuple of some."""
         kind = type(self).__name__
         sizes = getattr(self, "hidden_size", None)
-        if sizes is None or sizes == ():
+        if sizes is None or (isinstance(sizes, tuple) and not sizes):
             raise ArgumentError(
                 f"{kind}: hidden_size is not set: a cell sets self.hidden_size to an integer, or "
                 "to a tuple with one for each element of the state"
@@ -239,7 +240,7 @@ class Cell(Module):
             state = self._first_state(x.shape[0], x.dtype, x.device)
         z = self.project(x)
         self._check_projection(z, x)
-        new = self.step(z, state)
+        new = self.step(_unwritten(z), _unwritten(state))
         self._check_step(new, state)
         if not alone:
             return new
@@ -248,6 +249,20 @@ class Cell(Module):
 
 def _elements(state: State) -> tuple[Any, ...]:
     return state if isinstance(state, tuple) else (state,)
+
+
+def _unwritten(state: State) -> State:
+    """Return a state that ``h += z`` in a cell does not write to: the name is bound to a new one.
+
+    So it is while a graph is recorded. Under `no_grad` the array of a leaf would be written to, and
+    with it an output that was returned before, or the caller's own state.
+    """
+    if is_grad_enabled():
+        return state
+    if isinstance(state, tuple):
+        return tuple(map(_unwritten, state))
+    made = state._version is None
+    return state if made else make(backend.copy(state._data), None, None)
 
 
 def _sum_of(*biases: Tensor | None) -> Tensor | None:

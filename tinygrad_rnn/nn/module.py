@@ -428,7 +428,8 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
         """Write the values of a `state_dict` into the parameters and buffers, in place.
 
-        Everything is checked before anything is written.
+        Everything is checked before anything is written. A buffer that holds a computed Tensor, as
+        a running mean may be, or read-only memory, gets memory of its own and no graph.
 
         Parameters
         ----------
@@ -495,8 +496,9 @@ class Module:
                 f"{type(self).__name__}.load_state_dict: nothing was loaded:\n  "
                 + "\n  ".join(problems)
             )
-        for name, value in values.items():
-            own[name].data = backend.to_device(value, own[name].device)
+        arrays = {name: backend.to_device(x, own[name].device) for name, x in values.items()}
+        for name, array in arrays.items():
+            _overwrite(own[name], array)
         return LoadReport(missing, unexpected)
 
     # -- switches ----------------------------------------------------------------------------------
@@ -773,6 +775,16 @@ class ModuleList(_Numbered):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Raise: a list says nothing about what to compute."""
         raise NotImplementedError("ModuleList holds modules and computes nothing: call its members")
+
+
+def _overwrite(target: Tensor, array: Array) -> None:
+    """Write into the array of a tensor; where that is not allowed, give it another one."""
+    owned = target._version is not None and target.is_leaf  # else a graph may have saved the array
+    if owned and getattr(target._data.flags, "writeable", True):
+        target.data = array
+    else:
+        target._bump()
+        target._rebind(backend.copy(array))
 
 
 def _floating(target: Any, op: str) -> np.dtype[Any]:

@@ -24,7 +24,7 @@ from ..engine import backend
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import masked
 from ..tensors.tensor import Tensor, tensor
-from .cells import Cell, GRUCell, LSTMCell, RNNCell, State, _elements
+from .cells import Cell, GRUCell, LSTMCell, RNNCell, State, _elements, _unwritten
 from .module import Module, ModuleList
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def scan(
     """
     projected = cell.project(ops.feature_major(x))
     cell._check_projection(projected, x)
-    steps = list(enumerate(ops.unbind(projected)))
+    steps, state = list(enumerate(ops.unbind(_unwritten(projected)))), _unwritten(state)
     outputs: list[Tensor] = []
     for t, z in reversed(steps) if reverse else steps:
         seen = state

@@ -53,15 +53,16 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     >>> x.grad
     tensor([2., 0., 1.])
     """
-    keys = plain_keys(x, key)
+    x, keys = plain_keys(x, key)
+    return index(x, key=keys)
+
+
+def plain_keys(x: Tensor, key: Any) -> tuple[Tensor, tuple[Any, ...]]:
+    """Return x, perhaps with more axes, and a key of x in the form that arrays take."""
+    keys = [_plain(k, x) for k in (key if isinstance(key, tuple) else (key,))]
     if any(getattr(k, "dtype", None) == backend.bool_ for k in keys):
         x, keys = _without_masks(x, keys)
-    return index(x, key=tuple(keys))
-
-
-def plain_keys(x: Tensor, key: Any) -> list[Any]:
-    """Return the elements of a key of x in the form that arrays take."""
-    return [_plain(k, x) for k in (key if isinstance(key, tuple) else (key,))]
+    return x, tuple(keys)
 
 
 def _plain(key: Any, x: Tensor) -> Any:

@@ -237,7 +237,8 @@ class Tensor(Variable):
                 "`with tinygrad_rnn.no_grad()`"
             )
         array = backend.asarray(value._data if isinstance(value, Variable) else value)
-        self._write("assignment to a part", tuple(ops.plain_keys(self, key)), array)
+        seen, keys = ops.plain_keys(self, key)
+        seen._write("assignment to a part", keys, array)
 
     # -- arithmetic
 
@@ -256,6 +257,7 @@ class Tensor(Variable):
     __iadd__, __isub__ = _augmented("+=", ops.add), _augmented("-=", ops.subtract)
     __imul__, __itruediv__ = _augmented("*=", ops.multiply), _augmented("/=", ops.divide)
     __ipow__, __imatmul__ = _augmented("**=", ops.power), _augmented("@=", ops.matmul)
+    __imod__, __ifloordiv__ = _augmented("%=", ops.remainder), _augmented("//=", ops.floor_divide)
 
     def __eq__(self, other: Any) -> Any:
         try:
