@@ -192,8 +192,9 @@ def test_inputs_are_left_alone_and_results_have_no_graph():
         lambda f, x: tg.hvp(f, x, x)[1],
         tg.jacobian,
         tg.hessian,
+        lambda f, x: tg.gradcheck(f, x, order=2) and x,
     ],
-    ids=["vjp", "jvp", "hvp", "jacobian", "hessian"],
+    ids=["vjp", "jvp", "hvp", "jacobian", "hessian", "gradcheck"],
 )
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_a_function_may_update_its_argument(derivative, requires_grad):

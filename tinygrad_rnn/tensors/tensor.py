@@ -37,16 +37,18 @@ def _augmented(symbol: str, operation: Any) -> Any:
     """Return the method of an operator such as ``-=``.
 
     A name is bound to the result, as Python does with numbers, but for a leaf: under `no_grad` its
-    array is written to, so that ``for p in parameters: p -= lr * p.grad`` is a training step.
+    array is written to, so that ``for p in parameters: p -= lr * p.grad`` is a training step. On a
+    leaf that requires a gradient, or did, it raises elsewhere: it would change a name alone.
     """
 
     def update(self: Tensor, other: Any) -> Tensor:
         written = self._version is not None and self.is_leaf
-        if not written or (is_grad_enabled() and not self.requires_grad):
+        learned = getattr(self, "_leaf", None) is not None
+        if not written or (is_grad_enabled() and not learned):
             return operation(self, other)
         if is_grad_enabled():
             raise GraphError(
-                f"{symbol} on a leaf that requires grad, of shape {self.shape}: write to it inside "
+                f"{symbol} on a leaf that requires grad (or did), of shape {self.shape}: write to it inside "
                 "`with tinygrad_rnn.no_grad()`, or compute a new tensor, such as p = p - step"
             )
         result = operation(self, other)

@@ -15,6 +15,7 @@ from ..engine.graph import enable_grad
 from ..engine.variable import grad
 from ..errors import ArgumentError, DTypeError, GradcheckError
 from ..spelling import class_name
+from ..tensors import reshape
 from ..tensors.tensor import Tensor
 
 Array = NDArray[np.float64]
@@ -200,7 +201,7 @@ class _Case(NamedTuple):
         """Return the arguments as leaves, and the outputs with their graph."""
         parts = zip(_parted(flat, self.arrays), self.devices, strict=True)
         places = [Tensor(part, device=device, requires_grad=True) for part, device in parts]
-        return places, self.function(*places)
+        return places, self.function(*_views(places))
 
 
 class _Slopes(NamedTuple):
@@ -250,7 +251,7 @@ class _Check:
     def unproven(
         self, rows: Mask, columns: Mask, slopes: Callable[[int], _Slopes]
     ) -> tuple[Mask, float, Mask]:
-        """Return `left` of three steps: rounding can look like a slope once, a slope does always."""
+        """Return `left` of up to three steps: rounding looks like a slope once, not always."""
         left, worst, hidden = self.left(rows, columns, slopes)
         for _ in range(2):
             if left.any():
@@ -421,7 +422,7 @@ class _Check:
 
         def function(*places: Tensor) -> list[Any]:
             leaves = [x if x.requires_grad else Tensor(x, requires_grad=True) for x in places]
-            outputs = case.function(*leaves[:count])
+            outputs = case.function(*_views(leaves[:count]))
             return _pull(outputs, leaves[:count], leaves[count:], create_graph=True)
 
         joint = case._replace(
@@ -559,6 +560,11 @@ def _parted(flat: Array, like: Sequence[Any]) -> list[Array]:
 
 def _flat(outputs: Sequence[Tensor]) -> Array:
     return _joined([y.numpy().astype(np.float64) for y in outputs])
+
+
+def _views(places: Sequence[Tensor]) -> list[Tensor]:
+    """Return Tensors that are computed, no leaves, so that a function may say ``x *= 2``."""
+    return [reshape(x, shape=None) for x in places]
 
 
 def _pull(
