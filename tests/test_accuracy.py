@@ -154,6 +154,16 @@ def test_running_sums(n: int, axis: int | None) -> None:
     assert_accurate(lambda x: tg.cumsum(x, axis), [x], 1e-6)
 
 
+@pytest.mark.parametrize(
+    "left, right",
+    [((2, 3), (1,)), ((3, 1), (3, 1)), ((1, 2), (3, 1)), ((2, 1, 1), (2, 2)), ((3, 2), (3, 2))],
+)
+def test_long_products_of_stacks_of_matrices(left, right):
+    x = np.full((*left, 1_000_000), 0.1, np.float32)
+    y = np.full((*right[:-1], 1_000_000, right[-1]), 0.1, np.float32)
+    np.testing.assert_allclose((tg.tensor(x) @ tg.tensor(y)).numpy(), 10_000.0, rtol=1e-6)
+
+
 def test_running_sums_of_half_precision():
     x = np.full(3000, 0.1, np.float16)
     assert_accurate(tg.cumsum, [x], 1e-3)
@@ -262,6 +272,14 @@ def test_many_contributions_in_half_precision_add_up(create_graph):
     (grad,) = tg.grad(total, [b], create_graph=create_graph)
     assert grad.dtype == np.float16
     np.testing.assert_allclose(grad.numpy().astype(float), 300, rtol=2e-3)
+
+
+@pytest.mark.parametrize("key", [slice(0, 2), [0], [0, 2], 0])
+def test_many_parts_in_half_precision_add_up(key):
+    w = tg.zeros(4, 2, dtype="float16", requires_grad=True)
+    (grad,) = tg.grad(tg.stack([w[key].sum() * 0.1 for _ in range(3000)]).sum(), [w])
+    assert grad.dtype == np.float16
+    np.testing.assert_allclose(grad.numpy()[0].astype(float), 300, rtol=2e-3)
 
 
 def test_a_recurrent_network_of_half_precision_learns_from_a_mean():

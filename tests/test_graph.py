@@ -460,6 +460,14 @@ def test_a_start_of_zero_is_a_start():
     assert x.grad.item() == 0
 
 
+@pytest.mark.parametrize("make", [np.array, tg.tensor])
+@pytest.mark.parametrize("values", [[0.0], [2.0], [0.0, 0.0], [1.0, -1.0], [[0.0, 3.0]]])
+def test_an_array_of_the_shape_of_a_single_output_is_its_start(make, values):
+    x = tg.ones(np.shape(values), requires_grad=True)
+    (g,) = tg.grad([x * 2], [x], make(values))
+    np.testing.assert_array_equal(g.numpy(), 2 * np.array(values))
+
+
 @pytest.mark.parametrize("starts", [0.0, np.array(1.0), [], [1.0], np.ones(3), tg.tensor(1.0)])
 def test_starts_that_are_not_one_for_each_output_are_refused(x, starts):
     with pytest.raises(ShapeError, match="grad_outputs"):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
+from tinygrad_rnn.engine import backend
 
 KEPT = np.array([True, False, True, False, True, True])
 
@@ -111,6 +112,44 @@ def test_selection_beside_a_number_is_numpys_where(dtype, layout, number, first,
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
+
+
+@pytest.mark.parametrize("dtype", ["longdouble", ">f8", ">f4", ">f2"])
+def test_selection_from_numbers_that_the_processor_has_in_no_register(dtype):
+    x = np.random.default_rng(0).normal(size=3000).astype(dtype)
+    found = backend.where(np, x > 0, x, 0.0)
+    assert found.dtype == np.where(x > 0, x, 0.0).dtype
+    np.testing.assert_array_equal(found, np.where(x > 0, x, 0.0))
+
+
+def test_an_infinite_gradient_of_a_constant_power_is_dropped():
+    x = tg.tensor([0.0, 2.0, 3.0], dtype="float64", requires_grad=True)
+    y = tg.tensor([0.0, 0.0, 2.0], dtype="float64")
+    for wild in (np.inf, -np.inf, np.nan):
+        for route in (tg.power, tg.fuse(lambda x, y: x**y)):
+            (g,) = tg.grad([route(x, y)], [x], [np.array([wild, wild, 1.0])])
+            np.testing.assert_array_equal(g.numpy(), [0, 0, 6])
+
+
+@pytest.mark.parametrize("wild", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("axis, reduction", [(-1, "mean"), (1, "sum"), (1, "none")])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_ignored_row_contributes_nothing(wild, axis, reduction, smoothing):
+    def derivatives(row):
+        values = np.random.default_rng(0).normal(size=(3, 4))
+        values[1] = row
+        x = tg.tensor(values, requires_grad=True)
+        loss = tg.functional.cross_entropy(
+            x, [1, -100, 2], axis, reduction, ignore_index=-100, label_smoothing=smoothing
+        )
+        g = tg.grad(loss.sum(), x, create_graph=True)
+        return loss.detach().numpy(), g.detach().numpy(), tg.grad((g * g).sum(), x).numpy()
+
+    with np.errstate(all="raise"):
+        found = derivatives([wild, 0.0, -wild, 1.0])
+    for one, other in zip(found, derivatives(0.0), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (found[1][1] == 0).all() and (found[2][1] == 0).all()
 
 
 def tg_like(value):

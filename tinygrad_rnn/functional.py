@@ -462,7 +462,8 @@ def cross_entropy(
     reduction : {"mean", "sum", "none"}
         Over all positions.
     ignore_index : int, optional
-        Positions with this target have loss 0 and do not count in the mean.
+        Positions with this target have loss and gradient 0, also where their logits are infinite
+        or nan, and do not count in the mean.
     label_smoothing : float
         s in [0, 1]: the target distribution is (1 - s) one-hot + s / V.
 
@@ -500,17 +501,14 @@ def cross_entropy(
             ".astype(...)"
         )
     label_smoothing = checks.number(label_smoothing, "cross_entropy: label_smoothing", 0, 1)
-    ids = _array(target, logits)
+    ids, keep = _array(target, logits), None
     if ignore_index is not None:
         if isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__"):
             raise ArgumentError(f"cross_entropy: ignore_index is an id, got {ignore_index!r}")
         keep = ids != ignore_index
         ids = ids * keep  # where a target is ignored, class 0 stands in
-    losses = ops.cross_entropy(logits, ids, axis=axis, label_smoothing=label_smoothing)
-    if ignore_index is None:
-        return _reduce(losses, reduction, "cross_entropy")
-    losses = ops.where(keep, losses, 0.0)
-    if reduction != "mean":
+    losses = ops.cross_entropy(logits, ids, axis, label_smoothing, keep)
+    if keep is None or reduction != "mean":
         return _reduce(losses, reduction, "cross_entropy")
     count = keep.sum()
     if backend.device_of(ids) == "cpu" and not count:

@@ -24,7 +24,7 @@ Array = Any  # numpy.ndarray or cupy.ndarray; their types have no common base
 Module = Any  # numpy or cupy
 DType = Any  # anything that numpy.dtype() takes
 
-float16, float32, float64 = np.dtype("float16"), np.dtype("float32"), np.dtype("float64")
+FLOATS = float16, float32, float64 = np.dtype("float16"), np.dtype("float32"), np.dtype("float64")
 int32, int64, bool_ = np.dtype("int32"), np.dtype("int64"), np.dtype("bool")
 
 modules: dict[type, Module] = {np.ndarray: np}
@@ -300,7 +300,7 @@ def where(module: Module, condition: Array, x: Any, y: Any, out: Array = None) -
     """
     one, zero = (x, y) if y.__class__ in SCALARS else (y, x)
     masked = zero.__class__ in SCALARS and zero == 0 and math.copysign(1, zero) > 0
-    masked &= one.__class__ is np.ndarray and one.nbytes >= 4096 and one.dtype.kind == "f"
+    masked &= one.__class__ is np.ndarray and one.nbytes >= 4096 and one.dtype in FLOATS
     if masked and module is np and (out is None or out.dtype == one.dtype):
         integer = np.dtype(f"i{one.itemsize}")
         mask = np.asarray(condition).view(np.int8).astype(integer)
@@ -338,18 +338,17 @@ def gemm(x: Array, y: Array) -> Array:
     are therefore cut into blocks.
     """
     module, n = module_of(x), x.shape[-1]
-    vector = n > LONG and x.ndim == y.ndim == 2 and 1 in (len(x), y.shape[1])
-    if (vector or (n > 64 * LONG and x.ndim == y.ndim == 2)) and device_of(x) == "cpu":
-        block = BLOCK if vector else 64 * BLOCK
-        count = n // block
-        cut = count * block
-        left = x[:, :cut].reshape(len(x), count, block).swapaxes(0, 1)
-        parts = module.matmul(left, y[:cut].reshape(count, block, -1))
-        total = module.sum(parts, axis=0, dtype=float64).astype(parts.dtype)
-        return total + module.matmul(x[:, cut:], y[cut:])
     if x.ndim > 2 and y.ndim == 2 and not is_feature_major(x) and x.size:
-        out = module.matmul(x.reshape(-1, n), y)  # one product, not one a leading index
-        return out.reshape(*x.shape[:-1], y.shape[1])
+        # One product, not one a leading index.
+        return gemm(x.reshape(-1, n), y).reshape(*x.shape[:-1], y.shape[1])
+    vector = n > LONG and 1 in (x.shape[-2], y.shape[-1])
+    if (vector or n > 64 * LONG) and device_of(x) == "cpu":
+        block = BLOCK if vector else 64 * BLOCK
+        count, cut = n // block, n - n % block
+        left = x[..., :cut].reshape(*x.shape[:-1], count, block).swapaxes(-2, -3)
+        parts = module.matmul(left, y[..., :cut, :].reshape(*y.shape[:-2], count, block, -1))
+        total = module.sum(parts, axis=-3, dtype=float64).astype(parts.dtype)
+        return total + module.matmul(x[..., cut:], y[..., cut:, :])
     slab = x.ndim == 3 and x.strides[0] == x.shape[1] * x.strides[1]
     if slab and y.ndim == 2 and x.size * y.size:
         out = empty_like_parts((*x.shape[:2], y.shape[1]), x[0], np.result_type(x.dtype, y.dtype))

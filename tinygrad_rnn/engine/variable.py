@@ -267,7 +267,8 @@ def grad(
     outputs, inputs : Tensor or sequence of Tensors
         Inputs may be leaves or computed.
     grad_outputs : Tensor or sequence, optional
-        What to start from, one for each output, of its shape; 1 for outputs of one element.
+        What to start from, one for each output, of its shape (of a single output also without a
+        sequence around it); 1 for outputs of one element.
     retain_graph : bool, optional
         Keep what was saved; what `create_graph` says, if not given.
     create_graph : bool
@@ -296,7 +297,8 @@ def grad(
     several = _many(inputs)
     wanted: list[Any] = list(inputs) if several else [inputs]  # type: ignore[arg-type]
     ends: list[Any] = list(outputs) if _many(outputs) else [outputs]  # type: ignore[arg-type]
-    starts = [grad_outputs] if not _many(outputs) else grad_outputs
+    one = [getattr(grad_outputs, "shape", None)] == [getattr(end, "shape", ()) for end in ends]
+    starts = [grad_outputs] if one or not _many(outputs) else grad_outputs
     try:
         starts = [None] * len(ends) if starts is None else list(starts)
     except TypeError:

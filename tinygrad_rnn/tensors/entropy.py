@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine import backend
 from ..engine.backend import Array
-from ..engine.ops import axis_of
+from ..engine.ops import axis_of, where
 from ..engine.ops.reduce import _in_single
 from ..engine.primitive import primitive
 from ..engine.variable import Variable
@@ -52,7 +52,11 @@ def nats(xp: Any, logits: Array, target: Array, axis: int, label_smoothing: floa
 
 
 def cross_entropy(
-    logits: Tensor, target: Any, axis: int = -1, label_smoothing: float = 0.0
+    logits: Tensor,
+    target: Any,
+    axis: int = -1,
+    label_smoothing: float = 0.0,
+    keep: Array | None = None,
 ) -> Tensor:
     """Return -log softmax(logits) at the target class, in nats, for every position.
 
@@ -66,6 +70,9 @@ def cross_entropy(
         Negative ones count from the end.
     label_smoothing : float
         The part ε in [0, 1] of the target that is spread evenly over the classes.
+    keep : array of bool, optional
+        Of the shape of `target`: the positions that count. The others have loss and gradient 0,
+        whatever their logits are, infinite ones and nan too.
 
     Returns
     -------
@@ -120,4 +127,9 @@ def cross_entropy(
             f"cross_entropy: targets from {classes.min()} to {classes.max()}, but there are "
             f"{size} classes"
         )
-    return nats(logits, classes, axis=axis, label_smoothing=label_smoothing)
+    if keep is None:
+        return nats(logits, classes, axis=axis, label_smoothing=label_smoothing)
+    # Zeros stand in for the logits: 0 times the gradient of a softmax of infinities is nan.
+    logits = where(backend.module_of(keep).expand_dims(keep, axis), logits, 0.0)
+    losses = nats(logits, classes, axis=axis, label_smoothing=label_smoothing)
+    return where(keep, losses, 0.0)

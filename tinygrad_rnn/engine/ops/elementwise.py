@@ -114,7 +114,10 @@ def divide(xp: Any, x: Array, y: Array) -> Array:
 def _power_x(F: Any, g: Any, x: Any, y: Any) -> Any:
     if y.__class__ in (int, float, bool):
         return g * (y * x ** (y - 1)) if y else F.where(F.abs(x) < 0, g, 0.0)
-    return g * (y * (x + (x == 0) * (y == 0)) ** (y - 1))  # 0 ** -1 would spoil 0 · 0 ** (0 - 1)
+    # Where the power is constant, an infinite gradient is dropped; a finite one is not: it is part
+    # of the derivative by y. And 0 ** -1 would spoil 0 · 0 ** (0 - 1).
+    g = F.where((y == 0) > (F.abs(g) < np.inf), 0.0, g)
+    return g * (y * (x + (x == 0) * (y == 0)) ** (y - 1))
 
 
 def _log_power(F: Any, x: Any, y: Any, n: int) -> Any:

@@ -29,10 +29,12 @@ def scatter(xp: Any, *parts: Array, keys: tuple[Any, ...], shape: tuple[int, ...
         for key, part in zip(keys, parts, strict=True):
             out[key] = part
         return out
-    out = backend.full(shape, 0, parts[0].dtype, like=parts[0])
+    # Of many in half precision the sum would stop growing.
+    dtype = backend.float32 if parts[0].dtype == backend.float16 else parts[0].dtype
+    out = backend.full(shape, 0, dtype, like=parts[0])
     for key, part in zip(keys, parts, strict=True):
         backend.add_at(out, key, part)
-    return out
+    return out.astype(parts[0].dtype, copy=False)
 
 
 def _tile(keys: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
