@@ -149,8 +149,7 @@ class Variable:
     @property
     def grad(self) -> Tensor | None:
         """The gradient that `backward` left at this leaf, or None."""
-        leaf = getattr(self, "_leaf", None)
-        return None if leaf is None else leaf.grad
+        return getattr(getattr(self, "_leaf", None), "grad", None)
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
