@@ -48,8 +48,9 @@ def _augmented(symbol: str, operation: Any) -> Any:
             return operation(self, other)
         if is_grad_enabled():
             raise GraphError(
-                f"{symbol} on a leaf that requires grad (or did), of shape {self.shape}: write to it "
-                "inside `with tinygrad_rnn.no_grad()`, or compute a new tensor, such as p = p - step"
+                f"{symbol} on a leaf that requires grad (or did), of shape {self.shape}: write "
+                "to it inside `with tinygrad_rnn.no_grad()`, or compute a new tensor, such as "
+                "p = p - step"
             )
         result = operation(self, other)
         if result.shape != self.shape:
