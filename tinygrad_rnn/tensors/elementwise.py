@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine import backend
 from ..engine.backend import Array
 from ..engine.ops import where
 from ..engine.ops.elementwise import clip as _clip_to_numbers
@@ -422,6 +423,11 @@ def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     tensor([ 0., -1.,  0.])
     """
     if all(bound is None or isinstance(bound, int | float | np.number) for bound in (min, max)):
+        # A scalar of NumPy's counts as a Python number, as in every operation.
+        min, max = (x.item() if isinstance(x, np.number) else x for x in (min, max))
+        if float in (min.__class__, max.__class__):
+            x = as_tensor(x)
+            x = x if x.dtype.kind == "f" else x.astype(backend.get_default_dtype())
         if None not in (min, max) and not min <= max:
             raise ArgumentError(f"clip: min is at most max, got {min} and {max}")
         return _clip_to_numbers(x, min, max)
