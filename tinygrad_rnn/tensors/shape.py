@@ -33,7 +33,10 @@ def as_tensor(x: Any, op: str = "") -> Tensor:
 
 def _listed(axes: Any) -> tuple[Any, ...]:
     """Return axes given as any sequence or array, or one axis, as a tuple."""
-    return tuple(axes) if np.ndim(axes) else (axes,)
+    if isinstance(axes, int):
+        return (axes,)
+    # np.ndim makes an array of a list, which takes longer than a transposition.
+    return tuple(axes) if isinstance(axes, tuple | list) or np.ndim(axes) else (axes,)
 
 
 @explained
@@ -404,6 +407,7 @@ def _several(name: str, arrays: Sequence[Any]) -> list[Tensor]:
     if not isinstance(arrays, tuple | list) or not arrays:
         raise ArgumentError(
             f"{name} takes a list of at least one tensor, got {type(arrays).__name__}"
-            + (f" of {len(arrays)}" if hasattr(arrays, "__len__") else "")
+            + (f" of {len(arrays)}" if getattr(arrays, "shape", hasattr(arrays, "__len__")) else "")
+            + ": give a list of tensors; [*x] is one of the parts of x"
         )
     return [as_tensor(x) for x in arrays]
