@@ -744,7 +744,7 @@ PLANTED: dict[str, tuple[str, str, Any, Callable[[str], Any], str]] = {
         "numpy.matmul on data",
     ),
     "a NumPy call in a backward pass": (
-        "engine.ops.elementwise", "_half_if_equal", planted_half,
+        "tensors.elementwise", "_half_if_equal", planted_half,
         lambda d: tg.maximum(tg.ones(2, device=d, requires_grad=True), 0.5).sum().backward(),
         "numpy.where on data",
     ),

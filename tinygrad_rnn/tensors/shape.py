@@ -33,10 +33,9 @@ def as_tensor(x: Any, op: str = "") -> Tensor:
 
 def _listed(axes: Any) -> tuple[Any, ...]:
     """Return axes given as any sequence or array, or one axis, as a tuple."""
-    if isinstance(axes, int):
-        return (axes,)
-    # np.ndim makes an array of a list, which takes longer than a transposition.
-    return tuple(axes) if isinstance(axes, tuple | list) or np.ndim(axes) else (axes,)
+    if axes.__class__ in (int, tuple):  # np.ndim makes an array of it: longer than a transposition
+        return axes if axes.__class__ is tuple else (axes,)
+    return tuple(axes) if np.ndim(axes) else (axes,)
 
 
 @explained

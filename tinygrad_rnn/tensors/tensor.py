@@ -25,13 +25,9 @@ _equal, _not_equal = ops.equal, ops.not_equal  # a global name is found sooner t
 
 def axes_or_shape(shape: tuple[Any, ...]) -> Any:
     """Return a shape or a list of axes given either as one tuple or as several integers."""
-    if len(shape) != 1:
+    if len(shape) != 1 or shape[0].__class__ is int:
         return shape
-    return tuple(shape[0]) if isinstance(shape[0], tuple | list) or _listed(shape[0]) else shape
-
-
-def _listed(value: Any) -> bool:
-    return isinstance(value, np.ndarray | Variable) and bool(value.shape)
+    return tuple(shape[0]) if np.ndim(shape[0]) else shape
 
 
 def _real(dtype: Any, what: str) -> np.dtype[Any]:
