@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import operator
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
+from tinygrad_rnn import spelling
+from tinygrad_rnn.errors import ArgumentError
 from tinygrad_rnn.tensors import numpy_calls
 
 X = np.array([[0.5, 2.0, -1.5], [1.25, -0.75, 3.0]])
@@ -127,7 +131,7 @@ THEIRS = {
     "isfinite": lambda x: np.isfinite(x),
     "isnan": lambda x: np.isnan(x),
     "median": lambda x: np.median(x),
-    "norm": lambda x: np.linalg.norm(x),
+    "linalg.norm": lambda x: np.linalg.norm(x),
     "outer": lambda x: np.outer(x, x),
     "ravel": lambda x: np.ravel(x),
     "repeat": lambda x: np.repeat(x, 2),
@@ -210,13 +214,39 @@ def test_the_cures_are_right():
         (tg.einsum("ii", square), np.trace(square.numpy())),
         (tg.einsum("...ii->...i", square), np.diagonal(square.numpy())),
         (x.take_along_axis(x.numpy().argsort(0), 0), np.sort(X, axis=0)),
-        (x * np.tri(2, 3), np.tril(X)),
-        (x * (1 - np.tri(2, 3, -1)), np.triu(X)),
-        (x[1:] - x[:-1], np.diff(X, axis=0)),
+        (tg.where(np.tri(2, 3, dtype=bool), x, 0.0), np.tril(X)),
+        (tg.where(np.tri(2, 3, -1, dtype=bool), 0.0, x), np.triu(X)),
+        (x[..., 1:] - x[..., :-1], np.diff(X)),
+        (x.take(np.arange(x.size).repeat(2)), np.repeat(X, 2)),
+        (tg.concatenate([x[-1:], x[:-1]]), np.roll(X, 1, axis=0)),
+        (x - 0.7 * np.trunc((x / 0.7).numpy()), np.fmod(X, 0.7)),
+        ((x != 0) * (x > 1), np.logical_and(X, X > 1)),
+        ((x != 0) + (x > 1), np.logical_or(X, X > 1)),
+        ((x != 0) != (x > 1), np.logical_xor(X, X > 1)),
+        (x == 0, np.logical_not(X)),
+        ((x != 0).sum(), np.count_nonzero(X)),
+        (tg.sin(x) / tg.cos(x), np.tan(X)),
+        ((tg.exp(x) - tg.exp(-x)) / 2, np.sinh(X)),
+        ((tg.exp(x) + tg.exp(-x)) / 2, np.cosh(X)),
+        (tg.where(x == x, x, 0.0).sum(), np.nansum(X)),
         (tg.concatenate([x, x]), np.vstack([X, X])),
         (tg.concatenate([x, x], axis=1), np.hstack([X, X])),
     ):
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+
+
+def test_no_hint_hides_a_method_and_none_names_what_is_not_there():
+    """A hint names methods, functions of the package, or what Python and NumPy have."""
+    x = tg.tensor(X @ X.T)
+    for name, hint in spelling.OTHER_NAMES.items():
+        assert isinstance(vars(tg.Tensor)[name], spelling.Elsewhere)
+        for function in re.findall(r"tinygrad_rnn\.([\w.]+)", hint):
+            assert operator.attrgetter(function)(tg) is not None
+        for function in re.findall(r"numpy\.([a-z_]+)\(", hint):
+            assert hasattr(np, function) or hasattr(np.ndarray, function)
+        method = re.match(r"(?:x\.)?([a-z_]+)\(", hint)
+        if method and method[1] not in ("repr", "sin", "exp", "sqrt", "log", "abs"):
+            assert hasattr(x, method[1]), hint
 
 
 def test_numpy_never_writes_into_a_tensor():
@@ -228,7 +258,7 @@ def test_numpy_never_writes_into_a_tensor():
         lambda: np.exp(X, out=x),
         lambda: np.add.at(x, 0, 1.0),
     ):
-        with pytest.raises(ValueError, match=r"read-only|cannot"):
+        with pytest.raises(ArgumentError, match=r"^numpy\.\w+.*NumPy does not write into a Tensor"):
             write()
     np.testing.assert_array_equal(x.numpy(), X)
     total = np.zeros((2, 3))

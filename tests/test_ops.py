@@ -5,6 +5,7 @@ The tests are generated from the table in op_table.py.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 import re
@@ -448,6 +449,20 @@ def test_einsum_and_its_gradients_are_pytorchs(data, seed):
     expected.backward(torch.tensor(u))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "bool"])
+def test_limits_that_are_numbers_of_numpys_count_as_pythons(dtype, fused):
+    x = tg.tensor([0, 1], dtype=dtype)
+    for low, high in ((0, 0.5), (0.0, None), (np.float64(0), 1), (np.float32(0), np.float64(0.5))):
+        clip = functools.partial(tg.clip, min=low, max=high)
+        found = tg.fuse(lambda t, clip=clip: clip(t))(x) if fused else clip(x)
+        floating = x.dtype if x.dtype.kind == "f" else tg.get_default_dtype()
+        assert found.dtype == floating == (x * 0.5).dtype
+        np.testing.assert_array_equal(found.numpy(), np.clip([0.0, 1.0], low, high))
+    for low, high in ((0, 1), (np.int8(0), np.int64(1)), (None, np.int16(1))):
+        assert tg.clip(x, low, high).dtype == tg.clip(x, 0, 1).dtype
 
 
 @given(data=st.data())

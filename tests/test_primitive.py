@@ -410,6 +410,38 @@ RESULTS = {
 }
 
 
+def test_a_forward_returns_no_mask_and_no_graph():
+    @tg.primitive(x=lambda F, g: g)
+    def masked(xp, x):
+        return np.ma.masked_less(x, 2)
+
+    @tg.primitive(x=lambda F, g, y: g * y)
+    def times(xp, x, y):  # y has no vjp: it is a parameter, and comes as it is
+        return x * y
+
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(DTypeError, match=r"masked array.*filled"):
+        masked(x)
+    with pytest.raises(GraphError, match="times: the forward returned a Tensor with a graph"):
+        times(x, x)
+
+
+def test_a_vjp_for_what_is_no_array_is_refused():
+    with pytest.raises(TypeError, match=r"primitive was called wrongly.*vjps, each by its name"):
+        tg.primitive(lambda xp, x: x)
+    with pytest.raises(TypeError, match=r"primitive f: give a vjp .*\['x'\], arguments \[\]"):
+
+        @tg.primitive(x=lambda F, g: g)
+        def f(xp, *, x):
+            return x
+
+    with pytest.raises(TypeError, match="primitive h: the vjp x= is to be a function"):
+
+        @tg.primitive(x=max)
+        def h(xp, x):
+            return x
+
+
 @pytest.mark.parametrize("kind", RESULTS)
 @pytest.mark.parametrize("value", [1.0, [1.0, 2.0]], ids=["0-d", "1-d"])
 def test_a_forward_returns_one_array(kind, value):

@@ -61,7 +61,8 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
             "identifier (and not 'pull')"
         )
     parameters = list(inspect.signature(forward).parameters.values())[1:]
-    names, inputs = [p.name for p in parameters], list(vjps)
+    names = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]  # those are no arrays
+    inputs = list(vjps)
     variadic = bool(parameters) and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
     if names[: len(inputs)] != inputs or not (inputs or joint):
         raise TypeError(
@@ -80,6 +81,7 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
                 f"primitive {name}: the forward takes *{p.name}: give joint=, one vjp for all"
             )
     made = [f"{x}_{end}" for x in inputs for end in ("", "node", "shape")]
+    names = [p.name for p in parameters]
     clashes = sorted({*taken, *made}.intersection(names[joint is not None :]))
     if clashes:
         raise TypeError(f"primitive {name}: other names than {clashes} are needed")
@@ -94,7 +96,10 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
 
 def _positional(function: Callable[..., Any]) -> float:
     """Return how many arguments a function can be given by position."""
-    kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+    try:
+        kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+    except ValueError:  # a function in C that does not tell
+        return 0
     several = inspect.Parameter.VAR_POSITIONAL in kinds
     keyword_only = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     return float("inf") if several else sum(k not in keyword_only for k in kinds)
@@ -117,6 +122,11 @@ def one_array(name: str, xp: Any, out: Any) -> Any:
     DTypeError
         If it is something else, such as two arrays, or None.
     """
+    if getattr(out, "requires_grad", False):
+        raise GraphError(
+            f"{name}: the forward returned a {class_name(out)} with a graph, which would be lost: "
+            "it computes on arrays; an argument with a vjp comes as one"
+        )
     several = isinstance(out, tuple | list)
     if several or not (hasattr(out, "__array__") or isinstance(out, bool | int | float)):
         got = f"{class_name(out)} of {len(out)}" if several else class_name(out)

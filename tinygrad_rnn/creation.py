@@ -52,6 +52,14 @@ def default_device(device: str) -> Iterator[None]:
             backend.set_default_device(before)
 
 
+def _made(name: str, function: Any, *args: Any, **keywords: Any) -> Array:
+    """Return what a function of NumPy's makes; its error begins with the name of ours."""
+    try:
+        return function(*args, **keywords)
+    except (ValueError, OverflowError) as error:
+        raise ArgumentError(f"{name}: {error}") from error
+
+
 def _filled(
     name: str,
     shape: tuple[Any, ...],
@@ -67,7 +75,8 @@ def _filled(
         )
     if not isinstance(value, bool | int):
         value = checks.any_number(value, f"{name}: the value")
-    array = np.full(checks.lengths(shape, name), value, dtype=checks.real_dtype(dtype, name))
+    lengths, dtype = checks.lengths(shape, name), checks.real_dtype(dtype, name)
+    array = _made(name, np.full, lengths, value, dtype=dtype)
     return _owned(array, device, requires_grad)
 
 
@@ -291,7 +300,8 @@ def arange(
             "arange takes stop, or start, stop and a step that is not 0, got "
             f"start={start}, stop={stop}, step={step}"
         )
-    array = np.arange(*numbers, dtype=None if dtype is None else checks.real_dtype(dtype, "arange"))
+    dtype = None if dtype is None else checks.real_dtype(dtype, "arange")
+    array = _made("arange", np.arange, *numbers, dtype=dtype)
     return _owned(
         array.astype(backend.get_default_dtype())
         if dtype is None and array.dtype.kind == "f"

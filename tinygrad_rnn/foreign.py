@@ -17,6 +17,7 @@ import numpy as np
 
 from .errors import DTypeError, GraphError, ShapeError
 from .nested import elements, mapped
+from .spelling import class_name
 
 FLAGS = (("requires_grad", True), ("stop_gradient", False), ("constant", False))
 SIGNS = ("backward", "grad")  # of an object without such a flag
@@ -56,6 +57,8 @@ def own_array(data: Any) -> np.ndarray[Any, Any]:
         array = np.asarray(data)
     except ValueError as error:
         raise ShapeError(f"no tensor of rows that differ in length ({error})") from None
+    except TypeError as error:  # its own library refuses: bfloat16, memory of a GPU
+        raise DTypeError(f"no tensor of {class_name(data)}: {error}") from error
     return array if type(data) in PLAIN or isinstance(data, list | tuple) else np.array(array)
 
 
@@ -115,6 +118,8 @@ def apart(forward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(forward)
     def call(xp: Any, *arrays: Any, **params: Any) -> Any:
         out = forward(xp, *arrays, **params)
+        if out.__class__ is not np.ndarray:
+            refuse_loss(out)
         view = out.__class__ is np.ndarray and out.base is not None
         return out.copy(order="K") if view or any(out is x for x in arrays) else out
 

@@ -685,6 +685,9 @@ __getattr__ = absent(
     | {
         "nll_loss": "cross_entropy, which takes logits",
         "logsigmoid": "-tinygrad_rnn.softplus(-x)",
+        "l1_loss": "tinygrad_rnn.abs(x - y).mean()",
+        "leaky_relu": "tinygrad_rnn.maximum(x, 0.01 * x)",
+        "silu": "x * tinygrad_rnn.sigmoid(x)",
         "binary_cross_entropy": "binary_cross_entropy_with_logits, which takes logits",
     },
     globals(),

@@ -16,6 +16,7 @@ from .errors import ArgumentError, DTypeError, ShapeError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_IN_PLACE = "inside `with tinygrad_rnn.no_grad()`, of a leaf"
 OTHER_NAMES = {
     "view": "reshape(shape)",
     "unsqueeze": "expand_dims(axis)",
@@ -47,7 +48,9 @@ OTHER_NAMES = {
     "masked_fill": "tinygrad_rnn.where(mask, value, x)",
     "flatten": "reshape(-1)",
     "ravel": "reshape(-1)",
-    "repeat": "tinygrad_rnn.concatenate([x] * n), or broadcast_to(shape)",
+    "repeat": "x.take(numpy.arange(x.size).repeat(n)) for NumPy's, for PyTorch's "
+    "tinygrad_rnn.concatenate([x] * n)",
+    "repeat_interleave": "x.take(numpy.arange(x.size).repeat(n))",
     "mT": "swapaxes(-1, -2)",
     "norm": "(x * x).sum() ** 0.5",
     "tolist": ".numpy().tolist()",
@@ -56,24 +59,24 @@ OTHER_NAMES = {
     "argsort": ".numpy().argsort(axis)",
     "cumprod": "tinygrad_rnn.stack of the products of the first 1, 2, … elements",
     "diagonal": 'tinygrad_rnn.einsum("...ii->...i", x)',
-    "diff": "x[1:] - x[:-1]",
+    "diff": "x[..., 1:] - x[..., :-1]",
     "floor": "x // 1, which has no gradient",
-    "hstack": "tinygrad_rnn.concatenate(list, axis=1)",
+    "hstack": "tinygrad_rnn.concatenate(list, axis=1), of vectors axis=0",
     "inner": "x @ y.T",
     "log10": "log(x) / math.log(10)",
     "nonzero": ".numpy().nonzero()",
     "outer": "x.reshape(-1, 1) * y.reshape(-1)",
     "reciprocal": "1 / x",
-    "roll": "take(indices, axis)",
+    "roll": "tinygrad_rnn.concatenate([x[-n:], x[:-n]])",
     "sort": "take_along_axis(x.numpy().argsort(axis), axis)",
     "square": "x * x",
     "tile": "tinygrad_rnn.concatenate([x] * n), or broadcast_to(shape)",
     "topk": "take_along_axis(x.numpy().argsort(axis), axis), the last k of it",
     "trace": 'tinygrad_rnn.einsum("ii", x)',
-    "tril": "x * numpy.tri(n, m)",
-    "triu": "x * (1 - numpy.tri(n, m, -1))",
-    "vstack": "tinygrad_rnn.concatenate(list)",
-    "round": ".numpy(), which has no gradient",
+    "tril": "tinygrad_rnn.where(numpy.tri(n, m, dtype=bool), x, 0.0)",
+    "triu": "tinygrad_rnn.where(numpy.tri(n, m, -1, dtype=bool), 0.0, x)",
+    "vstack": "tinygrad_rnn.concatenate(list), of vectors tinygrad_rnn.stack(list)",
+    "round": ".numpy().round(digits), which has no gradient",
     "half": "astype(tinygrad_rnn.float16)",
     "type": "astype(dtype)",
     "type_as": "astype(other.dtype)",
@@ -111,14 +114,86 @@ OTHER_NAMES = {
     "new_tensor": "tinygrad_rnn.tensor(data, dtype=x.dtype, device=x.device)",
     "normal_": "tinygrad_rnn.nn.init.normal(x, mean, std)",
     "uniform_": "tinygrad_rnn.nn.init.uniform(x, low, high)",
-    "fill_": "x.data = array, of a leaf",
-    "zero_": "x.data = array, of a leaf",
-    "add_": "x.data = array, of a leaf",
-    "mul_": "x.data = array, of a leaf",
-    "copy_": "x.data = array, of a leaf",
-    "sub_": "x.data = array, of a leaf",
-    "div_": "x.data = array, of a leaf",
-    "clamp_": "x.data = array, of a leaf",
+    "fill": f"x[...] = value {_IN_PLACE}",
+    "fill_": f"x[...] = value {_IN_PLACE}",
+    "zero_": f"x[...] = 0 {_IN_PLACE}",
+    "add_": f"x += y {_IN_PLACE}",
+    "mul_": f"x *= y {_IN_PLACE}",
+    "copy_": f"x[...] = y {_IN_PLACE}",
+    "sub_": f"x -= y {_IN_PLACE}",
+    "div_": f"x /= y {_IN_PLACE}",
+    "clamp_": f"x[...] = x.clip(min, max) {_IN_PLACE}",
+    "masked_fill_": f"x[mask] = value {_IN_PLACE}",
+    "index_put_": f"x[indices] = values {_IN_PLACE}",
+    "index_fill_": f"x[indices] = value {_IN_PLACE}",
+    "put": f"x[indices] = values {_IN_PLACE}",
+    "absolute": "abs()",
+    "amax": "max(axis)",
+    "amin": "min(axis)",
+    "bool": "x != 0",
+    "int": "astype(tinygrad_rnn.int32)",
+    "nelement": ".size",
+    "clamp_min": "clip(min=value)",
+    "clamp_max": "clip(max=value)",
+    "mod": "%",
+    "remainder": "%",
+    "floor_divide": "//",
+    "subtract": "-",
+    "multiply": "*",
+    "divide": "/",
+    "power": "**",
+    "negative": "-x",
+    "equal": "==",
+    "not_equal": "!=",
+    "less": "<",
+    "less_equal": "<=",
+    "greater": ">",
+    "greater_equal": ">=",
+    "where": "tinygrad_rnn.where(condition, x, y)",
+    "logaddexp": "tinygrad_rnn.logaddexp(x, y)",
+    "tensordot": "tinygrad_rnn.tensordot(x, y, axes)",
+    "pad": "tinygrad_rnn.pad(x, widths)",
+    "fmod": "x - y * numpy.trunc((x / y).numpy())",
+    "true_divide": "/",
+    "isfinite": "abs(x) < math.inf",
+    "isinf": "abs(x) == math.inf",
+    "logical_not": "x == 0",
+    "logical_and": "(x != 0) * (y != 0)",
+    "logical_or": "(x != 0) + (y != 0)",
+    "logical_xor": "(x != 0) != (y != 0)",
+    "count_nonzero": "(x != 0).sum()",
+    "allclose": "numpy.allclose(x.numpy(), y.numpy())",
+    "isclose": "numpy.isclose(x.numpy(), y.numpy())",
+    "array_equal": "numpy.array_equal(x.numpy(), y.numpy())",
+    "log2": "log(x) / math.log(2)",
+    "exp2": "2.0 ** x",
+    "hypot": "sqrt(x * x + y * y)",
+    "tan": "sin(x) / cos(x)",
+    "sinh": "(exp(x) - exp(-x)) / 2",
+    "cosh": "(exp(x) + exp(-x)) / 2",
+    "mv": "@",
+    "vdot": "(x * y).sum()",
+    "ger": "x.reshape(-1, 1) * y.reshape(-1)",
+    "nansum": "tinygrad_rnn.where(x == x, x, 0.0).sum()",
+    "diag": 'tinygrad_rnn.einsum("ii->i", x) of a matrix, x * numpy.eye(n) of a vector',
+    "new_full": "tinygrad_rnn.full(shape, value, dtype=x.dtype, device=x.device)",
+    "new_empty": "tinygrad_rnn.zeros(shape, dtype=x.dtype, device=x.device)",
+    "swapdims": "swapaxes(axis1, axis2)",
+    "movedim": "moveaxis(source, destination)",
+    "unflatten": "reshape(shape)",
+    "resize": "reshape(shape)",
+    "flat": "reshape(-1)",
+    "is_floating_point": 'x.dtype.kind == "f"',
+    "element_size": "x.dtype.itemsize",
+    "itemsize": "x.dtype.itemsize",
+    "nbytes": "x.data.nbytes",
+    "strides": "x.data.strides",
+    "stride": "x.data.strides, in bytes",
+    "flags": "x.data.flags",
+    "tobytes": ".numpy().tobytes()",
+    "tofile": ".numpy().tofile(file)",
+    "searchsorted": "x.numpy().searchsorted(values)",
+    "partition": "take_along_axis(x.numpy().argpartition(k, axis), axis)",
 }
 OF_THE_PACKAGE = OTHER_NAMES | {
     "array": "tensor(data)",
@@ -135,7 +210,6 @@ OF_THE_PACKAGE = OTHER_NAMES | {
     "astype": "x.astype(dtype)",
     "average": "(x * w).sum() / w.sum()",
     "empty_like": "zeros_like(x)",
-    "exp2": "2.0 ** x",
     "float_power": "x ** y",
     "full_like": "full(x.shape, value, dtype=x.dtype, device=x.device)",
     "rand_like": "rand(x.shape, dtype=x.dtype, device=x.device)",
@@ -153,14 +227,13 @@ OF_THE_PACKAGE = OTHER_NAMES | {
     "inf": "math.inf",
     "pi": "math.pi",
     "concat": "concatenate(arrays, axis)",
-    "hstack": "concatenate(arrays, axis)",
-    "vstack": "concatenate(arrays, axis)",
+    "column_stack": "concatenate(arrays, axis=1), of vectors stack(arrays, axis=1)",
+    "linalg": "einsum and @, or numpy.linalg on x.numpy(), which has no gradient",
+    "Size": "tuple",
     "swapdims": "swapaxes(x, axis1, axis2)",
     "movedim": "moveaxis(x, source, destination)",
-    "hypot": "sqrt(x * x + y * y)",
     "compile": "fuse(function), of what is computed element by element",
     "set_printoptions": "numpy.set_printoptions",
-    "log2": "log(x) / math.log(2)",
     "matrix_transpose": "swapaxes(x, -1, -2)",
     "set_grad_enabled": "no_grad() and enable_grad()",
     "inference_mode": "no_grad()",
@@ -194,6 +267,7 @@ OTHER_ARGUMENTS = {
     "a_max": "max",
     "end": "stop",
     "steps": "num",
+    "size": "shape",
     "N": "n",
     "M": "m",
 }
@@ -290,6 +364,10 @@ _OF_SHAPES = re.compile(
 _CURES = {  # for errors of the array libraries that do not name one
     "negative integer powers": "make one operand floating, x.astype(tinygrad_rnn.float32) "
     "or a number such as -1.0",
+    "boolean subtract": "for Tensors it is x != y, or x.astype(tinygrad_rnn.int64) first",
+    "boolean negative": "for Tensors it is x == False",
+    "as an integer": "give an integer, or a tuple of integers where several are taken",
+    "scalar index": "give an integer, or a tuple of integers where several are taken",
 }
 
 
@@ -308,7 +386,9 @@ def reworded(error: Exception) -> tuple[type[Exception], str]:
 def unknown_argument(function: str, name: str, names: list[str]) -> str:
     """Return the message for an argument that a function does not have."""
     takes = f"it takes {', '.join(names)}" if names else "it takes nothing"
-    ours = OTHER_ARGUMENTS.get(name)
+    ours = OTHER_ARGUMENTS.get(name, name)
+    if f"*{ours}" in names:
+        return f"{function} has no argument {name!r}: {takes}; {ours} is given without its name"
     if ours in names:
         return f"{function} has no argument {name!r}: {takes}; {name}= is {ours}= here"
     if name == "create_graph":
@@ -334,7 +414,9 @@ def explained(function: Function) -> Function:
     What it raises itself begins with its name, too, whoever inside has found the mistake.
     """
     signature = inspect.signature(function)
-    names = [p for p in signature.parameters if p != "self"]
+    parameters = [p for p in signature.parameters.values() if p.name != "self"]
+    names = [f"{'*' * (p.kind is p.VAR_POSITIONAL)}{p.name}" for p in parameters]
+    by_name = bool(names) and all(p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in parameters)
 
     @functools.wraps(function)
     def call(*args: Any, **keywords: Any) -> Any:
@@ -354,10 +436,10 @@ def explained(function: Function) -> Function:
         try:
             signature.bind(*args, **keywords)
         except TypeError as error:
-            unknown = [k for k in keywords if k not in signature.parameters]
+            unknown = [k for k in keywords if k not in names]
             if unknown:
                 return unknown_argument(name, unknown[0], names)
-            takes = f"it takes {', '.join(names)}"
+            takes = f"it takes {', '.join(names)}{', each by its name' * by_name}"
             if not names:
                 takes = f"it takes nothing; as a decorator it is written @{name}()"
             return f"{name} was called wrongly, {error}: {takes}"

@@ -201,8 +201,8 @@ def set_default_dtype(dtype: DType) -> None:
     dtype('float64')
     >>> tg.set_default_dtype(tg.float32)
     """
-    if np.dtype(dtype).kind != "f":
-        raise DTypeError(f"the default dtype must be floating, got {np.dtype(dtype)}")
+    if dtype is None or np.dtype(dtype).kind != "f":  # NumPy takes None for float64
+        raise DTypeError(f"the default dtype must be floating, got {dtype}")
     _default.dtype = np.dtype(dtype)
 
 
@@ -217,7 +217,8 @@ def asarray(data: Any, dtype: DType = None) -> Array:
         array: Array = data if data.__class__ in modules else module_of(data).asarray(data)
     else:
         array = own_array(data)
-        if array.dtype == float64 and dtype is None:  # Python floats: nobody chose their dtype
+        # Of Python floats nobody chose the dtype; another library's array keeps its own.
+        if array.dtype == float64 and dtype is None and not hasattr(data, "dtype"):
             array = array.astype(get_default_dtype())
     if array.dtype.kind not in "fiub":
         problem = f"cannot make a tensor of dtype {array.dtype} from {class_name(data)}"

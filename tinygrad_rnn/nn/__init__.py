@@ -35,6 +35,12 @@ __getattr__ = absent(
         "ParameterDict": "a dict of parameters, as an attribute",
         "ParameterList": "a list of parameters, as an attribute",
         "Flatten": "x.reshape(len(x), -1)",
+        "Identity": "a module whose forward returns its argument, or Sequential()",
+        "BCELoss": "tinygrad_rnn.functional.binary_cross_entropy_with_logits, which takes logits",
+        "L1Loss": "tinygrad_rnn.abs(x - y).mean()",
+        "LeakyReLU": "tinygrad_rnn.maximum(x, 0.01 * x)",
+        "SiLU": "x * tinygrad_rnn.sigmoid(x)",
+        "LogSigmoid": "-tinygrad_rnn.softplus(-x)",
     },
     globals(),
 )

@@ -478,7 +478,9 @@ class Module:
             value = state[name]._data if isinstance(state[name], Tensor) else state[name]
             if not backend.is_array(value):
                 kind = f"{type(value).__module__}.{type(value).__qualname__}"
-                problems.append(f"not a NumPy array: {name} is a {kind}")
+                cure = ": {name: x.numpy() for name, x in state.items()} makes arrays of them"
+                cure *= hasattr(value, "numpy") and not problems
+                problems.append(f"not a NumPy array: {name} is a {kind}{cure}")
                 continue
             value = backend.to_numpy(value)
             if (value.shape, value.dtype) != (target.shape, target.dtype):

@@ -15,7 +15,8 @@ from .optimizers import RMSprop as RMSprop
 
 __getattr__ = absent(
     __name__,
-    {
+    schedule.OTHER_NAMES
+    | {
         "lr_scheduler": "tinygrad_rnn.optim.schedule",
         "clip_grad_norm_": "clip_grad_norm",
         "clip_grad_value_": "clip_grad_value",

@@ -340,13 +340,13 @@ def _function(schedule: Any, op: str) -> Schedule:
     return schedule
 
 
-__getattr__ = absent(
-    __name__,
-    {
-        "StepLR": "Scheduler(optimizer, schedule.step(every, gamma))",
-        "ExponentialLR": "Scheduler(optimizer, schedule.exponential(gamma))",
-        "CosineAnnealingLR": "Scheduler(optimizer, schedule.cosine(total))",
-        "LambdaLR": "Scheduler(optimizer, function)",
-    },
-    globals(),
-)
+OTHER_NAMES = {
+    "StepLR": "schedule.Scheduler(optimizer, schedule.step(every, gamma))",
+    "ExponentialLR": "schedule.Scheduler(optimizer, schedule.exponential(gamma))",
+    "CosineAnnealingLR": "schedule.Scheduler(optimizer, schedule.cosine(total))",
+    "LinearLR": "schedule.Scheduler(optimizer, schedule.linear_warmup(steps))",
+    "LambdaLR": "schedule.Scheduler(optimizer, function)",
+    "MultiStepLR": "schedule.Scheduler(optimizer, function), a function of the step",
+    "ReduceLROnPlateau": "optimizer.lr *= factor, where the loss no longer falls",
+}
+__getattr__ = absent(__name__, OTHER_NAMES, globals())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine import backend
 from ..engine.backend import Array
 from ..engine.ops import where
 from ..engine.ops.elementwise import clip as _clip_to_numbers
@@ -421,8 +422,15 @@ def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     >>> tg.clip(x.detach(), tg.tensor([0.0, -3.0, -1.0]), 0.0)
     tensor([ 0., -1.,  0.])
     """
-    if all(bound is None or isinstance(bound, int | float | np.number) for bound in (min, max)):
-        if None not in (min, max) and not min <= max:
+    min = min.item() if isinstance(min, np.number) else min  # a Python number, as everywhere
+    max = max.item() if isinstance(max, np.number) else max
+    if (min is None or isinstance(min, int | float)) and (
+        max is None or isinstance(max, int | float)
+    ):
+        if float in (min.__class__, max.__class__):
+            x = as_tensor(x)
+            x = x if x.dtype.kind == "f" else x.astype(backend.get_default_dtype())
+        if min is not None and max is not None and not min <= max:
             raise ArgumentError(f"clip: min is at most max, got {min} and {max}")
         return _clip_to_numbers(x, min, max)
     x = as_tensor(x)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.variable import Variable
+from ..errors import ArgumentError
 from ..spelling import OF_THE_PACKAGE
 
 Function = Callable[..., Any]
@@ -84,15 +85,25 @@ def otherwise(
 
     The message names NumPy's function, the arguments `beyond` what ours takes, and the cure.
     """
+    ufunc = hasattr(np, name.partition(".")[0])  # SciPy has others, without their module's name
+    module = getattr(theirs, "__module__", None) or "numpy" * ufunc
+    call = f"{f'{module}.' * module.startswith('numpy')}{name}({', '.join(beyond)})"
     if any(x.requires_grad for x in _tensors([*args, *keywords.values()])):
         cure = "use .detach() or .numpy() if no gradient is wanted"
         if ours is not None:
             cure = f"use tinygrad_rnn.{ours.__name__}"
         elif name in OF_THE_PACKAGE:
             cure = f"here it is {OF_THE_PACKAGE[name]}; {cure}"
-        call = f"numpy.{name}({', '.join(beyond)})"
         raise TypeError(f"{call} on a Tensor would lose its graph: {cure}")
-    return theirs(*_on_arrays(tuple(args)), **_on_arrays(dict(keywords)))
+    try:
+        return theirs(*_on_arrays(tuple(args)), **_on_arrays(dict(keywords)))
+    except ValueError as error:
+        if not any(words in str(error) for words in ("read-only", "not acceptable")):
+            raise
+        raise ArgumentError(
+            f"{call}: {error}: NumPy does not write into a Tensor: give it an array, such as "
+            "x.numpy(), or write x[...] = values inside `with tinygrad_rnn.no_grad()`"
+        ) from error
 
 
 def _matched(

@@ -33,6 +33,8 @@ def as_tensor(x: Any, op: str = "") -> Tensor:
 
 def _listed(axes: Any) -> tuple[Any, ...]:
     """Return axes given as any sequence or array, or one axis, as a tuple."""
+    if axes.__class__ in (int, tuple):  # np.ndim makes an array of it: longer than a transposition
+        return axes if axes.__class__ is tuple else (axes,)
     return tuple(axes) if np.ndim(axes) else (axes,)
 
 
@@ -404,6 +406,7 @@ def _several(name: str, arrays: Sequence[Any]) -> list[Tensor]:
     if not isinstance(arrays, tuple | list) or not arrays:
         raise ArgumentError(
             f"{name} takes a list of at least one tensor, got {type(arrays).__name__}"
-            + (f" of {len(arrays)}" if hasattr(arrays, "__len__") else "")
+            + (f" of {len(arrays)}" if getattr(arrays, "shape", hasattr(arrays, "__len__")) else "")
+            + ": give a list of tensors; [*x] is one of the parts of x"
         )
     return [as_tensor(x) for x in arrays]

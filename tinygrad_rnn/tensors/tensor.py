@@ -20,10 +20,25 @@ from ..spelling import OTHER_NAMES, Elsewhere, explained
 from . import numpy_calls
 from .shape import _stacked
 
+_equal, _not_equal = ops.equal, ops.not_equal  # a global name is found sooner than an attribute
+
 
 def axes_or_shape(shape: tuple[Any, ...]) -> Any:
     """Return a shape or a list of axes given either as one tuple or as several integers."""
-    return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    if len(shape) != 1 or shape[0].__class__ is int:
+        return shape
+    return tuple(shape[0]) if np.ndim(shape[0]) else shape
+
+
+def _real(dtype: Any, what: str) -> np.dtype[Any]:
+    """Return a dtype of real numbers or booleans."""
+    try:
+        dtype = np.dtype(dtype) if dtype is not None else np.dtype("O")
+    except TypeError:
+        raise DTypeError(f"{dtype!r} is neither a device nor a dtype") from None
+    if dtype.kind not in "fiub":
+        raise DTypeError(f"{what}: a real or boolean dtype is needed, got {dtype}")
+    return dtype
 
 
 def _no_number(value: Any) -> bool:
@@ -130,12 +145,7 @@ class Tensor(Variable):
 
     def astype(self, dtype: DType) -> Tensor:
         """Return this tensor in another dtype."""
-        try:
-            dtype = np.dtype(dtype) if dtype is not None else np.dtype("O")
-        except TypeError:
-            raise DTypeError(f"{dtype!r} is neither a device nor a dtype") from None
-        if dtype.kind not in "fiub":
-            raise DTypeError(f"astype: a real or boolean dtype is needed, got {dtype}")
+        dtype = _real(dtype, "astype")
         if dtype == self.dtype:
             return self
         return ops.cast(self if dtype.kind == "f" else self.detach(), dtype=dtype)
@@ -185,7 +195,10 @@ class Tensor(Variable):
         return complex(self._number("complex()"))
 
     def __index__(self) -> int:
-        return operator.index(self._number("an index"))
+        number = self._number("an index")
+        if isinstance(number, float):
+            raise DTypeError(f"an index is an integer, got a tensor of {self.dtype}: use int(x)")
+        return operator.index(number)
 
     def __round__(self, digits: int | None = None) -> Any:
         return round(self._number("round()", "use .numpy().round(digits)"), digits)
@@ -264,7 +277,7 @@ class Tensor(Variable):
 
     def __eq__(self, other: Any) -> Any:
         try:
-            return ops.equal(self, other)
+            return _equal(self, other)
         except DTypeError:
             if _no_number(other):  # it is another object than this: Python answers False
                 return NotImplemented
@@ -272,7 +285,7 @@ class Tensor(Variable):
 
     def __ne__(self, other: Any) -> Any:
         try:
-            return ops.not_equal(self, other)
+            return _not_equal(self, other)
         except DTypeError:
             if _no_number(other):
                 return NotImplemented
@@ -350,13 +363,14 @@ class Tensor(Variable):
         ops.take_along_axis,
     )
 
-    def reshape(self, *shape: Any) -> Tensor:
+    def reshape(self, *lengths: Any, shape: Any = None) -> Tensor:
         """Return this tensor in another shape, a tuple or integers; one length may be -1."""
-        return ops.reshape(self, shape=axes_or_shape(shape))
+        return ops.reshape(self, shape=axes_or_shape(lengths) if shape is None else shape)
 
     def transpose(self, *axes: Any) -> Tensor:
         """Return this tensor with its axes in another order (none given: reversed)."""
-        return ops.transpose(self, None if axes in ((), (None,)) else axes_or_shape(axes))
+        given = axes and axes[0] is not None
+        return ops.transpose(self, axes_or_shape(axes) if given else None)
 
     def broadcast_to(self, *shape: Any) -> Tensor:
         """Return this tensor stretched to a shape."""
@@ -446,10 +460,10 @@ _UFUNCS |= {"positive": Tensor.__pos__, "divmod": _divmod}
 for _name, _ours in OTHER_NAMES.items():
     setattr(Tensor, _name, Elsewhere(_name, _ours))
 for _name, _symbol, _ours in (
-    ("and", "&", "of booleans it is x * y"),
-    ("or", "|", "of booleans it is x + y"),
-    ("xor", "^", "of booleans it is x != y"),
-    ("invert", "~", "of booleans it is x == False"),
+    ("and", "&", "of booleans it is x * y, of integers use .numpy()"),
+    ("or", "|", "of booleans it is x + y, of integers use .numpy()"),
+    ("xor", "^", "of booleans it is x != y, of integers use .numpy()"),
+    ("invert", "~", "of booleans it is x == False, of integers -x - 1"),
 ):
     setattr(Tensor, f"__{_name}__", _no_operator(_symbol, _ours))
 for _name in ("and", "or", "xor"):  # of a Python boolean and a Tensor
@@ -484,4 +498,5 @@ def tensor(
     >>> tg.tensor([[1, 2], [3, 4]]).shape
     (2, 2)
     """
+    dtype = None if dtype is None else _real(dtype, "tensor")
     return Tensor(data, dtype, device, requires_grad)

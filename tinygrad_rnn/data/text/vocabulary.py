@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ...checks import all_positive, token_ids
 from ...errors import ArgumentError, DTypeError
+from ...spelling import class_name
 from ...tensors.tensor import Tensor
 from .ids_file import memory_map
 from .text_file import AFTER_LINE, AFTER_SPACE, Text, TextFile, cut, pieces
@@ -343,6 +344,10 @@ def _tokens(text: Text | Iterable[str], tokenizer: Tokenizer | None) -> Iterator
 
 
 def _strings(tokens: Iterable[str]) -> list[str]:
+    if not isinstance(tokens, Iterable):
+        raise ArgumentError(
+            f"Vocabulary: a text, or a sequence of tokens, is expected, got a {class_name(tokens)}"
+        )
     tokens = list(tokens)
     for token in tokens:
         if not isinstance(token, str):
