@@ -374,10 +374,8 @@ def reduced(name: str, x: Array, axis: Any, keepdims: bool) -> Array:
         return reduced(name, x.astype(float32), axis, keepdims).astype(float16)
     if x.nbytes == 0 or x.dtype not in (float32, float64):
         return getattr(module, name)(x, axis=axis, keepdims=keepdims)
-    if x.nbytes < 4096 or x.ndim < 2:
-        total = module.sum(x, axis=axis, keepdims=keepdims)
-    else:
-        total = _large_sum(x, axis, keepdims)
+    small = x.nbytes < 4096 or x.ndim < 2
+    total = (module.sum if small else _large_sum)(x, axis=axis, keepdims=keepdims)
     return total / (x.size // total.size) if name == "mean" else total
 
 
@@ -394,8 +392,10 @@ def _large_sum(x: Array, axis: Any, keepdims: bool) -> Array:
             total = gemm(y if n <= LONG else rows(y), module.full((n, 1), 1, dtype=x.dtype))
         return total.reshape(x.shape[:-1] + one if last else one * (x.ndim - 1) + x.shape[-1:])
     n = x.size if axis is None else math.prod([x.shape[i] for i in axes])
-    halves = n == x.size and (x.flags.c_contiguous or x.flags.f_contiguous)
-    dtype = float64 if coarse(x.dtype, n) and not halves else x.dtype
+    if n == x.size and 0 not in x.strides:  # all, as they are in memory
+        y = x.transpose(sorted(range(x.ndim), key=lambda i: -abs(x.strides[i])))
+        return module.sum(y.reshape(-1)).reshape((1,) * (x.ndim * keepdims))
+    dtype = float64 if coarse(x.dtype, n) else x.dtype
     return module.sum(x, axis=axis, keepdims=keepdims, dtype=dtype).astype(x.dtype, copy=False)
 
 

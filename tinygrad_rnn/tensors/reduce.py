@@ -237,7 +237,8 @@ def _to_exponents(
     most = float(np.finfo(x.dtype).max) / 2  # in place of infinities, whose difference is nan
     x, out = (F.clip(part, min=-most, max=most) for part in (x, out))
     e = F.exp(x - out)
-    return g / F.sum(e, axis=axis, keepdims=True) * e  # the sum is 1, but for the rounding of out
+    total = F.sum(e, axis=axis, keepdims=True)  # 1, but for the rounding of out; 0 of nothing
+    return g / (total + 1 if 0 in x.shape else total) * e
 
 
 @primitive(floating=True, x=_to_exponents)
@@ -292,11 +293,10 @@ def _to_summands(F: Any, g: Any, x_shape: tuple[int, ...], axis: int) -> Any:
 @primitive(x=_to_summands)
 def cumsum_along(xp: Any, x: Array, axis: int) -> Array:
     """Return the running sums along one axis."""
-    if x.dtype not in (backend.float16, backend.float32):
-        return xp.cumsum(x, axis=axis)
-    return xp.cumsum(x, axis=axis, dtype=backend.float64).astype(
-        x.dtype
-    )  # it adds one after the other
+    # It adds one after the other.
+    dtype = backend.float64 if backend.coarse(x.dtype, x.shape[axis]) else None
+    total = xp.cumsum(x, axis=axis, dtype=dtype)
+    return total.astype(x.dtype) if dtype else total
 
 
 @explained

@@ -321,8 +321,8 @@ def sigmoid(xp: Any, x: Array) -> Array:
 
 
 def _within(F: Any, g: Any, x: Any, min: Any, max: Any) -> Any:
-    g = g if min is None else F.where(x >= min, g, 0.0)
-    return g if max is None else F.where(x <= max, g, 0.0)
+    low, high = -np.inf if min is None else min, np.inf if max is None else max
+    return F.where((x >= low) * (x <= high), g, 0.0)
 
 
 @primitive(x=_within)
