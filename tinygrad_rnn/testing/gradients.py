@@ -36,8 +36,9 @@ _NOISE = np.array(
     ]
 )
 # The steps, as parts of max(1, |x|) or of |x|, in the order in which they are tried.
-_REACHES = [(1.0, 2.0**-9), (0.0, 2.0**-9), (1.0, 2.0**-19), (0.0, 2.0**-19)]
-_REACHES += [(1.0, 2.0**-29), (1.0, 2.0**-39), (1.0, 2.0**-49)]
+# Their ratios are no powers of two, so that rounding is not the same for two of them.
+_REACHES = [(1.0, 2.0**-9), (0.0, 2.0**-9), (1.0, 1.3e-6), (0.0, 1.3e-6)]
+_REACHES += [(1.0, 1.1e-9), (1.0, 0.9e-12), (1.0, 0.7e-15)]
 _EPS = float(np.finfo(np.float64).eps)
 _LEAST = 1e-150  # tolerance where fn is 0 at all points
 _HIDDEN = 0.03  # a smaller part of the largest term is looked at alone
@@ -105,12 +106,13 @@ def gradcheck(
       part as b (0.03 of the largest) in the derivatives of the whole output;
     - 0.01 of it, if rounding in `fn` blurs the differences; if it blurs them by more than 0.001 of
       the derivative, there is an error that says so;
-    - 1e-10 · abs(a) / max(1, abs(b)); in higher orders the a of the largest output counts for all.
-      Below that the last digits of a hide it: a derivative as small as that is not proven.
+    - 1e-10 · abs(a) / max(1, abs(b)); in higher orders the a of the largest output counts for all,
+      and where a is 0, 1e-14 times the largest element of its output. Below that the last digits
+      hide it: a derivative as small as that is not proven.
 
     The differences are central, of seven points, with an error of h⁶. Their uncertainty is the
     distance to a formula with h⁴, and ten times the rounding that their fourth to sixth differences
-    show. If it is too large, other steps are tried, from 2⁻⁹ to 2⁻⁴⁹ of max(1, |x|) and of |x|.
+    show. If it is too large, other steps are tried, from 2e-3 to 7e-16 of max(1, |x|) and of |x|.
 
     Examples
     --------
@@ -227,6 +229,10 @@ class _Check:
         self.values = _flat(case.at(self.base))
         self.owner = np.repeat(np.arange(len(self.outputs)), [y.size for y in self.outputs])
         self.size = np.maximum(_joined(case.sizes), np.abs(self.values))
+        tops = [np.abs(y.numpy()).max(initial=0) for y in self.outputs]
+        self.around = np.maximum(self.size, np.array(tops, dtype=np.float64)[self.owner])
+        nothing = self.values == 0
+        self.rounded = np.where(nothing, self.around, self.size)  # what derivatives come from
         eps = [np.finfo(y.dtype).eps if y.dtype.kind == "f" else 0 for y in self.outputs]
         self.eps = np.array(eps, dtype=np.float64)[self.owner]
         self.scale = np.zeros(self.values.size)  # of the derivatives of each element
@@ -277,12 +283,14 @@ class _Check:
             total = np.array([[np.abs(s.step).sum()] for s in seen])
             sharp = (small > 0) & (doubt <= np.maximum(self.rtol * small, self.atol * total))
             slope = (small > 0) & (doubt <= _BLURRED * small)
+            supported = _supported(seen, sharp)
             if last_resort:
-                sharp |= slope & ~_supported(seen, sharp).any(axis=0)
+                sharp |= slope & ~supported.any(axis=0)
             nearby = np.stack([s.moved for s in seen]) / total
             flat = np.stack([s.flat for s in seen])
             flat |= (doubt + small) / total <= 64 * _EPS * nearby.max(axis=0)
-            flat &= ~slope.any(axis=0)
+            real = slope & (small > 64 * _EPS * self.around) | supported
+            flat &= ~real.any(axis=0)
             bound = np.where(flat, doubt / total, np.inf)
             flat &= bound == bound.min(axis=0)
             if len(seen) == 1:
@@ -355,7 +363,7 @@ class _Check:
             least, reach = _REACHES[k]
             step = signs * (reach * np.maximum(relative, least))
             unit = 8 * np.spacing(np.maximum(size, np.abs(step)))
-            step = np.rint(step / unit) * unit  # so that x ± 3 steps are exact
+            step = np.copysign(np.ceil(np.abs(step) / unit) * unit, step)  # x ± 3 steps are exact
             with np.errstate(all="ignore"):
                 values = np.stack([_flat(self.case.at(self.base + p * step)) for p in _POINTS if p])
                 values = np.insert(values - self.values, len(_POINTS) // 2, 0, axis=0)
@@ -364,9 +372,9 @@ class _Check:
                 moved = np.abs(values).max(axis=0)
                 still = moved == 0
                 ratio = (size[columns] / np.abs(step[columns])).max(initial=0)
-                digit = self.eps * (np.abs(self.values) + moved + 4 * reach * self.size)
+                digit = self.eps * (np.abs(self.values) + moved + 4 * reach * self.rounded)
                 doubt = np.abs(slope - _COARSER @ values) + 10 * noise + digit
-                digit = self.eps * (self.size + moved * max(ratio, 1))
+                digit = self.eps * (self.around + moved * max(ratio, 1))
                 flat = still | ((doubt <= 64 * digit) & (ratio * _EPS <= 1e-8))
             doubt = np.where(np.isfinite(doubt), doubt, np.inf)
             slope = np.where(np.isfinite(slope), slope, 0)
