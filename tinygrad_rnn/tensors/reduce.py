@@ -9,7 +9,7 @@ import numpy as np
 
 from ..engine import backend
 from ..engine.backend import Array
-from ..engine.ops import axes_of, index, mean, reshape, sum
+from ..engine.ops import axes_of, axis_of, index, mean, reshape, sum
 from ..engine.ops.reduce import _in_single, _kept
 from ..engine.primitive import primitive
 from ..spelling import explained
@@ -324,7 +324,7 @@ def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
     x = as_tensor(x)
     if axis is None or not (x.ndim or axes_of(axis, 0)):
         return cumsum_along(reshape(x, shape=-1), axis=0)
-    return cumsum_along(x, axis=axis)
+    return cumsum_along(x, axis=axis_of(axis, x.ndim))
 
 
 @primitive(x=None)
