@@ -182,13 +182,16 @@ def test_a_value_that_a_graph_saved_is_not_written_to_from_outside(peer, made):
     w = tg.tensor([1.0, 3.0], requires_grad=True)
     loss, given = made(w)
     out = exported(given)
-    out[...] = 0
+    if peer != "numpy" or NUMPY_WRITES:
+        out[...] = 0
     loss.backward()
     np.testing.assert_array_equal(w.grad.numpy(), [8, 24] if made is not without_grad else [4, 12])
     if made is not a_leaf_again:
         with pytest.raises(BufferError, match=r"computed tensor.* copy=False"):
             given.__dlpack__(copy=False)
 
+
+NUMPY_WRITES = np.from_dlpack(np.ones(1)).flags.writeable  # some versions only read, their own too
 
 LAST = {  # what a consumer of the protocol may get, and JAX and PyTorch take
     "leaf": lambda x: x,
@@ -223,7 +226,8 @@ def test_every_export_is_one_block_that_can_be_written_to(kind, keywords):
 
     out = np.from_dlpack(Consumed())
     assert one_block(out)
-    assert out.flags.writeable or not keywords.get("max_version")  # NumPy's view of the old one
+    if NUMPY_WRITES and keywords.get("max_version"):
+        assert out.flags.writeable
     np.testing.assert_array_equal(out, x.numpy())
     assert np.shares_memory(out, x._data) is (
         kind in ("leaf", "transposed", "row") and not keywords.get("copy")

@@ -422,7 +422,10 @@ class Tensor(Variable):
             array, copy = array.copy(order="C"), None
         given = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
         # The CuPy of before the versioned protocol knows `stream` alone.
-        return array.__dlpack__(**{name: x for name, x in given.items() if x is not None})
+        try:
+            return array.__dlpack__(**{name: x for name, x in given.items() if x is not None})
+        except ValueError as error:  # of a NumPy before 2.2; the protocol asks for a BufferError
+            raise BufferError(f"DLPack: {error}") from error
 
     def _not_shared(self, strided: bool) -> str | None:
         """Return why the memory must not be exported, or None; with gaps in it if `strided`."""
