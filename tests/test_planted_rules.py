@@ -357,7 +357,7 @@ def test_right_rules_pass_where_derivatives_are_large_tiny_or_zero(function, at)
         assert tg.gradcheck(function, [at], rng=seed)
 
 
-@given(seed=SEEDS, power=st.integers(0, 8))
+@given(seed=SEEDS, power=st.integers(0, 6))
 def test_rounding_in_fn_is_no_wrong_rule_and_hides_none_that_matters(seed, power):
     offset = 10.0**power
     assert tg.gradcheck(lambda x: (x + offset) - offset, [[0.5, 2.0]], rng=seed)
