@@ -268,7 +268,7 @@ def trim(log: Path, step: int) -> None:
             for line in log.read_text(encoding="utf-8").splitlines():
                 if json.loads(line)["step"] <= step:
                     kept += f"{line}\n"
-    with tg.files.replacing(log) as file:
+    with tg.io.replacing(log) as file:
         file.write(kept.encode())
 
 
@@ -481,7 +481,7 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
         run.load_state_dict(saved["run"])
         print(f"going on after step {run.step:,}")
         now = {"numpy": np.__version__, "python": platform.python_version()}
-        then = tg.saving.versions(args.save)
+        then = tg.io.versions(args.save)
         if then != now | {"tinygrad_rnn": tg.__version__}:
             print(f"saved by other versions, {then}: the last bits may differ")
     if args.log:

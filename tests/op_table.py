@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinygrad_rnn import tensors as ops
-from tinygrad_rnn.engine.primitive import PRIMITIVES
+from tinygrad_rnn.engine.namespaces import PRIMITIVES
 from tinygrad_rnn.testing import (
     arrays,
     axes,

@@ -11,19 +11,23 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import checks
 from . import random as tg_random
 from . import tensors as ops
+from ._util.api_hints import absent, explained
 from .engine import backend
 from .engine.backend import Array
-from .engine.graph import Node, Parents, Piece, Product, is_grad_enabled
-from .engine.primitive import intact, make, namespaces, primitive
+from .engine.codegen import intact
+from .engine.grad_mode import is_grad_enabled
+from .engine.graph import Node, Parents, Piece
+from .engine.namespaces import namespaces
+from .engine.pending import Product
+from .engine.primitive import primitive
+from .engine.tensor import Tensor, wrap
 from .errors import ArgumentError, DTypeError, ShapeError
 from .speed.fuse import fuse, is_disabled
-from .spelling import absent, explained
+from .tensors import checks
 from .tensors import log_softmax as log_softmax
 from .tensors import softmax as softmax
-from .tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -178,7 +182,7 @@ def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     dtype = checks.real_dtype(dtype, "one_hot")
     array = _check_ids(_array(ids), num_classes, "one_hot")
     hot = array[..., None] == backend.module_of(array).arange(num_classes)
-    return make(hot.astype(dtype), None, None)
+    return wrap(hot.astype(dtype), None, None)
 
 
 class Standardized(Node):
@@ -207,7 +211,7 @@ class Standardized(Node):
 
     def result(self, i: int, data: Array) -> Tensor:
         """Return y (0) or r (1) as a Tensor."""
-        return make(data, Piece(self, i, data.shape, data.dtype), None)
+        return wrap(data, Piece(self, i, data.shape, data.dtype), None)
 
 
 @fuse
@@ -294,7 +298,7 @@ def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
         return _standard(namespaces[Tensor], axis, x, eps)[0]
     y, r = _in_blocks(functools.partial(_standard, eps=eps), axis, x._data)
     if x._node is None or not is_grad_enabled():
-        return make(y, None, None)
+        return wrap(y, None, None)
     node = Standardized((x._node,), x.shape, x.dtype)
     node.axis, node.saved = axis, (y, r)
     return node.result(0, y)

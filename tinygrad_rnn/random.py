@@ -43,7 +43,7 @@ from typing import Any
 
 import numpy as np
 
-from .blocks import block
+from ._util.contexts import block
 from .engine import backend
 from .errors import ArgumentError
 

@@ -1,6 +1,7 @@
-"""Count the engine's lines of code, and fail when there are too many to read in one sitting.
+"""Count lines of code by folder; fail when the engine is too long to read in one sitting.
 
-A line counts when it holds code: blank lines, comments and docstrings are free.
+A line counts when it holds code: blank lines, comments and docstrings are free. The table of
+operations (``engine/ops``) is free too, so that an operation can always be added.
 Run it from anywhere: ``python tools/count_lines.py``.
 """
 
@@ -10,11 +11,15 @@ import ast
 import io
 import sys
 import tokenize
+from collections import Counter
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tinygrad_rnn"
 AIM = 1000
-CEILING = 1300
+CEILING = 1200
+CORE = frozenset(
+    "_util errors random engine tensors transforms functional bptt nn optim testing".split()
+)
 
 NOT_CODE = {
     tokenize.COMMENT,
@@ -46,14 +51,25 @@ def code_lines(source: str) -> int:
     return len(code - documentation)
 
 
-def main(package: Path = PACKAGE, aim: int = AIM, ceiling: int = CEILING) -> int:
-    """Print the count of each file and the total; return 1 when the total is above ``ceiling``."""
-    files = [package / "errors.py", *sorted((package / "engine").rglob("*.py"))]
-    counts = {file: code_lines(file.read_text(encoding="utf-8")) for file in files}
+def main(package: Path = PACKAGE, ceiling: int = CEILING) -> int:
+    """Print the lines of each folder and of the engine; return 1 if the engine is too long."""
+    counts = {
+        file.relative_to(package): code_lines(file.read_text(encoding="utf-8"))
+        for file in sorted(package.rglob("*.py"))
+    }
+    folders: Counter[str] = Counter()
     for file, count in counts.items():
-        print(f"{count:6}  {file.relative_to(package.parent)}")
-    total = sum(counts.values())
-    print(f"{total:6}  lines of code (aim {aim}, ceiling {ceiling})")
+        folders[file.parts[0]] += count
+    for name, count in folders.items():
+        print(f"{count:6}  {name}{'' if name.removesuffix('.py') in CORE else '  (not core)'}")
+    core = sum(count for name, count in folders.items() if name.removesuffix(".py") in CORE)
+    print(f"{core:6}  core, of {sum(counts.values())}\n")
+    engine = {file: n for file, n in counts.items() if file.parent == Path("engine")}
+    engine.pop(Path("engine/config.py"), None)  # a report, no part of the engine
+    for file, count in engine.items():
+        print(f"{count:6}  {file}")
+    total = sum(engine.values())
+    print(f"{total:6}  engine without its table of operations (aim {AIM}, ceiling {ceiling})")
     return int(total > ceiling)
 
 

@@ -52,7 +52,9 @@ CONVENTIONS = [
     "test_reductions_of_every_axis",
     "test_between_floating_tensors_the_wider_wins_and_gradients_go_back_narrow",
 ]
-MORE = ["graph", "memory", "counts", "primitive", "device"]
+MORE = [f"core/engine/test_{name}" for name in ("graph", "memory", "counts", "primitive")]
+MORE += ["project/test_device"]
+OPS = "tests/core/tensors/test_ops.py"
 TIMEOUT = 900  # seconds: whoever takes longer hangs
 PROFILE = """\
 from hypothesis import HealthCheck, Phase, settings
@@ -345,10 +347,10 @@ def tried(mutant: Mutant, copied: Path, rows: list[str], brief: bool) -> str | N
     target.write_text(mutant.source, encoding="utf-8")
     try:
         names = [name for name in mutant.rule.primitives if name in rows]
-        quick = [f"tests/test_ops.py::{test}[{name}]" for name in names for test in QUICK]
-        quick += [f"tests/test_ops.py::{test}" for test in CONVENTIONS]
-        more = [f"tests/test_{name}.py" for name in MORE]
-        more += ["--deselect", "tests/test_device.py::test_the_main_job_learns_the_same"]
+        quick = [f"{OPS}::{test}[{name}]" for name in names for test in QUICK]
+        quick += [f"{OPS}::{test}" for test in CONVENTIONS]
+        more = [f"tests/{name}.py" for name in MORE]
+        more += ["--deselect", "tests/project/test_device.py::test_the_main_job_learns_the_same"]
         more += ["-k", "not million"]  # these two need the examples, and time
         noticed = first_failure(copied, quick)
         return noticed or (None if brief else first_failure(copied, more))
@@ -362,7 +364,7 @@ def prepare(copied: Path, rows: list[str]) -> None:
         shutil.copytree(ROOT / part, copied / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copied)
     (copied / "profile_of_mutants.py").write_text(PROFILE)
-    failed = first_failure(copied, [f"tests/test_ops.py::{QUICK[0]}[{name}]" for name in rows])
+    failed = first_failure(copied, [f"{OPS}::{QUICK[0]}[{name}]" for name in rows])
     if failed:
         raise RuntimeError(f"without any change: {failed}\n{(copied / 'output').read_text()}")
 

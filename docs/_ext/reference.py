@@ -164,14 +164,14 @@ def module_page(path: str, modules: dict[str, list[str]], home: dict[int, str]) 
 
 
 HEADINGS = {  # of what a module makes; for the others it is the first words of their docstring
-    "tensors.tensor": "Tensors",
-    "creation": "Tensors",
-    "engine.variable": "Gradients",
-    "derivatives": "Gradients",
+    "engine.tensor": "Tensors",
+    "tensors.creation": "Tensors",
+    "engine.backward": "Gradients",
+    "transforms.derivatives": "Gradients",
     "testing.gradients": "Gradients",
-    "recompute": "Gradients",
-    "engine.graph": "Recording",
-    "anomaly": "Recording",
+    "transforms.checkpoint": "Gradients",
+    "engine.grad_mode": "Recording",
+    "transforms.anomaly": "Recording",
     "engine.primitive": "Operations of your own",
     "engine.ops.elementwise": "Element by element",
     "tensors.elementwise": "Element by element",
@@ -185,11 +185,11 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "tensors.indexing": "Reading parts",
     "engine.backend": "Dtypes",
     "random": "Random numbers",
-    "saving": "Files",
+    "io.checkpoint_file": "Files",
     "speed.capture": "Speed",
     "speed.fuse": "Speed",
-    "config": "Speed",
-    "interop": "Files",
+    "engine.config": "Speed",
+    "io.safetensors": "Files",
 }
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .._util.api_hints import adopting, class_name
+from .._util.nested import mapped
 from ..engine.backend import default_device, is_array
-from ..engine.graph import Node, Parents, is_grad_enabled, tick
-from ..engine.primitive import make
-from ..nested import mapped
-from ..spelling import adopting, class_name
-from ..tensors.tensor import Tensor, tensor
+from ..engine.grad_mode import is_grad_enabled
+from ..engine.graph import Node, Parents, tick
+from ..engine.tensor import Tensor, wrap
+from ..tensors.creation import tensor
 
 State = Any
 
@@ -78,7 +79,7 @@ def weigh(state: State, xi: float) -> State:
     node = state._node
     if xi == 1 or node is None or not is_grad_enabled():
         return state
-    return state.detach() if xi == 0 else make(state._data, Weighed(node, xi), state._version)
+    return state.detach() if xi == 0 else wrap(state._data, Weighed(node, xi), state._version)
 
 
 def detach(state: State) -> State:

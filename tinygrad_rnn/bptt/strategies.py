@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
-from ..checks import all_positive
-from ..engine.graph import is_grad_enabled
+from ..engine.grad_mode import is_grad_enabled
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
-from ..recompute import checkpoint as recomputed
-from ..tensors.tensor import Tensor
+from ..tensors.checks import all_positive
+from ..transforms.checkpoint import checkpoint as recomputed
 from .state import detach
 from .windows import Windows
 

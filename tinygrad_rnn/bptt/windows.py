@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
-from ..checks import all_positive, token_ids
+from .._util.resumable import Stream, offset_below
+from .._util.resumable import Window as Maker
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
-from ..stream import Stream, offset_below
-from ..stream import Window as Maker
-from ..tensors.tensor import Tensor, tensor
+from ..tensors.checks import all_positive, token_ids
+from ..tensors.creation import tensor
 
 if TYPE_CHECKING:
     from .strategies import Strategy

@@ -1,7 +1,7 @@
 """Data: feature-label batches, text, and synthetic tasks that need no corpus."""
 
-from ..spelling import absent
-from ..stream import Stream as Stream
+from .._util.api_hints import absent
+from .._util.resumable import Stream as Stream
 from . import tasks as tasks
 from . import text as text
 from .minibatches import batches as batches

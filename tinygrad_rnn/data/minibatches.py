@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
-from ..checks import all_positive
+from .._util.resumable import Stream, Window, permutation_of, smallest
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from ..stream import Stream, Window, permutation_of, smallest
-from ..tensors.tensor import Tensor, tensor
+from ..tensors.checks import all_positive
+from ..tensors.creation import tensor
 
 
 def batches(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from .. import random as tg_random
-from ..checks import all_positive
 from ..engine import backend
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
-from ..tensors.tensor import Tensor, tensor
+from ..tensors.checks import all_positive
+from ..tensors.creation import tensor
 
 Rng = int | np.random.Generator | None
 

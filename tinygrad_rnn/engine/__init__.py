@@ -1,1 +1,1 @@
-"""The engine: arrays, the graph over them, the table of primitives, and the Variable."""
+"""The engine: arrays, the graph over them, the table of primitives, and the Tensor."""

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from .._util.api_hints import class_name
+from .._util.foreign_arrays import own_array, refuse_loss
 from ..errors import DeviceError, DTypeError
-from ..foreign import own_array, refuse_loss
-from ..spelling import class_name
 
 Array = Any  # numpy.ndarray or cupy.ndarray; their types have no common base
 Module = Any  # numpy or cupy

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .. import checks
 from .. import random as tg_random
-from ..checks import token_ids
+from ..data.metrics import Perplexity
 from ..data.text import Vocabulary
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from ..functional import perplexity
-from ..metrics import Perplexity
-from ..tensors.tensor import Tensor
+from ..tensors import checks
+from ..tensors.checks import token_ids
 from . import sampling
 
 Ids = npt.ArrayLike | Tensor | str

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from .. import checks
 from .. import functional as F
 from .. import random as tg_random
 from .. import tensors as ops
 from ..bptt import Strategy
 from ..data.text import Vocabulary, evaluation
-from ..engine.graph import no_grad
+from ..engine.grad_mode import no_grad
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..nn import Dropout, Embedding, Linear, Module, Recurrent
-from ..tensors.tensor import Tensor, tensor
+from ..tensors import checks
+from ..tensors.creation import tensor
 from .language import Array, LanguageModel, Rng, State
 
 _STEPS = 256  # tokens of a prefix that are read at once

@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from .. import checks
 from ..data.text import Vocabulary, split
 from ..errors import ArgumentError
+from ..tensors import checks
 from .language import Array, Ids, LanguageModel, State
 
 _PIECE = 1 << 16  # tokens that are scored at once

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import checks
 from ..errors import ArgumentError
+from ..tensors import checks
 
 
 def check(temperature: float, top_k: int | None, top_p: float) -> None:

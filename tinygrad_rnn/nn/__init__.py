@@ -1,7 +1,7 @@
 """Networks, with PyTorch's names: modules, layers, cells and the loop over time."""
 
 from .. import functional as functional
-from ..spelling import absent
+from .._util.api_hints import absent
 from . import init as init
 from .cells import Cell as Cell
 from .cells import GRUCell as GRUCell

@@ -13,17 +13,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .. import checks
 from .. import random as tg_random
 from .. import tensors as ops
-from ..creation import zeros
 from ..engine import backend
-from ..engine.graph import is_grad_enabled
-from ..engine.primitive import make
+from ..engine.grad_mode import is_grad_enabled
+from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import linear_map
 from ..speed.fuse import fuse
-from ..tensors.tensor import Tensor
+from ..tensors import checks
+from ..tensors.creation import zeros
 from . import init
 from .module import Module, Parameter
 
@@ -262,7 +261,7 @@ def _unwritten(state: State) -> State:
     if isinstance(state, tuple):
         return tuple(map(_unwritten, state))
     made = state._version is None
-    return state if made else make(backend.copy(state._data), None, None)
+    return state if made else wrap(backend.copy(state._data), None, None)
 
 
 def _sum_of(*biases: Tensor | None) -> Tensor | None:
@@ -275,7 +274,7 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return W x + b as [W, b] [x; 1]: a pass over the result less, there and back."""
     if bias is None:
         return linear_map(x, weight)
-    one = make(backend.full((*x.shape[:-1], 1), 1, x.dtype, like=x._data), None, None)
+    one = wrap(backend.full((*x.shape[:-1], 1), 1, x.dtype, like=x._data), None, None)
     x = ops.concatenate([x, ops.feature_major(one) if x.ndim > 2 else one], axis=-1)
     return linear_map(x, ops.concatenate([weight, ops.expand_dims(bias, 1)], axis=1))
 
@@ -479,7 +478,7 @@ class GRUCell(_GatedCell):
         if self.bias_hh is None:
             return self.bias_ih
         b_r, b_z, _ = ops.split(self.bias_hh, 3)
-        none = make(backend.full(b_r.shape, 0, b_r.dtype, like=b_r._data), None, None)
+        none = wrap(backend.full(b_r.shape, 0, b_r.dtype, like=b_r._data), None, None)
         return _sum_of(self.bias_ih, ops.concatenate([b_r, b_z, none]))
 
     def step(self, a: Tensor, h: Tensor) -> Tensor:

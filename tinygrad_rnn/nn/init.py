@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from .. import checks
 from .. import random as tg_random
+from .._util.api_hints import absent, class_name
 from ..engine import backend
 from ..engine.backend import Array
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..spelling import absent, class_name
-from ..tensors.tensor import Tensor
+from ..tensors import checks
 
 if TYPE_CHECKING:
     from numpy.random import Generator

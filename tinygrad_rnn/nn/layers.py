@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import checks
 from .. import functional as F
 from .. import random as tg_random
-from ..creation import ones, zeros
-from ..tensors.tensor import Tensor
+from ..engine.tensor import Tensor
+from ..tensors import checks
+from ..tensors.creation import ones, zeros
 from . import init
 from .module import Module, Parameter
 

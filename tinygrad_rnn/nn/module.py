@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from ..blocks import Block, block
+from .._util.api_hints import explained
+from .._util.contexts import Block, block
 from ..engine import backend
 from ..engine.backend import Array
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError
 from ..speed.capture import disabled as uncaptured
-from ..spelling import explained
-from ..tensors.tensor import Tensor, tensor
+from ..tensors.creation import tensor
 
 T = TypeVar("T")
 

@@ -14,16 +14,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import checks
 from .. import random as tg_random
 from .. import tensors as ops
 from ..bptt import Strategy, weigh
 from ..bptt.strategies import strategy_of
-from ..creation import arange, zeros
 from ..engine import backend
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import masked
-from ..tensors.tensor import Tensor, tensor
+from ..tensors import checks
+from ..tensors.creation import arange, tensor, zeros
 from .cells import Cell, GRUCell, LSTMCell, RNNCell, State, _elements, _unwritten
 from .module import Module, ModuleList
 

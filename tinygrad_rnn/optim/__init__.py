@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..spelling import absent
+from .._util.api_hints import absent
 from . import schedule as schedule
 from .clip import clip_grad_norm as clip_grad_norm
 from .clip import clip_grad_value as clip_grad_value

@@ -7,11 +7,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .. import checks
 from ..engine import backend
 from ..engine.backend import Array
-from ..engine.primitive import make
-from ..tensors.tensor import Tensor
+from ..engine.tensor import Tensor, wrap
+from ..tensors import checks
 from .optimizers import parameter_list
 
 
@@ -76,7 +75,7 @@ def clip_grad_norm(
             f"those of the parameters {bad}; the gradients are unchanged"
         )
     if max_norm == float("inf"):  # asked for the norm alone
-        return make(backend.asarray(norm, dtype), None, None)
+        return wrap(backend.asarray(norm, dtype), None, None)
     factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
     for grad in grads.values():
         array = grad._data
@@ -84,7 +83,7 @@ def clip_grad_norm(
             np.promote_types(array.dtype, backend.float32)
         )
         grad._bump()
-    return make(backend.asarray(norm, dtype), None, None)
+    return wrap(backend.asarray(norm, dtype), None, None)
 
 
 def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:

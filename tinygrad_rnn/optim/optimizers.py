@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .. import checks
+from .._util.api_hints import Elsewhere, NotAssigned, adopting, class_name, explained
 from ..engine import backend
 from ..engine.backend import Array
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from ..nn import Parameter
-from ..spelling import Elsewhere, NotAssigned, adopting, class_name, explained
-from ..tensors.tensor import Tensor
+from ..tensors import checks
 
 _CURES = {  # what stands in a list of parameters by mistake
     "dict": "; for groups make one optimiser each",

@@ -13,9 +13,9 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import checks
+from .._util.api_hints import Elsewhere, absent
 from ..errors import ArgumentError
-from ..spelling import Elsewhere, absent
+from ..tensors import checks
 from .optimizers import Optimizer
 
 Schedule = Callable[[int], float]

@@ -32,16 +32,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import nested
 from .. import random as tg_random
-from ..blocks import block
+from .._util import nested
+from .._util.api_hints import class_name
+from .._util.contexts import block
 from ..engine import backend
-from ..engine.graph import Leaf, is_grad_enabled, last_write, tick
-from ..engine.primitive import make
-from ..engine.variable import Variable
+from ..engine.grad_mode import is_grad_enabled
+from ..engine.graph import Leaf, last_write, tick
+from ..engine.tensor import Tensor, wrap
 from ..errors import DTypeError, ShapeError
-from ..spelling import class_name
-from ..tensors.tensor import Tensor
 from . import fuse as fusing
 from .loops import kinds_of
 from .surroundings import LARGE, PLAIN, installed, names_of, of_library, opaque
@@ -58,7 +57,7 @@ from .tape import (
     root_of,
     same,
     state,
-)  # fmt: skip
+)
 
 SIGNATURES = 8  # how many signatures a captured function keeps in a thread; others run plainly
 PATIENCE = 4.0  # how many recordings and replays may be in vain; a good replay gives back a tenth
@@ -69,7 +68,7 @@ class World:
     """What a function reaches in Python: the arrays, and all else, which must stay the same."""
 
     def __init__(self, function: Any) -> None:
-        self.tensors: list[Variable] = []
+        self.tensors: list[Tensor] = []
         self.kept: list[tuple[Any, Any]] = []  # a container, and the key of an array in it
         self.generators: list[np.random.Generator] = []  # in the order of their places there
         self.fixed: str | None = None  # what holds an array that cannot be exchanged
@@ -82,7 +81,7 @@ class World:
             if id(x) in seen or opaque(x, own):
                 continue
             seen[id(x)] = x
-            if isinstance(x, Variable):
+            if isinstance(x, Tensor):
                 self.tensors.append(x)
             for holder, keys, read in _contents(x, own):
                 values = read(holder)
@@ -93,7 +92,7 @@ class World:
                     elif isinstance(holder, dict | list | types.CellType):
                         self.kept.append((holder, key))
                         self.generators += [value] if isinstance(value, np.random.Generator) else []
-                    elif not isinstance(x, Variable):
+                    elif not isinstance(x, Tensor):
                         self.fixed = name
         self.leaves = [x._node for x in self.tensors if isinstance(x._node, Leaf)]
         self.grads = [leaf.grad for leaf in self.leaves]
@@ -151,7 +150,7 @@ def _put(holder: Any, key: Any, value: Any) -> None:
 
 def _contents(x: Any, own: str) -> Iterator[tuple[Any, Any, Callable[[Any], list[Any]]]]:
     """Yield the containers that an object consists of: keys, and how to read the values."""
-    if isinstance(x, Variable):
+    if isinstance(x, Tensor):
         yield x, (), lambda x: [x._data, x._node]
     elif isinstance(x, fusing.Fused | Captured):
         yield x, (), lambda x: [x.__wrapped__]
@@ -251,7 +250,7 @@ class Plan:
         self.generators = list(self.tape.generators.values())
         written = {id(block.root) for block in self.tape.blocks if block.written}
         self.written = [x for x in self.world.tensors if id(root_of(x._data)) in written]
-        self.grads = [(leaf, make(self._array(p), None, [0])) for leaf, p in run.grads]
+        self.grads = [(leaf, wrap(self._array(p), None, [0])) for leaf, p in run.grads]
         had = zip(self.world.leaves, run.had_grads, last.had_grads, strict=False)
         self.cleared = [leaf for leaf, *before in had if any(before) and leaf.grad is None]
         self.results = mapped(self._array, run.results)
@@ -384,7 +383,7 @@ def _assign(out: Any, function: Callable[..., Any], args: Any, keywords: Any) ->
 def _fresh(x: Any) -> Any:
     """Return what a step returns: arrays as new Tensors without a graph."""
     array = real(x._data if isinstance(x, Tensor) else x)
-    return make(np.array(array), None, [0]) if isinstance(array, np.ndarray | np.generic) else x
+    return wrap(np.array(array), None, [0]) if isinstance(array, np.ndarray | np.generic) else x
 
 
 def _copy(array: Any) -> Any:
@@ -515,7 +514,7 @@ class Run:
         memory = self.inputs[-1].view()
         memory.flags.writeable = array.flags.writeable
         taped = self.tape.lift(memory, True)
-        given = make(taped, None, x._version) if isinstance(x, Tensor) else taped
+        given = wrap(taped, None, x._version) if isinstance(x, Tensor) else taped
         self.lent.append((x, given, memory))
         return given
 

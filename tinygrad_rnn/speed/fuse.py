@@ -45,25 +45,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..blocks import block
+from .._util.contexts import block
 from ..engine import backend
-from ..engine.graph import (
-    Leaf,
-    Node,
-    Parents,
-    Piece,
-    Pieces,
-    enable_grad,
-    last_write,
-    reachable,
-    run,
-    thread,
-)  # fmt: skip
-from ..engine.primitive import PRIMITIVES, Raw, Record, intact, make, namespaces
-from ..engine.variable import Variable
+from ..engine.codegen import Record, intact
+from ..engine.grad_mode import enable_grad, thread
+from ..engine.graph import Leaf, Node, Parents, Piece, last_write, reachable, run
+from ..engine.namespaces import PRIMITIVES, Raw, namespaces
+from ..engine.pending import Pieces
+from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
-from ..tensors.tensor import Tensor
 from . import compiled
 from .compiled import chosen
 from .loops import Loop, Uncovered, kinds_of
@@ -72,7 +63,7 @@ from .surroundings import PLAIN, Surroundings, checks, is_ours
 
 DEAR = frozenset("exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split())
 VIEWS = frozenset(("part", "reshape"))  # they show another value's memory
-LIBRARY = ("engine", "tensors", "functional", "spelling")  # a message names no line in these
+LIBRARY = ("engine", "tensors", "functional", "_util")  # a message names no line in these
 SIGNATURES = 64  # how many plans a fused function keeps; the oldest goes first
 PATIENCE = 16.0  # how many plans are made in vain; a call that finds one gives back a tenth
 ANSWERS = 8  # how many plans there are for the same arrays: other numbers, other surroundings
@@ -327,13 +318,15 @@ class Trace:
         """Note that the function reads the lengths of axes, unless it is the engine that asks."""
         while frame.f_globals.get("__name__") in ACCESS:  # x.shape of a Tensor
             frame = frame.f_back
-        inside = frame.f_globals.get("__name__", "").startswith(POINTWISE)
+        reader = frame.f_globals.get("__name__", "")
+        inside = reader.startswith(POINTWISE) and not reader.startswith(MAKES)
         self.sized |= not inside and not frame.f_code.co_filename.startswith("<primitive")
 
 
 _ROOT = __name__.partition(".")[0]
-ACCESS = frozenset((f"{_ROOT}.engine.variable", f"{_ROOT}.tensors.tensor"))
+ACCESS = frozenset((f"{_ROOT}.engine.tensor", f"{_ROOT}.tensors.methods"))
 POINTWISE = tuple(f"{_ROOT}.{part}" for part in ("engine", "tensors", "speed"))
+MAKES = tuple(f"{_ROOT}.tensors.{part}" for part in ("checks", "creation"))  # zeros_like(x) …
 
 
 def _identity(x: Any) -> Any:
@@ -369,7 +362,7 @@ def interpret(
         elif x.op in ("zeros", "constant"):
             value: Any = args[0] if x.op == "constant" else 0
             shape = _shape_now(x, sizes)
-            known[x] = make(backend.full(shape, value, x.dtype, like=like), None, None)
+            known[x] = wrap(backend.full(shape, value, x.dtype, like=like), None, None)
         elif x.op == "part":
             known[x] = args[0][..., args[1] : args[2]]
         elif x.op == "join":
@@ -722,7 +715,7 @@ class Call:
     def _taken(self, x: Any) -> Any:
         """Return the structure of an argument: a class, the places of Tensors and numbers, more."""
         kind = x.__class__
-        if isinstance(x, Variable):
+        if isinstance(x, Tensor):
             self.tensors.append(x)
             return Tensor
         if kind in PYTHON or isinstance(x, np.number):
@@ -972,7 +965,7 @@ class Plan:
 def _leaf(trace: Trace, i: int, x: Tensor) -> Tensor:
     expression = trace.enter("argument", (i,), x.dtype, x.shape)
     node = Leaf(x.shape, x.dtype, [0]) if x.dtype.kind == "f" else None
-    return make(expression, node, None)
+    return wrap(expression, node, None)
 
 
 def _read(grads: Sequence[Any], known: set[Expression]) -> list[Expression]:
@@ -1026,7 +1019,7 @@ class FusedNode(Node):
         read = [plan.inputs[i] for i in plan.reads]
         versions = dict(zip(read, self.versions, strict=True))
         known = {
-            x: make(a, places.get(x), versions.get(x))
+            x: wrap(a, places.get(x), versions.get(x))
             for x, a in zip(plan.saved, saved, strict=True)
         }
         known.update({g: grad[i] for g, i in zip(given, which, strict=True)})
@@ -1107,7 +1100,7 @@ class Fused:
         if len(kinds) > 1:
             _, arrays = backend.together([x._data for x in call.tensors], self.name)
             call.tensors = [
-                make(a, x._node, x._version) for a, x in zip(arrays, call.tensors, strict=True)
+                wrap(a, x._node, x._version) for a, x in zip(arrays, call.tensors, strict=True)
             ]
         try:
             found = self._found(call)
@@ -1145,7 +1138,7 @@ class Fused:
     def on_arrays(self, *arrays: Any) -> tuple[Any, ...]:
         """Call the function with arrays of one library; return its results as such."""
         plans = self.plans.get(tuple([(x.__class__, x.shape, x.dtype) for x in arrays]))
-        plan = plans[0] if plans else self.plan(*[make(x, None, None) for x in arrays])
+        plan = plans[0] if plans else self.plan(*[wrap(x, None, None) for x in arrays])
         return plan.forward(backend.modules[arrays[0].__class__], arrays)
 
     def _run(
@@ -1168,16 +1161,16 @@ class Fused:
             self._plainly(call or Call(tensors, {}))  # which says in its own words what is wrong
             raise
         if not recording:
-            outputs = [make(y, None, None) for y in made]
+            outputs = [wrap(y, None, None) for y in made]
             return tuple(outputs) if plan.several else outputs[0]
         node = FusedNode(parents, made[0].shape, made[0].dtype)
         node.name, node.plan, node.saved = self.name, plan, made[len(plan.outputs) :]
         node.versions = [tensors[i]._version for i in plan.reads]
         node.numbers = numbers
         if plan.single:
-            return make(made[0], node, None)
+            return wrap(made[0], node, None)
         outputs = [
-            make(y, Piece(node, i, y.shape, y.dtype) if graph else None, None)
+            wrap(y, Piece(node, i, y.shape, y.dtype) if graph else None, None)
             for i, (y, graph) in enumerate(zip(made, plan.recorded(parents)))  # noqa: B905 - without the saved
         ]
         return tuple(outputs) if plan.several else outputs[0]

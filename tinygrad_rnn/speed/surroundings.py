@@ -26,7 +26,7 @@ import numpy as np
 
 from ..engine import backend
 from ..engine.graph import Node
-from ..engine.variable import Variable
+from ..engine.tensor import Tensor
 from .scalars import same
 
 LARGE = 1000  # containers of more numbers and strings (vocabularies) are not watched
@@ -139,7 +139,7 @@ class Surroundings:
             if id(x) in seen:
                 continue
             seen[id(x)] = x
-            if isinstance(x, Variable) or (backend.is_array(x) and not isinstance(x, np.generic)):
+            if isinstance(x, Tensor) or (backend.is_array(x) and not isinstance(x, np.generic)):
                 self.arrays = True
             elif isinstance(x, types.ModuleType):
                 if not installed(x.__name__, self._own):

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engine import backend
-from ..engine.variable import Variable
+from ..engine.tensor import Tensor
 
 
 class Place(NamedTuple):
@@ -279,7 +279,7 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
         return value if name in ATTRIBUTES else self._read(lambda _: value)
 
     def __array_ufunc__(self, ufunc: Any, how: str, *inputs: Any, **keywords: Any) -> Any:
-        if any(isinstance(x, Variable) for x in inputs):
+        if any(isinstance(x, Tensor) for x in inputs):
             return NotImplemented
         function = ufunc if how == "__call__" else getattr(ufunc, how)
         return record(backend.add_at if function == np.add.at else function, *inputs, **keywords)

@@ -11,3 +11,5 @@ from .linalg import *
 from .reduce import *
 from .shape import *
 from .softmax import *
+
+from . import methods as methods  # isort: skip - it attaches all of them to Tensor

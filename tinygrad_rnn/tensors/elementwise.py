@@ -6,21 +6,19 @@ Conventions where a derivative does not exist: ``relu`` has gradient 0 at 0, ``m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .._util.api_hints import explained
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.ops import where
 from ..engine.ops.elementwise import clip as _clip_to_numbers
 from ..engine.primitive import primitive
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
-from ..spelling import explained
 from .shape import as_tensor
-
-if TYPE_CHECKING:
-    from .tensor import Tensor
 
 
 @primitive(floating=True, x=lambda F, g, out: g * 0.5 / out)

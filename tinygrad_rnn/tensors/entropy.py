@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.ops import axis_of, where
 from ..engine.ops.reduce import _in_single
 from ..engine.primitive import primitive
-from ..engine.variable import Variable
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
 from .shape import as_tensor
 from .softmax import _top
-
-if TYPE_CHECKING:
-    from .tensor import Tensor
 
 
 @primitive(logits=None, target=None)
@@ -101,7 +98,7 @@ def cross_entropy(
     """
     logits = as_tensor(logits)
     axis = axis_of(axis, logits.ndim)
-    classes = backend.asarray(target._data if isinstance(target, Variable) else target)
+    classes = backend.asarray(target._data if isinstance(target, Tensor) else target)
     rest = logits.shape[:axis] + logits.shape[axis + 1 :]
     if classes.dtype.kind not in "iu":
         raise DTypeError(

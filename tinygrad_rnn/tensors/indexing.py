@@ -5,17 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .._util.api_hints import explained
 from ..engine import backend
 from ..engine.ops import axis_of, index, reshape
-from ..engine.variable import Variable
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
-from ..spelling import explained
 from .shape import as_tensor, expand_dims
-
-if TYPE_CHECKING:
-    from .tensor import Tensor
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
@@ -76,13 +73,13 @@ def _plain(key: Any, x: Tensor) -> Any:
     if isinstance(key, bool | str | dict):
         cure = ": a new axis is x[None]" if key is True else ""
         raise DTypeError(f"an index is made of integers, slices and arrays, got {key!r}{cure}")
-    array = backend.asarray(key._data if isinstance(key, Variable) else key)
+    array = backend.asarray(key._data if isinstance(key, Tensor) else key)
     if array.dtype.kind not in "iub" and array.size:  # an empty list is floating
         raise DTypeError(f"an index is made of integers or booleans, got {array.dtype}")
     found = backend.device_of(array)
     if array.ndim == 0 and array.dtype.kind != "b" and found == "cpu":
         return int(array)
-    if found != x.device and isinstance(key, Variable):
+    if found != x.device and isinstance(key, Tensor):
         raise DeviceError(
             f"indexing: the tensor is on {x.device}, the index on {found}: move it with "
             f".to({x.device!r})"

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._util.api_hints import explained
 from ..engine import backend
 from ..engine.graph import Leaf
 from ..engine.ops import axes_of, gemm, index, reshape
 from ..engine.primitive import primitive
 from ..errors import ArgumentError, ShapeError
-from ..spelling import explained
 from .shape import _listed, as_tensor, transpose
 
 if TYPE_CHECKING:
     from ..engine.backend import Array
-    from .tensor import Tensor
+    from ..engine.tensor import Tensor
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:

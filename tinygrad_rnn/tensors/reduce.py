@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .._util.api_hints import explained
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.ops import axes_of, axis_of, index, mean, reshape, sum
 from ..engine.ops.reduce import _in_single, _kept
 from ..engine.primitive import primitive
-from ..spelling import explained
+from ..engine.tensor import Tensor
 from .elementwise import sqrt
 from .shape import as_tensor, concatenate, transpose
-
-if TYPE_CHECKING:
-    from .tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .._util.api_hints import begun, explained
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.ops import axes_of, axis_of, index, join, permute, reshape, scatter
 from ..engine.primitive import primitive
-from ..engine.variable import Variable
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from ..spelling import begun, explained
-
-if TYPE_CHECKING:
-    from .tensor import Tensor
 
 
 def as_tensor(x: Any, op: str = "") -> Tensor:
@@ -25,8 +22,8 @@ def as_tensor(x: Any, op: str = "") -> Tensor:
     A message about what cannot be made one begins with `op`, or with the name of the public
     function that is called.
     """
-    if isinstance(x, Variable):
-        return x  # type: ignore[return-value]
+    if isinstance(x, Tensor):
+        return x
     made: Tensor = begun(op, lambda: reshape(x, shape=None))
     return made
 
@@ -397,7 +394,7 @@ def _stacked(x: Any) -> Any:
     """Return a list that holds Tensors, at any depth, as one Tensor; all else as it is."""
     if isinstance(x, list | tuple):
         parts = [_stacked(part) for part in x]
-        if any(isinstance(part, Variable) for part in parts):
+        if any(isinstance(part, Tensor) for part in parts):
             return pile(*parts, axis=0)
     return x
 

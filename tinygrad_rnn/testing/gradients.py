@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import random as _random
-from ..engine.graph import enable_grad
-from ..engine.variable import grad
+from .._util.api_hints import class_name
+from ..engine.backward import grad
+from ..engine.grad_mode import enable_grad
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, GradcheckError
-from ..spelling import class_name
 from ..tensors import reshape
-from ..tensors.tensor import Tensor
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

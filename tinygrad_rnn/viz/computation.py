@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .._util.api_hints import adopting, class_name
 from ..engine.graph import Leaf, Node, Piece, reachable
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, GraphError
-from ..files import replacing
+from ..io.atomic import replacing
 from ..nn import Module
-from ..spelling import adopting, class_name
-from ..tensors.tensor import Tensor
 from .layout import columns, rows
 from .svg import drawing
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import checks
 from ..errors import ArgumentError, MissingExtraError, ShapeError
+from ..tensors import checks
 from .records import LearningCurve, learning_curve
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .. import checks
 from ..errors import ArgumentError, ShapeError
+from ..tensors import checks
 
 Numbers = npt.NDArray[np.float64]
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import checks
 from .. import random as tg_random
 from .. import tensors as ops
-from ..creation import zeros
-from ..derivatives import vjp
-from ..engine.graph import enable_grad, no_grad
-from ..engine.variable import grad
+from ..engine.backward import grad
+from ..engine.grad_mode import enable_grad, no_grad
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..functional import dropout as drop
 from ..nn import Cell, ModuleList, Recurrent
-from ..tensors.tensor import Tensor, tensor
+from ..tensors import checks
+from ..tensors.creation import tensor, zeros
+from ..transforms.derivatives import vjp
 
 if TYPE_CHECKING:
     from ..bptt import Strategy

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ...files import replacing
+from ...io.atomic import replacing
 
 
 def memory_map(

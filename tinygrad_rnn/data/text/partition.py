@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import random as tg_random
-from ...checks import all_positive, token_ids
+from ..._util.resumable import Stream, Window, offset_below, permutation_of, smallest
+from ...engine.tensor import Tensor
 from ...errors import ArgumentError
-from ...stream import Stream, Window, offset_below, permutation_of, smallest
-from ...tensors.tensor import Tensor, tensor
+from ...tensors.checks import all_positive, token_ids
+from ...tensors.creation import tensor
 from .text_file import TextFile
 
 Rng = int | np.random.Generator | None

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from ...checks import all_positive
 from ...errors import ArgumentError
+from ...tensors.checks import all_positive
 
 # Where a text may be cut, so that its pieces can be worked on one by one: at the end of a match.
 AFTER_SPACE = re.compile(r"(?s:.*)\s")

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...checks import all_positive, token_ids
+from ..._util.api_hints import class_name
+from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DTypeError
-from ...spelling import class_name
-from ...tensors.tensor import Tensor
+from ...tensors.checks import all_positive, token_ids
 from .ids_file import memory_map
 from .text_file import AFTER_LINE, AFTER_SPACE, Text, TextFile, cut, pieces
 

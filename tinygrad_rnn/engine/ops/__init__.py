@@ -4,7 +4,7 @@ Names and semantics are NumPy's.
 """
 
 from .elementwise import *
-from .index import *
+from .indexing import *
 from .linalg import *
 from .reduce import *
 from .shape import *

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import backend
 from ..backend import Array
-from ..graph import Product
+from ..pending import Product
 from ..primitive import primitive
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import ArgumentError, ShapeError
 from .. import backend
 from ..backend import Array
-from ..graph import Product
+from ..pending import Product
 from ..primitive import primitive
 
 

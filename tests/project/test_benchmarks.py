@@ -1,0 +1,165 @@
+"""The benchmarks compute what they say: the same step in every library, and they run. No times."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+CELLS = ["rnn", "gru", "lstm", "peephole", "layernorm", "mgu"]
+
+
+def run(program: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a benchmark; whatever it does, it must not end in a traceback."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / program), *options],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the training steps, imported as the benchmarks import them."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import steps
+
+    yield steps
+    for name in ("steps", "cells", "peer_cells"):
+        sys.modules.pop(name, None)
+
+
+def outcome(steps: Any, peer: str, cell: str, count: int = 3) -> tuple[float, Any, Any]:
+    """Return the loss, its gradients, and the parameters after some steps that clip."""
+    trainer = steps.PEERS[peer](steps.problem(cell, (6, 3, 7, 8)))
+    loss, gradients = trainer.gradients()
+    for _ in range(count):
+        trainer.step()
+    return loss, gradients, trainer.parameters()
+
+
+def equal(mine: Any, other: Any) -> None:
+    assert list(mine) == list(other)
+    for name, value in mine.items():
+        assert other[name].dtype == value.dtype == np.float32
+        scale = np.abs(value).max()
+        np.testing.assert_allclose(other[name], value, rtol=0, atol=1e-5 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_a_cell_that_a_user_writes_is_the_built_in_layer(steps: Any, cell: str) -> None:
+    user, built_in = outcome(steps, "user", cell), outcome(steps, "ours", cell)
+    assert user[0] == pytest.approx(built_in[0], rel=1e-6)
+    equal(user[1], built_in[1])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_step_trains(steps: Any, cell: str) -> None:
+    problem = steps.problem(cell, (6, 3, 7, 8))
+    trainer = steps.PEERS["user"](problem)
+    before, gradients = trainer.gradients()
+    assert all(np.abs(g).max() > 0 for g in gradients.values())
+    for _ in range(50):
+        trainer.step()
+    assert trainer.gradients()[0] < 0.97 * before
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_step_is_pytorchs(steps: Any, cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(steps, "NORM", 0.05)  # so that every step clips
+    pairs = [("user", "pytorch-user")]
+    pairs += [("ours", "pytorch")] if cell in steps.BUILT_IN_CELLS else []
+    for mine, other in pairs:
+        ours, theirs = outcome(steps, mine, cell), outcome(steps, other, cell)
+        assert theirs[0] == pytest.approx(ours[0], rel=1e-5)
+        equal(ours[1], theirs[1])
+        equal(ours[2], theirs[2])
+
+
+def test_a_peer_that_cannot_run_says_why(steps: Any) -> None:
+    with pytest.raises(steps.Unavailable, match="not a built-in cell"):
+        steps.PEERS["ours"](steps.problem("mgu", (6, 3, 7, 8)))
+
+
+def test_the_cells_are_the_same_in_every_table(steps: Any) -> None:
+    import cells
+    import peer_cells
+
+    assert list(cells.CELLS) == list(peer_cells.PEER_CELLS) == CELLS
+    assert tuple(cells.BUILT_IN) == steps.BUILT_IN_CELLS
+
+
+def test_the_check_passes_and_finds_a_difference(tmp_path: Path) -> None:
+    options = ["--check", "--cells", "mgu", "--peers", "user", "ours"]
+    done = run("compare.py", *options, "user+c", "user+capture", "user+c+capture")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "user                  equal to" in done.stdout and "n/a: not a built-in" in done.stdout
+
+    for name in ("compare.py", "steps.py", "cells.py", "peer_cells.py"):
+        source = (BENCHMARKS / name).read_text(encoding="utf-8")
+        if name == "cells.py":  # differs from the built-in layer
+            source = source.replace("c = tg.sigmoid(f) * c +", "c = tg.sigmoid(-f) * c +")
+        (tmp_path / name).write_text(source, encoding="utf-8")
+    options = ["--cells", "lstm", "--peers", "ours", "user"]
+    done = run(str(tmp_path / "compare.py"), "--check", *options)
+    assert done.returncode == 1 and "DIFFERS" in done.stdout, done.stdout
+    options += ["--smoke", "--json", str(tmp_path / "all.json")]
+    run(str(tmp_path / "compare.py"), *options)
+    results = json.loads((tmp_path / "all.json").read_text())["results"]
+    assert ["its loss is" in r.get("error", "") for r in results].count(True) == 1
+
+
+def test_compare_writes_what_it_measured(tmp_path: Path) -> None:
+    files = {name: str(tmp_path / name) for name in ("all.json", "table.md", "times.svg")}
+    write = ["--table", files["table.md"]]
+    pytest.importorskip("matplotlib")
+    done = run(
+        "compare.py", "--smoke", "--cells", "lstm", "mgu", "--peers", "ours", "user",
+        "--json", files["all.json"], "--plot", files["times.svg"], *write,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(Path(files["all.json"]).read_text())["results"]
+    assert [(r["cell"], r["peer"], len(r["ms"])) for r in results] == [
+        ("lstm", "ours", 1), ("lstm", "user", 1), ("mgu", "ours", 0), ("mgu", "user", 1),
+    ]  # fmt: skip
+    assert results[2]["error"] == "not a built-in cell"
+    assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-6)
+    if sys.platform == "linux":
+        assert results[0]["bytes"] >= 0  # a step this small may fit into what is there
+    assert Path(files["times.svg"]).read_text(encoding="utf-8").startswith("<?xml")
+
+    # The table holds these figures, and reading them again writes the same.
+    table = Path(files["table.md"]).read_text(encoding="utf-8")
+    for result in results:
+        if result["ms"]:
+            assert f"{result['ms'][0]:.3g} |" in table
+    again = run("compare.py", "--read", files["all.json"], *write)
+    assert again.returncode == 0 and "user's LSTM / nn.LSTM" in again.stdout
+    assert Path(files["table.md"]).read_text(encoding="utf-8") == table
+
+
+def test_scaling_fits_an_exponent_for_every_size() -> None:
+    done = run("scaling.py", "--smoke", "--cells", "rnn")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^rnn .*  -?\d\.\d{3}$", done.stdout, re.M)) == 4
+
+
+def test_the_page_has_its_table_and_its_picture() -> None:
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    for name in re.findall(r"_measured/[a-z.]+", page):
+        assert (ROOT / "docs" / name).exists()

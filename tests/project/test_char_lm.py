@@ -1,0 +1,468 @@
+"""The main job: what it prints and writes, how it stops, and that it goes on to the same bit."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from test_examples import ROOT, run
+
+import tinygrad_rnn as tg
+
+SCRIPT = ROOT / "examples" / "char_lm.py"
+spec = importlib.util.spec_from_file_location("char_lm", SCRIPT)
+assert spec is not None and spec.loader is not None
+char_lm: Any = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(char_lm)
+
+# The beginning of the Daodejing, of the Thousand Character Classic, and rare characters.
+CHINESE = """道可道，非常道。名可名，非常名。無名天地之始，有名萬物之母。
+故常無欲，以觀其妙；常有欲，以觀其徼。此兩者同出而異名，同謂之玄。玄之又玄，眾妙之門。
+𠮷野家𪚥㐀，👩\u200d🚀。天地玄黃，宇宙洪荒。日月盈昃，辰宿列張。寒來暑往，秋收冬藏。
+閏餘成歲，律呂調陽。雲騰致雨，露結為霜。金生麗水，玉出崑岡。劍號巨闕，珠稱夜光。
+果珍李柰，菜重芥薑。
+"""
+TINY = "--hidden 8 --embedding 4 --batch 4 --steps 8 --epochs 2 --every 7 --length 20".split()
+CLOCKS = {"seconds", "seconds_left", "tokens_per_s", "recent_seconds"}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the options for a Chinese text that gives 18 steps an epoch."""
+    path = tmp_path_factory.mktemp("text") / "zh.txt"
+    path.write_text(CHINESE * 4, encoding="utf-8")
+    return ["--text", str(path), "--prefix", "道可"]
+
+
+def job(*options: Any) -> tuple[int, str]:
+    """Run the main job in this process; return its status and what it printed."""
+    argv, sys.argv = sys.argv, ["char_lm.py", *map(str, options)]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            status = char_lm.run(*char_lm.arguments())
+    finally:
+        sys.argv = argv
+    return status, out.getvalue()
+
+
+def leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what a checkpoint holds, arrays as bytes, without the time that things took."""
+    if isinstance(tree, dict | list | tuple):
+        for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            if key not in CLOCKS:
+                yield from leaves(item, f"{place}.{key}")
+    elif isinstance(tree, np.ndarray):
+        yield place, (tree.dtype, tree.shape, tree.tobytes())
+    else:
+        yield place, tree
+
+
+def saved(path: Path) -> dict[str, Any]:
+    return dict(leaves(tg.load(path)["run"]))
+
+
+def logged(path: Path) -> list[dict[str, Any]]:
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [dict(leaves(line)) for line in lines]
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Press Ctrl-C in the middle of a step."""
+    learn = char_lm.Run.learn
+
+    def learn_and_press(self: Any, x: Any, y: Any) -> None:
+        if self.step + 1 == step:
+            signal.raise_signal(signal.SIGINT)
+        learn(self, x, y)
+
+    monkeypatch.setattr(char_lm.Run, "learn", learn_and_press)
+
+
+# -- what it prints and writes ---------------------------------------------------------------------
+
+
+def test_the_last_line_is_one_json_object(tmp_path: Path) -> None:
+    path = tmp_path / "run.ckpt"
+    status, out = job("--smoke", "--json", "--save", path, "--cell", "gru")
+    assert status == 0
+    figures = json.loads(out.splitlines()[-1])
+    for kind in ("", "valid_"):
+        bits = figures[f"{kind}bits_per_char"]
+        assert figures[f"{kind}perplexity"] == pytest.approx(2**bits)
+        assert figures[f"{kind}perplexity"] == pytest.approx(math.exp(figures[f"{kind}loss"]))
+        assert figures[f"{kind}bits_per_byte"] <= bits
+        assert figures[f"{kind}tokens_per_s"] > 0
+    assert 1 < figures["perplexity"] < figures["vocabulary"]
+    assert figures["seconds"] > 0
+    assert figures["sha256"] == tg.data.text.sha256(tg.data.text.corpus("python_docs"))
+    assert f"vocabulary of {figures['vocabulary']}" in out
+    assert f"{figures['unknown_rate']:.3%} unknown" in out
+
+    about = tg.load(path)
+    vocab = tg.data.text.Vocabulary.from_state_dict(about["vocabulary"])
+    assert len(vocab) == figures["vocabulary"]
+    options = SimpleNamespace(**about["options"])
+    model = char_lm.language_model(vocab, options)
+    model.load_state_dict(about["run"]["model"])
+    _, valid = tg.data.text.split(tg.data.text.corpus("python_docs"))
+    losses = char_lm.evaluate(model, vocab.encode(valid), options)
+    assert losses.nats == pytest.approx(figures["valid_loss"], rel=1e-5)
+    assert sorted(os.listdir(tmp_path)) == ["run.best.ckpt", "run.ckpt"]
+
+
+def test_a_terminal_that_cannot_show_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text(CHINESE * 10, encoding="gb18030")
+    options = ["--text", str(path), "--encoding", "gb18030", "--prefix", "道", "--json"]
+    options += ["--sample-every", "2"]
+    done = run("char_lm.py", "--smoke", *options, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert done.stdout.count("\n\\u9053") > 1
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["bits_per_byte"] < figures["bits_per_char"] / 2
+
+
+def test_every_option_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "curve.png"
+    options = "--partition random --cell rnn --layers 2 --dropout 0.2 --optimizer sgd --lr 0.5"
+    options += " --decay none --embedding 0 --valid 0 --clean letters --normalize NFC --top-k 5"
+    status, out = job("--smoke", *options.split(), "--top-p", 0.9, "--json", "--plot", path)
+    assert status == 0
+    installed = importlib.util.find_spec("matplotlib") is not None
+    assert path.exists() == installed != ("no plot" in out)
+    assert json.loads(out.splitlines()[-1])["valid_perplexity"] is None
+
+
+def test_nothing_but_numpy_is_needed(tmp_path: Path) -> None:
+    for extra in ("matplotlib", "tqdm"):
+        (tmp_path / f"{extra}.py").write_text("raise ImportError('not installed')")
+    options = ["--smoke", "--plot", str(tmp_path / "curve.png")]
+    done = run("char_lm.py", *options, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    assert done.returncode == 0, done.stderr
+    assert "epoch   2, step 8: perplexity" in done.stdout
+    assert "tinygrad-rnn[plot]" in done.stdout
+
+
+def test_a_line_of_the_log_for_each_report(text: list[str], tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    _, out = job(*text, *TINY, "--log", log)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [7, 14, 21, 28, 35, 36]
+    assert out.count(": perplexity") == len(lines)
+    for line in lines:
+        assert all(math.isfinite(figure) for figure in line.values())
+        assert f"step {line['step']}: perplexity {math.exp(line['loss']):.3f}" in out
+        assert f"validation {math.exp(line['valid_loss']):.3f}" in out
+    assert [line["lr"] for line in lines] == [0.004] * 2 + [0.002] * 4
+    left = [line["seconds_left"] for line in lines]
+    assert left[0] > left[-1] >= 0
+
+
+def test_writing_on_the_way_changes_nothing(text: list[str], tmp_path: Path) -> None:
+    plain, writing = tmp_path / "plain.ckpt", tmp_path / "writing.ckpt"
+    dropout = ["--dropout", 0.3]
+    job(*text, *TINY, *dropout, "--save", plain)
+    _, out = job(*text, *TINY, *dropout, "--save", writing, "--sample-every", 10)
+    assert out.count("\n道可") == 4  # after steps 10, 20 and 30, and at the end
+    assert saved(plain) == saved(writing)
+
+
+def test_the_best_run_is_kept(
+    text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, script = char_lm.evaluate, iter([3.0, 2.5, 2.75, 2.5, 4.0, 2.75, 5.0])
+
+    def scripted(*arguments: Any) -> Any:
+        losses = evaluate(*arguments)
+        losses.total = next(script) * losses.count
+        return losses
+
+    monkeypatch.setattr(char_lm, "evaluate", scripted)
+    path = tmp_path / "run.ckpt"
+    job(*text, *TINY, "--save", path)
+    last, best = tg.load(path)["run"], tg.load(tmp_path / "run.best.ckpt")["run"]
+    assert (last["step"], best["step"]) == (36, 14)
+    assert last["best"] == best["best"] == 2.5
+    assert [valid for _, _, valid in last["curve"]] == [3.0, 2.5, 2.75, 2.5, 4.0, 2.75]
+
+
+# -- Chinese ---------------------------------------------------------------------------------------
+
+
+def test_gb18030_teaches_the_same(text: list[str], tmp_path: Path) -> None:
+    gb = tmp_path / "gb.txt"
+    gb.write_bytes(CHINESE.replace("\n", "\r\n").encode("gb18030") * 4)
+    one, other = tmp_path / "one.ckpt", tmp_path / "other.ckpt"
+    _, written = job(*text, *TINY, "--save", one)
+    options = ["--text", gb, "--encoding", "gb18030", "--ids", tmp_path / "ids.npy"]
+    _, also_written = job(*options, "--prefix", "道可", *TINY, "--save", other)
+    assert saved(one) == saved(other)
+    assert tg.load(one)["vocabulary"] == tg.load(other)["vocabulary"]
+    assert written.splitlines()[-2] == also_written.splitlines()[-2]
+    vocab = tg.data.text.Vocabulary.from_state_dict(tg.load(one)["vocabulary"])
+    assert vocab.decode(np.load(tmp_path / "ids.npy")) == CHINESE * 4
+    _, sample = job("--sample-only", one, "--prefix", "天地玄", "--temperature", 0)
+    assert sample.startswith("\n天地玄")
+    assert len(sample.strip("\n")) >= 20
+
+
+def test_what_the_text_has_not_is_said(text: list[str]) -> None:
+    _, out = job(*text[:2], *TINY, "--prefix", "道x")
+    assert "--prefix: the text has no 'x'" in out
+
+
+# -- how it stops and goes on ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "options"),
+    [
+        (1, "--cell lstm"),
+        (7, "--cell gru --optimizer rmsprop --layers 2 --dropout 0.5"),
+        (18, "--cell rnn --optimizer sgd --decay none"),
+        (19, "--cell gru --partition random --dropout 0.2"),
+        (35, "--cell lstm --partition random --valid 0"),
+        (36, "--cell lstm --dropout 0.2"),
+    ],
+)
+def test_ctrl_c_then_resume_gives_the_same_bits(
+    step: int, options: str, text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {name: tmp_path / name for name in ("whole.ckpt", "whole.log", "run.ckpt", "run.log")}
+    course = [*text, *TINY, *options.split()]
+    _, whole = job(*course, "--save", files["whole.ckpt"], "--log", files["whole.log"])
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step)
+        status, out = job(*course, "--save", files["run.ckpt"], "--log", files["run.log"])
+    assert status == 130
+    assert "\n道可" in out, "nothing was written"
+    assert tg.load(files["run.ckpt"])["run"]["step"] == step
+    # What was chosen at the start is known; the next call need not say it again.
+    status, out = job("--save", files["run.ckpt"], "--resume")
+    assert status == 0
+    assert f"going on after step {step}" in out
+    assert saved(files["run.ckpt"]) == saved(files["whole.ckpt"])
+    assert logged(files["run.log"]) == logged(files["whole.log"])
+    assert out.splitlines()[-2] == whole.splitlines()[-2], "another text was written"
+
+
+def test_kill_then_resume_gives_the_same_bits(text: list[str], tmp_path: Path) -> None:
+    course = [*text, *TINY, "--every", "1", "--dropout", "0.2"]
+    job(*course, "--save", tmp_path / "whole.ckpt", "--log", tmp_path / "whole.log")
+    path, log = tmp_path / "run.ckpt", tmp_path / "run.log"
+    command = [sys.executable, str(SCRIPT), *course, "--save", str(path), "--log", str(log)]
+    chance = random.Random(5)
+    reached = []
+    for _ in range(3):
+        process = subprocess.Popen(
+            [*command, "--resume"],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        )
+        assert process.stdout is not None
+        reports = chance.randint(2, 6)
+        for line in process.stdout:
+            reports -= b": perplexity" in line
+            if not reports:
+                break
+        time.sleep(chance.uniform(0, 0.02))
+        process.kill()
+        process.communicate()
+        reached.append(tg.load(path)["run"]["step"])
+        tg.load(tmp_path / "run.best.ckpt")
+    assert 0 < reached[0] < reached[1] < reached[2] < 36
+    with log.open("a") as file:
+        file.write('{"step": 3')  # as far as a line had come when the power failed
+    status, _ = job("--save", path, "--resume")
+    assert status == 0
+    assert saved(path) == saved(tmp_path / "whole.ckpt")
+    assert saved(tmp_path / "run.best.ckpt") == saved(tmp_path / "whole.best.ckpt")
+    assert logged(log) == logged(tmp_path / "whole.log")
+    files = ["run.best.ckpt", "run.ckpt", "run.log", "whole.best.ckpt", "whole.ckpt", "whole.log"]
+    assert sorted(os.listdir(tmp_path)) == files
+
+
+def test_ctrl_c_exits_with_130(text: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "run.ckpt"
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *text, *TINY, "--epochs", "500", "--save", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    next(line for line in process.stdout if b": perplexity" in line)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"interrupted; saved: {path}" in out.decode()
+    assert "\n道可" in out.decode()
+    assert b"Traceback" not in errors
+    assert tg.load(path)["run"]["step"] > 0
+
+
+def test_without_a_file_ctrl_c_says_that_nothing_is_saved(
+    text: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at(monkeypatch, 3)
+    status, out = job(*text, *TINY)
+    assert status == 130
+    assert out.endswith("interrupted; not saved: no --save\n")
+
+
+def test_a_second_ctrl_c_is_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)  # a shell's background jobs ignore it
+    with char_lm.ctrl_c() as pressed:
+        signal.raise_signal(signal.SIGINT)
+        assert pressed == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_that_is_over_stays_what_it_is(text: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "run.ckpt"
+    _, out = job(*text, *TINY, "--save", path)
+    before = saved(path)
+    status, again = job("--save", path, "--resume")
+    assert status == 0
+    assert saved(path) == before
+    assert again.splitlines()[-2] == out.splitlines()[-2]
+    status, out = job("--save", path, "--resume", "--epochs", 3)  # but it can be made longer
+    assert tg.load(path)["run"]["epoch"] == 3
+
+
+def test_resume_starts_where_there_is_nothing_yet(text: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "run.ckpt"
+    status, out = job(*text, *TINY, "--save", path, "--resume")
+    assert (status, path.exists(), "going on" in out) == (0, True, False)
+
+
+def test_a_loss_that_is_not_finite(
+    text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = char_lm.Run.loss
+
+    def broken(self: Any, x: Any, y: Any) -> Any:
+        value, state = loss(self, x, y)
+        return (value if self.step < 8 else tg.log(value * 0.0)), state
+
+    monkeypatch.setattr(char_lm.Run, "loss", broken)
+    path = tmp_path / "run.ckpt"
+    message = r"^step 9: the loss is -inf.* smaller --lr"
+    with pytest.raises(FloatingPointError, match=message) as info, np.errstate(all="ignore"):
+        job(*text, *TINY, "--save", path)
+    assert "; log made inf, 1 of 1 elements of its result" in str(info.value)
+    assert tg.load(path)["run"]["step"] == 7
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.ckpt"
+    sgd = [*text, *TINY, "--valid", 0, "--optimizer", "sgd", "--lr", 1e300, "--save", path]
+    with monkeypatch.context() as patch:
+        patch.setattr(tg.optim.SGD, "step", lambda self: None)
+        interrupt_at(patch, 3)
+        job(*sgd)
+    before = path.read_bytes()
+    with (
+        pytest.raises(FloatingPointError, match=r"after step 4, .*weight.* is not finite"),
+        np.errstate(all="ignore"),
+    ):
+        job("--save", path, "--resume", "--every", 1)
+    assert path.read_bytes() == before
+
+
+def test_a_validation_that_is_not_finite_is_not_saved(
+    text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = char_lm.evaluate
+
+    def broken(*arguments: Any) -> Any:
+        losses = evaluate(*arguments)
+        losses.total = math.inf
+        return losses
+
+    monkeypatch.setattr(char_lm, "evaluate", broken)
+    path, log = tmp_path / "run.ckpt", tmp_path / "run.jsonl"
+    with pytest.raises(FloatingPointError, match="after step 7, the loss of validation is inf"):
+        job(*text, *TINY, "--save", path, "--log", log)
+    assert not path.exists()
+    assert log.read_text() == ""
+
+
+def test_a_run_that_diverges_stops() -> None:
+    done = run("char_lm.py", *"--smoke --optimizer sgd --lr 1e38".split(), PYTHONWARNINGS="ignore")
+    assert done.returncode == 1
+    assert "use a smaller --lr" in done.stderr
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--text no/such/file", "there is no file"),
+        ("--device cuda:99", "cuda"),
+        ("--batch 100000", "too few"),
+        ("--save no/such/folder/run.ckpt", "no such directory"),
+        ("--temperature -1", "--temperature"),
+        ("--epochs 0", "--epochs"),
+        ("--prefix=", "--prefix"),
+        ("--resume", "--save PATH"),
+        ("--sample-only no/such/run.ckpt", "no/such/run.ckpt"),
+        ("--encoding gb-18030-2022 --text {text}", "unknown encoding"),
+        ("--encoding ascii --text {text}", "byte 0xe9 at offset 0"),
+        ("--text {empty}", "0 tokens"),
+        ("--text {short}", "too few"),
+        ("--save {text} --resume", "{text}"),
+        ("--save {run} --resume --hidden 9", "--hidden 8, which cannot become 9"),
+        ("--save {run} --resume --lr 1", "--lr 0.004, which cannot become 1.0"),
+        ("--save {run} --resume --text {other}", "another text"),
+        ("--save {alien} --resume", "no run of this example"),
+        ("--save {alien}", "{alien} is there: go on with --resume"),
+        ("--log {other}", "{other} is there"),
+    ],
+)
+def test_an_error_is_one_message(
+    options: str,
+    message: str,
+    text: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = {name: tmp_path / name for name in ("empty", "short", "other", "run", "alien")}
+    names["empty"].write_bytes(b"")
+    names["short"].write_text("道可道，非常道。\n")
+    names["other"].write_text(CHINESE * 5, encoding="utf-8")
+    if "{run}" in options:
+        job(*text, *TINY, "--epochs", 1, "--save", names["run"])
+    tg.save(names["alien"], epoch=3)
+    names["text"] = Path(text[1])
+    given_options = [] if "{run}" in options else [*TINY, "--max-tokens", "9000"]
+    given_options += options.format(**names).split()
+    monkeypatch.setattr(sys, "argv", ["char_lm.py", *given_options])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
+    with pytest.raises(SystemExit) as info:
+        char_lm.main()
+    assert info.value.code not in (0, None)
+    assert message.format(**names) in f"{info.value.code} {capsys.readouterr().err}"

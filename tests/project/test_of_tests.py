@@ -1,0 +1,211 @@
+"""The tests of the tests: each mistake planted here is caught by a test that is named.
+
+A planted mistake replaces one rule or one function of the library; then the test, called as a
+function, must fail. (A wrong rule of a user's operation is planted in test_testing.py.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import test_dlpack
+import test_graph
+import test_layers
+import test_module
+import test_ops
+import test_recurrent
+from hypothesis import Phase, is_hypothesis_test, settings
+
+from op_table import ROWS
+from tinygrad_rnn import tensors as ops
+from tinygrad_rnn.engine import backend, graph, tensor
+from tinygrad_rnn.engine.codegen import Row
+from tinygrad_rnn.engine.namespaces import PRIMITIVES
+from tinygrad_rnn.errors import GraphError
+from tinygrad_rnn.nn import cells
+
+pytestmark = pytest.mark.usefixtures("fresh_plans")
+
+Plant = pytest.MonkeyPatch
+TABLE = {row.name: row for row in ROWS}
+WRONG_RESULT = (AssertionError, GraphError, ValueError, pytest.fail.Exception)
+QUICK = settings(
+    settings.get_profile("ci"), derandomize=True, database=None, phases=[Phase.generate]
+)
+
+
+def catches(test: Callable[..., Any], *args: Any, **keywords: Any) -> None:
+    """Fail unless the test fails; hypothesis draws the same as in CI, but shrinks nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        if is_hypothesis_test(test):
+            patch.setattr(test, "_hypothesis_internal_use_settings", QUICK)
+        try:
+            test(*args, **keywords)
+        except WRONG_RESULT:
+            return
+    raise AssertionError(f"{test.__name__} passes with a mistake planted")
+
+
+def plant_rule(plant: Plant, name: str, **vjps: Any) -> None:
+    """Give a primitive of the table other vjps: another row's code and all that it refers to."""
+    operation = PRIMITIVES[name]
+    row = Row(operation.row.forward, vjps, None)
+    row.floating, row.view = operation.row.floating, operation.row.view
+    planted = row.operation()
+    for key, value in planted.__globals__.items():
+        plant.setitem(operation.__globals__, key, value)
+    plant.setattr(operation, "__code__", planted.__code__)
+
+
+def catches_in_derivatives(*names: str) -> None:
+    """Fail unless the test of the derivatives of each of these operations of the table fails."""
+    for name in names:
+        catches(test_ops.test_gradients_of_two_orders_equal_differences, row=TABLE[name])
+
+
+# -- rules -----------------------------------------------------------------------------------------
+
+FIRST_ORDER = {
+    "a factor is missing": ("tanh", {"x": lambda F, g, out: g * (1 - out)}),
+    "a sign": ("subtract", {"x": lambda F, g: g, "y": lambda F, g: g}),
+    "the other argument's": (
+        "multiply",
+        {"x": lambda F, g, x: g * x, "y": lambda F, g, y: g * y},
+    ),
+    "the shape is right, the axis is not": (
+        "softmax",
+        {"x": lambda F, g, out, axis: out * (g - F.sum(g * out, axis=0, keepdims=True))},
+    ),
+    "the mean's count": (
+        "mean",
+        {
+            "x": lambda F, g, x_shape, axis, keepdims: PRIMITIVES["sum"].row.rules[0](
+                F, g, x_shape, axis, keepdims
+            )
+        },
+    ),
+    "a transpose is not undone": (
+        "permute",
+        {"x": lambda F, g, axes: F.permute(g, axes=axes)},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FIRST_ORDER)
+def test_a_wrong_gradient_is_caught(what: str, monkeypatch: Plant) -> None:
+    name, rules = FIRST_ORDER[what]
+    plant_rule(monkeypatch, name, **rules)
+    catches_in_derivatives(name)
+
+
+def hidden(F: Any, x: Any) -> Any:
+    """The same values without their graph: what makes a derivative a constant."""
+    return x.detach() if F.records else x
+
+
+SECOND_ORDER = {
+    "tanh": {"x": lambda F, g, out: g * (1 - hidden(F, out) * hidden(F, out))},
+    "sigmoid": {"x": lambda F, g, out: g * (hidden(F, out) * (1 - out))},
+    "multiply": {"x": lambda F, g, y: g * hidden(F, y), "y": lambda F, g, x: g * x},
+    "log": {"x": lambda F, g, x: hidden(F, g) / x},
+}
+
+
+@pytest.mark.parametrize("name", SECOND_ORDER)
+def test_a_gradient_that_is_right_once_and_wrong_twice_is_caught(
+    name: str, monkeypatch: Plant
+) -> None:
+    plant_rule(monkeypatch, name, **SECOND_ORDER[name])
+    catches_in_derivatives(name)
+
+
+# -- broadcasting, repeated indices ----------------------------------------------------------------
+
+
+honest_fit = graph.fit
+
+
+def first_of_each(grad: Any, node: Any, F: Any) -> Any:
+    """Cut a gradient down to its argument's shape instead of summing it."""
+    extra = len(grad.shape) - len(node.shape)
+    key = (*[slice(0, 1)] * extra, *[slice(0, n) for n in node.shape])
+    return honest_fit(F.index(grad, key=key), node, F)
+
+
+@pytest.mark.parametrize("fit", [lambda grad, node, F: grad, first_of_each], ids=["none", "cut"])
+def test_a_missing_unbroadcast_is_caught(fit: Any, monkeypatch: Plant) -> None:
+    monkeypatch.setattr(graph, "fit", fit)
+    catches_in_derivatives("add", "multiply", "where")
+
+
+def test_an_overwritten_repeated_index_is_caught(monkeypatch: Plant) -> None:
+    def overwrite(target: Any, key: Any, values: Any) -> None:
+        target[key] += values  # NumPy reads all, adds, writes all: the last one wins
+
+    monkeypatch.setattr(backend, "add_at", overwrite)
+    catches_in_derivatives("getitem", "index", "take")
+    catches(test_ops.test_forward_equals_numpy, row=TABLE["scatter"])
+    catches(test_layers.test_embedding_looks_up_rows_and_adds_up_their_gradients)
+
+
+# -- recurrent cells -------------------------------------------------------------------------------
+
+
+class SwappedGates:
+    """The operations, but for the order of the first two gates."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(ops, name)
+
+    def split(self, x: Any, count: int, axis: int) -> Any:
+        first, second, *rest = ops.split(x, count, axis=axis)
+        return [second, first, *rest]
+
+
+def test_a_swapped_gate_is_caught(monkeypatch: Plant) -> None:
+    monkeypatch.setattr(cells, "ops", SwappedGates())
+    catches(test_recurrent.test_outputs_and_states_equal_the_equations, device="cpu")
+    catches(test_recurrent.test_gradients_equal_differences_of_the_equations)
+
+
+@pytest.mark.oracle
+def test_a_swapped_gate_is_seen_by_pytorch(monkeypatch: Plant) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(cells, "ops", SwappedGates())
+    catches(test_recurrent.test_outputs_states_and_every_gradient_equal_pytorch)
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def three() -> Any:
+    return test_graph.leaf([0.5, -1.0, 2.0])
+
+
+def test_an_aliasing_gradient_is_caught(monkeypatch: Plant) -> None:
+    monkeypatch.setattr(backend, "copy", lambda array: array)
+    catches(test_graph.test_gradients_of_two_leaves_never_share_memory)
+    catches(test_graph.test_a_gradient_shares_no_memory_with_what_it_was_started_from)
+    catches(test_graph.test_gradients_given_back_together_never_share_memory, three())
+    catches(test_graph.test_a_stored_gradient_is_a_whole_array, three())
+
+
+def test_adding_into_somebody_elses_gradient_is_caught(monkeypatch: Plant) -> None:
+    before = graph.Sum.__init__
+
+    def take_over(self: Any, F: Any, first: Any) -> None:
+        before(self, F, first)
+        self.owned = True
+
+    monkeypatch.setattr(graph.Sum, "__init__", take_over)
+    catches(test_graph.test_a_gradient_that_two_arguments_get_is_not_added_into)
+
+
+def test_a_stale_saved_array_is_caught(monkeypatch: Plant) -> None:
+    monkeypatch.setattr(tensor.Tensor, "_bump", lambda self: None)
+    catches(test_graph.test_changing_a_value_that_was_saved_is_refused, three())
+    catches(test_graph.test_views_and_detached_tensors_share_the_version, three())
+    catches(test_module.test_loading_accepts_tensors_and_makes_a_pending_backward_raise)
+    catches(test_dlpack.test_a_tensor_of_our_own_keeps_its_version)

@@ -1,0 +1,3 @@
+"""Helpers that know nothing of tensors: messages, containers, memory, resumable iterators."""
+
+LIBRARY = __name__.partition(".")[0]

@@ -1,0 +1,141 @@
+"""Figures of merit that are gathered over many batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..engine import backend
+from ..engine.tensor import Tensor
+from ..errors import ArgumentError
+from ..functional import perplexity
+
+
+class Perplexity:
+    """exp of the mean loss over all tokens seen, each counted once.
+
+    The mean of perplexities is something else, and larger: exp is convex, so a few hard batches
+    outweigh all others, and a short batch weighs as much as a long one. The mean is therefore taken
+    of the losses, weighed by their tokens, and exp comes last.
+
+    Attributes
+    ----------
+    total : float
+        Sum of the losses so far, in nats.
+    count : int
+        Number of tokens so far.
+
+    Examples
+    --------
+    >>> import math
+    >>> import tinygrad_rnn as tg
+    >>> metric = tg.metrics.Perplexity()
+    >>> metric.update(math.log(2), 30)
+    >>> metric.update(math.log(16), 10)
+    >>> round(metric.value, 3)  # 2 ** ((30 · 1 + 10 · 4) / 40), not (30 · 2 + 10 · 16) / 40 = 5.5
+    3.364
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.total = 0.0
+        self.count = 0
+
+    def update(self, nats: Any, count: int | None = None) -> None:
+        """Take in the losses of some tokens.
+
+        Parameters
+        ----------
+        nats : float, Tensor or array
+            The mean loss of `count` tokens in nats a token; without `count`, an array of one loss
+            a token.
+        count : int, optional
+            The number of tokens that the mean was taken of.
+
+        Raises
+        ------
+        ArgumentError
+            A mean without its count, an array with one, or a count that is no integer >= 0.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> metric = tg.metrics.Perplexity()
+        >>> metric.update(tg.tensor([0.0, 1.0, 2.0]))
+        >>> metric.nats
+        1.0
+        """
+        array = nats._data if isinstance(nats, Tensor) else backend.asarray(nats, backend.float64)
+        if count is None:
+            if array.ndim == 0:
+                raise ArgumentError("Perplexity.update: say of how many tokens this is the mean")
+            self.total += array.sum(dtype=backend.float64).item()
+            self.count += array.size
+            return
+        if isinstance(count, bool) or not hasattr(count, "__index__") or count.__index__() < 0:
+            raise ArgumentError(f"Perplexity.update: count must be an integer >= 0, got {count!r}")
+        if array.ndim:
+            raise ArgumentError(
+                f"Perplexity.update: with a count one mean is expected, got losses {array.shape}: "
+                "leave out the count, or take their mean"
+            )
+        if count:  # the mean of no tokens is nan
+            self.total += array.item() * int(count)
+            self.count += int(count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the total and the count, for `load_state_dict`."""
+        return {"total": self.total, "count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from a `state_dict`.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` returned.
+
+        Raises
+        ------
+        ArgumentError
+            `state` is something else; nothing was loaded.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> first, second = tg.metrics.Perplexity(), tg.metrics.Perplexity()
+        >>> first.update(0.5, 10)
+        >>> second.load_state_dict(first.state_dict())
+        >>> second.nats
+        0.5
+        """
+        if not isinstance(state, Mapping) or state.keys() != {"total", "count"}:
+            raise ArgumentError("Perplexity.load_state_dict: total and count are expected")
+        total, count = state["total"], state["count"]
+        if not isinstance(total, float) or not isinstance(count, int) or count < 0:
+            raise ArgumentError(
+                "Perplexity.load_state_dict: total must be a float and count an integer >= 0, "
+                f"got {total!r} and {count!r}"
+            )
+        self.total, self.count = total, count
+
+    @property
+    def nats(self) -> float:
+        """The mean loss in nats a token."""
+        if not self.count:
+            raise ArgumentError("Perplexity: no token has been seen yet")
+        return self.total / self.count
+
+    @property
+    def bits(self) -> float:
+        """The mean loss in bits a token."""
+        return self.nats / math.log(2.0)
+
+    @property
+    def value(self) -> float:
+        """The perplexity exp(mean loss): 1 at best, V for V tokens that seem equally likely."""
+        return perplexity(self.nats)

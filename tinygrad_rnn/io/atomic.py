@@ -1,0 +1,165 @@
+"""A file is replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import ArgumentError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of `path` when the block ends without an error.
+
+    What is written goes to a hidden file in the same directory. It reaches the disk before it gets
+    its name, so that `path` is at every moment the old file or the new one, whether the program is
+    killed or the power fails. After an error (a full disk, Ctrl-C) the hidden file is removed; one
+    left by a program that was killed is removed by the next call for the same path.
+
+    Parameters
+    ----------
+    path : str or path
+        An existing file gives its permissions to the new one, which otherwise gets those of any new
+        file; the owner is whoever writes. A symbolic link stays, and what it points to is replaced.
+
+    Yields
+    ------
+    file
+        Binary, open for reading and writing.
+
+    Raises
+    ------
+    ArgumentError
+        If `path` is there and no regular file: a directory, a device, a pipe.
+    OSError
+        If the system refuses: no such directory, no permission, a full disk. What was there before
+        is there still.
+
+    Notes
+    -----
+    Rename, and the two calls of fsync: Pillai and others, "All file systems are not created equal:
+    on the complexity of crafting crash-consistent applications", 2014.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import tinygrad_rnn as tg
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "figures.txt")
+    >>> with tg.files.replacing(path) as file:
+    ...     _ = file.write(b"42")
+    >>> path.read_text()
+    '42'
+    """
+    target = Path(os.path.realpath(path))
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    if mode is not None and not target.is_file():
+        raise ArgumentError(f"save: {str(path)!r} is no regular file: choose another path")
+    _remove_leftovers(target)
+    new = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        with open(os.open(new, flags, 0o666), "w+b") as file:
+            with contextlib.suppress(OSError):  # a file system without locks removes no leftovers
+                _lock(file.fileno())
+            if mode is not None:
+                os.chmod(new, mode)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if os.name == "nt":
+                file.close()  # an open file cannot be renamed there
+            os.replace(new, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        if isinstance(error, OSError):
+            error.add_note(f"save: {str(path)!r} was not written; what was there before, is still")
+        raise
+    if os.name != "nt":  # the new name has to reach the disk as well
+        directory = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save began with before 1.6
+_TORCH = (
+    "of PyTorch's torch.save: write safetensors.torch.save_file(model.state_dict(), path) there, "
+    "which tinygrad_rnn.load_safetensors reads"
+)
+
+
+def written_by(file: BinaryIO) -> str:
+    """Return the kind of a file that is not of the format expected, and a function that reads it.
+
+    Parameters
+    ----------
+    file : file
+        Binary, open for reading.
+
+    Returns
+    -------
+    str
+        Such as ``"of numpy.save, which numpy.load reads"``; empty if the file begins like none that
+        are known.
+
+    Notes
+    -----
+    Only the beginning counts, so that a file which was cut off is known, too.
+
+    Examples
+    --------
+    >>> import io
+    >>> import numpy as np
+    >>> import tinygrad_rnn as tg
+    >>> file = io.BytesIO()
+    >>> np.save(file, np.zeros(3))
+    >>> tg.files.written_by(file)
+    'of numpy.save, which numpy.load reads'
+    """
+    file.seek(0)
+    start = file.read(512)
+    if start.startswith(b"PK\x03\x04"):
+        name = start[30:].partition(b"\x00")[0]  # of the first member
+        if name.startswith(b"tree.json"):
+            return "of tinygrad_rnn.save, which tinygrad_rnn.load reads"
+        if b".npy" in name:
+            return "of numpy.savez, which numpy.load reads"
+        return _TORCH if b"/data.pkl" in name or b"/.format_version" in name else ""
+    if start.startswith(_LEGACY_TORCH):
+        return _TORCH
+    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
+        return "of pickle, which pickle.load reads (and runs what it holds)"
+    if start.startswith(b"\x93NUMPY"):
+        return "of numpy.save, which numpy.load reads"
+    if start.startswith(b"\x89HDF"):
+        return "in the format HDF5, which h5py reads"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100_000_000:
+        return "in the format safetensors, which tinygrad_rnn.load_safetensors reads"
+    return ""
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove the hidden files of programs that were killed; one in use is locked by its writer."""
+    for old in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 16}.tmp"):
+        with contextlib.suppress(OSError):
+            with open(old, "rb") as file:
+                _lock(file.fileno())
+            old.unlink()
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file for as long as it is open, or raise OSError; Windows does so by itself."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

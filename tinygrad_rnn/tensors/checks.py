@@ -1,0 +1,130 @@
+"""What a user may hand over, checked: each error names the operation, what it saw, and the cure."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._util.api_hints import FROM_ANOTHER, class_name
+from .._util.foreign_arrays import refuse_loss
+from ..engine import backend
+from ..engine.tensor import Tensor, wrap
+from ..errors import ArgumentError, DTypeError, ShapeError
+
+
+def as_tensor(x: Any, op: str) -> Tensor:
+    """Return `x` if it is a Tensor, an array as a Tensor of its own copy; raise for all else.
+
+    The copy is what a graph saves: the user may fill the array anew before the backward pass.
+    """
+    if isinstance(x, Tensor):
+        return x
+    if backend.is_array(x):
+        made: Tensor = wrap(backend.copy(backend.asarray(x)), None, None)
+        return made
+    refuse_loss(x)
+    if isinstance(x, list | tuple) and any(isinstance(part, Tensor) for part in x):
+        cure = "tinygrad_rnn.stack(...)"
+    else:
+        cure = FROM_ANOTHER if hasattr(type(x), "__dlpack__") else "tinygrad_rnn.tensor(...)"
+    raise DTypeError(f"{op}: a Tensor is expected, got {_described(x)}: make one by {cure}")
+
+
+def positive(value: Any, what: str, least: int = 1) -> int:
+    """Return a size as a Python integer, if it is one of at least `least`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
+        wanted = "a positive integer" if least == 1 else f"an integer >= {least}"
+        raise ArgumentError(f"{what} must be {wanted}, got {value!r}")
+    return int(value)
+
+
+def all_positive(operation: str, **values: Any) -> None:
+    """Raise unless each of the `values` is an integer of at least one."""
+    for name, value in values.items():
+        positive(value, f"{operation}: {name}")
+
+
+def any_number(value: Any, what: str) -> float:
+    """Return a number, also from a Tensor of one element; text is none."""
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{what} must be a number, got {value!r:.60}") from None
+
+
+def number(value: Any, what: str, low: float, high: float, ends: str = "[]") -> float:
+    """Return a number between two bounds, which belong to the range where `ends` is square."""
+    result = any_number(value, what)
+    above = result >= low if ends[0] == "[" else result > low
+    below = result <= high if ends[1] == "]" else result < high
+    if not (above and below):
+        raise ArgumentError(f"{what} must lie in {ends[0]}{low}, {high}{ends[1]}, got {value!r}")
+    return result
+
+
+def above_zero(value: Any, what: str) -> float:
+    """Return a number above 0, infinity among them."""
+    result = any_number(value, what)
+    if not result > 0:
+        raise ArgumentError(f"{what} must be above 0, got {value!r}")
+    return result
+
+
+def real_dtype(dtype: Any, op: str, kinds: str = "fiub") -> np.dtype[Any]:
+    """Return a dtype of real numbers; None is the default floating one."""
+    if dtype is None:
+        return backend.get_default_dtype()
+    try:
+        found: Any = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind not in kinds:
+        wanted = "a floating" if kinds == "f" else "a real or boolean"
+        got = repr(dtype) if found is None else found
+        raise DTypeError(f"{op}: {wanted} dtype such as 'float32' is expected, got {got}")
+    return found
+
+
+def lengths(shape: tuple[Any, ...], op: str) -> tuple[int, ...]:
+    """Return a shape, given as one tuple or as several integers, if it is one."""
+    if len(shape) == 1 and isinstance(shape[0], tuple | list):
+        shape = tuple(shape[0])
+    result = []
+    for n in shape:
+        try:
+            result.append(operator.index(n))
+        except TypeError:
+            cure = (
+                ": the dtype is given by name, dtype=..." if isinstance(n, type | np.dtype) else ""
+            )
+            raise ShapeError(f"{op}: a shape is made of integers, got {n!r}{cure}") from None
+    if any(n < 0 for n in result):
+        raise ShapeError(f"{op}: lengths are not negative, got the shape {tuple(result)}")
+    return tuple(result)
+
+
+def _described(x: Any) -> str:
+    if isinstance(x, type):
+        return f"the class {x.__name__}"
+    array = hasattr(type(x), "__dlpack__")
+    return f"{class_name(x)} of shape {tuple(x.shape)}" if array else f"{class_name(x)} {x!r:.40}"
+
+
+def token_ids(operation: str, ids: npt.ArrayLike | Tensor) -> npt.NDArray[np.integer[Any]]:
+    """Return `ids` as a one-dimensional integer array on the CPU, or raise."""
+    array = ids.numpy() if isinstance(ids, Tensor) else np.asarray(ids)
+    if array.dtype.kind not in "iu" and array.size:  # an empty list is a float array to NumPy
+        raise DTypeError(
+            f"{operation}: expected integer token ids, got {array.dtype}: "
+            "make them with Vocabulary.encode"
+        )
+    if array.ndim != 1:
+        raise ShapeError(
+            f"{operation}: expected one stream of token ids, shape (n,), got {array.shape}"
+        )
+    return array.astype(np.int64) if array.dtype.kind not in "iu" else array

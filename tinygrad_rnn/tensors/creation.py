@@ -1,0 +1,595 @@
+"""Constructors: tensors filled with a value, a range or random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .. import random as _random
+from .._util.api_hints import class_name, explained
+from .._util.contexts import block
+from .._util.foreign_arrays import refuse_loss
+from ..engine import backend
+from ..engine.backend import Array, DType
+from ..engine.tensor import Tensor, wrap
+from ..errors import ArgumentError, DeviceError, DTypeError, GraphError
+from . import checks, numpy_protocols
+
+
+def tensor(
+    data: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Return a tensor of its own copy of `data`.
+
+    Parameters
+    ----------
+    data : number, nested sequence, array or Tensor
+        Python floats get the default dtype, arrays keep theirs.
+    dtype : dtype, optional
+        A real dtype to convert to.
+    device : str, optional
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; where the array is, or the default device.
+    requires_grad : bool
+        Record what is computed from it; floating tensors only.
+
+    Raises
+    ------
+    DTypeError
+        For complex numbers, strings and objects.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.tensor([[1, 2], [3, 4]]).shape
+    (2, 2)
+    """
+    dtype = None if dtype is None else checks.real_dtype(dtype, "tensor")
+    return Tensor(data, dtype, device, requires_grad)
+
+
+@block
+def default_device(device: str) -> Iterator[None]:
+    """Make new tensors on a device inside a ``with`` block, for the current thread.
+
+    A GPU is also the one that the thread computes on: of several GPUs it can use one at a time.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device; the message says why.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> with tg.default_device("cpu"):
+    ...     tg.zeros(2).device
+    'cpu'
+    """
+    before = backend.default_device()
+    with backend.computing_on(device):
+        try:
+            backend.set_default_device(device)
+            yield
+        finally:
+            backend.set_default_device(before)
+
+
+def _made(name: str, function: Any, *args: Any, **keywords: Any) -> Array:
+    """Return what a function of NumPy's makes; its error begins with the name of ours."""
+    try:
+        return function(*args, **keywords)
+    except (ValueError, OverflowError) as error:
+        raise ArgumentError(f"{name}: {error}") from error
+
+
+def _filled(
+    name: str,
+    shape: tuple[Any, ...],
+    value: Any,
+    dtype: DType,
+    device: str | None,
+    requires_grad: bool,
+) -> Tensor:
+    refuse_loss(value)
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise GraphError(
+            f"{name}: the value requires grad: use tinygrad_rnn.broadcast_to, or item()"
+        )
+    if not isinstance(value, bool | int):
+        value = checks.any_number(value, f"{name}: the value")
+    lengths, dtype = checks.lengths(shape, name), checks.real_dtype(dtype, name)
+    array = _made(name, np.full, lengths, value, dtype=dtype)
+    return _owned(array, device, requires_grad)
+
+
+def _alike(
+    name: str, x: Tensor, value: Any, dtype: DType, device: str | None, requires_grad: bool
+) -> Tensor:
+    x = checks.as_tensor(x, name)
+    dtype, device = dtype or x.dtype, device or x.device
+    return _filled(name, (x.shape,), value, dtype, device, requires_grad)
+
+
+def _owned(array: Array, device: str | None, requires_grad: bool) -> Tensor:
+    result = wrap(backend.to_device(array, device), None, [0])
+    result.requires_grad = requires_grad
+    return result
+
+
+@explained
+def zeros(
+    *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Return a tensor of zeros.
+
+    Parameters
+    ----------
+    *shape : int
+        The lengths of the axes, or one tuple of them.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.zeros(2, 3).shape
+    (2, 3)
+    """
+    return _filled("zeros", shape, 0, dtype, device, requires_grad)
+
+
+@explained
+def ones(
+    *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Return a tensor of ones.
+
+    Parameters
+    ----------
+    *shape : int
+        The lengths of the axes, or one tuple of them.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.ones(2)
+    tensor([1., 1.])
+    """
+    return _filled("ones", shape, 1, dtype, device, requires_grad)
+
+
+@explained
+def full(
+    shape: tuple[int, ...],
+    fill_value: float,
+    dtype: DType = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Return a tensor filled with one value.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        The lengths of the axes.
+    fill_value : float
+        The value.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.full((2,), 7.0)
+    tensor([7., 7.])
+    """
+    return _filled("full", (shape,), fill_value, dtype, device, requires_grad)
+
+
+@explained
+def zeros_like(
+    x: Tensor, dtype: DType = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Return zeros of the shape, dtype and device of x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    dtype : dtype, optional
+        The dtype of x if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the device of x if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.zeros_like(tg.ones(2))
+    tensor([0., 0.])
+    """
+    return _alike("zeros_like", x, 0, dtype, device, requires_grad)
+
+
+@explained
+def ones_like(
+    x: Tensor, dtype: DType = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Return ones of the shape, dtype and device of x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any shape.
+    dtype : dtype, optional
+        The dtype of x if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the device of x if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of x.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.ones_like(tg.zeros(2))
+    tensor([1., 1.])
+    """
+    return _alike("ones_like", x, 1, dtype, device, requires_grad)
+
+
+@explained
+def arange(
+    start: float | None = None,
+    stop: float | None = None,
+    step: float = 1,
+    dtype: DType = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Return evenly spaced values.
+
+    Parameters
+    ----------
+    start, stop, step : float
+        The first value, the bound that is not reached, and the distance. One bound alone is `stop`,
+        and `start` is 0, as for ``numpy.arange``.
+    dtype : dtype, optional
+        If not given, int64 for integer bounds, otherwise the default dtype.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        Of one axis, without `stop`.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.arange(3), tg.arange(1.0, 2.0, 0.5)
+    (tensor([0, 1, 2]), tensor([1. , 1.5]))
+    """
+    if stop is None:
+        start, stop = None, start
+    numbers = [
+        int(b) if hasattr(b, "__index__") else checks.any_number(b, "arange: a bound")
+        for b in (0 if start is None else start, 0 if stop is None else stop, step)
+    ]
+    if stop is None or not numbers[2]:
+        raise ArgumentError(
+            "arange takes stop, or start, stop and a step that is not 0, got "
+            f"start={start}, stop={stop}, step={step}"
+        )
+    dtype = None if dtype is None else checks.real_dtype(dtype, "arange")
+    array = _made("arange", np.arange, *numbers, dtype=dtype)
+    return _owned(
+        array.astype(backend.get_default_dtype())
+        if dtype is None and array.dtype.kind == "f"
+        else array,
+        device,
+        requires_grad,
+    )
+
+
+@explained
+def linspace(
+    start: float,
+    stop: float,
+    num: int = 50,
+    dtype: DType = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Return evenly spaced values between two bounds, both included.
+
+    Parameters
+    ----------
+    start, stop : float
+        The first value and the last.
+    num : int
+        How many.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        (num,).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.linspace(0, 1, 5)
+    tensor([0.  , 0.25, 0.5 , 0.75, 1.  ])
+    """
+    first, last = (checks.any_number(bound, "linspace: a bound") for bound in (start, stop))
+    num = checks.positive(num, "linspace: num", least=0)
+    array = np.linspace(first, last, num, dtype=checks.real_dtype(dtype, "linspace"))
+    return _owned(array, device, requires_grad)
+
+
+@explained
+def eye(
+    n: int,
+    m: int | None = None,
+    dtype: DType = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Return the matrix with ones on its diagonal and zeros elsewhere.
+
+    Parameters
+    ----------
+    n : int
+        The number of rows.
+    m : int, optional
+        The number of columns; `n` if not given.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        (n, m).
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.eye(2)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    n = checks.positive(n, "eye: n", least=0)
+    m = n if m is None else checks.positive(m, "eye: m", least=0)
+    return _owned(np.eye(n, m, dtype=checks.real_dtype(dtype, "eye")), device, requires_grad)
+
+
+@explained
+def randn(
+    *shape: Any,
+    dtype: DType = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+    rng: Any = None,
+) -> Tensor:
+    """Return numbers drawn from the standard normal distribution.
+
+    Parameters
+    ----------
+    *shape : int
+        The lengths of the axes, or one tuple of them.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+    rng : int or numpy.random.Generator, optional
+        A seed, or where the numbers come from; the library's generator if not given.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`.
+
+    Notes
+    -----
+    The numbers are drawn on the host, in float64: they are the same on every device.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> bool((tg.randn(3, rng=0) == tg.randn(3, rng=0)).numpy().all())
+    True
+    """
+    dtype = checks.real_dtype(dtype, "randn", kinds="f")
+    numbers = _random.generator(rng).standard_normal(checks.lengths(shape, "randn"))
+    return _owned(numbers.astype(dtype), device, requires_grad)
+
+
+@explained
+def rand(
+    *shape: Any,
+    dtype: DType = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+    rng: Any = None,
+) -> Tensor:
+    """Return numbers drawn uniformly from [0, 1).
+
+    Parameters
+    ----------
+    *shape : int
+        The lengths of the axes, or one tuple of them.
+    dtype : dtype, optional
+        The default dtype if not given.
+    device : str, optional
+        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
+    requires_grad : bool
+        Whether gradients are collected in ``.grad``.
+    rng : int or numpy.random.Generator, optional
+        A seed, or where the numbers come from; the library's generator if not given.
+
+    Returns
+    -------
+    Tensor
+        Of `shape`.
+
+    Notes
+    -----
+    The numbers are drawn on the host, in float64: they are the same on every device.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.rand(1000, rng=0)
+    >>> bool(x.min().item() >= 0), bool(x.max().item() < 1)
+    (True, True)
+    """
+    dtype = checks.real_dtype(dtype, "rand", kinds="f")
+    numbers = _random.generator(rng).random(checks.lengths(shape, "rand"))
+    return _owned(numbers.astype(dtype), device, requires_grad)
+
+
+_CUDA, _ON_HOST = 2, (1, 3, 13)  # DLDeviceType: the CPU, and CUDA's host and managed memory
+
+
+def from_dlpack(x: Any) -> Tensor:
+    """Return a tensor on the memory of another library's array, without a copy.
+
+    A write by the other library is not seen by a graph: see the notes.
+
+    Parameters
+    ----------
+    x : object
+        An array of NumPy, CuPy, PyTorch, JAX or any library that speaks DLPack.
+
+    Returns
+    -------
+    Tensor
+        Of the shape, dtype and device of x; writes to one are seen in the other.
+
+    Raises
+    ------
+    DTypeError
+        If x does not speak DLPack, or its dtype is complex or has no counterpart in NumPy
+        (bfloat16).
+    DeviceError
+        If x is on a GPU and CuPy cannot be used, or on another kind of device.
+    BufferError
+        If its library does not give it away: a tensor that requires grad, a sparse one.
+
+    Notes
+    -----
+    The memory is shared, and no library can see what another one writes: a value that an operation
+    here saved for the backward pass must not be written to there before that pass, or the gradient
+    is wrong. (Writes through this library, such as an optimiser's, are noticed.) Memory that is
+    read-only there (an array of JAX) is read-only here.
+
+    The other way round every library's own ``from_dlpack`` takes a Tensor that does not require
+    grad. It gets the Tensor's own memory, and may write to it, if
+
+    - the Tensor is a leaf or a view of one (``x.detach()``, ``x[:2]``, ``x.T``),
+    - the memory can be written to,
+    - and has no gaps: the elements, in some order of the axes, are one block.
+
+    Everything else goes out as a copy in C order: computed values, which a graph may have saved
+    (also detached ones); read-only memory (also that of `broadcast_to`), since PyTorch writes to it
+    all the same; parts with gaps, such as ``x[:, 0]``, which JAX does not take; and what runs
+    backwards, such as ``x[::-1]``. ``copy=True`` asks for a copy of anything. ``copy=False`` raises
+    BufferError where the Tensor's own memory must not go out; parts with gaps are shared then.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> import numpy as np
+    >>> tg.from_dlpack(np.arange(3.0, dtype=np.float32))
+    tensor([0., 1., 2.])
+    """
+    if not hasattr(x, "__dlpack_device__"):
+        raise DTypeError(
+            f"from_dlpack: an array of NumPy, PyTorch, JAX or CuPy is expected, got "
+            f"{class_name(x)}: use tinygrad_rnn.tensor"
+        )
+    if isinstance(x, Tensor) and not x.requires_grad:
+        return x.detach()  # so that writes to one are noted in the other
+    try:
+        refuse_loss(x)
+    except GraphError as error:
+        raise BufferError(f"from_dlpack: {error}") from None
+    kind, _ = x.__dlpack_device__()
+    if kind not in (*_ON_HOST, _CUDA):
+        raise DeviceError(
+            f"from_dlpack: an array on a device of DLPack's kind {int(kind)}: move it to the CPU "
+            "or to CUDA first"
+        )
+    module = np if kind in _ON_HOST else backend.gpu_module()
+    try:
+        # What NumPy 2.1 takes from itself in this way cannot be written to.
+        own = isinstance(x, np.ndarray) and x.flags.writeable
+        array = x.view(np.ndarray) if own else module.from_dlpack(x)
+    except RuntimeError as error:  # NumPy's and CuPy's answer to a dtype that they have not
+        raise DTypeError(f"from_dlpack: {getattr(x, 'dtype', 'the dtype')}: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"from_dlpack: real numbers only, got {array.dtype}")
+    return wrap(array, None, [0])
+
+
+numpy_protocols.MORE.update(ones_like=ones_like, zeros_like=zeros_like)

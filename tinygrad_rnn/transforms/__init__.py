@@ -1,0 +1,1 @@
+"""Functions of functions: derivatives of any order, gradient checkpointing, anomaly detection."""
