@@ -16,11 +16,11 @@ from . import tensors as ops
 from ._util.api_hints import absent, explained
 from .engine import backend
 from .engine.backend import Array
-from .engine.codegen import intact
+from .engine.codegen import check_saved
 from .engine.grad_mode import is_grad_enabled
-from .engine.graph import Node, Parents, Piece
+from .engine.graph import Node, OutputNode, Parents
 from .engine.namespaces import namespaces
-from .engine.pending import Product
+from .engine.pending import DeferredMatmul
 from .engine.primitive import primitive
 from .engine.tensor import Tensor, wrap
 from .errors import ArgumentError, DTypeError, ShapeError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def _to_map(F: Any, g: Any, x: Any) -> Any:
     if len(g.shape) == 2:  # perhaps of one step
-        return Product([g], [x])
+        return DeferredMatmul([g], [x])
     return F.gemm(F.permute(F.rows(g), axes=(1, 0)), F.rows(x))
 
 
@@ -193,9 +193,9 @@ class Standardized(Node):
     axis: tuple[int, ...]
     saved: Any  # y and r; None when let go
 
-    def pull(self, F: Any, grad: Any, parents: Parents, retain: bool) -> tuple[Any]:
+    def vjp(self, F: Any, grad: Any, parents: Parents, retain: bool) -> tuple[Any]:
         """Return the gradient of x from that of y; of r too where that is part of a derivative."""
-        intact(self, self.saved, ())
+        check_saved(self, self.saved, ())
         y, r = self.saved
         if not retain:
             self.saved = None
@@ -211,7 +211,7 @@ class Standardized(Node):
 
     def result(self, i: int, data: Array) -> Tensor:
         """Return y (0) or r (1) as a Tensor."""
-        return wrap(data, Piece(self, i, data.shape, data.dtype), None)
+        return wrap(data, OutputNode(self, i, data.shape, data.dtype), None)
 
 
 @fuse

@@ -38,7 +38,7 @@ def extension() -> Callable[[str], Any]:
 BREAKAGES = {
     "nothing": ("bptt/state.py", "grad * self.xi", "grad * self.xi"),
     "tanh": ("tensors/elementwise.py", "g * (1 - out * out)", "g * (1 - out)"),
-    "weigh": ("bptt/state.py", "grad * self.xi", "grad"),
+    "scale_gradient": ("bptt/state.py", "grad * self.xi", "grad"),
     "detach": (
         "bptt/state.py",
         "return value.detach()\n\n    return",

@@ -21,7 +21,7 @@ from hypothesis import Phase, is_hypothesis_test, settings
 from op_table import ROWS
 from tinygrad_rnn import tensors as ops
 from tinygrad_rnn.engine import backend, graph, tensor
-from tinygrad_rnn.engine.codegen import Row
+from tinygrad_rnn.engine.codegen import OpDefinition
 from tinygrad_rnn.engine.namespaces import PRIMITIVES
 from tinygrad_rnn.errors import GraphError
 from tinygrad_rnn.nn import cells
@@ -51,8 +51,8 @@ def catches(test: Callable[..., Any], *args: Any, **keywords: Any) -> None:
 def plant_rule(plant: Plant, name: str, **vjps: Any) -> None:
     """Give a primitive of the table other vjps: another row's code and all that it refers to."""
     operation = PRIMITIVES[name]
-    row = Row(operation.row.forward, vjps, None)
-    row.floating, row.view = operation.row.floating, operation.row.view
+    row = OpDefinition(operation.definition.forward, vjps, None)
+    row.floating, row.view = operation.definition.floating, operation.definition.view
     planted = row.operation()
     for key, value in planted.__globals__.items():
         plant.setitem(operation.__globals__, key, value)
@@ -81,7 +81,7 @@ FIRST_ORDER = {
     "the mean's count": (
         "mean",
         {
-            "x": lambda F, g, x_shape, axis, keepdims: PRIMITIVES["sum"].row.rules[0](
+            "x": lambda F, g, x_shape, axis, keepdims: PRIMITIVES["sum"].definition.rules[0](
                 F, g, x_shape, axis, keepdims
             )
         },
@@ -124,7 +124,7 @@ def test_a_gradient_that_is_right_once_and_wrong_twice_is_caught(
 # -- broadcasting, repeated indices ----------------------------------------------------------------
 
 
-honest_fit = graph.fit
+honest_fit = graph.unbroadcast
 
 
 def first_of_each(grad: Any, node: Any, F: Any) -> Any:
@@ -136,7 +136,7 @@ def first_of_each(grad: Any, node: Any, F: Any) -> Any:
 
 @pytest.mark.parametrize("fit", [lambda grad, node, F: grad, first_of_each], ids=["none", "cut"])
 def test_a_missing_unbroadcast_is_caught(fit: Any, monkeypatch: Plant) -> None:
-    monkeypatch.setattr(graph, "fit", fit)
+    monkeypatch.setattr(graph, "unbroadcast", fit)
     catches_in_derivatives("add", "multiply", "where")
 
 
@@ -193,13 +193,13 @@ def test_an_aliasing_gradient_is_caught(monkeypatch: Plant) -> None:
 
 
 def test_adding_into_somebody_elses_gradient_is_caught(monkeypatch: Plant) -> None:
-    before = graph.Sum.__init__
+    before = graph.Accumulator.__init__
 
     def take_over(self: Any, F: Any, first: Any) -> None:
         before(self, F, first)
         self.owned = True
 
-    monkeypatch.setattr(graph.Sum, "__init__", take_over)
+    monkeypatch.setattr(graph.Accumulator, "__init__", take_over)
     catches(test_graph.test_a_gradient_that_two_arguments_get_is_not_added_into)
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine.graph import Leaf, reachable
 from tinygrad_rnn.engine.namespaces import namespaces
-from tinygrad_rnn.engine.pending import Pieces
+from tinygrad_rnn.engine.pending import OutputGradients
 from tinygrad_rnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 
 UNARY = {
@@ -172,8 +172,8 @@ def test_the_gradients_of_parts_are_computed_in_their_place():
     assert "copyto" not in kernel.source
     h, _ = gates(z, a, c)
     (node,) = h._node.parents
-    given_back = Pieces({0: np.ones((3, 2)), 1: np.ones((3, 2))})
-    of_z, of_a, _ = node.pull(namespaces[np.ndarray], given_back, node.parents, True)
+    given_back = OutputGradients({0: np.ones((3, 2)), 1: np.ones((3, 2))})
+    of_z, of_a, _ = node.vjp(namespaces[np.ndarray], given_back, node.parents, True)
     assert of_z is of_a
     assert of_z.shape == (3, 8)
 
@@ -810,8 +810,8 @@ def test_one_node_for_all_operations():
     nodes = reachable([h._node, c._node])
     assert sorted(type(node).__name__ for node in nodes if not isinstance(node, Leaf)) == [
         "FusedNode",
-        "Piece",
-        "Piece",
+        "OutputNode",
+        "OutputNode",
     ]
     assert "lstm" in repr(h) or "piece" in repr(h)
 

@@ -338,7 +338,7 @@ def by_hand(layer, x, loss, weights=None):
     elements = []
     for t, x_t in enumerate(x):
         if weights:
-            states = tg.bptt.weigh(states, weights[t])
+            states = tg.bptt.scale_gradient(states, weights[t])
         for level, cell in enumerate(layer.cells):
             new = cell(x_t, states[level])
             # Nodes of their own: c of an LSTM is a state, and what its own h is computed from.

@@ -7,7 +7,7 @@ some steps (`Truncated`), or cuts at random and weighs what is left, so that the
 
 from .state import detach as detach
 from .state import restore as restore
-from .state import weigh as weigh
+from .state import scale_gradient as scale_gradient
 from .strategies import Full as Full
 from .strategies import Randomized as Randomized
 from .strategies import Strategy as Strategy

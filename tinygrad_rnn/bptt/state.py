@@ -1,4 +1,4 @@
-"""What is done with a recurrent state between two steps: cut it off, weigh its gradient, keep it.
+"""What is done with a recurrent state between two steps: cut it off, scale its gradient, keep it.
 
 A state is a Tensor, or a tuple, list or dict of states; None, where a layer starts anew, stays
 None.
@@ -20,22 +20,22 @@ from ..tensors.creation import tensor
 State = Any
 
 
-class Weighed(Node):
+class ScaledGradient(Node):
     """Identity forward, gradient times ξ backward: the one operation behind every strategy."""
 
     __slots__ = ("xi",)
-    name = "weigh"
+    name = "scale_gradient"
 
     def __init__(self, parent: Node, xi: float) -> None:
         self.order, self.parents = tick(), (parent,)
         self.shape, self.dtype, self.xi = parent.shape, parent.dtype, xi
 
-    def pull(self, F: Any, grad: Any, parents: Parents, retain: bool) -> tuple[Any]:
+    def vjp(self, F: Any, grad: Any, parents: Parents, retain: bool) -> tuple[Any]:
         """Return the gradient times ξ."""
         return (grad * self.xi,)
 
 
-def weigh(state: State, xi: float) -> State:
+def scale_gradient(state: State, xi: float) -> State:
     """Multiply what flows back through a state by ξ.
 
     Parameters
@@ -64,22 +64,24 @@ def weigh(state: State, xi: float) -> State:
     >>> cell, state = tg.nn.LSTMCell(2, 3), None
     >>> strategy, x = tg.bptt.Randomized(0.9), tg.randn(5, 1, 2)
     >>> for x_t, xi in zip(x, strategy.weights(len(x))):
-    ...     state = cell(x_t, tg.bptt.weigh(state, xi))
+    ...     state = cell(x_t, tg.bptt.scale_gradient(state, xi))
     """
     if state.__class__ is tuple:  # without the detour: this is done at every step
-        return tuple([weigh(element, xi) for element in state])
+        return tuple([scale_gradient(element, xi) for element in state])
     if not isinstance(state, Tensor):
 
         def one(value: Any) -> Tensor:
             if not isinstance(value, Tensor):
-                raise _unknown("weigh", "Tensors", value)
-            return weigh(value, xi)
+                raise _unknown("scale_gradient", "Tensors", value)
+            return scale_gradient(value, xi)
 
         return _each(state, one)
     node = state._node
     if xi == 1 or node is None or not is_grad_enabled():
         return state
-    return state.detach() if xi == 0 else wrap(state._data, Weighed(node, xi), state._version)
+    return (
+        state.detach() if xi == 0 else wrap(state._data, ScaledGradient(node, xi), state._version)
+    )
 
 
 def detach(state: State) -> State:

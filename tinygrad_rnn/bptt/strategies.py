@@ -1,7 +1,8 @@
 """Strategies: which edges between time steps are cut, and how the others are weighed.
 
 Letters: T time steps, numbered from 0; edge t leads from step t - 1 into step t, for 0 < t < T; ξ_t
-multiplies the gradient that flows back through it (`weigh`); π_t is the probability to keep it.
+multiplies the gradient that flows back through it (`scale_gradient`); π_t is the probability to
+keep it.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class Strategy:
         Returns
         -------
         list of T floats
-            ξ_0 … ξ_{T-1}, for `weigh`. ξ_0 is for the state that the loop starts from, and is 1;
-            for the strategy of a window, 0, as it is cut off from the one before it.
+            ξ_0 … ξ_{T-1}, for `scale_gradient`. ξ_0 is for the state that the loop starts from, and
+            is 1; for the strategy of a window, 0, as it is cut off from the one before it.
 
         Raises
         ------

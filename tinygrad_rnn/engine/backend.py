@@ -105,7 +105,7 @@ def misplaced(values: Iterable[Any]) -> str | None:
     return None if here == first else f"operands on {first}, this thread is on {here}: {cure}"
 
 
-def together(values: Sequence[Any], name: str) -> tuple[Module, list[Any]]:
+def common_module(values: Sequence[Any], name: str) -> tuple[Module, list[Any]]:
     """Return the library of arrays that meet, and them as its own; Python scalars stay."""
     found = {module_of(x) for x in values if x.__class__ not in SCALARS}
     if len(found) > 1 and misplaced(values):

@@ -2,7 +2,7 @@
 
 A call does the same for every primitive, but a loop over arguments would cost more than a small
 operation itself. So the steps are written once, as a template, and unrolled for each primitive when
-that is defined: ``print(tinygrad_rnn.tanh.row.source)`` shows the function that runs.
+that is defined: ``print(tinygrad_rnn.tanh.definition.source)`` shows the function that runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .backend import Array
 from .grad_mode import paused, thread
 from .graph import Node, last_write, tick
 from .namespaces import Operation
-from .operands import conform, failure, refuse
+from .operands import failure, promote_operands, refuse
 from .pending import Gradient
 from .tensor import Tensor
 
@@ -35,7 +35,7 @@ SECOND_TIME = (
 )
 _SCOPE: dict[str, Any] = {  # the names that the generated code uses
     "Tensor": Tensor,
-    "conform": conform,
+    "promote_operands": promote_operands,
     "failure": failure,
     "last_write": last_write,
     "modules": backend.modules,
@@ -49,25 +49,27 @@ _SCOPE: dict[str, Any] = {  # the names that the generated code uses
 }
 
 
-class Record(Node):
+class OpNode(Node):
     """The node of a primitive: the values that its vjps name, then the inputs' versions."""
 
     __slots__ = ("saved",)
-    row: Row  # each primitive has a subclass of its own, with its row and its `pull`
+    definition: (
+        OpDefinition  # each primitive has a subclass of its own, with its definition and its `vjp`
+    )
     saved: Any  # a tuple: None in place of what nobody reads; all None when let go
 
     def checked(self, F: Any) -> tuple[Any, ...]:
         """Return what was saved, with its places in the graph if ``F`` records; or raise."""
-        intact(self, self.saved, (self.saved or ())[len(self.row.names) :])
+        check_saved(self, self.saved, (self.saved or ())[len(self.definition.names) :])
         if not F.records:
             return self.saved
         return tuple(
             value if place is None or value is None else F.wrap(value, *place(self))
-            for value, place in zip(self.saved, self.row.places)  # noqa: B905 - without the versions
+            for value, place in zip(self.saved, self.definition.places)  # noqa: B905 - without the versions
         )
 
 
-def intact(node: Node, saved: Any, versions: Sequence[Any]) -> None:
+def check_saved(node: Node, saved: Any, versions: Sequence[Any]) -> None:
     """Raise if what a node saved was freed, or written to after it was made."""
     if saved is None:
         raise GraphError(
@@ -88,7 +90,7 @@ def {name}{signature}:
     try:
         out = forward(xp, {arrays}{params})
     except (ValueError, TypeError, IndexError) as error:
-        raise failure(row, ({arrays},), dict({given}), error) from error
+        raise failure(definition, ({arrays},), dict({given}), error) from error
     if {odd}:  # NumPy returns a scalar where the operands are 0-d
         out = {array}
     result = new(Tensor)
@@ -96,7 +98,7 @@ def {name}{signature}:
     result._version = {version}
     {nodes} = {found}
     if ({needed}) and (not paused or thread.recording):
-        result._node = node = new(Record)
+        result._node = node = new(OpNode)
         node.order = tick()
         node.parents = {parents}
         node.shape = out.shape
@@ -107,7 +109,7 @@ def {name}{signature}:
     return result
 
 
-def pull(node, F, g, parents, retain):
+def vjp(node, F, g, parents, retain):
     saved = node.saved
     if saved is None or F.records or last_write[0] > node.order:
         saved = node.checked(F)
@@ -125,19 +127,19 @@ BRING = """\
     if alike:
         xp = modules[{first}.__class__]
     else:
-        xp, ({arrays},), ({inputs},) = conform(row, ({inputs},))"""
+        xp, ({arrays},), ({inputs},) = promote_operands(definition, ({inputs},))"""
 
-BRING_ALL = "    xp, arrays, inputs = conform(row, inputs)"
+BRING_ALL = "    xp, arrays, inputs = promote_operands(definition, inputs)"
 # None: computed, so never written to.
 VIEW = "{0}._version and primitive_checks.version_of({0}, out, thread.recording)"
-REFUSE = "    if unknown: refuse(row, unknown)\n"
+REFUSE = "    if unknown: refuse(definition, unknown)\n"
 TAKEN = frozenset(  # names that are no arguments
-    "xp out result node error alike unknown arrays inputs nodes row forward Record dict tuple any "
-    "AttributeError ValueError TypeError IndexError".split()
+    "xp out result node error alike unknown arrays inputs nodes definition forward OpNode dict "
+    "tuple any AttributeError ValueError TypeError IndexError".split()
 )
 
 
-class Row:
+class OpDefinition:
     """One row of the table: the forward, and each argument's vjp or a joint one.
 
     `names` are the values that the vjps read, each saved once; `source` is the
@@ -156,7 +158,7 @@ class Row:
         self.parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = [p.name for p in self.parameters[: len(vjps)]]
         self.params = [p.name for p in self.parameters[len(vjps) or 1 :]]
-        self.ruled = [name for name, vjp in vjps.items() if vjp is not None]
+        self.differentiable = [name for name, vjp in vjps.items() if vjp is not None]
         self.rules = [joint] if joint else [vjp for vjp in vjps.values() if vjp is not None]
         self.reads = [list(inspect.signature(vjp).parameters)[2:] for vjp in self.rules]
         self.names = list(dict.fromkeys(name for names in self.reads for name in names))
@@ -168,12 +170,14 @@ class Row:
         """Whether an argument's memory lives on, in the result or in what is saved."""
         return self.view or not {*self.inputs, "inputs"}.isdisjoint(self.names)
 
-    def _place(self, name: str) -> Callable[[Record], Any] | None:
+    def _place(self, name: str) -> Callable[[OpNode], Any] | None:
         """Return what finds the node and the version of a saved value; None if it is no array."""
         first, saved = len(self.names), [x for x in self.names if x in self.inputs]
         if name in saved:
             version = first + saved.index(name)
-            number = self.ruled.index(name) if name in self.ruled else slice(0)  # of no parent
+            number = (
+                self.differentiable.index(name) if name in self.differentiable else slice(0)
+            )  # of no parent
             return lambda node: (node.parents[number] or None, node.saved[version])
         if name == "inputs":
             return lambda node: (node.parents, node.saved[first:])
@@ -187,7 +191,7 @@ class Row:
             calls.append(f"vjps[{i}](F, g{saved})")
         each = [f"None if parents[{i}] is None else {call}, " for i, call in enumerate(calls)]
         grads = calls[0] if self.joint else f"({''.join(each)})"
-        return f"primitive_checks.gradients(row, {grads}, parents, F)" if self.own else grads
+        return f"primitive_checks.gradients(definition, {grads}, parents, F)" if self.own else grads
 
     def _value(self, name: str) -> str:
         """Return the expression of a value that a vjp names."""
@@ -206,11 +210,13 @@ class Row:
     @property
     def source(self) -> str:
         """The code of the operation on Tensors: the template, filled in for this primitive."""
-        arrays, nodes = [f"{x}_" for x in self.inputs], [f"{x}_node" for x in self.ruled]
-        ruled = [f"{x}_" for x in self.ruled] or arrays
+        arrays, nodes = [f"{x}_" for x in self.inputs], [f"{x}_node" for x in self.differentiable]
+        differentiable = [f"{x}_" for x in self.differentiable] or arrays
         alike = [f"{a}.__class__ is {b}.__class__" for a, b in itertools.pairwise(arrays)]
-        alike += [f"{a}.dtype is {b}.dtype" for a, b in itertools.pairwise(ruled)]
-        alike += [f"{ruled[0]}.dtype.kind == 'f'"] if self.floating and ruled else []
+        alike += [f"{a}.dtype is {b}.dtype" for a, b in itertools.pairwise(differentiable)]
+        alike += (
+            [f"{differentiable[0]}.dtype.kind == 'f'"] if self.floating and differentiable else []
+        )
         saved, versions = "", ""
         for name in self.names:
             readers = [
@@ -232,15 +238,15 @@ class Row:
             "grads": self._grads(),
             "arrays": ", ".join(arrays) or "*arrays",
             "nodes": ", ".join(nodes) or "nodes",
-            "found": ", ".join(f"{x}._node" for x in self.ruled) or "()",
+            "found": ", ".join(f"{x}._node" for x in self.differentiable) or "()",
             "needed": " or ".join(nodes) or "any(nodes)",
             "parents": f"({', '.join(nodes)},)" if nodes else "nodes",
             "data": ", ".join(f"{x}._data" for x in self.inputs),
             "inputs": ", ".join(self.inputs),
             "alike": " and ".join(alike) or "True",
-            "first": ruled[0] if ruled else "",
+            "first": differentiable[0] if differentiable else "",
             "odd": "out.__class__ not in modules" + " or out.dtype.kind not in 'fiub'" * self.own,
-            "array": "primitive_checks.one_array(row.name, xp, out)"
+            "array": "primitive_checks.one_array(definition.name, xp, out)"
             if self.own
             else "xp.asarray(out)",
         }
@@ -255,15 +261,15 @@ class Row:
         linecache.cache[file] = len(code), None, code.splitlines(True), file  # for tracebacks
         defaults = {p.name: p.default for p in self.parameters}
         forward = apart(self.forward) if self.own and not self.view else self.forward
-        scope = {**_SCOPE, "row": self, "forward": forward, "defaults": defaults}
-        own = {"__slots__": (), "row": self, "name": self.title, "passes": self.pending}
-        scope["Record"] = node = type("Record", (Record,), own)
+        scope = {**_SCOPE, "definition": self, "forward": forward, "defaults": defaults}
+        own = {"__slots__": (), "definition": self, "name": self.title, "passes": self.pending}
+        scope["OpNode"] = node = type("OpNode", (OpNode,), own)
         scope["vjps"] = self.rules
         exec(compile(code, file, "exec"), scope, made := dict[str, Any]())  # replaces no name there
-        node.pull = scope["pull"] = made["pull"]  # type: ignore[attr-defined]
+        node.vjp = scope["vjp"] = made["vjp"]  # type: ignore[attr-defined]
         operation: Any = functools.wraps(self.forward)(made[self.name])
         operation.__signature__ = inspect.Signature(self.parameters)
-        operation.row = self
+        operation.definition = self
         return operation
 
 

@@ -20,7 +20,15 @@ from operator import attrgetter
 from typing import Any
 
 from ..errors import GraphError
-from .pending import PENDING, Gradient, Joined, Namespace, Pieces, Product, Sum
+from .pending import (
+    PENDING,
+    Accumulator,
+    DeferredMatmul,
+    Gradient,
+    Joined,
+    Namespace,
+    OutputGradients,
+)
 
 Parents = tuple["Node | None", ...]
 
@@ -33,14 +41,14 @@ class Node:
 
     __slots__ = ("__weakref__", "dtype", "order", "parents", "shape")
     name = "node"
-    passes = False  # whether `pull` takes a pending Product as it is
+    passes = False  # whether `vjp` takes a pending DeferredMatmul as it is
 
     def __init__(self, parents: Parents, shape: tuple[int, ...], dtype: Any) -> None:
         self.order = tick()
         self.parents = parents
         self.shape, self.dtype = shape, dtype
 
-    def pull(
+    def vjp(
         self, F: Namespace, grad: Gradient, parents: Parents, retain: bool
     ) -> Sequence[Gradient]:
         """Return the gradient of each of the `parents` (None: nobody needs it) from the result's.
@@ -63,7 +71,7 @@ class Leaf(Node):
         self.version = version
 
 
-class Piece(Node):
+class OutputNode(Node):
     """One result of an operation of several, which is its one parent."""
 
     __slots__ = ("index",)
@@ -73,17 +81,17 @@ class Piece(Node):
         self.order, self.parents = tick(), (whole,)
         self.shape, self.dtype, self.index = shape, dtype, index
 
-    def pull(
+    def vjp(
         self, F: Namespace, grad: Gradient, parents: Parents, retain: bool
     ) -> Sequence[Gradient]:
         """Hand the gradient on under the number of the result."""
-        return (Pieces({self.index: grad}),)
+        return (OutputGradients({self.index: grad}),)
 
 
 # -- the pass --------------------------------------------------------------------------------------
 
 
-def fit(grad: Gradient, node: Node, F: Namespace) -> Gradient:
+def unbroadcast(grad: Gradient, node: Node, F: Namespace) -> Gradient:
     """Bring a gradient to its argument's shape and dtype: sum where it was broadcast."""
     shape = node.shape
     if grad.shape != shape:
@@ -148,7 +156,7 @@ def run(
             node = parent
             kind = grad.__class__
             if kind not in PENDING and (grad.dtype is not node.dtype or grad.shape != node.shape):
-                grad = fit(grad, node, namespaces[kind])
+                grad = unbroadcast(grad, node, namespaces[kind])
             held = pending.get(node)
             if held is None:
                 pending[node] = grad
@@ -157,12 +165,12 @@ def run(
                     heappush(waiting, (-node.order, node))
                 else:
                     after = node
-            elif held.__class__ is Sum:
+            elif held.__class__ is Accumulator:
                 held.add(grad)
             else:
                 F = namespaces[grad.sample.__class__ if kind in PENDING else kind]
                 if held.__class__ is not kind or kind not in PENDING:
-                    held = pending[node] = Sum(F, held)
+                    held = pending[node] = Accumulator(F, held)
                 held.add(grad, F)
         while after or waiting:  # to the youngest node that has somebody to hand its gradient to
             if after is None:
@@ -176,7 +184,7 @@ def run(
             kind = grad.__class__
             fresh = kind in PENDING
             F = namespaces[grad.sample.__class__ if fresh else kind]
-            if fresh and not (kind is Product and node.passes and node not in wanted):
+            if fresh and not (kind is DeferredMatmul and node.passes and node not in wanted):
                 grad = grad.total(F, joined)
             parents = node.parents
             if live is not None:
@@ -184,7 +192,7 @@ def run(
             if node in wanted or not parents:
                 results[node] = grad, fresh
             if node.order >= since and parents and (live is None or any(parents)):
-                grads = node.pull(F, grad, parents, retain)
+                grads = node.vjp(F, grad, parents, retain)
                 break
         else:
             return results

@@ -30,7 +30,7 @@ class Raw:
         return backend.empty_like_parts(shape, part)
 
     def __getattr__(self, name: str) -> Any:
-        forward = functools.partial(_known(name).row.forward, self.module)
+        forward = functools.partial(_known(name).definition.forward, self.module)
         setattr(self, name, forward)
         return forward
 

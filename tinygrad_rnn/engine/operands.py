@@ -13,7 +13,7 @@ from . import backend
 from .backend import SCALARS
 from .tensor import Tensor
 
-Row = Any  # of codegen, which is above
+OpDefinition = Any  # of codegen, which is above
 
 _LISTS = frozenset((list, tuple))
 
@@ -24,7 +24,7 @@ class _Constant:
     _node = _version = None
 
 
-def conform(row: Row, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
+def promote_operands(op: OpDefinition, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
     """Bring unlike arguments together: integers and Python scalars follow floats.
 
     Returns the array library, the arrays (and Python scalars), and what they came from.
@@ -32,44 +32,48 @@ def conform(row: Row, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
     if not _LISTS.isdisjoint(map(type, args)):
         args = [Tensor._stacked(x) for x in args]  # those of Tensors: each has its place
     sources = [x if isinstance(x, Tensor) else _Constant for x in args]
-    values = [x._data if isinstance(x, Tensor) else _foreign(x, row) for x in args]
-    xp, values = backend.together(values, row.title)
-    ruled = [i for i, name in enumerate(row.inputs) if name in row.ruled] or range(len(values))
-    if row.joint or all(values[i].__class__ in SCALARS for i in ruled):
+    values = [x._data if isinstance(x, Tensor) else _foreign(x, op) for x in args]
+    xp, values = backend.common_module(values, op.title)
+    differentiable = [i for i, name in enumerate(op.inputs) if name in op.differentiable] or range(
+        len(values)
+    )
+    if op.joint or all(values[i].__class__ in SCALARS for i in differentiable):
         values = [xp.asarray(backend.asarray(x)) if x.__class__ in SCALARS else x for x in values]
-    dtypes = [values[i].dtype for i in ruled if values[i].__class__ not in SCALARS]
+    dtypes = [values[i].dtype for i in differentiable if values[i].__class__ not in SCALARS]
     floating = next((dtype for dtype in dtypes if dtype.kind == "f"), None)
-    if row.floating or any(values[i].__class__ is float for i in ruled):
+    if op.floating or any(values[i].__class__ is float for i in differentiable):
         floating = floating or backend.get_default_dtype()
-    for i in ruled:
+    for i in differentiable:
         if floating and values[i].__class__ not in SCALARS and values[i].dtype.kind != "f":
             values[i] = values[i].astype(floating)
     return xp, values, sources
 
 
-def _foreign(x: Any, row: Row) -> Any:
+def _foreign(x: Any, op: OpDefinition) -> Any:
     """Return what is no Tensor as a Python scalar or an array (a copy, if it is kept)."""
     x = x.item() if isinstance(x, np.generic) else x
     if x.__class__ in SCALARS:
         return x
-    array = begun(row.title, backend.asarray, x)
-    return backend.copy(array) if row.keeps and backend.is_array(x) else array
+    array = begun(op.title, backend.asarray, x)
+    return backend.copy(array) if op.keeps and backend.is_array(x) else array
 
 
-def failure(row: Row, values: Sequence[Any], given: dict[str, Any], error: Any) -> Exception:
+def failure(
+    op: OpDefinition, values: Sequence[Any], given: dict[str, Any], error: Any
+) -> Exception:
     """Return an error of the array library with the operation and what it was given."""
     if type(error).__module__ == ShapeError.__module__:
-        return begin(error, row.title)
+        return begin(error, op.title)
     misplaced = backend.misplaced(values)
     if misplaced:
-        return DeviceError(f"{row.title}: {misplaced}")
+        return DeviceError(f"{op.title}: {misplaced}")
     shapes = " and ".join(str(getattr(x, "shape", x)) for x in values)
     options = ", ".join(f"{k}={v!r:.60}" for k, v in given.items() if v is not None)
     ours, text = reworded(error)
-    message = f"{row.title} of {shapes}{' with ' * bool(options)}{options}: {text}"
+    message = f"{op.title} of {shapes}{' with ' * bool(options)}{options}: {text}"
     return ours(message)
 
 
-def refuse(row: Row, unknown: dict[str, Any]) -> None:
+def refuse(op: OpDefinition, unknown: dict[str, Any]) -> None:
     """Raise for keyword arguments that the operation has not."""
-    raise TypeError(unknown_argument(row.title, next(iter(unknown)), [*row.inputs, *row.params]))
+    raise TypeError(unknown_argument(op.title, next(iter(unknown)), [*op.inputs, *op.params]))

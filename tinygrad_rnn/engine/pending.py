@@ -18,7 +18,7 @@ PENDING_BYTES = 256 << 20  # what the factors of one pending product may hold un
 Joined = dict[int, tuple[weakref.ref[Any], Gradient, int]]
 
 
-class Part:
+class SparseGradient:
     """A gradient that is zero but for some places: what reading ``x[key]`` gives back to x.
 
     T steps read from one tensor cost the bytes that were read, not T times the whole. What comes
@@ -37,7 +37,7 @@ class Part:
         """One of the arrays inside, to tell their kind by."""
         return self.grads[0] if self.grads else self.whole
 
-    def add(self, other: Part, F: Namespace) -> None:
+    def add(self, other: SparseGradient, F: Namespace) -> None:
         """Take what another read gives back."""
         self.grads += other.grads
         self.keys += other.keys
@@ -70,7 +70,7 @@ def _step(key: Any, shape: tuple[int, ...]) -> int | None:
     return t if t.__class__ is int and 0 <= t and len(shape) > 1 else None
 
 
-class Product:
+class DeferredMatmul:
     """A gradient leftᵀ @ right that is not multiplied yet: what ``x @ W`` gives back to W.
 
     For a weight that is used at every step the factors of all steps become one large product.
@@ -87,7 +87,7 @@ class Product:
         """One of the arrays inside, to tell their kind by."""
         return self.lefts[0] if self.lefts else self.done
 
-    def add(self, other: Product, F: Namespace) -> None:
+    def add(self, other: DeferredMatmul, F: Namespace) -> None:
         """Take another use's factors; multiply when they hold too much memory."""
         self.lefts += other.lefts
         self.rights += other.rights
@@ -96,10 +96,10 @@ class Product:
             self.done = self.total(F, {})
             self.lefts, self.rights, self.held = [], [], 0
 
-    def transposed(self, F: Namespace) -> Product:
+    def transposed(self, F: Namespace) -> DeferredMatmul:
         """Return the transpose, still pending: (leftᵀ right)ᵀ = rightᵀ left."""
         done = None if self.done is None else F.permute(self.done, axes=(1, 0))
-        return Product(self.rights, self.lefts, done)
+        return DeferredMatmul(self.rights, self.lefts, done)
 
     def total(self, F: Namespace, joined: Joined) -> Gradient:
         """Return the gradient in full."""
@@ -119,7 +119,7 @@ class Product:
         return product if self.done is None else self.done + product
 
 
-class Pieces(dict[int, Gradient]):
+class OutputGradients(dict[int, Gradient]):
     """The gradients of an operation of several results, by the number of the result."""
 
     @property
@@ -127,7 +127,7 @@ class Pieces(dict[int, Gradient]):
         """One of the arrays inside, to tell their kind by."""
         return next(iter(self.values()))
 
-    def add(self, other: Pieces, F: Namespace) -> None:
+    def add(self, other: OutputGradients, F: Namespace) -> None:
         """Take another result's, or more of one's."""
         self.update({i: self[i] + g if i in self else g for i, g in other.items()})
 
@@ -136,7 +136,7 @@ class Pieces(dict[int, Gradient]):
         return self
 
 
-class Sum:
+class Accumulator:
     """A gradient with several contributions, made dense once, at the end.
 
     Those in half precision are added in single: of many equal ones the sum would stop growing.
@@ -181,4 +181,4 @@ class Sum:
         return self.dense if self.half is None else F.cast(self.dense, dtype=self.half)
 
 
-PENDING: frozenset[Any] = frozenset((Part, Product, Pieces, Sum))
+PENDING: frozenset[Any] = frozenset((SparseGradient, DeferredMatmul, OutputGradients, Accumulator))

@@ -21,7 +21,7 @@ from typing import Any
 
 from .._util.api_hints import explained
 from .backend import Array
-from .codegen import Row, Vjp
+from .codegen import OpDefinition, Vjp
 from .namespaces import PRIMITIVES, Operation
 
 
@@ -44,7 +44,7 @@ def primitive(
         Whether the result may share the memory of the first argument. Otherwise a result of the
         user's that does is copied.
     pending
-        Whether the vjp takes a `Product` that is not multiplied yet.
+        Whether the vjp takes a `DeferredMatmul` that is not multiplied yet.
     joint
         In place of `vjps`: one vjp that returns the gradients of all arguments, for a forward that
         takes ``*inputs``. It may name ``inputs``, ``shapes`` (of all inputs) and keyword arguments.
@@ -94,12 +94,12 @@ def primitive(
     """
 
     def decorate(forward: Callable[..., Array]) -> Operation:
-        row = Row(forward, vjps, joint)
-        row.floating, row.view, row.pending = floating, view, pending
-        operation = row.operation()
-        held: Any = PRIMITIVES.get(row.name)
-        if held is None or held.row.own:
-            PRIMITIVES[row.name] = operation  # the library's stay what they are
+        definition = OpDefinition(forward, vjps, joint)
+        definition.floating, definition.view, definition.pending = floating, view, pending
+        operation = definition.operation()
+        held: Any = PRIMITIVES.get(definition.name)
+        if held is None or held.definition.own:
+            PRIMITIVES[definition.name] = operation  # the library's stay what they are
         return operation
 
     return decorate

@@ -55,10 +55,10 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
             f"primitive: the forward is an object of {class_name(forward)}, without a name: write "
             "a function with def"
         )
-    if not name.isidentifier() or keyword.iskeyword(name) or name == "pull":
+    if not name.isidentifier() or keyword.iskeyword(name) or name == "vjp":
         raise TypeError(
             f"primitive: the forward is named {name!r}: write it with def, under a name that is an "
-            "identifier (and not 'pull')"
+            "identifier (and not 'vjp')"
         )
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     names = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]  # those are no arrays
@@ -169,12 +169,12 @@ def version_of(x: Any, out: Any, recording: bool) -> list[int] | None:
     return None if recording and x._node is not None else [0]
 
 
-def gradients(row: Any, grads: Any, parents: Sequence[Any], F: Any) -> Sequence[Any]:
+def gradients(op: Any, grads: Any, parents: Sequence[Any], F: Any) -> Sequence[Any]:
     """Return what the vjps of a primitive returned, if these are gradients of its arguments.
 
     Parameters
     ----------
-    row : Row
+    op : OpDefinition
         The primitive's.
     grads : sequence
         For each of the `parents` a gradient, or None for none.
@@ -188,11 +188,11 @@ def gradients(row: Any, grads: Any, parents: Sequence[Any], F: Any) -> Sequence[
     GraphError
         If one is something else; the message names the argument.
     """
-    if row.joint and (not isinstance(grads, tuple | list) or len(grads) != len(parents)):
+    if op.joint and (not isinstance(grads, tuple | list) or len(grads) != len(parents)):
         sized = isinstance(grads, tuple | list)
         got = f"{len(grads)} gradients" if sized else f"an object of {class_name(grads)}"
         raise GraphError(
-            f"the joint vjp of {row.name} returned {got} for {len(parents)} arguments: return a "
+            f"the joint vjp of {op.name} returned {got} for {len(parents)} arguments: return a "
             "list with a gradient, or None, for each"
         )
     for i, (grad, parent) in enumerate(zip(grads, parents, strict=True)):
@@ -200,8 +200,8 @@ def gradients(row: Any, grads: Any, parents: Sequence[Any], F: Any) -> Sequence[
             continue
         problem = _misfit(grad, parent.shape, F)
         if problem:
-            argument = row.ruled[i] if row.ruled else f"argument {i}"
-            raise GraphError(f"the vjp of {row.name} by {argument} returned {problem}")
+            argument = op.differentiable[i] if op.differentiable else f"argument {i}"
+            raise GraphError(f"the vjp of {op.name} by {argument} returned {problem}")
     return grads
 
 

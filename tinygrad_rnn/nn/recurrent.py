@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import random as tg_random
 from .. import tensors as ops
-from ..bptt import Strategy, weigh
+from ..bptt import Strategy, scale_gradient
 from ..bptt.strategies import strategy_of
 from ..engine import backend
 from ..engine.tensor import Tensor
@@ -105,7 +105,7 @@ def scan(
     for t, z in reversed(steps) if reverse else steps:
         seen = state
         if weights[t] != 1:
-            seen = weigh(state, weights[t])
+            seen = scale_gradient(state, weights[t])
             if ragged is not None:
                 seen = _chosen(ragged.edges[t], seen, state)
         alive = None if ragged is None else ragged.steps[t]
@@ -462,7 +462,11 @@ class Recurrent(Module):
                 number = bottom * self.directions + direction
                 numbers = range(number, number + depth)
                 segment = self._segments(numbers, x, edges, ragged, masks, direction == 1, wanted)
-                start = [weigh(element, first) for i in numbers for element in _elements(states[i])]
+                start = [
+                    scale_gradient(element, first)
+                    for i in numbers
+                    for element in _elements(states[i])
+                ]
                 final, outputs = strategy.walk(segment, T, start, cuts)
                 finals += final
                 if wanted:

@@ -47,11 +47,11 @@ import numpy as np
 
 from .._util.contexts import block
 from ..engine import backend
-from ..engine.codegen import Record, intact
+from ..engine.codegen import OpNode, check_saved
 from ..engine.grad_mode import enable_grad, thread
-from ..engine.graph import Leaf, Node, Parents, Piece, last_write, reachable, run
+from ..engine.graph import Leaf, Node, OutputNode, Parents, last_write, reachable, run
 from ..engine.namespaces import PRIMITIVES, Raw, namespaces
-from ..engine.pending import Pieces
+from ..engine.pending import OutputGradients
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
@@ -863,12 +863,12 @@ class Plan:
         for node in reachable([y._node for y in self.outputs if y._node is not None]):
             if isinstance(node, Leaf) and node not in own:
                 raise _untraceable("reads a Tensor that is not an argument", "pass it as one")
-            if isinstance(node, Record):
+            if isinstance(node, OpNode):
                 by_size = any(
-                    name == "shapes" or name.endswith("_shape") for name in node.row.names
+                    name == "shapes" or name.endswith("_shape") for name in node.definition.names
                 )
-                trace.sized |= by_size and not is_ours(node.row.forward)
-                for x, place in zip(node.saved or (), node.row.places):  # noqa: B905 - without the versions
+                trace.sized |= by_size and not is_ours(node.definition.forward)
+                for x, place in zip(node.saved or (), node.definition.places):  # noqa: B905 - without the versions
                     if isinstance(x, Expression) and place is not None:
                         places[x], _ = place(node)
         dear = {
@@ -995,15 +995,15 @@ class FusedNode(Node):
     saved: Any  # a tuple; None when let go
     versions: list[list[int] | None]  # of the arguments that were saved
 
-    def pull(self, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
+    def vjp(self, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
         """Run the backward kernel; under create_graph what it computes, on Tensors."""
         plan, saved = self.plan, self.saved
         if saved is None or last_write[0] > self.order:
-            intact(self, saved, self.versions)
+            check_saved(self, saved, self.versions)
         if not retain:
             self.saved = None
         if plan.single:
-            grad = Pieces({0: grad})
+            grad = OutputGradients({0: grad})
         which = tuple(sorted(grad))
         grads, given, kernel = plan.backward(which, tuple([p is not None for p in parents]))
         if not F.records:
@@ -1015,7 +1015,7 @@ class FusedNode(Node):
         for i, (x, node) in enumerate(zip(plan.values, plan.nodes, strict=True)):
             if node is not None:  # a mask, a choice between numbers have no gradient
                 shape = _shape_now(x, lengths)
-                places.setdefault(x, self if plan.single else Piece(self, i, shape, x.dtype))
+                places.setdefault(x, self if plan.single else OutputNode(self, i, shape, x.dtype))
         read = [plan.inputs[i] for i in plan.reads]
         versions = dict(zip(read, self.versions, strict=True))
         known = {
@@ -1098,7 +1098,7 @@ class Fused:
         if Expression in kinds or not kinds or _state.disabled:  # perhaps a part of another one
             return self._plainly(call)
         if len(kinds) > 1:
-            _, arrays = backend.together([x._data for x in call.tensors], self.name)
+            _, arrays = backend.common_module([x._data for x in call.tensors], self.name)
             call.tensors = [
                 wrap(a, x._node, x._version) for a, x in zip(arrays, call.tensors, strict=True)
             ]
@@ -1170,7 +1170,7 @@ class Fused:
         if plan.single:
             return wrap(made[0], node, None)
         outputs = [
-            wrap(y, Piece(node, i, y.shape, y.dtype) if graph else None, None)
+            wrap(y, OutputNode(node, i, y.shape, y.dtype) if graph else None, None)
             for i, (y, graph) in enumerate(zip(made, plan.recorded(parents)))  # noqa: B905 - without the saved
         ]
         return tuple(outputs) if plan.several else outputs[0]

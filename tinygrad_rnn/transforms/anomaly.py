@@ -1,7 +1,7 @@
 """Find the operation that made the first nan or infinite number.
 
 While a block of `detect_anomaly` runs, the functions that operations call are exchanged for
-watching ones: the forward of every primitive, what makes its node, the `pull` of every kind of
+watching ones: the forward of every primitive, what makes its node, the `vjp` of every kind of
 node, and what adds gradients up. Outside such a block nothing is left of it, and nothing is paid.
 """
 
@@ -20,9 +20,9 @@ import numpy as np
 
 from .._util.contexts import block
 from ..engine import backend
-from ..engine.codegen import Record, Row
+from ..engine.codegen import OpDefinition, OpNode
 from ..engine.graph import Node
-from ..engine.pending import Part, Pieces, Product, Sum
+from ..engine.pending import Accumulator, DeferredMatmul, OutputGradients, SparseGradient
 from ..engine.tensor import Tensor
 from ..errors import AnomalyError
 from ..speed.capture import disabled as uncaptured
@@ -90,12 +90,12 @@ def _enter(own: object) -> None:
     with _lock:
         _blocks.append(own)
         if len(_blocks) == 1:
-            _replace(Row, "operation", _watched_operation)
+            _replace(OpDefinition, "operation", _watched_operation)
             for kind in _kinds(Node):
                 _watch(kind)
-            for pending in (Part, Product, Sum):
+            for pending in (SparseGradient, DeferredMatmul, Accumulator):
                 _replace(pending, "total", _watched_total)
-            _replace(Sum, "add", _watched_add)
+            _replace(Accumulator, "add", _watched_add)
 
 
 def _leave(own: object) -> None:
@@ -123,10 +123,10 @@ def _replace(owner: Any, name: str, watched: Callable[[Any], Any]) -> None:
 def _watch(kind: type) -> None:
     """Exchange what the nodes of a class run; for a primitive's, also what its operation calls."""
     scope = None
-    if issubclass(kind, Record) and hasattr(kind, "row"):
-        scope = kind.pull.__globals__  # of the operation, too
-    if "pull" in vars(kind):
-        _replace(kind, "pull", _watched_pull)
+    if issubclass(kind, OpNode) and hasattr(kind, "definition"):
+        scope = kind.vjp.__globals__  # of the operation, too
+    if "vjp" in vars(kind):
+        _replace(kind, "vjp", _watched_pull)
     if scope is not None:
         before = {"forward": scope["forward"], "new": scope["new"]}
         _undo.append(lambda: scope.update(before))
@@ -134,13 +134,13 @@ def _watch(kind: type) -> None:
         scope["new"] = _watched_new(before["new"])
 
 
-def _watched_operation(define: Callable[[Row], Any]) -> Callable[[Row], Any]:
+def _watched_operation(define: Callable[[OpDefinition], Any]) -> Callable[[OpDefinition], Any]:
     """Watch a primitive that is defined inside the block."""
 
     @functools.wraps(define)
-    def operation(row: Row) -> Any:
-        defined = define(row)
-        _watch(defined.__globals__["Record"])
+    def operation(definition: OpDefinition) -> Any:
+        defined = define(definition)
+        _watch(defined.__globals__["OpNode"])
         return defined
 
     return operation
@@ -172,21 +172,22 @@ def _watched_new(new: Callable[[type], Any]) -> Callable[[type], Any]:
     return watched
 
 
-def _watched_pull(pull: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(pull)
+def _watched_pull(vjp: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(vjp)
     def watched(node: Node, F: Any, grad: Any, parents: Any, retain: bool) -> Any:
         if not _mode.watching:
-            return pull(node, F, grad, parents, retain)
+            return vjp(node, F, grad, parents, retain)
         name = f"backward of {node.name}{_called.get(node, '')}"
         try:
             with np.errstate(all="ignore"):
-                grads = pull(node, F, grad, parents, retain)
+                grads = vjp(node, F, grad, parents, retain)
         except AnomalyError as error:  # of an operation that the vjp called, under create_graph
             raise AnomalyError(f"{name}: {error}") from None
-        ruled = node.row.ruled if isinstance(node, Record) else []
+        differentiable = node.definition.differentiable if isinstance(node, OpNode) else []
         for i, (parent, given) in enumerate(zip(parents, grads, strict=True)):
             if parent is not None and given is not None:
-                place = f"the gradient by {ruled[i] if i < len(ruled) else f'argument {i}'}"
+                named = differentiable[i] if i < len(differentiable) else f"argument {i}"
+                place = f"the gradient by {named}"
                 _check(name, place, list(_arrays(given)), list(_arrays(grad)))
         return grads
 
@@ -209,7 +210,7 @@ def _watched_total(total: Callable[..., Any]) -> Callable[..., Any]:
 
 def _watched_add(add: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(add)
-    def watched(held: Sum, grad: Any, F: Any = None) -> Any:
+    def watched(held: Accumulator, grad: Any, F: Any = None) -> Any:
         if not _mode.watching:
             return add(held, grad, F)
         before = [*map(backend.copy, _arrays(held)), *_arrays(grad)]  # it adds in place
@@ -224,10 +225,10 @@ def _arrays(grad: Any) -> Iterator[Any]:
     """Yield the arrays of a gradient, be it pending or not."""
     if isinstance(grad, Tensor):
         yield grad._data
-    elif isinstance(grad, Pieces):
+    elif isinstance(grad, OutputGradients):
         for piece in grad.values():
             yield from _arrays(piece)
-    elif isinstance(grad, Part | Product | Sum):
+    elif isinstance(grad, SparseGradient | DeferredMatmul | Accumulator):
         for name in ("grads", "lefts", "rights", "rest"):
             for part in getattr(grad, name, ()):
                 yield from _arrays(part)

@@ -13,11 +13,11 @@ from .._util.api_hints import class_name, explained
 from .._util.foreign_arrays import owned
 from .._util.nested import elements, mapped
 from ..engine import backend
-from ..engine.codegen import SECOND_TIME, Record
+from ..engine.codegen import SECOND_TIME, OpNode
 from ..engine.grad_mode import enable_grad, thread
-from ..engine.graph import Leaf, Node, Parents, Piece, reachable, run, tick
+from ..engine.graph import Leaf, Node, OutputNode, Parents, reachable, run, tick
 from ..engine.namespaces import namespaces
-from ..engine.pending import Pieces
+from ..engine.pending import OutputGradients
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, GraphError
 
@@ -40,7 +40,7 @@ class Checkpoint(Node):
     results: list[Any]  # arrays that whatever comes next holds anyway
     versions: list[list[int]]  # of the memory that the function is known to read
 
-    def pull(self, F: Any, grad: Pieces, parents: Parents, retain: bool) -> list[Any]:
+    def vjp(self, F: Any, grad: OutputGradients, parents: Parents, retain: bool) -> list[Any]:
         """Run the function again with the same random numbers, and walk the graph it leaves."""
         if self.function is None:
             raise GraphError(
@@ -70,7 +70,7 @@ class Checkpoint(Node):
 def _read(node: Node) -> list[list[int]]:
     """Return the version of the leaf that a node is, or is a view of."""
     viewed: Node | None = node
-    while isinstance(viewed, Record) and viewed.row.view:
+    while isinstance(viewed, OpNode) and viewed.definition.view:
         viewed = viewed.parents[0]
     return [viewed.version] if isinstance(viewed, Leaf) else []
 
@@ -198,7 +198,7 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     def kept(y: Any) -> Any:
         if y is None:
             return None
-        piece = Piece(whole, next(numbers), y.shape, y.dtype)
+        piece = OutputNode(whole, next(numbers), y.shape, y.dtype)
         return wrap(y._data, None if y._node is None else piece, y._version)
 
     return mapped(kept, result)

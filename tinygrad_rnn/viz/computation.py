@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._util.api_hints import adopting, class_name
-from ..engine.graph import Leaf, Node, Piece, reachable
+from ..engine.graph import Leaf, Node, OutputNode, reachable
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, GraphError
 from ..io.atomic import replacing
@@ -275,7 +275,7 @@ def _groups(
 
 
 def _label(node: Node, name: str | None) -> str:
-    kind = f"[{node.index}]" if isinstance(node, Piece) else node.name
+    kind = f"[{node.index}]" if isinstance(node, OutputNode) else node.name
     if name is None:
         return kind
     return name if isinstance(node, Leaf) else f"{name} = {kind}"

@@ -247,7 +247,7 @@ def test_a_loop_of_ones_own_is_the_layer(problem: Problem, cuts: list[int]) -> N
         outputs = []
         for x_t, xi in zip(problem.x, strategy.weights(problem.steps), strict=True):
             for i, cell in enumerate(problem.layer.cells):
-                states[i] = cell(x_t, tg.bptt.weigh(states[i], xi))
+                states[i] = cell(x_t, tg.bptt.scale_gradient(states[i], xi))
                 x_t = states[i][0] if isinstance(states[i], tuple) else states[i]
             outputs.append(x_t)
         by_hand = gradients(problem.losses(tg.stack(outputs)), problem.inputs)
@@ -261,7 +261,7 @@ def test_a_loop_of_ones_own_is_the_layer(problem: Problem, cuts: list[int]) -> N
 def test_weigh_changes_the_gradient_and_nothing_else(seed: int, xi: float) -> None:
     h = tg.tensor(np.random.default_rng(seed).standard_normal((2, 3)), requires_grad=True)
     state = {"a": (h, [h * 2]), "b": None}
-    same = tg.bptt.weigh(state, xi)
+    same = tg.bptt.scale_gradient(state, xi)
     assert_array_equal(same["a"][0].numpy(), h.numpy())
     assert same["b"] is None and isinstance(same["a"][1], list)
     total = (same["a"][0] ** 2).sum() + same["a"][1][0].sum()
@@ -276,11 +276,11 @@ def test_weigh_changes_the_gradient_and_nothing_else(seed: int, xi: float) -> No
 
 def test_weigh_keeps_dtypes_and_what_needs_no_gradient() -> None:
     h = tg.ones(2, requires_grad=True)
-    tg.bptt.weigh(h, 1.25).sum().backward()
+    tg.bptt.scale_gradient(h, 1.25).sum().backward()
     assert h.grad.dtype == np.float32
     steps = tg.tensor([1, 2])
-    assert tg.bptt.weigh(steps, 1.25) is steps
-    assert tg.bptt.weigh(h, 1) is h
+    assert tg.bptt.scale_gradient(steps, 1.25) is steps
+    assert tg.bptt.scale_gradient(h, 1) is h
 
 
 def chain(state: Any, name: str = "tanh") -> int:
@@ -754,8 +754,8 @@ def test_a_bad_argument_is_named_with_its_range(number: int) -> None:
 def test_wrong_types_are_refused() -> None:
     with pytest.raises(DTypeError, match="integer token ids"):
         Full().windows([0.5, 1.5], 1)
-    with pytest.raises(TypeError, match=r"bptt\.weigh.*Tensors, got float"):
-        tg.bptt.weigh((tg.ones(2), 1.0), 0.5)
+    with pytest.raises(TypeError, match=r"bptt\.scale_gradient.*Tensors, got float"):
+        tg.bptt.scale_gradient((tg.ones(2), 1.0), 0.5)
     stream = Truncated(5).windows(range(15), 2)  # the shortest that there is
     assert [len(x) for x, _, _ in stream] == [5]
 

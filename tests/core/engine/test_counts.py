@@ -16,7 +16,7 @@ import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine import backend
-from tinygrad_rnn.engine.graph import fit, reachable
+from tinygrad_rnn.engine.graph import reachable, unbroadcast
 from tinygrad_rnn.nn import cells
 
 BATCH, INPUT, HIDDEN = 4, 3, 8
@@ -108,7 +108,7 @@ def test_a_gradient_is_brought_to_its_arguments_shape_by_no_call_too_many(
             }[name]
 
     node = SimpleNamespace(shape=to_shape, dtype=np.dtype(to_dtype))
-    gradient = fit(np.ones(shape, dtype), node, F())  # type: ignore[arg-type]
+    gradient = unbroadcast(np.ones(shape, dtype), node, F())  # type: ignore[arg-type]
     assert (gradient.shape, gradient.dtype) == (to_shape, to_dtype)
     assert made == expected
 

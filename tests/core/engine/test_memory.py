@@ -281,7 +281,7 @@ def overhead(counts):
 def test_the_gradient_of_a_step_is_put_in_its_place_and_let_go():
     F = tg.engine.namespaces.namespaces[np.ndarray]
     whole = np.arange(24.0).reshape(4, 3, 2)
-    parts = [pending.Part(whole[t].copy(), (t,), whole.shape) for t in range(4)]
+    parts = [pending.SparseGradient(whole[t].copy(), (t,), whole.shape) for t in range(4)]
     references = [weakref.ref(part.grads[0]) for part in parts]
     total = parts.pop()
     while parts:

@@ -254,8 +254,8 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
     ),
     "a joint one": (of_function(lambda x, y, w: sum_of(x, y, w=w), 2, 3), [TARGET, ROW]),
     "fuse": (of_function(product, 2, 3), [TARGET, ROW]),
-    "weigh": (
-        of_function(lambda x, y: tg.bptt.weigh(x, 0.5) * y, 2, 3),
+    "scale_gradient": (
+        of_function(lambda x, y: tg.bptt.scale_gradient(x, 0.5) * y, 2, 3),
         [TARGET],
     ),
     "restore": (

@@ -321,7 +321,7 @@ def test_a_forward_without_a_name_is_refused(forward, match):
         tg.primitive(x=lambda F, g: g * 2)(forward)
 
 
-@pytest.mark.parametrize("name", ["for", "a b", "", "pull", "2x"])
+@pytest.mark.parametrize("name", ["for", "a b", "", "vjp", "2x"])
 def test_a_name_that_no_function_has_is_refused(name):
     forward = twice()
     forward.__name__ = name
@@ -331,8 +331,9 @@ def test_a_name_that_no_function_has_is_refused(name):
 
 @pytest.mark.parametrize(
     "name",
-    """tuple dict any new tick forward row vjps Record thread conform failure Tensor modules
-    primitive_checks AttributeError defaults last_write paused x xp out node grüße""".split(),
+    """tuple dict any new tick forward definition vjps OpNode thread promote_operands
+    failure Tensor modules primitive_checks AttributeError defaults last_write paused x xp out node
+    grüße""".split(),
 )
 def test_any_other_name_is_free(name):
     """Also a name that the operation itself uses."""
@@ -359,7 +360,7 @@ def test_any_other_name_is_free(name):
         ("x, x_", r"other names than \['x_'\]"),
         ("x, x_node=1", r"\['x_node'\]"),
         ("x, x_shape=1", r"\['x_shape'\]"),
-        ("x, Record=1", r"\['Record'\]"),
+        ("x, OpNode=1", r"\['OpNode'\]"),
         ("x, tuple=1", r"\['tuple'\]"),
         ("x, primitive_checks=1", r"\['primitive_checks'\]"),
     ],
@@ -551,9 +552,9 @@ def test_none_and_gradients_that_broadcast_are_meant():
 
 def test_the_source_of_an_operation_is_what_runs():
     operation = cube()
-    assert "def cube(x):" in operation.row.source
-    frame = inspect.getsource(operation.__globals__["pull"])  # as a traceback shows it
-    assert frame in operation.row.source
+    assert "def cube(x):" in operation.definition.source
+    frame = inspect.getsource(operation.__globals__["vjp"])  # as a traceback shows it
+    assert frame in operation.definition.source
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_every_public_operation_is_a_function_of_the_package():
 def test_a_row_says_whether_there_is_a_gradient(row):
     primitive = PRIMITIVES.get(row.name)
     if primitive is not None:
-        rules = primitive.row
+        rules = primitive.definition
         assert row.smooth == bool(rules.rules)
 
 

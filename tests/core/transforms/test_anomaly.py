@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.engine.codegen import Row
+from tinygrad_rnn.engine.codegen import OpDefinition
 from tinygrad_rnn.engine.graph import Node
 from tinygrad_rnn.engine.namespaces import PRIMITIVES
 from tinygrad_rnn.errors import AnomalyError
@@ -201,7 +201,7 @@ def state() -> list[Any]:
         kinds += kind.__subclasses__()
     scopes = [op.__globals__ for op in PRIMITIVES.values()]
     exchanged = [scope[name] for scope in scopes for name in ("forward", "new")]
-    return [*exchanged, *[vars(kind).get("pull") for kind in kinds], Row.operation]
+    return [*exchanged, *[vars(kind).get("vjp") for kind in kinds], OpDefinition.operation]
 
 
 def test_nothing_is_left_of_it():

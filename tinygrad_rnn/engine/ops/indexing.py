@@ -1,6 +1,6 @@
 """Reading parts of a tensor.
 
-What is read is a pending `Part` on the way back: its cost is that of the part.
+What is read is a pending `SparseGradient` on the way back: its cost is that of the part.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import Any
 
 from .. import backend
 from ..backend import Array
-from ..pending import Part
+from ..pending import SparseGradient
 from ..primitive import primitive
 
 _WHOLE = slice(None)
 
 
-@primitive(view=True, x=lambda F, g, x_shape, key: Part(g, key, x_shape))
+@primitive(view=True, x=lambda F, g, x_shape, key: SparseGradient(g, key, x_shape))
 def index(xp: Any, x: Array, key: Any) -> Array:
     """Return ``x[key]``, the key holding integers, slices, None, Ellipsis and arrays."""
     return x[key]

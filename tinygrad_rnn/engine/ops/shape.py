@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import ArgumentError, ShapeError
 from .. import backend
 from ..backend import Array
-from ..pending import Product
+from ..pending import DeferredMatmul
 from ..primitive import primitive
 
 
@@ -72,7 +72,7 @@ def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _back(F: Any, g: Any, axes: tuple[int, ...]) -> Any:
-    if g.__class__ is Product:
+    if g.__class__ is DeferredMatmul:
         return g.transposed(F) if axes == (1, 0) else g
     return F.permute(g, axes=_inverse(axes))
 
