@@ -126,4 +126,4 @@ __version__ = "0.1.0"
 
 _allocator.keep_freed_memory()
 
-__getattr__ = _spelling.absent(__name__, _spelling.OF_THE_PACKAGE, globals())
+__getattr__ = _spelling.module_getattr(__name__, _spelling.PACKAGE_HINTS, globals())

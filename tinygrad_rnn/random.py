@@ -43,7 +43,7 @@ from typing import Any
 
 import numpy as np
 
-from ._util.contexts import block
+from ._util.contexts import reusable_context
 from .engine import backend
 from .errors import ArgumentError
 
@@ -290,9 +290,9 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-@functools.partial(block, resumes=False)
-def noted() -> Iterator[dict[np.random.Generator | None, Any]]:
-    """Note the states of the generators that the library draws from, for `replayed`.
+@functools.partial(reusable_context, resumes=False)
+def record_states() -> Iterator[dict[np.random.Generator | None, Any]]:
+    """Note the states of the generators that the library draws from, for `replay`.
 
     Returns
     -------
@@ -305,9 +305,9 @@ def noted() -> Iterator[dict[np.random.Generator | None, Any]]:
     >>> import numpy as np
     >>> import tinygrad_rnn as tg
     >>> rng = np.random.default_rng(0)
-    >>> with tg.random.noted() as states:
+    >>> with tg.random.record_states() as states:
     ...     a = tg.randn(3, rng=rng)
-    >>> with tg.random.replayed(states):
+    >>> with tg.random.replay(states):
     ...     print(bool((a == tg.randn(3, rng=rng)).numpy().all()))
     True
     """
@@ -321,21 +321,21 @@ def noted() -> Iterator[dict[np.random.Generator | None, Any]]:
             before.update({rng: state for rng, state in own.items() if rng not in before})
 
 
-@functools.partial(block, resumes=False)
-def replayed(state: dict[Any, Any]) -> Iterator[None]:
+@functools.partial(reusable_context, resumes=False)
+def replay(state: dict[Any, Any]) -> Iterator[None]:
     """Draw the library's numbers from an earlier state again; afterwards as if nothing was drawn.
 
     Parameters
     ----------
     state : dict
-        What `get_state` returned then, or what `noted` gave.
+        What `get_state` returned then, or what `record_states` gave.
 
     Examples
     --------
     >>> import tinygrad_rnn as tg
     >>> state = tg.random.get_state()
     >>> a = tg.randn(3)
-    >>> with tg.random.replayed(state):
+    >>> with tg.random.replay(state):
     ...     print(bool((a == tg.randn(3)).numpy().all()))
     True
     """

@@ -749,7 +749,7 @@ def test_the_new_file_is_on_the_disk_before_it_gets_its_name(file: Path) -> None
 
 
 def test_a_file_that_another_writes_at_the_same_time_is_left_alone(file: Path) -> None:
-    with files.replacing(file) as other:
+    with files.atomic_write(file) as other:
         other.write(b"other")
         tg.save(file, x=1)
         assert tg.load(file) == {"x": 1}

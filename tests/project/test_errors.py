@@ -110,12 +110,12 @@ def families() -> Iterator[tuple[str, Misuse]]:
         yield f"{name}(axis=0.5)", (
             lambda f=call: f(axis=0.5), (DTypeError, ArgumentError), f"{name}.*integer",
         )  # fmt: skip
-    for name, ours in spelling.OTHER_NAMES.items():
+    for name, ours in spelling.TENSOR_HINTS.items():
         yield f"Tensor.{name}", (
             lambda n=name: getattr(X, n), AttributeError,
             f"Tensor has no attribute '{name}'; here it is {re.escape(ours)}",
         )  # fmt: skip
-    for name, ours in spelling.OF_THE_PACKAGE.items():
+    for name, ours in spelling.PACKAGE_HINTS.items():
         if not hasattr(tg, name):
             yield f"tg.{name}", (
                 lambda n=name: getattr(tg, n), AttributeError,

@@ -569,7 +569,7 @@ def test_an_error_gives_the_random_numbers_back():
     before = str(tg.random.get_state())
     with pytest.raises(IndexError):
         captured(tg.tensor([1, 200]))
-    with tg.random.replayed(tg.random.get_state()):
+    with tg.random.replay(tg.random.get_state()):
         pass
     tg.manual_seed(0)
     first = captured(tg.tensor([1, 2]))

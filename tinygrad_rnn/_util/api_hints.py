@@ -18,7 +18,7 @@ from . import LIBRARY
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _IN_PLACE = "inside `with tinygrad_rnn.no_grad()`, of a leaf"
-OTHER_NAMES = {
+TENSOR_HINTS = {
     "view": "reshape(shape)",
     "unsqueeze": "expand_dims(axis)",
     "permute": "transpose(axes)",
@@ -196,7 +196,7 @@ OTHER_NAMES = {
     "searchsorted": "x.numpy().searchsorted(values)",
     "partition": "take_along_axis(x.numpy().argpartition(k, axis), axis)",
 }
-OF_THE_PACKAGE = OTHER_NAMES | {
+PACKAGE_HINTS = TENSOR_HINTS | {
     "array": "tensor(data)",
     "from_numpy": "tensor(array), which copies, or from_dlpack(array), which does not",
     "as_tensor": "tensor(array), which copies, or from_dlpack(array), which does not",
@@ -257,7 +257,7 @@ OF_THE_PACKAGE = OTHER_NAMES | {
     "Adam": "optim.Adam",
     "SGD": "optim.SGD",
 }
-OTHER_ARGUMENTS = {
+ARGUMENT_SYNONYMS = {
     "dim": "axis",
     "dims": "axes",
     "keepdim": "keepdims",
@@ -272,7 +272,7 @@ OTHER_ARGUMENTS = {
     "N": "n",
     "M": "m",
 }
-ABSENT_ARGUMENTS = {  # of NumPy's functions
+ARGUMENT_HINTS = {  # of NumPy's functions
     "casting": ".astype(dtype)",
     "dtype": ".astype(dtype)",
     "initial": "x + initial, and its like, of the result",
@@ -318,24 +318,24 @@ def class_name(value: Any) -> str:
     return made.__qualname__ if ours else f"{made.__module__}.{made.__qualname__}"
 
 
-def adopting(value: Any) -> str:
+def conversion_hint(value: Any) -> str:
     """Return the end of a message that misses a Tensor: the cure for another library's array."""
     ours = type(value).__module__.partition(".")[0] == LIBRARY
     if ours or not hasattr(type(value), "__dlpack__"):
         return ""
-    return f": make a Tensor of it by {FROM_ANOTHER}"
+    return f": make a Tensor of it by {CONVERSIONS}"
 
 
-def foreign(value: Any) -> str:
+def foreign_array_hint(value: Any) -> str:
     """Return an addition to a message about a Tensor if the value is another library's array."""
-    cure = adopting(value)
+    cure = conversion_hint(value)
     return cure and f" (it is a {class_name(value)}{cure})"
 
 
-FROM_ANOTHER = "tinygrad_rnn.from_dlpack(x), or tinygrad_rnn.tensor(x), which copies"
+CONVERSIONS = "tinygrad_rnn.from_dlpack(x), or tinygrad_rnn.tensor(x), which copies"
 
 
-class Elsewhere:
+class MissingAttribute:
     """A name that other libraries have, as an attribute of a class: it says what it is here.
 
     A ``__getattr__`` would say the same, but Python looks up every attribute more slowly on a class
@@ -351,7 +351,7 @@ class Elsewhere:
         )
 
 
-class NotAssigned(Elsewhere):
+class UnassignableAttribute(MissingAttribute):
     """Such a name that is not assigned to either, since that would have no effect."""
 
     def __set__(self, instance: Any, value: Any) -> None:
@@ -359,7 +359,7 @@ class NotAssigned(Elsewhere):
 
 
 # How the array libraries put an error about shapes; any other ValueError is about a value.
-_OF_SHAPES = re.compile(
+_SHAPE_WORDS = re.compile(
     "shape|broadcast|dimension|axis|axes|size|length|slice|array to|sequence", re.IGNORECASE
 )
 _CURES = {  # for errors of the array libraries that do not name one
@@ -372,7 +372,7 @@ _CURES = {  # for errors of the array libraries that do not name one
 }
 
 
-def reworded(error: Exception) -> tuple[type[Exception], str]:
+def translate_error(error: Exception) -> tuple[type[Exception], str]:
     """Return the class of ours for an error of an array library, and its text with the cure."""
     text = str(error)
     cures = [cure for words, cure in _CURES.items() if words in text]
@@ -381,23 +381,23 @@ def reworded(error: Exception) -> tuple[type[Exception], str]:
         return DTypeError, text
     if isinstance(error, IndexError) and not isinstance(error, ValueError):  # of an axis is both
         return IndexError, text
-    return (ShapeError if _OF_SHAPES.search(text) else ArgumentError), text
+    return (ShapeError if _SHAPE_WORDS.search(text) else ArgumentError), text
 
 
 def unknown_argument(function: str, name: str, names: list[str]) -> str:
     """Return the message for an argument that a function does not have."""
     takes = f"it takes {', '.join(names)}" if names else "it takes nothing"
-    ours = OTHER_ARGUMENTS.get(name, name)
+    ours = ARGUMENT_SYNONYMS.get(name, name)
     if f"*{ours}" in names:
         return f"{function} has no argument {name!r}: {takes}; {ours} is given without its name"
     if ours in names:
         return f"{function} has no argument {name!r}: {takes}; {name}= is {ours}= here"
     if name == "create_graph":
         takes += "; derivatives of derivatives are the business of tinygrad_rnn.grad"
-    return f"{function} has no argument {name!r}{hint(name, ABSENT_ARGUMENTS, names)}: {takes}"
+    return f"{function} has no argument {name!r}{hint(name, ARGUMENT_HINTS, names)}: {takes}"
 
 
-def absent(module: str, others: Mapping[str, str], known: Mapping[str, Any]) -> Any:
+def module_getattr(module: str, others: Mapping[str, str], known: Mapping[str, Any]) -> Any:
     """Return a module's ``__getattr__``: it raises, with our name for what was asked for."""
 
     def __getattr__(name: str) -> Any:
@@ -409,7 +409,7 @@ def absent(module: str, others: Mapping[str, str], known: Mapping[str, Any]) -> 
     return __getattr__
 
 
-def explained(function: Function) -> Function:
+def explain_errors(function: Function) -> Function:
     """Let a public function answer a call that does not fit it with its own arguments' names.
 
     What it raises itself begins with its name, too, whoever inside has found the mistake.
@@ -429,7 +429,7 @@ def explained(function: Function) -> Function:
                 name = type(args[0]).__name__
             problem = _misfit(name, args, keywords) if type(error) is TypeError else None
             if problem is None:  # the call was right: the error comes from inside
-                begin(error, name)
+                prefix_message(error, name)
                 raise
         raise TypeError(problem)
 
@@ -449,7 +449,7 @@ def explained(function: Function) -> Function:
     return call  # type: ignore[return-value]
 
 
-def begin(error: Exception, name: str) -> Exception:
+def prefix_message(error: Exception, name: str) -> Exception:
     """Let a message of the library begin with the name of what the user called."""
     ours = isinstance(error, IndexError) or type(error).__module__.startswith(LIBRARY)
     text = str(error).removeprefix(getattr(error, "begun", ""))
@@ -459,7 +459,7 @@ def begin(error: Exception, name: str) -> Exception:
     return error
 
 
-def begun(name: str, function: Callable[..., Any], *args: Any) -> Any:
+def call_named(name: str, function: Callable[..., Any], *args: Any) -> Any:
     """Return what a function returns; a message of the library begins with an operation's name.
 
     If a public function called that operation, the message begins with its name instead.
@@ -467,6 +467,6 @@ def begun(name: str, function: Callable[..., Any], *args: Any) -> Any:
     try:
         return function(*args)
     except (TypeError, ValueError) as error:
-        begin(error, name)
+        prefix_message(error, name)
         error.begun = f"{name}: "  # type: ignore[union-attr]
         raise

@@ -19,7 +19,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Block(Generic[T]):
+class ReusableContext(Generic[T]):
     """A mode that holds in a ``with`` block, or while a decorated function runs.
 
     One object can be entered again, also inside itself and in several threads. As a decorator it
@@ -160,14 +160,16 @@ class _Awaited:
         return self._run
 
 
-def block(function: Callable[P, Iterator[T]], resumes: bool = True) -> Callable[P, Block[T]]:
-    """Make a function that returns a `Block` of a generator function that yields once.
+def reusable_context(
+    function: Callable[P, Iterator[T]], resumes: bool = True
+) -> Callable[P, ReusableContext[T]]:
+    """Make a function that returns a `ReusableContext` of a generator function that yields once.
 
     It is used in the place of `contextlib.contextmanager`.
     """
 
     @functools.wraps(function)
-    def make(*args: P.args, **keywords: P.kwargs) -> Block[T]:
-        return Block(function.__name__, lambda: function(*args, **keywords), resumes)
+    def make(*args: P.args, **keywords: P.kwargs) -> ReusableContext[T]:
+        return ReusableContext(function.__name__, lambda: function(*args, **keywords), resumes)
 
     return make

@@ -18,14 +18,14 @@ import numpy as np
 from ..errors import DTypeError, GraphError, ShapeError
 from . import LIBRARY
 from .api_hints import class_name
-from .nested import elements, mapped
+from .nested import leaves, map_nested
 
-FLAGS = (("requires_grad", True), ("stop_gradient", False), ("constant", False))
-SIGNS = ("backward", "grad")  # of an object without such a flag
-PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
+GRAPH_FLAGS = (("requires_grad", True), ("stop_gradient", False), ("constant", False))
+GRAPH_ATTRIBUTES = ("backward", "grad")  # of an object without such a flag
+PLAIN_TYPES = frozenset((bool, int, float, complex, str, bytes, type(None)))
 
 
-def own_array(data: Any) -> np.ndarray[Any, Any]:
+def to_owned_array(data: Any) -> np.ndarray[Any, Any]:
     """Return the values of what is not an array yet as one with memory of its own.
 
     Parameters
@@ -47,9 +47,9 @@ def own_array(data: Any) -> np.ndarray[Any, Any]:
 
     Examples
     --------
-    >>> from tinygrad_rnn._util.foreign_arrays import own_array
+    >>> from tinygrad_rnn._util.foreign_arrays import to_owned_array
     >>> buffer = bytearray(b"ab")
-    >>> values = own_array(memoryview(buffer))
+    >>> values = to_owned_array(memoryview(buffer))
     >>> buffer[0] = 0
     >>> values
     array([97, 98], dtype=uint8)
@@ -60,10 +60,10 @@ def own_array(data: Any) -> np.ndarray[Any, Any]:
         raise ShapeError(f"no tensor of rows that differ in length ({error})") from None
     except TypeError as error:  # its own library refuses: bfloat16, memory of a GPU
         raise DTypeError(f"no tensor of {class_name(data)}: {error}") from error
-    return array if type(data) in PLAIN or isinstance(data, list | tuple) else np.array(array)
+    return array if type(data) in PLAIN_TYPES or isinstance(data, list | tuple) else np.array(array)
 
 
-def owned(kinds: Iterable[type], value: Any) -> Any:
+def copy_arrays(kinds: Iterable[type], value: Any) -> Any:
     """Return a value with copies of the arrays in it, of their class and order in memory.
 
     Parameters
@@ -81,20 +81,20 @@ def owned(kinds: Iterable[type], value: Any) -> Any:
     Examples
     --------
     >>> import numpy as np
-    >>> from tinygrad_rnn._util.foreign_arrays import owned
+    >>> from tinygrad_rnn._util.foreign_arrays import copy_arrays
     >>> weights = {"w": np.ones(2)}
-    >>> copy = owned([np.ndarray], weights)
+    >>> copy = copy_arrays([np.ndarray], weights)
     >>> weights["w"][:] = 0
     >>> copy
     {'w': array([1., 1.])}
     """
     arrays: Any = tuple(kinds)
-    if not any(isinstance(x, arrays) for x in elements(value)):
+    if not any(isinstance(x, arrays) for x in leaves(value)):
         return value
-    return mapped(lambda x: x.copy(order="K") if isinstance(x, arrays) else x, value)
+    return map_nested(lambda x: x.copy(order="K") if isinstance(x, arrays) else x, value)
 
 
-def apart(forward: Callable[..., Any]) -> Callable[..., Any]:
+def copy_aliased_output(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Return a user's forward with results in memory of their own, not in that of an argument.
 
     Parameters
@@ -110,9 +110,9 @@ def apart(forward: Callable[..., Any]) -> Callable[..., Any]:
     Examples
     --------
     >>> import numpy as np
-    >>> from tinygrad_rnn._util.foreign_arrays import apart
+    >>> from tinygrad_rnn._util.foreign_arrays import copy_aliased_output
     >>> x = np.ones(2)
-    >>> np.shares_memory(apart(lambda xp, x: x[::-1])(np, x), x)
+    >>> np.shares_memory(copy_aliased_output(lambda xp, x: x[::-1])(np, x), x)
     False
     """
 
@@ -120,14 +120,14 @@ def apart(forward: Callable[..., Any]) -> Callable[..., Any]:
     def call(xp: Any, *arrays: Any, **params: Any) -> Any:
         out = forward(xp, *arrays, **params)
         if out.__class__ is not np.ndarray:
-            refuse_loss(out)
+            refuse_lossy_conversion(out)
         view = out.__class__ is np.ndarray and out.base is not None
         return out.copy(order="K") if view or any(out is x for x in arrays) else out
 
     return call
 
 
-def refuse_loss(x: Any) -> None:
+def refuse_lossy_conversion(x: Any) -> None:
     """Raise if `x`, or an element of lists and tuples, has a graph or a mask that would be lost.
 
     Parameters
@@ -145,21 +145,21 @@ def refuse_loss(x: Any) -> None:
 
     Examples
     --------
-    >>> from tinygrad_rnn._util.foreign_arrays import refuse_loss
+    >>> from tinygrad_rnn._util.foreign_arrays import refuse_lossy_conversion
     >>> class Variable:
     ...     __module__, requires_grad = "theirs", True
-    >>> refuse_loss([1.0, Variable()])
+    >>> refuse_lossy_conversion([1.0, Variable()])
     Traceback (most recent call last):
     tinygrad_rnn.errors.GraphError: theirs.Variable has a graph of another library ...
     """
     kind = type(x)
     if isinstance(x, list | tuple | deque):
-        if not PLAIN.issuperset(map(type, x)):
+        if not PLAIN_TYPES.issuperset(map(type, x)):
             for element in x:
-                refuse_loss(element)
+                refuse_lossy_conversion(element)
     elif isinstance(x, np.ma.MaskedArray):
         raise DTypeError("a masked array: say what stands in the gaps, with .filled(value)")
-    elif kind not in PLAIN and kind.__module__.partition(".")[0] not in ("numpy", LIBRARY):
+    elif kind not in PLAIN_TYPES and kind.__module__.partition(".")[0] not in ("numpy", LIBRARY):
         sign = _sign_of_graph(x)
         if sign:
             raise GraphError(
@@ -172,13 +172,13 @@ def refuse_loss(x: Any) -> None:
 def _sign_of_graph(x: Any) -> str | None:
     """Return what shows that an object records a graph, or None."""
     known = False
-    for name, recording in FLAGS:
+    for name, recording in GRAPH_FLAGS:
         value = getattr(x, name, None) if _has(x, name) else x
         if value is None or isinstance(value, bool):  # not a method, nor a column of a table
             known = True
             if value is recording:
                 return f"{name}={value}"
-    signs = () if known else SIGNS
+    signs = () if known else GRAPH_ATTRIBUTES
     return next((f"it has .{name}" for name in signs if _has(x, name)), None)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
     """Return a value of the same structure with a function applied to each element.
 
     Parameters
@@ -25,23 +25,23 @@ def mapped(function: Callable[[Any], Any], value: Any) -> Any:
 
     Examples
     --------
-    >>> from tinygrad_rnn._util.nested import mapped
-    >>> mapped(lambda x: x + 1, [1, (2, {"a": 3})])
+    >>> from tinygrad_rnn._util.nested import map_nested
+    >>> map_nested(lambda x: x + 1, [1, (2, {"a": 3})])
     [2, (3, {'a': 4})]
     """
     if isinstance(value, tuple | list):
-        parts = [mapped(function, element) for element in value]
+        parts = [map_nested(function, element) for element in value]
         make: Any = getattr(value, "_make", type(value))  # a named tuple takes its parts one by one
         return make(parts)
     if isinstance(value, dict):
         made = copy.copy(value)
         for name, element in value.items():
-            made[name] = mapped(function, element)
+            made[name] = map_nested(function, element)
         return made
     return function(value)
 
 
-def elements(value: Any) -> list[Any]:
+def leaves(value: Any) -> list[Any]:
     """Return the elements of nested tuples, lists and dicts, in their order.
 
     Parameters
@@ -52,14 +52,14 @@ def elements(value: Any) -> list[Any]:
     Returns
     -------
     list
-        What `mapped` calls its function with.
+        What `map_nested` calls its function with.
 
     Examples
     --------
-    >>> from tinygrad_rnn._util.nested import elements
-    >>> elements([1, (2, {"a": None})])
+    >>> from tinygrad_rnn._util.nested import leaves
+    >>> leaves([1, (2, {"a": None})])
     [1, 2, None]
     """
     found: list[Any] = []
-    mapped(found.append, value)
+    map_nested(found.append, value)
     return found

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from ..errors import ArgumentError
 
 T = TypeVar("T")
-Window = Callable[[int], T]
+GetBatch = Callable[[int], T]
 
 
-class Stream(Iterator[T]):
+class ResumableIterator(Iterator[T]):
     """One epoch of minibatches, which can be saved in the middle and continued.
 
     `tg.data.batches` and the functions of `tg.data.text` return it; nobody else needs to make one.
@@ -48,7 +48,7 @@ class Stream(Iterator[T]):
         self,
         settings: dict[str, Any],
         drawn: dict[str, Any],
-        plan: Callable[..., tuple[int, Window[T]]],
+        plan: Callable[..., tuple[int, GetBatch[T]]],
     ) -> None:
         self._settings, self._drawn, self._plan = settings, drawn, plan
         self._count, self._window = plan(**drawn)
@@ -121,19 +121,19 @@ class Stream(Iterator[T]):
         self._drawn, self._count, self._window, self._position = drawn, count, window, position
 
 
-def smallest(order: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def smallest_dtype(order: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a permutation of 0 ... n - 1 in the smallest unsigned dtype, to be saved."""
     return order.astype(np.min_scalar_type(len(order)))
 
 
-def offset_below(name: str, offset: Any, steps: int) -> int:
+def check_offset(name: str, offset: Any, steps: int) -> int:
     """Return a drawn offset once it is known to be one of 0 ... steps - 1."""
     if not isinstance(offset, int) or not 0 <= offset < steps:
         raise ArgumentError(f"{name}: the offset must be from 0 to {steps - 1}, got {offset!r}")
     return offset
 
 
-def permutation_of(name: str, order: Any, n: int) -> npt.NDArray[np.int64]:
+def check_permutation(name: str, order: Any, n: int) -> npt.NDArray[np.int64]:
     """Return a drawn order once it is known to be a permutation of 0 ... n - 1."""
     integers = isinstance(order, np.ndarray) and order.dtype.kind in "iu"
     if not integers or not np.array_equal(np.sort(order), np.arange(n)):

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
-from .._util.resumable import Stream, offset_below
-from .._util.resumable import Window as Maker
+from .._util.resumable import GetBatch, ResumableIterator, check_offset
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from ..tensors.checks import all_positive, token_ids
@@ -68,7 +67,7 @@ class Window(tuple[Tensor, Tensor, bool]):
         return self[2]
 
 
-class Windows(Stream[Window]):
+class Windows(ResumableIterator[Window]):
     """One epoch of the windows that `Strategy.windows` makes, where it is documented.
 
     Examples
@@ -102,8 +101,8 @@ class Windows(Stream[Window]):
                 f"{period * (batch_size + 1)} tokens or more"
             )
 
-        def plan(offset: Any, ends: Any) -> tuple[int, Maker[Window]]:
-            offset = offset_below(name, offset, period)
+        def plan(offset: Any, ends: Any) -> tuple[int, GetBatch[Window]]:
+            offset = check_offset(name, offset, period)
             bounds = _increasing(name, ends, length)
             x, y = (
                 stream[start : start + length * batch_size].reshape(batch_size, length).T

@@ -16,7 +16,7 @@ from typing import Any
 
 from .._util import LIBRARY
 from .._util.api_hints import PUBLIC_NAMES
-from .._util.foreign_arrays import apart, owned
+from .._util.foreign_arrays import copy_aliased_output, copy_arrays
 from ..errors import GraphError
 from . import backend, primitive_checks
 from .backend import Array
@@ -40,7 +40,7 @@ _SCOPE: dict[str, Any] = {  # the names that the generated code uses
     "last_write": last_write,
     "modules": backend.modules,
     "new": object.__new__,
-    "owned": functools.partial(owned, backend.modules),
+    "owned": functools.partial(copy_arrays, backend.modules),
     "paused": paused,
     "primitive_checks": primitive_checks,
     "refuse": refuse,
@@ -260,7 +260,7 @@ class OpDefinition:
         code, file = self.source, f"<primitive {self.name}>"
         linecache.cache[file] = len(code), None, code.splitlines(True), file  # for tracebacks
         defaults = {p.name: p.default for p in self.parameters}
-        forward = apart(self.forward) if self.own and not self.view else self.forward
+        forward = copy_aliased_output(self.forward) if self.own and not self.view else self.forward
         scope = {**_SCOPE, "definition": self, "forward": forward, "defaults": defaults}
         own = {"__slots__": (), "definition": self, "name": self.title, "passes": self.pending}
         scope["OpNode"] = node = type("OpNode", (OpNode,), own)

@@ -1,6 +1,6 @@
 """Files: checkpoints and safetensors, written atomically."""
 
-from .atomic import replacing as replacing
+from .atomic import atomic_write as atomic_write
 from .checkpoint_file import load as load
 from .checkpoint_file import save as save
 from .checkpoint_file import versions as versions

@@ -16,7 +16,7 @@ from ..errors import ArgumentError
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` when the block ends without an error.
 
     What is written goes to a hidden file in the same directory. It reaches the disk before it gets
@@ -53,7 +53,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     >>> import pathlib, tempfile
     >>> import tinygrad_rnn as tg
     >>> path = pathlib.Path(tempfile.mkdtemp(), "figures.txt")
-    >>> with tg.files.replacing(path) as file:
+    >>> with tg.io.atomic_write(path) as file:
     ...     _ = file.write(b"42")
     >>> path.read_text()
     '42'
@@ -98,7 +98,7 @@ _TORCH = (
 )
 
 
-def written_by(file: BinaryIO) -> str:
+def describe_format(file: BinaryIO) -> str:
     """Return the kind of a file that is not of the format expected, and a function that reads it.
 
     Parameters
@@ -120,10 +120,10 @@ def written_by(file: BinaryIO) -> str:
     --------
     >>> import io
     >>> import numpy as np
-    >>> import tinygrad_rnn as tg
+    >>> from tinygrad_rnn.io.atomic import describe_format
     >>> file = io.BytesIO()
     >>> np.save(file, np.zeros(3))
-    >>> tg.files.written_by(file)
+    >>> describe_format(file)
     'of numpy.save, which numpy.load reads'
     """
     file.seek(0)

@@ -38,7 +38,7 @@ from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, CheckpointError, DTypeError
-from .atomic import replacing, written_by
+from .atomic import atomic_write, describe_format
 
 _FORMAT = 1
 _KINDS = "biufc"  # booleans, integers, floats, complex numbers; everything else needs pickle
@@ -125,7 +125,7 @@ def save(path: str | os.PathLike[str], /, *unnamed: Any, **state: Any) -> None:
     }
     # Python's strings may hold surrogates, alone or in pairs, and get them back only in this way.
     text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         _write(file, text.encode("utf-8", "surrogatepass"), arrays)
 
 
@@ -195,7 +195,7 @@ def versions(path: str | os.PathLike[str]) -> dict[str, str]:
     >>> import tinygrad_rnn as tg
     >>> path = os.path.join(tempfile.mkdtemp(), "run.ckpt")
     >>> tg.save(path, epoch=3)
-    >>> tg.saving.versions(path)["numpy"] == np.__version__
+    >>> tg.io.versions(path)["numpy"] == np.__version__
     True
     """
     return _read(path, lambda tree, arrays: dict(tree["versions"]))
@@ -325,7 +325,7 @@ def _read(path: str | os.PathLike[str], use: Callable[[Any, Iterator[Array]], An
         file.seek(max(0, size - tail))
         mark, stated = (end := file.read(tail))[:-_DIGEST], end[-_DIGEST:]
         if mark != _MARK:
-            made = written_by(file)
+            made = describe_format(file)
             file.seek(0)
             start = file.read(8)
             seen = "is empty" if not size else f"begins with {start!r} and does not end as ours do"

@@ -20,7 +20,7 @@ from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, CheckpointError, DTypeError, MissingExtraError
-from .atomic import replacing, written_by
+from .atomic import atomic_write, describe_format
 
 _NAMES = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
 
@@ -73,7 +73,7 @@ def save_safetensors(path: str | os.PathLike[str], state: Mapping[str, Any]) -> 
         )
     arrays = {name: _plain(name, value) for name, value in state.items()}
     data = _library().save(arrays)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 
@@ -115,7 +115,7 @@ def load_safetensors(path: str | os.PathLike[str]) -> dict[str, Array]:
         return {name: array.copy() for name, array in library.load(data).items()}
     # Its own exception for a wrong header, and what NumPy and look-ups raise for unknown dtypes.
     except Exception as error:
-        made = written_by(io.BytesIO(data))
+        made = describe_format(io.BytesIO(data))
         if made and not made.startswith("in the format safetensors"):
             raise CheckpointError(
                 f"load_safetensors: {str(path)!r} ({len(data):,} bytes) is not in the safetensors "

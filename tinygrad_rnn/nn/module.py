@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from .._util.api_hints import explained
-from .._util.contexts import Block, block
+from .._util.api_hints import explain_errors
+from .._util.contexts import ReusableContext, reusable_context
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
@@ -154,7 +154,7 @@ class Module:
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
-            cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = explain_errors(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         # Not by assignment: __setattr__ takes a missing `training` for a forgotten call of this.
@@ -562,7 +562,7 @@ class Module:
             parameter.requires_grad = requires_grad
         return self
 
-    def evaluating(self) -> Block[None]:
+    def evaluating(self) -> ReusableContext[None]:
         """Put this module and all below it in evaluation in a ``with`` block, for this thread.
 
         `eval` is for all threads. Here nothing that they share is written: another thread can train
@@ -648,7 +648,7 @@ class Module:
         return "\n".join(_tree(self, "", ()))
 
 
-@block
+@reusable_context
 def _evaluation(module: Module) -> Iterator[None]:
     modules = [*module.modules()]  # they live as long as their ids are used
     modes = {id(m): False for m in modules}

@@ -11,7 +11,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._util.api_hints import Elsewhere, NotAssigned, adopting, class_name, explained
+from .._util.api_hints import (
+    MissingAttribute,
+    UnassignableAttribute,
+    class_name,
+    conversion_hint,
+    explain_errors,
+)
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
@@ -73,7 +79,7 @@ class Optimizer:
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
-            cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = explain_errors(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, params: Iterable[Tensor], lr: float, **hyperparameters: float) -> None:
         name = type(self).__name__
@@ -225,7 +231,7 @@ for _name, _ours in {  # of PyTorch's optimisers, and of Keras's
     "param_groups": "lr, and params; for groups make one optimiser each",
     "learning_rate": "lr",
 }.items():
-    setattr(Optimizer, _name, NotAssigned(_name, _ours))
+    setattr(Optimizer, _name, UnassignableAttribute(_name, _ours))
 for _name, _ours in {
     "add_param_group": "another optimiser, for these parameters",
     "defaults": 'state_dict()["hyperparameters"]',
@@ -233,7 +239,7 @@ for _name, _ours in {
     "minimize": "loss.backward(), then step()",
     "apply_gradients": "loss.backward(), then step()",
 }.items():
-    setattr(Optimizer, _name, Elsewhere(_name, _ours))
+    setattr(Optimizer, _name, MissingAttribute(_name, _ours))
 
 
 class SGD(Optimizer):
@@ -623,7 +629,7 @@ def parameter_list(
     for i, p in enumerate(result):
         if not isinstance(p, Tensor):
             cure = _CURES.get(type(p).__name__, "")
-            cure = cure or adopting(p)
+            cure = cure or conversion_hint(p)
             raise ArgumentError(f"{op}: parameter {i} is a {class_name(p)}, not a Tensor{cure}")
         if not p.requires_grad and not isinstance(p, frozen):
             raise ArgumentError(

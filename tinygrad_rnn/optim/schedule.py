@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._util.api_hints import Elsewhere, absent
+from .._util.api_hints import MissingAttribute, module_getattr
 from ..errors import ArgumentError
 from ..tensors import checks
 from .optimizers import Optimizer
@@ -329,7 +329,7 @@ for _name, _ours in {  # of PyTorch's schedulers
     "base_lrs": "base_lr",
     "last_epoch": "count",
 }.items():
-    setattr(Scheduler, _name, Elsewhere(_name, _ours))
+    setattr(Scheduler, _name, MissingAttribute(_name, _ours))
 
 
 def _function(schedule: Any, op: str) -> Schedule:
@@ -349,4 +349,4 @@ OTHER_NAMES = {
     "MultiStepLR": "schedule.Scheduler(optimizer, function), a function of the step",
     "ReduceLROnPlateau": "optimizer.lr *= factor, where the loss no longer falls",
 }
-__getattr__ = absent(__name__, OTHER_NAMES, globals())
+__getattr__ = module_getattr(__name__, OTHER_NAMES, globals())

@@ -35,7 +35,7 @@ import numpy as np
 from .. import random as tg_random
 from .._util import nested
 from .._util.api_hints import class_name
-from .._util.contexts import block
+from .._util.contexts import reusable_context
 from ..engine import backend
 from ..engine.grad_mode import is_grad_enabled
 from ..engine.graph import Leaf, last_write, tick
@@ -459,7 +459,7 @@ class Run:
             world = World(function)
             drawn = [str(g.bit_generator.state) for g in world.generators]
             self.had_grads = [grad is not None for grad in world.grads]
-            given, start = nested.mapped(self._given, (args, keywords)), tick()
+            given, start = nested.map_nested(self._given, (args, keywords)), tick()
             self._held = [(*pair, _shown(pair[1])) for pair in _containers((args, keywords), given)]
             try:
                 try:
@@ -474,7 +474,7 @@ class Run:
         reached = [x for x in (*after.tensors, *after.grads) if x is not None]
         if last_write[0] > start and not any(last_write == x._version for x in reached):
             self.refuse("it writes to a tensor that the function does not lead to")
-        self.returned = nested.mapped(_fresh, returned)
+        self.returned = nested.map_nested(_fresh, returned)
         self.results = mapped(self._result, returned)
         for g, was in zip(generators, drawn, strict=True):
             moved = str(g.real.bit_generator.state) != was
@@ -779,7 +779,7 @@ def capture(function: Callable[..., Any]) -> Captured:
     return Captured(function)
 
 
-@block
+@reusable_context
 def disabled() -> Iterator[None]:
     """Run captured functions plainly in a ``with`` block, for this thread alone."""
     before = _off.disabled

@@ -45,7 +45,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._util.contexts import block
+from .._util.contexts import reusable_context
 from ..engine import backend
 from ..engine.codegen import OpNode, check_saved
 from ..engine.grad_mode import enable_grad, thread
@@ -1262,7 +1262,7 @@ def fuse(function: Callable[..., Any]) -> Fused:
     return Fused(function)
 
 
-@block
+@reusable_context
 def disabled() -> Iterator[None]:
     """Run fused functions operation by operation in a ``with`` block, for this thread alone."""
     before = _state.disabled

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .._util.contexts import block
+from .._util.contexts import reusable_context
 from ..engine import backend
 from ..engine.codegen import OpDefinition, OpNode
 from ..engine.graph import Node
@@ -43,7 +43,7 @@ class _Mode(threading.local):
 _mode = _Mode()
 
 
-@block
+@reusable_context
 def detect_anomaly() -> Iterator[None]:
     """Raise where an operation makes the first nan or infinite number, forward or backward.
 

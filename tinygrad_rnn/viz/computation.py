@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .._util.api_hints import adopting, class_name
+from .._util.api_hints import class_name, conversion_hint
 from ..engine.graph import Leaf, Node, OutputNode, reachable
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, GraphError
-from ..io.atomic import replacing
+from ..io.atomic import atomic_write
 from ..nn import Module
 from .layout import columns, rows
 from .svg import drawing
@@ -159,7 +159,7 @@ class Graph:
                 f"Graph.save: a name that ends in .svg, .dot or .gv is expected, got {str(path)!r}"
             )
         text = self.svg() if kind == ".svg" else self.dot()
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(f"{text}\n".encode(errors="replace"))
 
 
@@ -284,7 +284,8 @@ def _label(node: Node, name: str | None) -> str:
 def _node(tensor: Any, what: str) -> Node | None:
     if not isinstance(tensor, Tensor):
         raise ArgumentError(
-            f"viz.graph: {what}: a Tensor is expected, got {class_name(tensor)}{adopting(tensor)}"
+            f"viz.graph: {what}: a Tensor is expected, got {class_name(tensor)}"
+            f"{conversion_hint(tensor)}"
         )
     return tensor._node
 

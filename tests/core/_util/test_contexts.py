@@ -215,14 +215,14 @@ def test_what_is_no_function_is_refused(target: Any) -> None:
 def test_a_replay_of_random_numbers_is_no_decorator_of_a_body_that_stops() -> None:
     state = tg.random.get_state()
     first = tg.rand(3).numpy()
-    block = tg.random.replayed(state)
+    block = tg.random.replay(state)
     for _ in range(2):
         with block:
             np.testing.assert_array_equal(tg.rand(3).numpy(), first)
     np.testing.assert_array_equal(block(lambda: tg.rand(3).numpy())(), first)
-    with pytest.raises(TypeError, match=r"replayed: .*write `with` inside"):
+    with pytest.raises(TypeError, match=r"replay: .*write `with` inside"):
 
-        @tg.random.replayed(state)
+        @tg.random.replay(state)
         def generator() -> Any:
             yield tg.rand(3)
 
