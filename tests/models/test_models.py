@@ -642,7 +642,7 @@ def test_counts_are_saved_and_loaded(tmp_path: Path) -> None:
         ({"backoff": False}, "backoff is True here"),
         ({"smoothing": [-1]}, "smoothing must be"),
         ({"keys": []}, "0 tables of keys and 3 of counts"),
-        ({"more": 1}, "a dict with the keys"),
+        ({"more": 1}, "unexpected: more"),
         ({"counts": [np.zeros(4, int)] * 3}, "the table of 1-grams is damaged"),
         ({"keys": [np.arange(4)[::-1]] * 3}, "the table of 1-grams is damaged"),
         ({"keys": [np.arange(4) + 1] * 3}, "the table of 1-grams is damaged"),

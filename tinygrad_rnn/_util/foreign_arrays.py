@@ -1,8 +1,8 @@
-"""Values of other libraries, and what NumPy would lose of them in silence: a graph, a mask.
+"""Conversion of other libraries' arrays, which must not drop a graph or a mask implicitly.
 
-NumPy takes the values of every object that has ``__array__``, a buffer or a length. PyTorch and JAX
-raise there if a gradient would be lost; others do not. So each object is asked before NumPy sees
-it, by the names that such libraries have in common, not by a list of libraries.
+NumPy converts every object that has ``__array__``, a buffer or a length. PyTorch and JAX raise an
+error if that would lose a gradient; other libraries do not. So each object is examined before NumPy
+converts it: by the attributes that such libraries share, not by a list of libraries.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ PLAIN_TYPES = frozenset((bool, int, float, complex, str, bytes, type(None)))
 
 
 def to_owned_array(data: Any) -> np.ndarray[Any, Any]:
-    """Return the values of what is not an array yet as one with memory of its own.
+    """Return an array of the values of an object that is not an array, in memory of its own.
 
     Parameters
     ----------
     data : object
-        A number, nested lists or tuples, or an object that NumPy takes: a buffer, a tensor of
+        A number, nested lists or tuples, or an object that NumPy converts: a buffer, a tensor of
         another library.
 
     Returns
     -------
     ndarray
-        Of the dtype that NumPy finds. It shares no memory with `data`, which may be filled anew
+        Of the dtype that NumPy infers. It shares no memory with `data`, which may be overwritten
         before the backward pass.
 
     Raises
     ------
     ShapeError
         If rows differ in length.
+    DTypeError
+        If the object cannot be converted.
 
     Examples
     --------
@@ -57,26 +59,26 @@ def to_owned_array(data: Any) -> np.ndarray[Any, Any]:
     try:
         array = np.asarray(data)
     except ValueError as error:
-        raise ShapeError(f"no tensor of rows that differ in length ({error})") from None
-    except TypeError as error:  # its own library refuses: bfloat16, memory of a GPU
-        raise DTypeError(f"no tensor of {class_name(data)}: {error}") from error
+        raise ShapeError(f"the rows of a tensor differ in length ({error})") from None
+    except TypeError as error:  # raised by its own library: bfloat16, memory of a GPU
+        raise DTypeError(f"cannot make a tensor of {class_name(data)}: {error}") from error
     return array if type(data) in PLAIN_TYPES or isinstance(data, list | tuple) else np.array(array)
 
 
 def copy_arrays(kinds: Iterable[type], value: Any) -> Any:
-    """Return a value with copies of the arrays in it, of their class and order in memory.
+    """Return a nested value with its arrays copied; copies keep the class and the memory layout.
 
     Parameters
     ----------
     kinds : iterable of type
-        The classes of arrays.
+        The array classes.
     value : object
-        An element, or tuples, lists and dicts of them.
+        A leaf, or tuples, lists and dicts of leaves.
 
     Returns
     -------
     object
-        `value` itself if there is no array in it.
+        `value` itself if it contains no array.
 
     Examples
     --------
@@ -95,17 +97,17 @@ def copy_arrays(kinds: Iterable[type], value: Any) -> Any:
 
 
 def copy_aliased_output(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a user's forward with results in memory of their own, not in that of an argument.
+    """Wrap a user's forward such that its result does not share memory with an argument.
 
     Parameters
     ----------
     forward : callable
-        Of an array library and arrays.
+        A function of an array module (NumPy or CuPy) and of arrays.
 
     Returns
     -------
     callable
-        It copies what `forward` returns if that is an argument or, on the CPU, a view.
+        It copies the result of `forward` if that is an argument or, on the CPU, a view.
 
     Examples
     --------
@@ -128,18 +130,18 @@ def copy_aliased_output(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def refuse_lossy_conversion(x: Any) -> None:
-    """Raise if `x`, or an element of lists and tuples, has a graph or a mask that would be lost.
+    """Raise if converting `x` to an array would drop a graph or a mask.
 
     Parameters
     ----------
     x : object
-        What is about to be made an array.
+        The object to be converted; the items of lists and tuples are checked too.
 
     Raises
     ------
     GraphError
         If a flag says that gradients are recorded (``requires_grad``, ``not stop_gradient``, ``not
-        constant``), or if there is no such flag, but a ``backward`` or ``grad``.
+        constant``), or if there is no such flag but an attribute ``backward`` or ``grad``.
     DTypeError
         If it is a masked array.
 
@@ -158,32 +160,31 @@ def refuse_lossy_conversion(x: Any) -> None:
             for element in x:
                 refuse_lossy_conversion(element)
     elif isinstance(x, np.ma.MaskedArray):
-        raise DTypeError("a masked array: say what stands in the gaps, with .filled(value)")
+        raise DTypeError("a masked array has no tensor: fill the masked elements, .filled(value)")
     elif kind not in PLAIN_TYPES and kind.__module__.partition(".")[0] not in ("numpy", LIBRARY):
-        sign = _sign_of_graph(x)
-        if sign:
+        if evidence := _evidence_of_graph(x):
             raise GraphError(
-                f"{kind.__module__}.{kind.__qualname__} has a graph of another library ({sign}), "
-                "and its gradient would be lost in silence: pass the values alone, detached there "
-                "(.detach(), .numpy(), ...), or compute all of it in one library"
+                f"{kind.__module__}.{kind.__qualname__} has a graph of another library "
+                f"({evidence}), and its gradient would be lost without an error: pass its values, "
+                "detached there (.detach(), .numpy(), ...), or compute everything in one library"
             )
 
 
-def _sign_of_graph(x: Any) -> str | None:
-    """Return what shows that an object records a graph, or None."""
-    known = False
+def _evidence_of_graph(x: Any) -> str | None:
+    """Return the attribute that shows that an object records a graph, or None."""
+    has_flag = False
     for name, recording in GRAPH_FLAGS:
         value = getattr(x, name, None) if _has(x, name) else x
-        if value is None or isinstance(value, bool):  # not a method, nor a column of a table
-            known = True
+        if value is None or isinstance(value, bool):  # not a method, not a data frame's column
+            has_flag = True
             if value is recording:
                 return f"{name}={value}"
-    signs = () if known else GRAPH_ATTRIBUTES
-    return next((f"it has .{name}" for name in signs if _has(x, name)), None)
+    names = () if has_flag else GRAPH_ATTRIBUTES
+    return next((f"it has .{name}" for name in names if _has(x, name)), None)
 
 
 def _has(x: Any, name: str) -> bool:
-    """Tell whether an object has an attribute, other than by looking up names in its data."""
+    """Return whether an object has an attribute that is not an entry of its data."""
     if not hasattr(x, name):
         return False
     missing = object()

@@ -16,6 +16,7 @@ import numpy as np
 
 from .._util.api_hints import explain_errors
 from .._util.contexts import ReusableContext, reusable_context
+from .._util.state_keys import key_problems, raise_problems
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
@@ -467,10 +468,7 @@ class Module:
         own = dict(self._state(parameters=True, buffers=True))
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
-        problems = []
-        if strict:
-            problems += [f"missing: {name}" for name in missing]
-            problems += [f"unexpected: {name}" for name in unexpected]
+        problems = key_problems(state, own) if strict else []
         values: dict[str, Array] = {}
         written: dict[int, str] = {}
         for name, target in own.items():
@@ -494,11 +492,7 @@ class Module:
             if twin != name and value.tobytes() != values[twin].tobytes():
                 problems.append(f"differ: {name} and {twin} are one tensor here")
             values[name] = value
-        if problems:
-            raise ArgumentError(
-                f"{type(self).__name__}.load_state_dict: nothing was loaded:\n  "
-                + "\n  ".join(problems)
-            )
+        raise_problems(f"{type(self).__name__}.load_state_dict", problems)
         arrays = {name: backend.to_device(x, own[name].device) for name, x in values.items()}
         for name, array in arrays.items():
             _overwrite(own[name], array)

@@ -18,6 +18,7 @@ from .._util.api_hints import (
     conversion_hint,
     explain_errors,
 )
+from .._util.state_keys import check_keys, key_problems, raise_problems
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
@@ -190,31 +191,24 @@ class Optimizer:
         """
         op = f"{type(self).__name__}.load_state_dict"
         own = self.state_dict()
-        if not isinstance(state, Mapping) or state.keys() != own.keys():
-            raise ArgumentError(f"{op}: a dict with the keys {', '.join(own)} is expected")
-        problems = []
+        check_keys(op, state, own)
         given, wanted = state["hyperparameters"], own["hyperparameters"]
+        problems = key_problems(given, wanted, "hyperparameters")
+        settings = {} if problems else _checked(given, op)
         if state["optimizer"] != own["optimizer"]:
             problems.append(f"the state is one of {state['optimizer']}")
-        settings = {}
-        if not isinstance(given, Mapping) or given.keys() != wanted.keys():
-            names = ", ".join(given) if isinstance(given, Mapping) else repr(given)
-            problems.append(f"hyperparameters are {names}; {', '.join(wanted)} are expected")
-        else:
-            settings = _checked(given, op)
-            problems += [
-                f"{name} is {value!r}, and a {type(wanted[name]).__name__} is expected"
-                for name, value in settings.items()
-                if type(value) is not type(wanted[name])
-            ]
+        problems += [
+            f"{name} is {value!r}, and a {type(wanted[name]).__name__} is expected"
+            for name, value in settings.items()
+            if type(value) is not type(wanted[name])
+        ]
         if not isinstance(state["slots"], list | tuple) or len(state["slots"]) != len(self._slots):
             found = len(state["slots"]) if hasattr(state["slots"], "__len__") else "no"
             problems.append(f"the state is for {found} parameters, there are {len(self._slots)}")
         else:
             for i, (given, slots) in enumerate(zip(state["slots"], self._slots, strict=True)):
                 problems += _misfits(given, slots, f"parameter {i}")
-        if problems:
-            raise ArgumentError(f"{op}: nothing was loaded:\n  " + "\n  ".join(problems))
+        raise_problems(op, problems)
         self.lr = settings.pop("lr")
         self._hyper = settings
         for given, slots in zip(state["slots"], self._slots, strict=True):
@@ -676,10 +670,8 @@ def _describe(spec: tuple[Any, ...]) -> str:
 
 def _misfits(given: Any, slots: dict[str, Array], where: str) -> list[str]:
     """Return what is wrong with saved slots, a line each."""
-    if not isinstance(given, Mapping) or given.keys() != slots.keys():
-        names = sorted(given) if isinstance(given, Mapping) else repr(given)
-        return [f"{where}: slots are {names}, {sorted(slots)} are expected"]
-    problems = []
+    if problems := key_problems(given, slots, where):
+        return problems
     for name, slot in slots.items():
         value = given[name]
         if not backend.is_array(value):

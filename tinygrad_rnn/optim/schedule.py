@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._util.api_hints import MissingAttribute, module_getattr
+from .._util.state_keys import check_keys
 from ..errors import ArgumentError
 from ..tensors import checks
 from .optimizers import Optimizer
@@ -305,11 +306,7 @@ class Scheduler:
         ArgumentError
             `state` holds something else; nothing was loaded.
         """
-        if not isinstance(state, Mapping) or state.keys() != {"base_lr", "count"}:
-            seen = sorted(state) if isinstance(state, Mapping) else repr(state)
-            raise ArgumentError(
-                f"Scheduler.load_state_dict: base_lr and count are expected, got {seen}"
-            )
+        check_keys("Scheduler.load_state_dict", state, ("base_lr", "count"))
         base_lr, count = state["base_lr"], state["count"]
         if not isinstance(base_lr, float) or not isinstance(count, int) or count < 0:
             raise ArgumentError(

@@ -23,7 +23,6 @@ import functools
 import gc
 import itertools
 import operator
-import sys
 import threading
 import types
 import warnings
@@ -36,6 +35,7 @@ from .. import random as tg_random
 from .._util import nested
 from .._util.api_hints import class_name
 from .._util.contexts import reusable_context
+from .._util.user_code import stacklevel
 from ..engine import backend
 from ..engine.grad_mode import is_grad_enabled
 from ..engine.graph import Leaf, last_write, tick
@@ -687,10 +687,8 @@ class Captured:
         if not self._said:
             self._said = True
             name = getattr(self.__wrapped__, "__name__", repr(self.__wrapped__))
-            frame, depth = sys._getframe(), 1
-            while frame.f_back and frame.f_code.co_filename == __file__:
-                frame, depth = frame.f_back, depth + 1
-            warnings.warn(f"capture: {name} runs plainly: {reason}", RuntimeWarning, depth)
+            text = f"capture: {name} runs plainly: {reason}"
+            warnings.warn(text, RuntimeWarning, stacklevel())
 
 
 def _kind(x: Any, arrays: list[Any]) -> Any:

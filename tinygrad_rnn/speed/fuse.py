@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import math
 import re
 import sys
@@ -46,6 +45,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._util.contexts import reusable_context
+from .._util.user_code import GENERATED, PACKAGE, location
 from ..engine import backend
 from ..engine.codegen import OpNode, check_saved
 from ..engine.grad_mode import enable_grad, thread
@@ -63,7 +63,9 @@ from .surroundings import PLAIN, Surroundings, checks, is_ours
 
 DEAR = frozenset("exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split())
 VIEWS = frozenset(("part", "reshape"))  # they show another value's memory
-LIBRARY = ("engine", "tensors", "functional", "_util")  # a message names no line in these
+# A message names no line in these: the function itself may be one of `nn`.
+INSIDE = (__file__, *(PACKAGE + part for part in ("engine", "tensors", "functional", "_util")))
+INSIDE += GENERATED
 SIGNATURES = 64  # how many plans a fused function keeps; the oldest goes first
 PATIENCE = 16.0  # how many plans are made in vain; a call that finds one gives back a tenth
 ANSWERS = 8  # how many plans there are for the same arrays: other numbers, other surroundings
@@ -338,14 +340,8 @@ def _identity(x: Any) -> Any:
 
 def _untraceable(what: str, cure: str = "compute that outside of it") -> ArgumentError:
     """Return the error of a function that is not pointwise, with the line that says so."""
-    frame = inspect.currentframe()
-    inside = (__name__, *(f"tinygrad_rnn.{part}" for part in LIBRARY))
-    while frame is not None and (
-        frame.f_globals.get("__name__", "").startswith(inside)
-        or frame.f_code.co_filename.startswith("<primitive")
-    ):
-        frame = frame.f_back
-    where = f" ({frame.f_code.co_filename}:{frame.f_lineno})" if frame is not None else ""
+    line = location(INSIDE)
+    where = f" ({line})" if line else ""
     return ArgumentError(f"fuse: the function {what}{where}: {cure}")
 
 

@@ -61,11 +61,11 @@ def test_a_block_that_cannot_be_entered_can_be_tried_again() -> None:
 
 
 @blocks
-def test_a_block_that_is_left_twice_says_so(name: str) -> None:
+def test_a_context_that_is_exited_twice_raises(name: str) -> None:
     one = BLOCKS[name][0]()
     with one:
         pass
-    with pytest.raises(GraphError, match="left more often than it was entered"):
+    with pytest.raises(GraphError, match="exited more often than entered"):
         one.__exit__(None, None, None)
 
 

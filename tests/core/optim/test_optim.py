@@ -419,13 +419,13 @@ def test_hyperparameters_come_back_with_the_state(rule):
 
 
 FAULTS = [
-    (lambda s: s.pop("slots"), "keys optimizer, hyperparameters, slots"),
+    (lambda s: s.pop("slots"), "missing: slots"),
     (lambda s: s.update(optimizer="SGD"), "the state is one of SGD"),
-    (lambda s: s["hyperparameters"].pop("eps"), "eps, weight_decay are expected"),
+    (lambda s: s["hyperparameters"].pop("eps"), "hyperparameters: missing: eps"),
     (lambda s: s["hyperparameters"].update(beta1=1.5), "beta1 must lie in"),
     (lambda s: s["hyperparameters"].update(lr="x"), "lr must be a number"),
     (lambda s: s["slots"].pop(), "the state is for 3 parameters, there are 4"),
-    (lambda s: s["slots"][1].pop("m"), "parameter 1: slots are"),
+    (lambda s: s["slots"][1].pop("m"), "parameter 1: missing: v"),
     (lambda s: s["slots"][1].update(m=np.zeros(4)), r"parameter 1: m is float64 \(4,\)"),
     (lambda s: s["slots"][1].update(m=np.zeros(3, "f4")), "parameter 1: m is float32"),
     (lambda s: s["slots"][1].update(m=[0.0] * 3), "parameter 1: m is a list"),
@@ -456,7 +456,7 @@ def test_the_error_of_a_wrong_state_lists_every_fault():
     state["slots"][1].pop("v")
     with pytest.raises(ArgumentError) as caught:
         optimizer.load_state_dict(state)
-    for part in ("one of SGD", "parameter 0: m is float32 (5,)", "parameter 1: slots are"):
+    for part in ("one of SGD", "parameter 0: m is float32 (5,)", "parameter 1: missing: v"):
         assert part in str(caught.value)
 
 
@@ -779,7 +779,7 @@ def test_a_scheduler_refuses_another_state_and_keeps_its_own():
     optimizer = SGD([Parameter(tg.zeros(1))], lr=0.5)
     scheduler = schedule.Scheduler(optimizer, schedule.exponential(0.5))
     scheduler.step()
-    with pytest.raises(ArgumentError, match="base_lr and count are expected"):
+    with pytest.raises(ArgumentError, match="missing: base_lr"):
         scheduler.load_state_dict({"count": 3})
     assert scheduler.state_dict() == {"base_lr": 0.5, "count": 1}
     assert optimizer.lr == 0.25
