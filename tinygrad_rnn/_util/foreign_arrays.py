@@ -141,7 +141,7 @@ def refuse_lossy_conversion(x: Any) -> None:
     ------
     GraphError
         If a flag says that gradients are recorded (``requires_grad``, ``not stop_gradient``, ``not
-        constant``), or if there is no such flag but an attribute ``backward`` or ``grad``.
+        constant``), or if it has an attribute ``backward`` or ``grad`` and none of these flags.
     DTypeError
         If it is a masked array.
 

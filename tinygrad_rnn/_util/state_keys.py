@@ -1,4 +1,4 @@
-"""Validation of state dicts: one check of their keys, one wording of what does not fit."""
+"""Validation of state dicts: the keys, and the error that lists all problems."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_keys(operation: str, state: Any, expected: Iterable[str]) -> None:
 
 
 def key_problems(state: Any, expected: Iterable[str], where: str = "") -> list[str]:
-    """Return what is wrong with the keys of a state, one line for each.
+    """Return the problems of the keys of a state, one line for each.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ class World:
         self._watched: list[tuple[Any, Any, Callable[[Any], list[Any]], list[Any], str]] = []
         own = (getattr(function, "__module__", None) or "").partition(".")[0]
         seen: dict[int, Any] = {}
-        stack = [(function, "the function"), (vars(tg_random._library), "the random generator")]
+        stack = [(function, "the function"), (vars(tg_random._current), "the random generator")]
         while stack:
             x, name = stack.pop()
             if id(x) in seen or opaque(x, own):

@@ -425,7 +425,7 @@ FAULTS = [
     (lambda s: s["hyperparameters"].update(beta1=1.5), "beta1 must lie in"),
     (lambda s: s["hyperparameters"].update(lr="x"), "lr must be a number"),
     (lambda s: s["slots"].pop(), "the state is for 3 parameters, there are 4"),
-    (lambda s: s["slots"][1].pop("m"), "parameter 1: missing: v"),
+    (lambda s: s["slots"][1].pop("m"), "parameter 1: missing: m"),
     (lambda s: s["slots"][1].update(m=np.zeros(4)), r"parameter 1: m is float64 \(4,\)"),
     (lambda s: s["slots"][1].update(m=np.zeros(3, "f4")), "parameter 1: m is float32"),
     (lambda s: s["slots"][1].update(m=[0.0] * 3), "parameter 1: m is a list"),
