@@ -24,10 +24,10 @@ from .engine.pending import DeferredMatmul
 from .engine.primitive import primitive
 from .engine.tensor import Tensor, wrap
 from .errors import ArgumentError, DTypeError, ShapeError
-from .speed.fuse import fuse, is_disabled
 from .tensors import checks
 from .tensors import log_softmax as log_softmax
 from .tensors import softmax as softmax
+from .transforms.fuse import fuse, mode
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -294,7 +294,7 @@ def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
         x = x.astype(backend.get_default_dtype())
     if x.dtype == backend.float16:
         return standardized(x.astype(backend.float32), axis, eps).astype(backend.float16)
-    if is_disabled():
+    if mode.eager:
         return _standard(namespaces[Tensor], axis, x, eps)[0]
     y, r = _in_blocks(functools.partial(_standard, eps=eps), axis, x._data)
     if x._node is None or not is_grad_enabled():

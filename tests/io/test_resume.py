@@ -398,3 +398,22 @@ def test_a_restored_state_has_the_structure_of_the_saved_one(path: Path, shape: 
 def test_only_arrays_are_restored() -> None:
     with pytest.raises(TypeError, match="a saved state is made of arrays, got str"):
         tg.bptt.restore(["h"])
+
+
+def test_a_stream_of_windows_is_saved_in_a_file(tmp_path: Path) -> None:
+    strategy, ids = tg.bptt.Randomized(0.7), np.arange(62)
+    stream = strategy.windows(ids, 2)
+    next(stream)
+    tg.save(tmp_path / "run", stream=stream)
+    again = strategy.windows(ids, 2)
+    again.load_state_dict(tg.load(tmp_path / "run")["stream"])
+    assert [len(x) for x, _, _ in again] == [len(x) for x, _, _ in stream]
+
+
+def test_a_recurrent_state_is_saved_in_a_file(tmp_path: Path) -> None:
+    _, state = tg.nn.LSTM(2, 3)(tg.ones(4, 1, 2))
+    tg.save(tmp_path / "run", state=tg.bptt.detach(state))
+    restored = tg.bptt.restore(tg.load(tmp_path / "run")["state"])
+    for before, after in zip(state, restored, strict=True):
+        np.testing.assert_array_equal(before.detach().numpy(), after.numpy())
+        assert not after.requires_grad

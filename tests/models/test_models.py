@@ -681,3 +681,16 @@ def test_repr() -> None:
     assert "not fitted" in repr(NGram(2, V))
     assert "(4," in repr(fitted())
     assert "parameters" in repr(BUILT["GRU"])
+
+
+def test_a_language_model_takes_the_strategy_of_a_window() -> None:
+    model, state = RecurrentLM(tg.nn.GRUCell, 7, 5), None
+    for window in tg.bptt.Truncated(4).windows(np.arange(41) % 7, 2):
+        logits, state = model(window.x, state, bptt=window.bptt)
+        tg.functional.cross_entropy(logits, window.y).backward()  # and no window before it
+
+
+def test_dropout_of_one_layer_acts_before_the_logits_and_gives_no_warning() -> None:
+    for cell in (tg.nn.GRUCell, [tg.nn.GRUCell(5, 4)]):
+        model = RecurrentLM(cell, 5, 4, dropout=0.5, rng=0)
+        assert model.training and (model([[1]])[0] != model.eval()([[1]])[0]).numpy().any()

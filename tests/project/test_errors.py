@@ -366,7 +366,6 @@ SINGLE: list[Misuse] = [
     (lambda: tg.grad(X.sum(), X, grad_output=1), TypeError, "grad has no.*did you mean grad_out"),
     (lambda: tg.grad(X.sum(), tg.ones(2, requires_grad=True)), GraphError, "allow_unused"),
     (lambda: tg.no_grad(lambda x: x), TypeError, r"no_grad.*as a decorator.*@no_grad\(\)"),
-    (lambda: tg.checkpoint(3), ArgumentError, "checkpoint: a function comes first, got a int"),
     (lambda: tg.zeros(shape=(2,)), TypeError, r"it takes \*shape,.* pass shape by position"),
     (lambda: tg.randn(size=(2,)), TypeError, r"randn has no argument 'size'.* pass shape by pos"),
     (lambda: tg.arange(float("inf")), ArgumentError, "arange: Maximum allowed size"),
@@ -602,6 +601,30 @@ class Tensor:
     shape, dtype = (2, 3), "float32"
 
     def __dlpack__(self) -> None: ...
+
+
+TAKE_A_FUNCTION: dict[str, Callable[[Any], Any]] = {
+    "fuse": tg.fuse,
+    "capture": tg.capture,
+    "checkpoint": lambda f: tg.checkpoint(f, X),
+    "primitive": lambda f: tg.primitive(x=lambda F, g: g)(f),
+    "vjp": lambda f: tg.vjp(f, X),
+    "jvp": lambda f: tg.jvp(f, X, X),
+    "hvp": lambda f: tg.hvp(f, X, X),
+    "jacobian": lambda f: tg.jacobian(f, X),
+    "hessian": lambda f: tg.hessian(f, X),
+    "gradcheck": lambda f: tg.gradcheck(f, [1.0]),
+    "no_grad": lambda f: tg.no_grad()(f),
+    "detect_anomaly": lambda f: tg.detect_anomaly()(f),
+}
+
+
+@pytest.mark.parametrize("name", TAKE_A_FUNCTION)
+def test_an_argument_that_must_be_a_function_is_checked_in_one_way(name: str) -> None:
+    for other in (3, X, "tanh"):
+        message = re.escape(f"{name}: a function is expected, got {other!r:.60}")
+        with pytest.raises(ArgumentError, match=f"^{message}$"):
+            TAKE_A_FUNCTION[name](other)
 
 
 FOREIGN: list[Misuse] = [

@@ -754,3 +754,16 @@ def test_steps_in_a_chain_stand_one_after_another():
     edges = list(pairwise(range(5)))
     assert columns(edges, [0] * 5) == [0, 1, 2, 3, 4]
     assert rows(edges, range(5), [0] * 5) == ([0.0] * 5, {})
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [(lambda h: h[0], "of shape"), (lambda h: (h, h), "another state"), (lambda h: 3, "a int")],
+)
+def test_unroll_checks_the_state_that_a_step_returns(returned, message):
+    class Wrong(Leaky):
+        def step(self, z, h):
+            return returned(h)
+
+    with pytest.raises((ArgumentError, ShapeError), match=rf"Wrong\.step returned .*{message}"):
+        tg.viz.unroll(tg.nn.Recurrent(Wrong, 3, 4), tg.zeros(5, 2, 3))

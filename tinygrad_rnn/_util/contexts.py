@@ -14,6 +14,7 @@ from types import GeneratorType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from ..errors import DTypeError, GraphError
+from .functions import check_function
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,12 +72,7 @@ class ReusableContext(Generic[T]):
         """Return the function, run in this context."""
         if isinstance(function, staticmethod | classmethod):
             return type(function)(self(function.__func__))
-        if isinstance(function, type) or not callable(function):
-            seen = f"the class {function.__name__}" if isinstance(function, type) else function
-            raise DTypeError(
-                f"{self._name}: a function is expected to decorate, got {seen!r:.60}; decorate "
-                "each method of a class"
-            )
+        check_function(function, self._name, classes=False)
         body = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
         kinds = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
         generator, coroutine, agen = (is_one(function) or is_one(body) for is_one in kinds)

@@ -36,10 +36,10 @@ class ResumableIterator(Iterator[T]):
     >>> import numpy as np
     >>> import tinygrad_rnn as tg
     >>> ids = np.arange(100)
-    >>> stream = tg.data.text.sequential(ids, batch_size=2, steps=5)
-    >>> for x, y in stream:
+    >>> stream = tg.bptt.Randomized(0.8).windows(ids, batch_size=2)
+    >>> for x, y, first in stream:
     ...     break  # and save stream=stream
-    >>> again = tg.data.text.sequential(ids, batch_size=2, steps=5)
+    >>> again = tg.bptt.Randomized(0.8).windows(ids, batch_size=2)
     >>> again.load_state_dict(stream.state_dict())
     >>> bool((next(again)[0] == next(stream)[0]).numpy().all())
     True
@@ -77,7 +77,7 @@ class ResumableIterator(Iterator[T]):
         --------
         >>> import numpy as np
         >>> import tinygrad_rnn as tg
-        >>> stream = tg.data.text.evaluation(np.arange(100), batch_size=2, steps=5)
+        >>> stream = tg.bptt.Full().windows(np.arange(100), batch_size=2)
         >>> _ = next(stream)
         >>> stream.state_dict()["position"]
         1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,6 @@ from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from ..tensors.checks import all_positive, token_ids
 from ..tensors.creation import tensor
-
-if TYPE_CHECKING:
-    from .strategies import Strategy
 
 
 class Window(tuple[Tensor, Tensor, bool]):
@@ -40,9 +37,9 @@ class Window(tuple[Tensor, Tensor, bool]):
     [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
     """
 
-    bptt: Strategy
+    bptt: Any
 
-    def __new__(cls, x: Tensor, y: Tensor, first: bool, bptt: Strategy) -> Self:
+    def __new__(cls, x: Tensor, y: Tensor, first: bool, bptt: Any) -> Self:
         """Make the triple."""
         window = super().__new__(cls, (x, y, first))
         window.bptt = bptt
@@ -84,7 +81,7 @@ class Windows(ResumableIterator[Window]):
 
     def __init__(
         self,
-        strategy: Strategy,
+        strategy: Any,
         ids: npt.ArrayLike | Tensor,
         batch_size: int,
         rng: tg_random.Rng = None,

@@ -21,7 +21,6 @@ from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError
-from ..speed.capture import disabled as uncaptured
 from ..tensors.creation import tensor
 
 T = TypeVar("T")
@@ -108,6 +107,11 @@ class _Evaluating(threading.local):
 
 
 _evaluating = _Evaluating()
+
+
+def in_evaluation() -> bool:
+    """Tell whether this thread is in a block of `Module.evaluating`, of any module."""
+    return bool(_evaluating.blocks)
 
 
 class LoadReport(NamedTuple):
@@ -648,8 +652,7 @@ def _evaluation(module: Module) -> Iterator[None]:
     modes = {id(m): False for m in modules}
     try:
         _evaluating.blocks.append(modes)
-        with uncaptured():  # a recorded step does not look at the modes of a thread
-            yield
+        yield
     finally:
         # By identity: a suspended generator may leave its block before or after the others.
         _evaluating.blocks = [other for other in _evaluating.blocks if other is not modes]

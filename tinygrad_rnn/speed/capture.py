@@ -35,12 +35,15 @@ from .. import random as tg_random
 from .._util import nested
 from .._util.api_hints import class_name
 from .._util.contexts import reusable_context
+from .._util.functions import check_function
 from .._util.user_code import stacklevel
 from ..engine import backend
 from ..engine.grad_mode import is_grad_enabled
 from ..engine.graph import Leaf, last_write, tick
 from ..engine.tensor import Tensor, wrap
 from ..errors import DTypeError, ShapeError
+from ..nn.module import in_evaluation
+from ..transforms.fuse import mode
 from . import fuse as fusing
 from .loops import kinds_of
 from .surroundings import LARGE, PLAIN, installed, names_of, of_library, opaque
@@ -616,10 +619,10 @@ class Captured:
         """Call the function: replay it if that is possible."""
         function = self.__wrapped__
         tg_random.generator()  # of this thread, where it is to go on
-        if _off.disabled or state.tape:
+        if _off.disabled or mode.eager or in_evaluation() or state.tape:
             return function(*args, **keywords)
         arrays: list[Any] = []
-        modes = is_grad_enabled(), backend.get_default_dtype(), fusing.is_disabled()
+        modes = is_grad_enabled(), backend.get_default_dtype()
         try:
             key = modes, _kind(args, arrays), _kind(keywords, arrays)
         except DTypeError as error:
@@ -728,7 +731,7 @@ def capture(function: Callable[..., Any]) -> Captured:
 
     Raises
     ------
-    DTypeError
+    ArgumentError
         If `function` cannot be called.
 
     Warns
@@ -772,8 +775,7 @@ def capture(function: Callable[..., Any]) -> Captured:
     >>> losses[99] < losses[0], step.captured
     (True, True)
     """
-    if not callable(function):
-        raise DTypeError(f"capture: a function is expected, got {function!r:.60}")
+    check_function(function, "capture")
     return Captured(function)
 
 

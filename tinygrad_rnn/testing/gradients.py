@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .. import random as _random
 from .._util.api_hints import class_name
+from .._util.functions import check_function
 from ..engine.backward import grad
 from ..engine.grad_mode import enable_grad
 from ..engine.tensor import Tensor
@@ -148,6 +149,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _first(fn: Callable[..., Any], inputs: Any) -> _Case:
     """Return the case of `fn` itself, after checking that differences can be taken of it."""
+    check_function(fn, "gradcheck")
     places = []
     for i, x in enumerate(_listed(inputs)):
         x = x if isinstance(x, Tensor) else Tensor(np.asarray(x))

@@ -25,8 +25,7 @@ from ..engine.graph import Node
 from ..engine.pending import Accumulator, DeferredMatmul, OutputGradients, SparseGradient
 from ..engine.tensor import Tensor
 from ..errors import AnomalyError
-from ..speed.capture import disabled as uncaptured
-from ..speed.fuse import Expression, disabled
+from .fuse import Symbolic, eager
 
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 _PLUMBING = (f"{_PACKAGE}engine", f"{_PACKAGE}tensors", __file__, "<primitive ")
@@ -76,7 +75,7 @@ def detect_anomaly() -> Iterator[None]:
     try:
         _enter(own)
         _mode.watching = True
-        with disabled(), uncaptured():  # so that the very operation is named
+        with eager():  # so that the very operation is named
             yield
     finally:
         _leave(own)
@@ -265,7 +264,7 @@ def _count(arrays: Sequence[Any]) -> tuple[int, int]:
         if x.__class__ is float:
             nan += x != x
             infinite += x in (np.inf, -np.inf)
-        elif backend.is_array(x) and x.__class__ is not Expression and x.dtype.kind == "f":
+        elif backend.is_array(x) and not isinstance(x, Symbolic) and x.dtype.kind == "f":
             xp = backend.module_of(x)
             nan += int(xp.isnan(x).sum())
             infinite += int(xp.isinf(x).sum())

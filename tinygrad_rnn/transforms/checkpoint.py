@@ -11,6 +11,7 @@ import numpy as np
 from .. import random as _random
 from .._util.api_hints import class_name, explain_errors
 from .._util.foreign_arrays import copy_arrays
+from .._util.functions import check_function
 from .._util.nested import leaves, map_nested
 from ..engine import backend
 from ..engine.codegen import SECOND_TIME, OpNode
@@ -19,7 +20,7 @@ from ..engine.graph import Leaf, Node, OutputNode, Parents, reachable, run, tick
 from ..engine.namespaces import namespaces
 from ..engine.pending import OutputGradients
 from ..engine.tensor import Tensor, wrap
-from ..errors import ArgumentError, DTypeError, GraphError
+from ..errors import DTypeError, GraphError
 
 CHANGED = (
     "backward through checkpoint: {} than in the forward pass: something that the function reads "
@@ -174,8 +175,7 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     >>> bool((x.grad == 2 * x * (x * x).exp()).numpy().all())
     True
     """
-    if not callable(fn):
-        raise ArgumentError(f"checkpoint: a function comes first, got a {type(fn).__name__}")
+    check_function(fn, "checkpoint")
     if not thread.recording:
         result = fn(*args)
         _tensors(result)

@@ -5,8 +5,8 @@ needs matplotlib (extra ``plot``), returns its Figure and shows nothing.
 """
 
 from .computation import Graph as Graph
-from .computation import GraphNode as GraphNode
 from .computation import graph as graph
+from .graph_node import GraphNode as GraphNode
 from .pictures import plot_activations as plot_activations
 from .pictures import plot_gradient_norms as plot_gradient_norms
 from .pictures import plot_learning_curve as plot_learning_curve

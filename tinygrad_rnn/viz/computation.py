@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._util.api_hints import class_name, conversion_hint
 from ..engine.graph import Leaf, Node, OutputNode, reachable
@@ -13,32 +13,9 @@ from ..engine.tensor import Tensor
 from ..errors import ArgumentError, GraphError
 from ..io.atomic import atomic_write
 from ..nn import Module
+from .graph_node import GraphNode
 from .layout import columns, rows
 from .svg import drawing
-
-
-class GraphNode(NamedTuple):
-    """A node of a `Graph`: an operation that took place, or a tensor that the user made.
-
-    Attributes
-    ----------
-    label : str
-        The name of the tensor where one was given, the operation, or both: ``h = tanh``. The i-th
-        result of an operation of several, such as a checkpoint, is ``[i]``.
-    shape : tuple of int
-    dtype : str
-    leaf : bool
-        Whether it is a tensor that requires grad and was not computed.
-    step : int or None
-        The time step that it belongs to; None before the first, after the last, and for what
-        several steps use: weights, and what is computed for all steps at once.
-    """
-
-    label: str
-    shape: tuple[int, ...]
-    dtype: str
-    leaf: bool
-    step: int | None
 
 
 class Graph:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .computation import GraphNode
+from .graph_node import GraphNode
 
 WIDTH, HEIGHT = 96, 34  # of a box
 ACROSS, DOWN = 132, 48  # from box to box

@@ -265,12 +265,6 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
     "tensor": (of_function(lambda x, y: x * tg.tensor(y), 2, 3), [TARGET]),
     "Parameter": (of_function(lambda x, y: x * tg.nn.Parameter(tg.tensor(y)), 2, 3), [TARGET]),
     "data": (of_function(lambda x, y: x * written(y), 2, 3), [TARGET]),
-    "batches": (
-        of_function(
-            lambda x, y: x * next(iter(tg.data.batches(y, batch_size=2, shuffle=False)))[0], 2, 3
-        ),
-        [TARGET],
-    ),
     "index": (of_function(lambda x, i, m: x[i, 1] * x[m].sum(), 2, 3), [IDS % 2, TARGET > 0.4]),
     "take_along_axis": (of_function(tg.take_along_axis, 2, 3), [IDS]),
     "jvp": (

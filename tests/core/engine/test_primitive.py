@@ -312,9 +312,8 @@ class Callable_:
         (lambda xp, x: x * 2, "named '<lambda>': write it with def"),
         (functools.partial(twice()), "functools.partial, without a name: write a function with"),
         (Callable_(), "Callable_, without a name"),
-        (3, "of int, without a name"),
     ],
-    ids=["lambda", "partial", "instance", "number"],
+    ids=["lambda", "partial", "instance"],
 )
 def test_a_forward_without_a_name_is_refused(forward, match):
     with pytest.raises(TypeError, match=f"^primitive: .*{match}"):
