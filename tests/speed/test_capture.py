@@ -583,8 +583,8 @@ def test_an_error_gives_the_random_numbers_back():
 class Failing(tg.optim.SGD):
     """An optimiser that fails in its second parameter if the gradient of that is too large."""
 
-    def _update(self, p, g, lr, slots):
-        super()._update(p, np.linalg.inv(g) if p.shape == (2, 2) else g, lr, slots)
+    def _update(self, p, g, lr, state):
+        super()._update(p, np.linalg.inv(g) if p.shape == (2, 2) else g, lr, state)
 
 
 def test_an_error_in_the_midst_of_the_updates_leaves_what_a_plain_one_leaves():
@@ -677,7 +677,7 @@ def assert_plain(job: Job) -> None:
     """Assert that there are no recorded arrays in what a step computes with."""
     grads = [p.grad for p in job.params if p.grad is not None]
     arrays = [t._data for t in (*job.params, *grads)]
-    arrays += [array for slots in job.optimizer._slots for array in slots.values()]
+    arrays += [array for state in job.optimizer._state for array in state.values()]
     assert {type(x) for x in [*arrays, *job.optimizer._rates.values()]} == {np.ndarray}
     assert type(tg.random.generator()) is np.random.Generator
     assert tape.state.tape is None
@@ -1140,7 +1140,7 @@ def test_nothing_recorded_stays_behind():
     for i in range(2):
         step(*batch(i))
         arrays = [p._data for p in job.params] + [p.grad._data for p in job.params]
-        arrays += [a for slots in job.optimizer._slots for a in slots.values()]
+        arrays += [a for state in job.optimizer._state for a in state.values()]
         assert {type(a) for a in arrays} == {np.ndarray}
     with pytest.raises(tg.errors.ShapeError):
         tg.capture(lambda x: job.out(x))(tg.ones(H + 1))

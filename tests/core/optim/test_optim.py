@@ -313,7 +313,7 @@ def test_a_step_is_never_half_taken(rule):
     ("make", "message"),
     [
         (lambda p: SGD([], lr=1), "no parameters"),
-        (lambda p: SGD((q for q in ()), lr=1), "used up"),
+        (lambda p: SGD((q for q in ()), lr=1), "already exhausted"),
         (lambda p: SGD(p, lr=1), "SGD: a list of tensors .* got a Parameter"),
         (lambda p: SGD(Linear(1, 1), lr=1), "module.parameters.* got a Linear"),
         (lambda p: SGD([{"params": [p]}], lr=1), "parameter 0 is a dict.*one optimiser each"),
@@ -726,7 +726,7 @@ def test_a_rate_that_is_assigned_is_the_base_of_the_next_scheduler():
     second = schedule.Scheduler(optimizer, schedule.exponential(0.5))
     second.step()
     assert (optimizer.lr, second.base_lr) == (0.15, 0.3)
-    with pytest.raises(ArgumentError, match=r"optimizer\.lr was assigned .* this one anew"):
+    with pytest.raises(ArgumentError, match=r"optimizer\.lr was assigned .* this one again"):
         first.step()
     assert (optimizer.lr, first.count) == (0.15, 2)
     first.load_state_dict({"base_lr": 0.3, "count": 1})  # it joins the other
