@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -601,6 +602,12 @@ class Tensor:
     shape, dtype = (2, 3), "float32"
 
     def __dlpack__(self) -> None: ...
+
+
+def test_a_hint_names_functions_that_the_package_has() -> None:
+    for hint in (*spelling.OTHER_NAMES.values(), *spelling.OF_THE_PACKAGE.values()):
+        for function in re.findall(r"tinygrad_rnn\.([\w.]+)", hint):
+            assert operator.attrgetter(function)(tg) is not None
 
 
 TAKE_A_FUNCTION: dict[str, Callable[[Any], Any]] = {
