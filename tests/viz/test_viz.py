@@ -770,4 +770,4 @@ def test_unroll_checks_the_state_that_a_step_returns(returned, message):
             return returned(*state)
 
     with pytest.raises((ArgumentError, ShapeError), match=rf"Wrong\.step returned .*{message}"):
-        tg.viz.unroll(layer_of(Wrong), sequence(5))
+        tg.viz.unroll(tg.nn.Recurrent(Wrong, 2, 3), sequence(5))
