@@ -21,7 +21,7 @@ from tinygrad_rnn.engine.backend import cuda_unavailable_because
 # Hypothesis picks its own profile where CI is set, so ours is always loaded by name.
 _slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=_slow)
-settings.register_profile(  # of tools/core_alone.py, which takes less than a minute
+settings.register_profile(  # for tools/core_alone.py
     "core",
     max_examples=5,
     deadline=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -155,7 +156,7 @@ def families() -> Iterator[tuple[str, Misuse]]:
             ("a tensor", P, "a list of tensors or module.parameters.. is expected, got a Param"),
             ("a module", LINEAR, "got a Linear"),
             ("nothing", [], "no parameters"),
-            ("groups", [{"params": [P]}], "make one optimiser each"),
+            ("groups", [{"params": [P]}], "create one optimiser each"),
             ("pairs", LINEAR.named_parameters(), r"parameters\(\) the parameters alone"),
             ("one twice", [P, P], "0 and 1 are the same"),
             ("no leaf", [P * 2], "result of an operation"),
@@ -601,6 +602,12 @@ class Tensor:
     shape, dtype = (2, 3), "float32"
 
     def __dlpack__(self) -> None: ...
+
+
+def test_a_hint_names_functions_that_the_package_has() -> None:
+    for hint in (*spelling.TENSOR_HINTS.values(), *spelling.PACKAGE_HINTS.values()):
+        for function in re.findall(r"tinygrad_rnn\.([\w.]+)", hint):
+            assert operator.attrgetter(function)(tg) is not None
 
 
 TAKE_A_FUNCTION: dict[str, Callable[[Any], Any]] = {

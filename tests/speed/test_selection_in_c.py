@@ -14,7 +14,7 @@ from test_selection import BOUNDED, CASES, SINGULAR, check, gradient
 import tinygrad_rnn as tg
 
 pytestmark = pytest.mark.skipif(
-    not (shutil.which("cc") or shutil.which("gcc")), reason="there is no C compiler"
+    not (shutil.which("cc") or shutil.which("gcc")), reason="no C compiler is installed"
 )
 
 

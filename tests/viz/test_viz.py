@@ -745,12 +745,16 @@ def test_steps_in_a_chain_stand_one_after_another():
 
 @pytest.mark.parametrize(
     ("returned", "message"),
-    [(lambda h: h[0], "of shape"), (lambda h: (h, h), "another state"), (lambda h: 3, "a int")],
+    [
+        (lambda h, m: (h, m[0]), "of shape"),
+        (lambda h, m: h, "another state"),
+        (lambda h, m: (h, 3), "a int"),
+    ],
 )
 def test_unroll_checks_the_state_that_a_step_returns(returned, message):
     class Wrong(Leaky):
-        def step(self, z, h):
-            return returned(h)
+        def step(self, x, state):
+            return returned(*state)
 
     with pytest.raises((ArgumentError, ShapeError), match=rf"Wrong\.step returned .*{message}"):
-        tg.viz.unroll(tg.nn.Recurrent(Wrong, 3, 4), tg.zeros(5, 2, 3))
+        tg.viz.unroll(tg.nn.Recurrent(Wrong, 2, 3), sequence(5))

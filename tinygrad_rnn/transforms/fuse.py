@@ -140,7 +140,7 @@ def fuse(function: Callable[..., Any]) -> Pointwise:
     Notes
     -----
     Kernels are made by ``tinygrad_rnn.speed``. In a core without that folder the function is called
-    as it is written.
+    unchanged.
 
     Values and dtypes are those of the unfused function, called with the same Tensors and numbers.
     Array arguments and lists of numbers are converted to Tensors.

@@ -16,6 +16,8 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.engine.namespaces import PRIMITIVES
 from tinygrad_rnn.errors import GradcheckError
 
+pytestmark = pytest.mark.slow
+
 SEEDS = st.integers(0, 2**32 - 1)
 POWERS = st.integers(-12, 12)  # of ten: the scales
 KINDS = ["factor", "sign", "nothing", "everywhere"]
