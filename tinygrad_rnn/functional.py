@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def _to_map(F: Any, g: Any, x: Any) -> Any:
     if len(g.shape) == 2:  # perhaps of one step
-        return DeferredMatmul([g], [x])
+        return DeferredMatmul(F, [g], [x])
     return F.gemm(F.permute(F.rows(g), axes=(1, 0)), F.rows(x))
 
 

@@ -55,7 +55,7 @@ def _foreign(x: Any, op: OpDefinition) -> Any:
     if x.__class__ in SCALARS:
         return x
     array = call_named(op.title, backend.asarray, x)
-    return backend.copy(array) if op.keeps and backend.is_array(x) else array
+    return backend.copy(array) if op.retains_inputs and backend.is_array(x) else array
 
 
 def failure(
@@ -74,6 +74,6 @@ def failure(
     return ours(message)
 
 
-def refuse(op: OpDefinition, unknown: dict[str, Any]) -> None:
+def refuse_unknown(op: OpDefinition, unknown: dict[str, Any]) -> None:
     """Raise for keyword arguments that the operation has not."""
     raise TypeError(unknown_argument(op.title, next(iter(unknown)), [*op.inputs, *op.params]))

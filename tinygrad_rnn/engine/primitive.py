@@ -98,7 +98,7 @@ def primitive(
         definition.floating, definition.view, definition.pending = floating, view, pending
         operation = definition.operation()
         held: Any = PRIMITIVES.get(definition.name)
-        if held is None or held.definition.own:
+        if held is None or held.definition.user_defined:
             PRIMITIVES[definition.name] = operation  # the library's stay what they are
         return operation
 

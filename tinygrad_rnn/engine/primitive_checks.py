@@ -16,6 +16,7 @@ import numpy as np
 from .._util.api_hints import class_name
 from .._util.functions import check_function
 from ..errors import DTypeError, GraphError
+from .pending import PENDING
 
 
 def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection[str] = ()) -> str:
@@ -84,7 +85,7 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
             raise TypeError(
                 f"primitive {name}: the forward takes *{p.name}: give joint=, one vjp for all"
             )
-    made = [f"{x}_{end}" for x in inputs for end in ("", "node", "shape")]
+    made = [f"{x}_{end}" for x in inputs for end in ("data", "node", "shape", "vjp")]
     names = [p.name for p in parameters]
     clashes = sorted({*taken, *made}.intersection(names[joint is not None :]))
     if clashes:
@@ -200,7 +201,7 @@ def gradients(op: Any, grads: Any, parents: Sequence[Any], F: Any) -> Sequence[A
             "list with a gradient, or None, for each"
         )
     for i, (grad, parent) in enumerate(zip(grads, parents, strict=True)):
-        if grad is None or parent is None or hasattr(type(grad), "total"):  # pending
+        if grad is None or parent is None or type(grad) in PENDING:  # pending
             continue
         problem = _misfit(grad, parent.shape, F)
         if problem:

@@ -48,7 +48,6 @@ from ..engine.codegen import OpNode, check_saved
 from ..engine.grad_mode import enable_grad, thread
 from ..engine.graph import Leaf, Node, OutputNode, Parents, last_write, reachable, run
 from ..engine.namespaces import PRIMITIVES, Raw, namespaces
-from ..engine.pending import OutputGradients
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
@@ -859,10 +858,11 @@ class Plan:
                 raise _untraceable("reads a Tensor that is not an argument", "pass it as one")
             if isinstance(node, OpNode):
                 by_size = any(
-                    name == "shapes" or name.endswith("_shape") for name in node.definition.names
+                    name == "shapes" or name.endswith("_shape")
+                    for name in node.definition.saved_names
                 )
                 trace.sized |= by_size and not is_ours(node.definition.forward)
-                for x, place in zip(node.saved or (), node.definition.places):  # noqa: B905 - without the versions
+                for x, place in zip(node.saved or (), node.definition.origins):  # noqa: B905 - without the versions
                     if isinstance(x, Expression) and place is not None:
                         places[x], _ = place(node)
         dear = {
@@ -997,7 +997,7 @@ class FusedNode(Node):
         if not retain:
             self.saved = None
         if plan.single:
-            grad = OutputGradients({0: grad})
+            grad = {0: grad}
         which = tuple(sorted(grad))
         grads, given, kernel = plan.backward(which, tuple([p is not None for p in parents]))
         if not F.records:

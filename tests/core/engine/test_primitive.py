@@ -356,7 +356,7 @@ def test_any_other_name_is_free(name):
     [
         ("x, **k", r"takes \*\*k: name each"),
         ("x, *a", r"takes \*a: give joint="),
-        ("x, x_", r"other names than \['x_'\]"),
+        ("x, x_data", r"other names than \['x_data'\]"),
         ("x, x_node=1", r"\['x_node'\]"),
         ("x, x_shape=1", r"\['x_shape'\]"),
         ("x, OpNode=1", r"\['OpNode'\]"),
