@@ -236,7 +236,7 @@ def test_one_hot_rows_are_unit_vectors(shape, classes, seed):
 
 
 def test_one_hot_refuses_other_ids():
-    with pytest.raises(ArgumentError, match=r"one_hot: id 3 lies outside \[0, 3\)"):
+    with pytest.raises(ArgumentError, match=r"one_hot: id 3 is outside \[0, 3\)"):
         F.one_hot([0, 3], 3)
     with pytest.raises(DTypeError, match="one_hot: ids must be integers"):
         F.one_hot([0.5], 3)

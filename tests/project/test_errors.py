@@ -228,7 +228,7 @@ SINGLE: list[Misuse] = [
     (lambda: X.flip(5), ShapeError, "flip of"),
     (lambda: X.flip(dims=(0,)), TypeError, "flip has no argument 'dims'"),
     (lambda: X.split(2, axis=1), ShapeError, "length 3.*2"),
-    (lambda: X.split([2, 1], axis=1), ShapeError, r"split: .*places to cut at.*cut at \[2\]"),
+    (lambda: X.split([2, 1], axis=1), ShapeError, r"split: .*indices to split at.*split at \[2\]"),
     (lambda: X.split([5]), ShapeError, "split: .*from 0 to 2"),
     (lambda: X.split([0.5]), ArgumentError, "split takes"),
     (lambda: X.split(True), ArgumentError, "split takes"),
@@ -420,7 +420,7 @@ SINGLE: list[Misuse] = [
     (lambda: LINEAR([X, X]), DTypeError, r"Linear: .*got list.*tinygrad_rnn\.stack\("),
     (lambda: F.mse_loss((X, X), X), DTypeError, r"got tuple.*tinygrad_rnn\.stack\("),
     (lambda: LINEAR(N), DTypeError, "Linear: input is int64, weight is float32"),
-    (lambda: tg.nn.Embedding(3, 4)([3]), ArgumentError, r"Embedding: id 3 lies outside \[0, 3\)"),
+    (lambda: tg.nn.Embedding(3, 4)([3]), ArgumentError, r"Embedding: id 3 is outside \[0, 3\)"),
     (lambda: tg.nn.Embedding(3, 4)([0.5]), DTypeError, "Embedding: ids must be integers"),
     (lambda: tg.nn.Embedding(3, 4, padding_idx=0), TypeError, "Embedding has no.*'padding_idx'"),
     (lambda: F.embedding([0], tg.ones(3)), ShapeError, r"Embedding: a weight \(V, D\)"),
@@ -507,11 +507,11 @@ SINGLE: list[Misuse] = [
     (lambda: F.cross_entropy(E, np.zeros(0, int)), ArgumentError, "the batch is empty"),
     (lambda: F.cross_entropy(N, [0, 1]), DTypeError, "logits are int64"),
     (lambda: F.cross_entropy([[1.0]], [0]), DTypeError, "cross_entropy: logits: a Tensor"),
-    (lambda: F.mse_loss(X, tg.ones(3)), ShapeError, "nothing is broadcast"),
+    (lambda: F.mse_loss(X, tg.ones(3)), ShapeError, "does not broadcast"),
     (lambda: F.mse_loss(N, N), DTypeError, "mse_loss: the prediction is int64"),
     (lambda: F.mse_loss(X, X, size_average=True), TypeError, "mse_loss has no argument"),
-    (lambda: F.binary_cross_entropy_with_logits(X, X * 3), ArgumentError, r"lie in \[0, 1\]"),
-    (lambda: F.one_hot([3], 3), ArgumentError, r"one_hot: id 3 lies outside \[0, 3\)"),
+    (lambda: F.binary_cross_entropy_with_logits(X, X * 3), ArgumentError, r"are in \[0, 1\]"),
+    (lambda: F.one_hot([3], 3), ArgumentError, r"one_hot: id 3 is outside \[0, 3\)"),
     (lambda: F.one_hot([0], 2.5), ArgumentError, "one_hot: num_classes must be a positive"),
     (lambda: F.one_hot([0], 3, dtype=complex), DTypeError, "one_hot: .*complex"),
     (lambda: F.perplexity(X), ArgumentError, "perplexity: the mean"),
@@ -592,7 +592,7 @@ def test_a_misuse_is_answered_with_the_cure(name: str) -> None:
     with pytest.raises(kind, match=f"(?s){message}") as caught:
         misuse()
     said = str(caught.value)
-    for inner in ("pile", "join", "permute(", "gemm", "nats of", "cumsum_along", "contract of"):
+    for inner in ("gemm", "getitem", "affine", "stack_over_time", "smoothed_one_hot"):
         assert inner not in said or "here it is" in said, said
 
 

@@ -282,24 +282,6 @@ ABSENT_ARGUMENTS = {  # of NumPy's functions
 }
 
 
-PUBLIC_NAMES = {  # of the primitives that a user calls by another name
-    "cast": "astype",
-    "affine_map": "linear",
-    "contract": "einsum",
-    "linear_map": "linear",
-    "cumsum_along": "cumsum",
-    "gemm": "matmul",
-    "index": "indexing",
-    "join": "concatenate",
-    "nats": "cross_entropy",
-    "permute": "transpose",
-    "sequence": "stack",
-    "pile": "stack",
-    "smoothed_one_hot": "cross_entropy",
-    "to_device": "to",
-}
-
-
 def hint(name: str, others: Mapping[str, str], known: Iterable[str] = ()) -> str:
     """Return what an error for an unknown name ends with: our name for it, or one much like it."""
     if name in others:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._util import LIBRARY
-from .._util.api_hints import PUBLIC_NAMES
 from .._util.foreign_arrays import apart, owned
 from ..errors import GraphError
 from . import backend, primitive_checks
@@ -147,14 +146,18 @@ class OpDefinition:
     """
 
     def __init__(
-        self, forward: Callable[..., Array], vjps: dict[str, Vjp | None], joint: Vjp | None
+        self,
+        forward: Callable[..., Array],
+        vjps: dict[str, Vjp | None],
+        joint: Vjp | None,
+        name: str | None = None,
     ) -> None:
         self.name = primitive_checks.name_of(forward, vjps, joint, TAKEN.union(_SCOPE))
         self.forward, self.joint = forward, joint
         self.own = not (forward.__module__ or "").startswith(
             f"{LIBRARY}."
         )  # a primitive of the user
-        self.title = PUBLIC_NAMES.get(self.name, self.name)  # in messages
+        self.title = name or self.name  # in messages and reprs
         self.parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = [p.name for p in self.parameters[: len(vjps)]]
         self.params = [p.name for p in self.parameters[len(vjps) or 1 :]]
@@ -246,7 +249,7 @@ class OpDefinition:
             "alike": " and ".join(alike) or "True",
             "first": differentiable[0] if differentiable else "",
             "odd": "out.__class__ not in modules" + " or out.dtype.kind not in 'fiub'" * self.own,
-            "array": "primitive_checks.one_array(definition.name, xp, out)"
+            "array": "primitive_checks.one_array(definition.title, xp, out)"
             if self.own
             else "xp.asarray(out)",
         }

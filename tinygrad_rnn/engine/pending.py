@@ -98,7 +98,7 @@ class DeferredMatmul:
 
     def transposed(self, F: Namespace) -> DeferredMatmul:
         """Return the transpose, still pending: (leftᵀ right)ᵀ = rightᵀ left."""
-        done = None if self.done is None else F.permute(self.done, axes=(1, 0))
+        done = None if self.done is None else F.transpose(self.done, axes=(1, 0))
         return DeferredMatmul(self.rights, self.lefts, done)
 
     def total(self, F: Namespace, joined: Joined) -> Gradient:
@@ -114,8 +114,8 @@ class DeferredMatmul:
                 sides = [[factors[places[t]] for t in range(len(side))] for factors in sides]
                 sides[i] = [F.rows(whole)]
                 break
-        left, right = [x[0] if len(x) == 1 else F.join(*x, axis=0) for x in sides]
-        product = F.gemm(F.permute(left, axes=(1, 0)), right)
+        left, right = [x[0] if len(x) == 1 else F.concatenate(*x, axis=0) for x in sides]
+        product = F.gemm(F.transpose(left, axes=(1, 0)), right)
         return product if self.done is None else self.done + product
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from .. import random as _random
-from .._util.api_hints import class_name, explained
+from .._util.api_hints import explained
 from .._util.contexts import block
 from .._util.foreign_arrays import refuse_loss
 from ..engine import backend
 from ..engine.backend import Array, DType
 from ..engine.tensor import Tensor, wrap
-from ..errors import ArgumentError, DeviceError, DTypeError, GraphError
-from . import checks, numpy_protocols
+from ..errors import ArgumentError, GraphError
+from . import checks
 
 
 def tensor(
@@ -112,7 +112,7 @@ def _filled(
 def _alike(
     name: str, x: Tensor, value: Any, dtype: DType, device: str | None, requires_grad: bool
 ) -> Tensor:
-    x = checks.as_tensor(x, name)
+    x = checks.require_tensor(x, name)
     dtype, device = dtype or x.dtype, device or x.device
     return _filled(name, (x.shape,), value, dtype, device, requires_grad)
 
@@ -506,90 +506,3 @@ def rand(
     dtype = checks.real_dtype(dtype, "rand", kinds="f")
     numbers = _random.generator(rng).random(checks.lengths(shape, "rand"))
     return _owned(numbers.astype(dtype), device, requires_grad)
-
-
-_CUDA, _ON_HOST = 2, (1, 3, 13)  # DLDeviceType: the CPU, and CUDA's host and managed memory
-
-
-def from_dlpack(x: Any) -> Tensor:
-    """Return a tensor on the memory of another library's array, without a copy.
-
-    A write by the other library is not seen by a graph: see the notes.
-
-    Parameters
-    ----------
-    x : object
-        An array of NumPy, CuPy, PyTorch, JAX or any library that speaks DLPack.
-
-    Returns
-    -------
-    Tensor
-        Of the shape, dtype and device of x; writes to one are seen in the other.
-
-    Raises
-    ------
-    DTypeError
-        If x does not speak DLPack, or its dtype is complex or has no counterpart in NumPy
-        (bfloat16).
-    DeviceError
-        If x is on a GPU and CuPy cannot be used, or on another kind of device.
-    BufferError
-        If its library does not give it away: a tensor that requires grad, a sparse one.
-
-    Notes
-    -----
-    The memory is shared, and no library can see what another one writes: a value that an operation
-    here saved for the backward pass must not be written to there before that pass, or the gradient
-    is wrong. (Writes through this library, such as an optimiser's, are noticed.) Memory that is
-    read-only there (an array of JAX) is read-only here.
-
-    The other way round every library's own ``from_dlpack`` takes a Tensor that does not require
-    grad. It gets the Tensor's own memory, and may write to it, if
-
-    - the Tensor is a leaf or a view of one (``x.detach()``, ``x[:2]``, ``x.T``),
-    - the memory can be written to,
-    - and has no gaps: the elements, in some order of the axes, are one block.
-
-    Everything else goes out as a copy in C order: computed values, which a graph may have saved
-    (also detached ones); read-only memory (also that of `broadcast_to`), since PyTorch writes to it
-    all the same; parts with gaps, such as ``x[:, 0]``, which JAX does not take; and what runs
-    backwards, such as ``x[::-1]``. ``copy=True`` asks for a copy of anything. ``copy=False`` raises
-    BufferError where the Tensor's own memory must not go out; parts with gaps are shared then.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> import numpy as np
-    >>> tg.from_dlpack(np.arange(3.0, dtype=np.float32))
-    tensor([0., 1., 2.])
-    """
-    if not hasattr(x, "__dlpack_device__"):
-        raise DTypeError(
-            f"from_dlpack: an array of NumPy, PyTorch, JAX or CuPy is expected, got "
-            f"{class_name(x)}: use tinygrad_rnn.tensor"
-        )
-    if isinstance(x, Tensor) and not x.requires_grad:
-        return x.detach()  # so that writes to one are noted in the other
-    try:
-        refuse_loss(x)
-    except GraphError as error:
-        raise BufferError(f"from_dlpack: {error}") from None
-    kind, _ = x.__dlpack_device__()
-    if kind not in (*_ON_HOST, _CUDA):
-        raise DeviceError(
-            f"from_dlpack: an array on a device of DLPack's kind {int(kind)}: move it to the CPU "
-            "or to CUDA first"
-        )
-    module = np if kind in _ON_HOST else backend.gpu_module()
-    try:
-        # What NumPy 2.1 takes from itself in this way cannot be written to.
-        own = isinstance(x, np.ndarray) and x.flags.writeable
-        array = x.view(np.ndarray) if own else module.from_dlpack(x)
-    except RuntimeError as error:  # NumPy's and CuPy's answer to a dtype that they have not
-        raise DTypeError(f"from_dlpack: {getattr(x, 'dtype', 'the dtype')}: {error}") from None
-    if array.dtype.kind not in "fiub":
-        raise DTypeError(f"from_dlpack: real numbers only, got {array.dtype}")
-    return wrap(array, None, [0])
-
-
-numpy_protocols.MORE.update(ones_like=ones_like, zeros_like=zeros_like)

@@ -591,7 +591,7 @@ def test_what_is_not_a_number_is_refused(value):
         cube()(value)
 
 
-@pytest.mark.parametrize("name", ["tanh", "logsumexp", "cumsum_along", "linear_map"])
+@pytest.mark.parametrize("name", ["tanh", "logsumexp", "cumsum", "linear"])
 def test_an_operation_of_ones_own_replaces_none_of_the_librarys(name):
     ours = PRIMITIVES[name]
 
