@@ -308,7 +308,7 @@ def objects() -> dict[str, Any]:
         ("Scheduler", {"count": -1}, "count an integer >= 0"),
         ("Scheduler", {"count": 1.5}, "count an integer >= 0"),
         ("Scheduler", {"base_lr": "high"}, "base_lr must be a float"),
-        ("Scheduler", {"base_lr": float("nan")}, "lr must lie in"),
+        ("Scheduler", {"base_lr": float("nan")}, "lr must be in"),
         ("Scheduler", {"more": 1}, "base_lr and count are expected"),
         ("Perplexity", {"count": -1}, "count an integer >= 0"),
         ("Perplexity", {"total": None}, "total must be a float"),

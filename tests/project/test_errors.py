@@ -175,7 +175,7 @@ def families() -> Iterator[tuple[str, Misuse]]:
         )  # fmt: skip
         yield f"{name}(weight_decay=-1)", (
             lambda r=rule: r([P], lr=0.1, weight_decay=-1), ArgumentError,
-            f"{name}: weight_decay must lie in .0, inf., got -1",
+            f"{name}: weight_decay must be in .0, inf., got -1",
         )  # fmt: skip
     for name, make in MAKERS.items():
         for shape in ((-1,), (2.5,), ("a",), (2, None)):
@@ -424,7 +424,7 @@ SINGLE: list[Misuse] = [
     (lambda: tg.nn.Embedding(3, 4)([0.5]), DTypeError, "Embedding: ids must be integers"),
     (lambda: tg.nn.Embedding(3, 4, padding_idx=0), TypeError, "Embedding has no.*'padding_idx'"),
     (lambda: F.embedding([0], tg.ones(3)), ShapeError, r"Embedding: a weight \(V, D\)"),
-    (lambda: tg.nn.Dropout(1.5), ArgumentError, r"Dropout: p must lie in \[0, 1\], got 1.5"),
+    (lambda: tg.nn.Dropout(1.5), ArgumentError, r"Dropout: p must be in \[0, 1\], got 1.5"),
     (lambda: tg.nn.Dropout("a"), ArgumentError, "Dropout: p must be a number, got 'a'"),
     (lambda: tg.nn.Dropout(0.5, inplace=True), TypeError, "Dropout has no argument 'inplace'"),
     (lambda: tg.nn.LayerNorm(2.5), ShapeError, "LayerNorm: .*integers, got 2.5"),
@@ -476,7 +476,7 @@ SINGLE: list[Misuse] = [
     (lambda: GRU(TWO_BY_FIVE, tg.zeros(1, 2, 4)), ShapeError, r"batch_first=True\?"),
     (lambda: tg.nn.LSTM(3, 4, num_layers=0), ArgumentError, "LSTM: num_layers"),
     (lambda: tg.nn.LSTM(3, 4, True), ArgumentError, "LSTM: num_layers .*got True"),
-    (lambda: tg.nn.LSTM(3, 4, dropout=1.0), ArgumentError, r"LSTM: dropout must lie in \[0, 1\)"),
+    (lambda: tg.nn.LSTM(3, 4, dropout=1.0), ArgumentError, r"LSTM: dropout must be in \[0, 1\)"),
     (lambda: tg.nn.LSTM(3, 4, proj_size=4), ArgumentError, "proj_size is in"),
     (lambda: tg.nn.LSTM(3, 4, batchfirst=True), TypeError, "LSTM has.*did you mean batch_first"),
     (lambda: tg.nn.GRU(3, 4, proj_size=2), TypeError, "GRU has no argument 'proj_size'"),
@@ -521,10 +521,10 @@ SINGLE: list[Misuse] = [
     (lambda: tg.metrics.Perplexity().update([1.0, 2.0], 2), ArgumentError, "leave out the count"),
     # learning
     (lambda: OPTIM.SGD([P]), TypeError, "SGD was called wrongly.*'lr'"),
-    (lambda: OPTIM.SGD([P], 0.1, momentum=1.0), ArgumentError, r"momentum must lie in \[0, 1.0\)"),
+    (lambda: OPTIM.SGD([P], 0.1, momentum=1.0), ArgumentError, r"momentum must be in \[0, 1.0\)"),
     (lambda: OPTIM.SGD([P], 0.1, nesterov=True), ArgumentError, "needs a momentum"),
     (lambda: OPTIM.Adam([P], betas=0.9), ArgumentError, "Adam: betas are two numbers"),
-    (lambda: OPTIM.Adam([P], betas=(0.9, 1.0)), ArgumentError, "beta2 must lie"),
+    (lambda: OPTIM.Adam([P], betas=(0.9, 1.0)), ArgumentError, "beta2 must be in"),
     (lambda: OPTIM.Adam([P], amsgrad=True), TypeError, "Adam has no argument 'amsgrad'"),
     (lambda: OPTIM.clip_grad_norm([P], 0), ArgumentError, "max_norm must be above 0, got 0"),
     (lambda: OPTIM.clip_grad_norm([P], "a"), ArgumentError, "max_norm must be a number, got 'a'"),

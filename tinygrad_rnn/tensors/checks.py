@@ -77,7 +77,7 @@ def number(value: Any, what: str, low: float, high: float, ends: str = "[]") -> 
     above = result >= low if ends[0] == "[" else result > low
     below = result <= high if ends[1] == "]" else result < high
     if not (above and below):
-        raise ArgumentError(f"{what} must lie in {ends[0]}{low}, {high}{ends[1]}, got {value!r}")
+        raise ArgumentError(f"{what} must be in {ends[0]}{low}, {high}{ends[1]}, got {value!r}")
     return result
 
 

@@ -105,7 +105,7 @@ def test_linear_checks_sizes_then_dtypes():
         (lambda: Embedding(0, 3), "num_embeddings must be"),
         (lambda: Embedding(3, "4"), "embedding_dim must be"),
         (lambda: LayerNorm((3, 0)), "normalized_shape must be"),
-        (lambda: Dropout(1.5), r"p must lie in \[0, 1\], got 1.5"),
+        (lambda: Dropout(1.5), r"p must be in \[0, 1\], got 1.5"),
         (lambda: Dropout(float("nan")), "got nan"),
     ],
 )
