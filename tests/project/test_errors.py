@@ -499,7 +499,7 @@ SINGLE: list[Misuse] = [
     (
         lambda: F.cross_entropy(X, [0, 1], label_smoothing=2),
         ArgumentError,
-        r"lie in \[0, 1\], got 2",
+        r"be in \[0, 1\], got 2",
     ),
     (lambda: F.cross_entropy(X, [5, 5], ignore_index=5), ArgumentError, "every target is ignored"),
     (lambda: F.cross_entropy(X, [0, 1], ignore_index=0.5), ArgumentError, "ignore_index is an id"),
