@@ -168,7 +168,7 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "tensors.creation": "Tensors",
     "engine.backward": "Gradients",
     "transforms.derivatives": "Gradients",
-    "testing.gradients": "Gradients",
+    "testing.gradient_check": "Gradients",
     "transforms.checkpoint": "Gradients",
     "engine.grad_mode": "Recording",
     "transforms.anomaly": "Recording",
@@ -187,7 +187,7 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "random": "Random numbers",
     "io.checkpoint_file": "Files",
     "speed.capture": "Speed",
-    "speed.fuse": "Speed",
+    "transforms.fuse": "Speed",
     "engine.config": "Speed",
     "io.safetensors": "Files",
 }

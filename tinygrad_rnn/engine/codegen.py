@@ -19,7 +19,7 @@ from typing import Any
 
 from .._util import LIBRARY
 from .._util.api_hints import PUBLIC_NAMES
-from .._util.foreign_arrays import apart, owned
+from .._util.foreign_arrays import copy_aliased_output, copy_arrays
 from ..errors import GraphError
 from . import backend, primitive_checks
 from .backend import Array
@@ -42,7 +42,7 @@ _SCOPE: dict[str, Any] = {  # the global names of the generated code
     "last_write": last_write,
     "modules": backend.modules,
     "new": object.__new__,
-    "owned": functools.partial(owned, backend.modules),
+    "copy_arrays": functools.partial(copy_arrays, backend.modules),
     "paused": paused,
     "primitive_checks": primitive_checks,
     "promote_operands": promote_operands,
@@ -233,7 +233,7 @@ class OpDefinition:
 
     def _value(self, name: str) -> str:
         """Return the expression of a value that a vjp reads."""
-        form = "owned({})" if self.user_defined else "{}"
+        form = "copy_arrays({})" if self.user_defined else "{}"
         known = {"out": "out", **{param: form.format(param) for param in self.params}}
         for x in self.inputs:
             known.update({x: f"{x}_data", f"{x}_shape": f"{x}_data.shape"})
@@ -342,7 +342,7 @@ class OpDefinition:
         scope = {
             **_SCOPE,
             "definition": self,
-            "forward": apart(self.forward) if isolated else self.forward,
+            "forward": copy_aliased_output(self.forward) if isolated else self.forward,
             "defaults": {p.name: p.default for p in self.parameters},
             "OpNode": node_class,
             **dict(zip(self.rule_names, self.rules, strict=False)),

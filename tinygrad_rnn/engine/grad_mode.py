@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from .._util.api_hints import explained
-from .._util.contexts import Block
+from .._util.api_hints import explain_errors
+from .._util.contexts import ReusableContext
 
 
 class _Thread(threading.local):
@@ -39,8 +39,8 @@ def _recording(on: bool) -> Iterator[None]:
         paused.pop()
 
 
-@explained
-def no_grad() -> Block[None]:
+@explain_errors
+def no_grad() -> ReusableContext[None]:
     """Record no graph in a ``with`` block or decorated function, for this thread alone.
 
     The object can be entered again. Decorated generator and coroutine functions run their bodies in
@@ -56,11 +56,11 @@ def no_grad() -> Block[None]:
     >>> y.requires_grad
     False
     """
-    return Block("no_grad", lambda: _recording(False))
+    return ReusableContext("no_grad", lambda: _recording(False))
 
 
-@explained
-def enable_grad() -> Block[None]:
+@explain_errors
+def enable_grad() -> ReusableContext[None]:
     """Record the graph again inside a `no_grad` block.
 
     Examples
@@ -71,7 +71,7 @@ def enable_grad() -> Block[None]:
     ...     (x * 2).requires_grad
     True
     """
-    return Block("enable_grad", lambda: _recording(True))
+    return ReusableContext("enable_grad", lambda: _recording(True))
 
 
 def is_grad_enabled() -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._util.api_hints import begin, begun, reworded, unknown_argument
+from .._util.api_hints import call_named, prefix_message, translate_error, unknown_argument
 from ..errors import DeviceError, ShapeError
 from . import backend
 from .backend import SCALARS
@@ -54,7 +54,7 @@ def _foreign(x: Any, op: OpDefinition) -> Any:
     x = x.item() if isinstance(x, np.generic) else x
     if x.__class__ in SCALARS:
         return x
-    array = begun(op.title, backend.asarray, x)
+    array = call_named(op.title, backend.asarray, x)
     return backend.copy(array) if op.retains_inputs and backend.is_array(x) else array
 
 
@@ -63,13 +63,13 @@ def failure(
 ) -> Exception:
     """Return an error of the array library with the operation and what it was given."""
     if type(error).__module__ == ShapeError.__module__:
-        return begin(error, op.title)
+        return prefix_message(error, op.title)
     misplaced = backend.misplaced(values)
     if misplaced:
         return DeviceError(f"{op.title}: {misplaced}")
     shapes = " and ".join(str(getattr(x, "shape", x)) for x in values)
     options = ", ".join(f"{k}={v!r:.60}" for k, v in given.items() if v is not None)
-    ours, text = reworded(error)
+    ours, text = translate_error(error)
     message = f"{op.title} of {shapes}{' with ' * bool(options)}{options}: {text}"
     return ours(message)
 

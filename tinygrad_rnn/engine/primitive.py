@@ -19,13 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .._util.api_hints import explained
+from .._util.api_hints import explain_errors
 from .backend import Array
 from .codegen import OpDefinition, Vjp
 from .namespaces import PRIMITIVES, Operation
 
 
-@explained
+@explain_errors
 def primitive(
     *,
     floating: bool = False,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .._util.api_hints import class_name
+from .._util.functions import check_function
 from ..errors import DTypeError, GraphError
 from .pending import PENDING
 
@@ -39,6 +40,8 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
 
     Raises
     ------
+    ArgumentError
+        If the forward cannot be called.
     TypeError
         If the forward has no name, or parameters that the operation cannot have, or if the vjps do
         not fit it.
@@ -50,8 +53,9 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
     Traceback (most recent call last):
     TypeError: primitive: the forward is named '<lambda>': write it with def, under a name ...
     """
+    check_function(forward, "primitive")
     name = getattr(forward, "__name__", None)
-    if not isinstance(name, str) or not callable(forward):
+    if not isinstance(name, str):
         raise TypeError(
             f"primitive: the forward is an object of {class_name(forward)}, without a name: write "
             "a function with def"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._util.contexts import block
+from .._util.contexts import reusable_context
 from ..engine import backend
 from ..engine.codegen import OpDefinition, OpNode
 from ..engine.grad_mode import thread, watching
@@ -23,15 +23,14 @@ from ..engine.graph import Node, Parents
 from ..engine.pending import DeferredMatmul, OutputGradients, SparseGradient
 from ..engine.tensor import Tensor
 from ..errors import AnomalyError
-from ..speed.capture import disabled as uncaptured
-from ..speed.fuse import Expression, disabled
+from .fuse import Symbolic, eager
 
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 _PLUMBING = (f"{_PACKAGE}engine", f"{_PACKAGE}tensors", __file__, "<primitive ")
 _called_at: weakref.WeakKeyDictionary[Node, str] = weakref.WeakKeyDictionary()
 
 
-@block
+@reusable_context
 def detect_anomaly() -> Iterator[None]:
     """Raise where an operation makes the first nan or infinite number, forward or backward.
 
@@ -66,7 +65,7 @@ def detect_anomaly() -> Iterator[None]:
     try:
         thread.watcher = Watcher()
         # Without fusing, the operation itself is named; the error says more than a warning.
-        with disabled(), uncaptured(), np.errstate(all="ignore"):
+        with eager(), np.errstate(all="ignore"):
             yield
     finally:
         thread.watcher = before
@@ -177,7 +176,7 @@ def _count(values: Iterable[Any]) -> tuple[int, int]:
         if x.__class__ is float:
             nan += x != x
             infinite += x in (np.inf, -np.inf)
-        elif backend.is_array(x) and x.__class__ is not Expression and x.dtype.kind == "f":
+        elif backend.is_array(x) and not isinstance(x, Symbolic) and x.dtype.kind == "f":
             xp = backend.module_of(x)
             nan += int(xp.isnan(x).sum())
             infinite += int(xp.isinf(x).sum())

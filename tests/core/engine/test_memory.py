@@ -162,6 +162,7 @@ def test_only_what_a_rule_names_is_saved(weights):
 # -- memory does not grow --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_a_thousand_truncated_windows(no_collector):
     rng = np.random.default_rng(0)
     w, u = leaf(rng.normal(size=(8, 8)) / 4), leaf(rng.normal(size=(4, 8)) / 4)
