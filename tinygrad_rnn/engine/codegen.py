@@ -119,7 +119,7 @@ UNPACK = """\
     try:
         {arrays} = {data}
         xp = {fast_path}
-    except AttributeError:  # an argument is no Tensor
+    except AttributeError:  # an argument is not a Tensor
         xp = None
     if not xp:
         xp, ({arguments}), ({inputs}) = promote_operands(definition, ({inputs}))
@@ -202,9 +202,9 @@ class OpDefinition:
         return self.view or not {*self.inputs, "inputs"}.isdisjoint(self.saved_names)
 
     def _origin(self, name: str) -> Callable[[OpNode], Any] | None:
-        """Return a function: node to the graph node and version of a saved value.
+        """Return a function from an OpNode to the node and the version of a saved value.
 
-        None for values that are no arrays.
+        None for values other than arrays.
         """
         first = len(self.saved_names)  # the index of the first version
         saved_inputs = [x for x in self.saved_names if x in self.inputs]

@@ -668,7 +668,7 @@ def _made(
     scope.update({dtype.name: dtype for dtype in (*dtypes, *(x.dtype for x in steps))})
     ops = {x.op for x in steps}.difference(("astype", "where", "join", "zeros", "constant", *VIEWS))
     scope.update({op: getattr(xp, op) for op in ops}, sum=functools.partial(backend.reduced, "sum"))
-    scope.update(empty=xp.empty_like, vector=xp.empty, new=backend.empty_like_parts)
+    scope.update(empty=xp.empty_like, vector=xp.empty, new=backend.empty_in_order_of)
     scope.update(where=functools.partial(backend.where, xp))
     scope.update(copyto=xp.copyto, inf=float("inf"), nan=float("nan"), array=_array)
     scope["scalar"] = _scalar if xp is np else _item

@@ -162,7 +162,7 @@ def contract(xp: Any, *arrays: Array, operands: tuple[str, ...], output: str) ->
     lengths = [n for x in arrays for n in x.shape]
     sizes = dict(zip("".join(operands), lengths, strict=True))
     terms = math.prod(n for i, n in sizes.items() if i not in output)
-    if not backend.coarse(dtype, terms):
+    if not backend.needs_float64(dtype, terms):
         out = xp.einsum(",".join(operands) + "->" + output, *arrays, optimize=True)
         return xp.array(out) if len(arrays) == 1 else out  # of one operand it may be a view
     names, parts, everything = [], [], "".join((*operands, output))

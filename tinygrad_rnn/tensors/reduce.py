@@ -209,7 +209,7 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     tensor([0., 6., 0.])
     """
     x = as_tensor(x)
-    if backend.coarse(x.dtype, _count(x, axis)):
+    if backend.needs_float64(x.dtype, _count(x, axis)):
         return prod(x.astype(backend.float64), axis, keepdims).astype(x.dtype)
     if x.dtype.kind != "f":
         x = sum(x, axis=())  # over no axis: this widens small integers, as NumPy's product does
@@ -292,7 +292,7 @@ def _to_summands(F: Any, g: Any, x_shape: tuple[int, ...], axis: int) -> Any:
 def cumsum_along(xp: Any, x: Array, axis: int) -> Array:
     """Return the running sums along one axis."""
     # It adds one after the other.
-    dtype = backend.float64 if backend.coarse(x.dtype, x.shape[axis]) else None
+    dtype = backend.float64 if backend.needs_float64(x.dtype, x.shape[axis]) else None
     total = xp.cumsum(x, axis=axis, dtype=dtype)
     return total.astype(x.dtype) if dtype else total
 

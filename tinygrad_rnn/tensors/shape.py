@@ -375,7 +375,7 @@ def _unstack(F: Any, g: Any, shapes: tuple[tuple[int, ...], ...], axis: int) -> 
 @primitive(joint=_unstack)
 def pile(xp: Any, *arrays: Array, axis: int) -> Array:
     """Return the arrays beside each other along a new axis, in the memory order that they have."""
-    if axis == 0 and backend.are_columns(arrays):
+    if axis == 0 and backend.are_column_major(arrays):
         return xp.stack([x.T for x in arrays], axis=0).swapaxes(-1, -2)
     return xp.stack(arrays, axis=axis)
 
@@ -387,7 +387,11 @@ def sequence(xp: Any, *arrays: Array) -> Array:
     Where it is feature-major it becomes one matrix with a row for each feature, so that a product
     over all steps reads it as it lies.
     """
-    return backend.beside(arrays) if backend.are_columns(arrays) else xp.stack(arrays, axis=0)
+    return (
+        backend.stack_column_major(arrays)
+        if backend.are_column_major(arrays)
+        else xp.stack(arrays, axis=0)
+    )
 
 
 def _stacked(x: Any) -> Any:

@@ -232,7 +232,7 @@ READERS = {
 def allocated(monkeypatch):
     """Bytes of every array that a scatter makes, one entry each."""
     sizes = []
-    for name in ("full", "empty_like_parts"):
+    for name in ("full", "empty_in_order_of"):
         original = getattr(backend, name)
 
         def counted(*args, original=original, **keywords):

@@ -25,7 +25,7 @@ def index(xp: Any, x: Array, key: Any) -> Array:
 def scatter(xp: Any, *parts: Array, keys: tuple[Any, ...], shape: tuple[int, ...]) -> Array:
     """Return zeros of `shape` with each part added in at its key, repeated places adding up."""
     if _tile(keys, shape):
-        out = backend.empty_like_parts(shape, parts[0])
+        out = backend.empty_in_order_of(shape, parts[0])
         for key, part in zip(keys, parts, strict=True):
             out[key] = part
         return out

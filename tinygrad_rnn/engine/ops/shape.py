@@ -150,12 +150,12 @@ def _cut(F: Any, g: Any, shapes: tuple[tuple[int, ...], ...], axis: int) -> list
 @primitive(joint=_cut)
 def join(xp: Any, *arrays: Array, axis: int) -> Array:
     """Return the arrays one after the other along an axis that they have."""
-    if axis == 0 and backend.are_columns(arrays):
-        return backend.rows(backend.beside(arrays))
+    if axis == 0 and backend.are_column_major(arrays):
+        return backend.rows(backend.stack_column_major(arrays))
     return xp.concatenate(arrays, axis=axis)
 
 
 @primitive(view=True, x=lambda F, g: F.feature_major(g))
 def feature_major(xp: Any, x: Array) -> Array:
     """Return x with its last two axes laid out column by column in memory, as products like it."""
-    return backend.to_feature_major(x)
+    return backend.to_column_major(x)
