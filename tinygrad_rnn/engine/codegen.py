@@ -249,13 +249,10 @@ class OpDefinition:
         """Return the expressions of the saved values, then of the versions of saved inputs."""
         values, versions = [], []
         for name in self.saved_names:
-            readers = [
-                f"{x}_node"
-                for x, names in zip(self.differentiable, self.reads, strict=False)
-                if name in names
-            ]
-            used = name in self.params or len(readers) == len(self.differentiable)
-            condition = "" if used else f" if {' or '.join(readers)} else None"
+            pairs = zip(self.differentiable, self.reads, strict=False)
+            readers = [f"{x}_node" for x, names in pairs if name in names]
+            always = name in self.params or len(readers) == len(self.differentiable)
+            condition = "" if always else f" if {' or '.join(readers)} else None"
             values.append(self._value(name) + condition)
             if name in self.inputs:
                 versions.append(f"{name}._version{condition}")
@@ -301,10 +298,8 @@ class OpDefinition:
 
     def _positional(self) -> dict[str, str]:
         """Return the expressions of an operation on a fixed number of inputs."""
-        arrays, nodes = (
-            [f"{x}_data" for x in self.inputs],
-            [f"{x}_node" for x in self.differentiable],
-        )
+        arrays = [f"{x}_data" for x in self.inputs]
+        nodes = [f"{x}_node" for x in self.differentiable]
         leading = [f"{x}_data" for x in self.differentiable] or arrays  # they decide on the dtype
         conditions = [f"{a}.__class__ is {b}.__class__" for a, b in itertools.pairwise(arrays)]
         conditions += [f"{a}.dtype is {b}.dtype" for a, b in itertools.pairwise(leading)]
@@ -329,16 +324,8 @@ class OpDefinition:
         code, file = self.source, f"<primitive {self.name}>"
         linecache.cache[file] = len(code), None, code.splitlines(True), file  # for tracebacks
         isolated = self.user_defined and not self.view  # its result shares no memory
-        node_class = type(
-            "OpNode",
-            (OpNode,),
-            {
-                "__slots__": (),
-                "definition": self,
-                "name": self.title,
-                "takes_deferred": self.pending,
-            },
-        )
+        attributes = {"definition": self, "name": self.title, "takes_deferred": self.pending}
+        node_class = type("OpNode", (OpNode,), {"__slots__": (), **attributes})
         scope = {
             **_SCOPE,
             "definition": self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from .._util.api_hints import class_name
 from .._util.functions import check_function
 from ..errors import DTypeError, GraphError
 from .pending import PENDING
+
+_VARIADIC = inspect.Parameter.VAR_POSITIONAL
 
 
 def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection[str] = ()) -> str:
@@ -66,41 +68,38 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
             "identifier (and not 'vjp')"
         )
     parameters = list(inspect.signature(forward).parameters.values())[1:]
-    names = [
-        p.name for p in parameters if p.kind is not p.KEYWORD_ONLY
-    ]  # keyword-only parameters are not arrays
-    inputs = list(vjps)
-    variadic = bool(parameters) and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
-    if names[: len(inputs)] != inputs or not (inputs or joint):
-        raise TypeError(
-            f"primitive {name}: give a vjp (or None) for each argument, in their order; there are "
-            f"vjps for {inputs}, arguments {names}"
+    for problem in _problems(parameters, vjps, joint, taken):
+        raise TypeError(f"primitive {name}: {problem}")
+    return name
+
+
+def _problems(
+    parameters: Sequence[inspect.Parameter],
+    vjps: Mapping[str, Any],
+    joint: Any,
+    taken: Collection[str],
+) -> Iterator[str]:
+    """Yield descriptions of the errors in the definition of a primitive."""
+    arrays, inputs = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY], list(vjps)
+    if arrays[: len(inputs)] != inputs or not (inputs or joint):
+        yield (
+            "give a vjp (or None) for each argument, in their order; there are vjps for "
+            f"{inputs}, arguments {arrays}"
         )
-    if joint and (inputs or not variadic):
-        raise TypeError(
-            f"primitive {name}: joint= is for a forward (xp, *arrays) with no other vjp"
-        )
+    if joint and (inputs or not parameters or parameters[0].kind is not _VARIADIC):
+        yield "joint= is for a forward (xp, *arrays) with no other vjp"
     for p in parameters:
         if p.kind is p.VAR_KEYWORD:
-            raise TypeError(f"primitive {name}: the forward takes **{p.name}: name each parameter")
-        if p.kind is p.VAR_POSITIONAL and not joint:
-            raise TypeError(
-                f"primitive {name}: the forward takes *{p.name}: give joint=, one vjp for all"
-            )
-    made = [f"{x}_{end}" for x in inputs for end in ("data", "node", "shape", "vjp")]
-    names = [p.name for p in parameters]
-    clashes = sorted({*taken, *made}.intersection(names[joint is not None :]))
-    if clashes:
-        raise TypeError(
-            f"primitive {name}: the names {clashes} are reserved; choose other parameter names"
-        )
-    for argument, vjp in {**vjps, **({"joint": joint} if joint else {})}.items():
+            yield f"the forward takes **{p.name}: name each parameter"
+        if p.kind is _VARIADIC and not joint:
+            yield f"the forward takes *{p.name}: give joint=, one vjp for all"
+    made = {f"{x}_{suffix}" for x in inputs for suffix in ("data", "node", "shape", "vjp")}
+    reserved = made.union(taken).intersection(p.name for p in parameters[joint is not None :])
+    if reserved:
+        yield f"the names {sorted(reserved)} are reserved; choose other parameter names"
+    for argument, vjp in {**vjps, "joint": joint}.items():
         if vjp is not None and (not callable(vjp) or _positional(vjp) < 2):
-            raise TypeError(
-                f"primitive {name}: the vjp {argument}= is to be a function (F, g, *names), got "
-                f"{vjp!r:.60}"
-            )
-    return name
+            yield f"the vjp {argument}= is to be a function (F, g, *names), got {vjp!r:.60}"
 
 
 def _positional(function: Callable[..., Any]) -> float:
@@ -109,9 +108,8 @@ def _positional(function: Callable[..., Any]) -> float:
         kinds = [p.kind for p in inspect.signature(function).parameters.values()]
     except ValueError:  # a function in C without a signature
         return 0
-    several = inspect.Parameter.VAR_POSITIONAL in kinds
     keyword_only = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
-    return float("inf") if several else sum(k not in keyword_only for k in kinds)
+    return float("inf") if _VARIADIC in kinds else sum(k not in keyword_only for k in kinds)
 
 
 def one_array(name: str, xp: Any, out: Any) -> Any:
