@@ -6,7 +6,7 @@ from typing import Any
 
 from ..engine import backend
 from ..engine.backend import Array
-from ..engine.ops import axis_of, where
+from ..engine.ops import axis_of, kernels, where
 from ..engine.ops.reduce import _in_single
 from ..engine.primitive import primitive
 from ..engine.tensor import Tensor
@@ -37,14 +37,14 @@ def _to_logits(F: Any, g: Any, logits: Any, target: Any, axis: int, label_smooth
 def nats(xp: Any, logits: Array, target: Array, axis: int, label_smoothing: float) -> Array:
     """Return logsumexp(logits) minus the target's logit, or minus its mix with the mean one."""
     shifted = logits - _top(xp, logits, axis)
-    total = xp.log(backend.reduced("sum", xp.exp(shifted), axis, False))
+    total = xp.log(kernels.reduced("sum", xp.exp(shifted), axis, False))
     picked = xp.take_along_axis(shifted, xp.expand_dims(target, axis), axis=axis).squeeze(axis)
     if not label_smoothing:
         return total - picked
     return (
         total
         - (1 - label_smoothing) * picked
-        - label_smoothing * backend.reduced("mean", shifted, axis, False)
+        - label_smoothing * kernels.reduced("mean", shifted, axis, False)
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from .._util.api_hints import explain_errors
 from ..engine import backend
 from ..engine.graph import Leaf
-from ..engine.ops import axes_of, gemm, index, reshape
+from ..engine.ops import axes_of, gemm, index, kernels, reshape
 from ..engine.primitive import primitive
 from ..errors import ArgumentError, ShapeError
 from .shape import _listed, as_tensor, transpose
@@ -162,14 +162,14 @@ def contract(xp: Any, *arrays: Array, operands: tuple[str, ...], output: str) ->
     lengths = [n for x in arrays for n in x.shape]
     sizes = dict(zip("".join(operands), lengths, strict=True))
     terms = math.prod(n for i, n in sizes.items() if i not in output)
-    if not backend.needs_float64(dtype, terms):
+    if not kernels.needs_float64(dtype, terms):
         out = xp.einsum(",".join(operands) + "->" + output, *arrays, optimize=True)
         return xp.array(out) if len(arrays) == 1 else out  # of one operand it may be a view
     names, parts, everything = [], [], "".join((*operands, output))
     for name, x in zip(operands, arrays, strict=True):
         alone = tuple(k for k, index in enumerate(name) if everything.count(index) == 1)
         x = x.astype(backend.float32) if x.dtype == backend.float16 else x
-        parts.append(backend.reduced("sum", x, alone, False) if alone else x)
+        parts.append(kernels.reduced("sum", x, alone, False) if alone else x)
         names.append("".join(index for index in name if everything.count(index) > 1))
     # Where an operand has every index, so that no product of matrices is faster, NumPy adds one
     # term after the other: in double precision.

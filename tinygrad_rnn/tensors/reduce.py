@@ -10,7 +10,7 @@ import numpy as np
 from .._util.api_hints import explain_errors
 from ..engine import backend
 from ..engine.backend import Array
-from ..engine.ops import axes_of, axis_of, index, mean, reshape, sum
+from ..engine.ops import axes_of, axis_of, index, kernels, mean, reshape, sum
 from ..engine.ops.reduce import _in_single, _kept
 from ..engine.primitive import primitive
 from ..engine.tensor import Tensor
@@ -209,7 +209,7 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     tensor([0., 6., 0.])
     """
     x = as_tensor(x)
-    if backend.needs_float64(x.dtype, _count(x, axis)):
+    if kernels.needs_float64(x.dtype, _count(x, axis)):
         return prod(x.astype(backend.float64), axis, keepdims).astype(x.dtype)
     if x.dtype.kind != "f":
         x = sum(x, axis=())  # over no axis: this widens small integers, as NumPy's product does
@@ -274,7 +274,7 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> A
         return xp.sum(x, axis=axis, keepdims=keepdims) - math.inf
     top = xp.max(x, axis=axis, keepdims=True)
     finite = xp.isfinite(top)
-    total = backend.reduced("sum", xp.exp(x - xp.where(finite, top, 0.0)), axis, True)
+    total = kernels.reduced("sum", xp.exp(x - xp.where(finite, top, 0.0)), axis, True)
     out = xp.log(xp.where(finite, total, 1.0)) + top  # an infinite maximum is the result
     return out if keepdims else xp.squeeze(out, axis=axes_of(axis, x.ndim))
 
@@ -292,7 +292,7 @@ def _to_summands(F: Any, g: Any, x_shape: tuple[int, ...], axis: int) -> Any:
 def cumsum_along(xp: Any, x: Array, axis: int) -> Array:
     """Return the running sums along one axis."""
     # It adds one after the other.
-    dtype = backend.float64 if backend.needs_float64(x.dtype, x.shape[axis]) else None
+    dtype = backend.float64 if kernels.needs_float64(x.dtype, x.shape[axis]) else None
     total = xp.cumsum(x, axis=axis, dtype=dtype)
     return total.astype(x.dtype) if dtype else total
 

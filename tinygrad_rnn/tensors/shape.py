@@ -10,7 +10,7 @@ import numpy as np
 from .._util.api_hints import call_named, explain_errors
 from ..engine import backend
 from ..engine.backend import Array
-from ..engine.ops import axes_of, axis_of, index, join, permute, reshape, scatter
+from ..engine.ops import axes_of, axis_of, index, join, kernels, permute, reshape, scatter
 from ..engine.primitive import primitive
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
@@ -375,7 +375,7 @@ def _unstack(F: Any, g: Any, shapes: tuple[tuple[int, ...], ...], axis: int) -> 
 @primitive(joint=_unstack)
 def pile(xp: Any, *arrays: Array, axis: int) -> Array:
     """Return the arrays beside each other along a new axis, in the memory order that they have."""
-    if axis == 0 and backend.are_column_major(arrays):
+    if axis == 0 and kernels.are_column_major(arrays):
         return xp.stack([x.T for x in arrays], axis=0).swapaxes(-1, -2)
     return xp.stack(arrays, axis=axis)
 
@@ -388,8 +388,8 @@ def sequence(xp: Any, *arrays: Array) -> Array:
     over all steps reads it as it lies.
     """
     return (
-        backend.stack_column_major(arrays)
-        if backend.are_column_major(arrays)
+        kernels.stack_column_major(arrays)
+        if kernels.are_column_major(arrays)
         else xp.stack(arrays, axis=0)
     )
 

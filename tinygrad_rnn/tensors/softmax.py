@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..engine.backend import Array, reduced
+from ..engine.backend import Array
+from ..engine.ops.kernels import reduced
 from ..engine.ops.reduce import _in_single
 from ..engine.primitive import primitive
 

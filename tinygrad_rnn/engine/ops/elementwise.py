@@ -17,6 +17,7 @@ from ...errors import DTypeError
 from .. import backend
 from ..backend import Array
 from ..primitive import primitive
+from . import kernels
 
 
 @primitive(x=lambda F, g: g, y=lambda F, g: g)
@@ -365,7 +366,7 @@ def where(xp: Any, condition: Array, x: Array, y: Array) -> Array:
     dtype = getattr(condition, "dtype", np.dtype(type(condition)))
     if dtype.kind != "b":
         raise DTypeError(f"where: the condition is {dtype}; booleans are expected: x != 0")
-    return backend.where(xp, condition, x, y)
+    return kernels.where(xp, condition, x, y)
 
 
 @primitive(x=None, y=None)

@@ -11,6 +11,7 @@ from .. import backend
 from ..backend import Array
 from ..pending import SparseGradient
 from ..primitive import primitive
+from . import kernels
 
 _WHOLE = slice(None)
 
@@ -25,7 +26,7 @@ def index(xp: Any, x: Array, key: Any) -> Array:
 def scatter(xp: Any, *parts: Array, keys: tuple[Any, ...], shape: tuple[int, ...]) -> Array:
     """Return zeros of `shape` with each part added in at its key, repeated places adding up."""
     if _tile(keys, shape):
-        out = backend.empty_in_order_of(shape, parts[0])
+        out = kernels.empty_in_order_of(shape, parts[0])
         for key, part in zip(keys, parts, strict=True):
             out[key] = part
         return out
@@ -33,7 +34,7 @@ def scatter(xp: Any, *parts: Array, keys: tuple[Any, ...], shape: tuple[int, ...
     dtype = backend.float32 if parts[0].dtype == backend.float16 else parts[0].dtype
     out = backend.full(shape, 0, dtype, like=parts[0])
     for key, part in zip(keys, parts, strict=True):
-        backend.add_at(out, key, part)
+        kernels.add_at(out, key, part)
     return out.astype(parts[0].dtype, copy=False)
 
 

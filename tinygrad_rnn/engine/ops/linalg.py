@@ -1,20 +1,20 @@
-"""Matrix products. Every one ends in `backend.gemm`."""
+"""Matrix products. Every one ends in `kernels.gemm`."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from .. import backend
 from ..backend import Array
 from ..pending import DeferredMatmul
 from ..primitive import primitive
+from . import kernels
 
 
 @primitive(view=True, x=lambda F, g, x_shape: F.reshape(g, shape=x_shape))
 def rows(xp: Any, x: Array) -> Array:
     """Return x with all its axes but the last made one."""
-    return backend.rows(x) if x.size else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return kernels.rows(x) if x.size else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _flip(F: Any, x: Any) -> Any:
@@ -46,4 +46,4 @@ def gemm(xp: Any, x: Array, y: Array, weight: str = "") -> Array:
     `weight` names the operand ("x" or "y", of two axes) whose gradient is kept as factors, to be
     multiplied once for all uses.
     """
-    return backend.gemm(x, y)
+    return kernels.gemm(x, y)

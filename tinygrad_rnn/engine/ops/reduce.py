@@ -13,6 +13,7 @@ from typing import Any
 from .. import backend
 from ..backend import Array
 from ..primitive import primitive
+from . import kernels
 from .shape import axes_of
 
 Axis = int | tuple[int, ...] | None
@@ -78,7 +79,7 @@ def sum(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tg.sum(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     tensor([4., 6.])
     """
-    return backend.reduced("sum", x, axis, keepdims)
+    return kernels.reduced("sum", x, axis, keepdims)
 
 
 @primitive(
@@ -110,4 +111,4 @@ def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tg.mean(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     tensor([1.5, 3.5])
     """
-    return backend.reduced("mean", x, axis if x.ndim else axes_of(axis, 0), keepdims)
+    return kernels.reduced("mean", x, axis if x.ndim else axes_of(axis, 0), keepdims)

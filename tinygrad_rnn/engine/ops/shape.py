@@ -6,10 +6,10 @@ import operator
 from typing import Any
 
 from ...errors import ArgumentError, ShapeError
-from .. import backend
 from ..backend import Array
 from ..pending import DeferredMatmul
 from ..primitive import primitive
+from . import kernels
 
 
 def axis_of(axis: Any, ndim: int) -> int:
@@ -150,12 +150,12 @@ def _cut(F: Any, g: Any, shapes: tuple[tuple[int, ...], ...], axis: int) -> list
 @primitive(joint=_cut)
 def join(xp: Any, *arrays: Array, axis: int) -> Array:
     """Return the arrays one after the other along an axis that they have."""
-    if axis == 0 and backend.are_column_major(arrays):
-        return backend.rows(backend.stack_column_major(arrays))
+    if axis == 0 and kernels.are_column_major(arrays):
+        return kernels.rows(kernels.stack_column_major(arrays))
     return xp.concatenate(arrays, axis=axis)
 
 
 @primitive(view=True, x=lambda F, g: F.feature_major(g))
 def feature_major(xp: Any, x: Array) -> Array:
     """Return x with its last two axes laid out column by column in memory, as products like it."""
-    return backend.to_column_major(x)
+    return kernels.to_column_major(x)
