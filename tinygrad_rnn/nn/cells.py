@@ -113,7 +113,7 @@ class Cell(Module):
         """The size of each element of the state."""
         return self.hidden_size if isinstance(self.hidden_size, tuple) else (self.hidden_size,)
 
-    def _how_computed(self, name: str) -> str:
+    def _replacement_hint(self, name: str) -> str:
         return (
             ". For a weight that is computed from others, such as by weight drop, make a Recurrent "
             "of a cell of your own:\n"
