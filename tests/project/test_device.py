@@ -763,7 +763,7 @@ def planted_state(self: Any, batch: int, dtype: Any, device: str) -> Any:
 
 PLANTED: dict[str, tuple[str, str, Any, Callable[[str], Any], str]] = {
     "a NumPy call in a product": (
-        "engine.backend", "gemm", np.matmul, lambda d: run_layer("linear", d),
+        "engine.ops.kernels", "gemm", np.matmul, lambda d: run_layer("linear", d),
         "numpy.matmul on data",
     ),
     "a NumPy call in a backward pass": (
@@ -772,7 +772,7 @@ PLANTED: dict[str, tuple[str, str, Any, Callable[[str], Any], str]] = {
         "numpy.where on data",
     ),
     "a NumPy call in a scatter": (
-        "engine.backend", "add_at", planted_add_at, run_embedding, "add",
+        "engine.ops.kernels", "add_at", planted_add_at, run_embedding, "add",
     ),
     "a NumPy call in clipping": (
         "optim.clip", "_squares", planted_sum, lambda d: learned("SGD", d), "numpy.sum on data",

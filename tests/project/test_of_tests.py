@@ -23,6 +23,7 @@ from tinygrad_rnn import tensors as ops
 from tinygrad_rnn.engine import backend, graph, tensor
 from tinygrad_rnn.engine.codegen import OpDefinition
 from tinygrad_rnn.engine.namespaces import PRIMITIVES
+from tinygrad_rnn.engine.ops import kernels
 from tinygrad_rnn.errors import GraphError
 from tinygrad_rnn.nn import cells
 
@@ -144,7 +145,7 @@ def test_an_overwritten_repeated_index_is_caught(monkeypatch: Plant) -> None:
     def overwrite(target: Any, key: Any, values: Any) -> None:
         target[key] += values  # NumPy reads all, adds, writes all: the last one wins
 
-    monkeypatch.setattr(backend, "add_at", overwrite)
+    monkeypatch.setattr(kernels, "add_at", overwrite)
     catches_in_derivatives("getitem", "F.getitem", "take")
     catches(test_ops.test_forward_equals_numpy, row=TABLE["F.scatter"])
     catches(test_layers.test_embedding_looks_up_rows_and_adds_up_their_gradients)

@@ -41,7 +41,7 @@ _SCOPE: dict[str, Any] = {  # the global names of the generated code
     "last_write": last_write,
     "modules": backend.modules,
     "new": object.__new__,
-    "owned": functools.partial(copy_arrays, backend.modules),
+    "copy_arrays": functools.partial(copy_arrays, backend.modules),
     "paused": paused,
     "primitive_checks": primitive_checks,
     "promote_operands": promote_operands,
@@ -118,7 +118,7 @@ UNPACK = """\
     try:
         {arrays} = {data}
         xp = {fast_path}
-    except AttributeError:  # an argument is no Tensor
+    except AttributeError:  # an argument is not a Tensor
         xp = None
     if not xp:
         xp, ({arguments}), ({inputs}) = promote_operands(definition, ({inputs}))
@@ -205,9 +205,9 @@ class OpDefinition:
         return self.view or not {*self.inputs, "inputs"}.isdisjoint(self.saved_names)
 
     def _origin(self, name: str) -> Callable[[OpNode], Any] | None:
-        """Return a function: node to the graph node and version of a saved value.
+        """Return a function from an OpNode to the node and the version of a saved value.
 
-        None for values that are no arrays.
+        None for values other than arrays.
         """
         first = len(self.saved_names)  # the index of the first version
         saved_inputs = [x for x in self.saved_names if x in self.inputs]
@@ -236,7 +236,7 @@ class OpDefinition:
 
     def _value(self, name: str) -> str:
         """Return the expression of a value that a vjp reads."""
-        form = "owned({})" if self.user_defined else "{}"
+        form = "copy_arrays({})" if self.user_defined else "{}"
         known = {"out": "out", **{param: form.format(param) for param in self.params}}
         for x in self.inputs:
             known.update({x: f"{x}_data", f"{x}_shape": f"{x}_data.shape"})
@@ -252,13 +252,10 @@ class OpDefinition:
         """Return the expressions of the saved values, then of the versions of saved inputs."""
         values, versions = [], []
         for name in self.saved_names:
-            readers = [
-                f"{x}_node"
-                for x, names in zip(self.differentiable, self.reads, strict=False)
-                if name in names
-            ]
-            used = name in self.params or len(readers) == len(self.differentiable)
-            condition = "" if used else f" if {' or '.join(readers)} else None"
+            pairs = zip(self.differentiable, self.reads, strict=False)
+            readers = [f"{x}_node" for x, names in pairs if name in names]
+            always = name in self.params or len(readers) == len(self.differentiable)
+            condition = "" if always else f" if {' or '.join(readers)} else None"
             values.append(self._value(name) + condition)
             if name in self.inputs:
                 versions.append(f"{name}._version{condition}")
@@ -304,10 +301,8 @@ class OpDefinition:
 
     def _positional(self) -> dict[str, str]:
         """Return the expressions of an operation on a fixed number of inputs."""
-        arrays, nodes = (
-            [f"{x}_data" for x in self.inputs],
-            [f"{x}_node" for x in self.differentiable],
-        )
+        arrays = [f"{x}_data" for x in self.inputs]
+        nodes = [f"{x}_node" for x in self.differentiable]
         leading = [f"{x}_data" for x in self.differentiable] or arrays  # they decide on the dtype
         conditions = [f"{a}.__class__ is {b}.__class__" for a, b in itertools.pairwise(arrays)]
         conditions += [f"{a}.dtype is {b}.dtype" for a, b in itertools.pairwise(leading)]
@@ -332,16 +327,8 @@ class OpDefinition:
         code, file = self.source, f"<primitive {self.name}>"
         linecache.cache[file] = len(code), None, code.splitlines(True), file  # for tracebacks
         isolated = self.user_defined and not self.view  # its result shares no memory
-        node_class = type(
-            "OpNode",
-            (OpNode,),
-            {
-                "__slots__": (),
-                "definition": self,
-                "name": self.title,
-                "takes_deferred": self.pending,
-            },
-        )
+        attributes = {"definition": self, "name": self.title, "takes_deferred": self.pending}
+        node_class = type("OpNode", (OpNode,), {"__slots__": (), **attributes})
         scope = {
             **_SCOPE,
             "definition": self,

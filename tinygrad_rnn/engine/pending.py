@@ -4,7 +4,7 @@ A rule may return one of these classes in place of an array. The pass (`graph.ru
 contributions to a node and calls `evaluate` when it reaches the node:
 
 ==================  =====================================  ========================================
-class               stands for                             computed as
+class               its value                              computed as
 ==================  =====================================  ========================================
 `SparseGradient`    zeros but for the elements ``x[key]``  one scatter for all reads of x
 `DeferredMatmul`    leftᵀ @ right                          one product for all uses of a weight

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._util.api_hints import call_named, class_name
+from .._util.api_hints import CONVERSIONS, call_named, class_name
 from .._util.foreign_arrays import refuse_lossy_conversion
 from ..engine import backend
 from ..engine.ops import reshape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .._util.api_hints import explain_errors
 from ..engine import backend, ops
+from ..engine.ops import kernels
 from ..engine.ops.axes import Axis, axes_of, axis_of, reduced_size
 from ..engine.ops.docstrings import along_axis, reduction
 from ..engine.tensor import Tensor
@@ -95,7 +96,7 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     tensor([0., 6., 0.])
     """
     x = as_tensor(x)
-    if backend.coarse(x.dtype, reduced_size(x.shape, axis)):
+    if kernels.needs_float64(x.dtype, reduced_size(x.shape, axis)):
         return prod(x.astype(backend.float64), axis, keepdims).astype(x.dtype)
     if x.dtype.kind != "f":
         x = ops.sum(x, axis=())  # over no axis: this widens small integers, as NumPy's product does

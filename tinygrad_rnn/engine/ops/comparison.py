@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import DTypeError
-from .. import backend
 from ..backend import Array
 from ..primitive import primitive
+from . import kernels
 from .docstrings import elementwise, predicate
 
 
@@ -134,7 +134,7 @@ def where(xp: Any, condition: Array, x: Array, y: Array) -> Array:
     dtype = getattr(condition, "dtype", np.dtype(type(condition)))
     if dtype.kind != "b":
         raise DTypeError(f"where: the condition is {dtype}; booleans are expected: x != 0")
-    return backend.where(xp, condition, x, y)
+    return kernels.where(xp, condition, x, y)
 
 
 def _maximum_vjp(F: Any, g: Any, selected: Any, equal: Any) -> Any:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import backend
 from ..backend import Array
 from ..primitive import primitive
+from . import kernels
 from .precision import in_single_precision
 from .softmax import shifted_logits
 
@@ -46,12 +46,12 @@ def cross_entropy(
     `axis` counts from 0. The result has the shape of `target`.
     """
     shifted = shifted_logits(xp, logits, axis)
-    total = xp.log(backend.reduced("sum", xp.exp(shifted), axis, False))
+    total = xp.log(kernels.reduced("sum", xp.exp(shifted), axis, False))
     picked = xp.take_along_axis(shifted, xp.expand_dims(target, axis), axis=axis).squeeze(axis)
     if not label_smoothing:
         return total - picked
     return (
         total
         - (1 - label_smoothing) * picked
-        - label_smoothing * backend.reduced("mean", shifted, axis, False)
+        - label_smoothing * kernels.reduced("mean", shifted, axis, False)
     )

@@ -11,6 +11,7 @@ from .. import backend
 from ..backend import Array
 from ..pending import SparseGradient
 from ..primitive import primitive
+from . import kernels
 
 _FULL = slice(None)
 
@@ -27,7 +28,7 @@ def getitem(xp: Any, x: Array, key: Any) -> Array:
 def scatter(xp: Any, *parts: Array, keys: tuple[Any, ...], shape: tuple[int, ...]) -> Array:
     """Return zeros of `shape` with each part added at its key; repeated indices add up."""
     if _keys_tile_an_axis(keys, shape):
-        out = backend.empty_like_parts(shape, parts[0])
+        out = kernels.empty_in_order_of(shape, parts[0])
         for key, part in zip(keys, parts, strict=True):
             out[key] = part
         return out
@@ -35,7 +36,7 @@ def scatter(xp: Any, *parts: Array, keys: tuple[Any, ...], shape: tuple[int, ...
     dtype = backend.float32 if parts[0].dtype == backend.float16 else parts[0].dtype
     out = backend.full(shape, 0, dtype, like=parts[0])
     for key, part in zip(keys, parts, strict=True):
-        backend.add_at(out, key, part)
+        kernels.add_at(out, key, part)
     return out.astype(parts[0].dtype, copy=False)
 
 

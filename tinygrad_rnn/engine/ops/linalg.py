@@ -1,4 +1,4 @@
-"""Matrix products and sums of products. Matrix products are computed by `backend.gemm`.
+"""Matrix products and sums of products. Matrix products are computed by `kernels.gemm`.
 
 The gradient of a weight is a pending `DeferredMatmul`: the factors of all its uses are kept, and
 multiplied once.
@@ -13,12 +13,13 @@ from .. import backend
 from ..backend import Array
 from ..pending import DeferredMatmul
 from ..primitive import primitive
+from . import kernels
 
 
 @primitive(view=True, x=lambda F, g, x_shape: F.reshape(g, shape=x_shape))
 def rows(xp: Any, x: Array) -> Array:
     """Return x as a matrix: all axes but the last become one."""
-    return backend.rows(x) if x.size else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return kernels.rows(x) if x.size else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _matrix_transpose(F: Any, x: Any) -> Any:
@@ -49,7 +50,7 @@ def gemm(xp: Any, x: Array, y: Array, weight: str = "") -> Array:
 
     `weight` names the operand ("x" or "y", of two axes) whose gradient is pending.
     """
-    return backend.gemm(x, y)
+    return kernels.gemm(x, y)
 
 
 def _linear_vjp_weight(F: Any, g: Any, x: Any) -> Any:
@@ -61,7 +62,7 @@ def _linear_vjp_weight(F: Any, g: Any, x: Any) -> Any:
 @primitive(x=lambda F, g, weight: F.gemm(g, weight), weight=_linear_vjp_weight)
 def linear(xp: Any, x: Array, weight: Array) -> Array:
     """Return x Wᵀ."""
-    return backend.gemm(x, weight.T)
+    return kernels.gemm(x, weight.T)
 
 
 @primitive(
@@ -72,7 +73,7 @@ def linear(xp: Any, x: Array, weight: Array) -> Array:
 )
 def affine(xp: Any, x: Array, weight: Array, bias: Array) -> Array:
     """Return x Wᵀ + b; the bias is added in place."""
-    out = backend.gemm(x, weight.T)
+    out = kernels.gemm(x, weight.T)
     out += bias
     return out
 
@@ -107,14 +108,14 @@ def einsum(xp: Any, *arrays: Array, operands: tuple[str, ...], output: str) -> A
     lengths = [n for x in arrays for n in x.shape]
     sizes = dict(zip("".join(operands), lengths, strict=True))
     terms = math.prod(n for i, n in sizes.items() if i not in output)
-    if not backend.coarse(dtype, terms):
+    if not kernels.needs_float64(dtype, terms):
         out = xp.einsum(",".join(operands) + "->" + output, *arrays, optimize=True)
         return xp.array(out) if len(arrays) == 1 else out  # of one operand it may be a view
     names, parts, everything = [], [], "".join((*operands, output))
     for name, x in zip(operands, arrays, strict=True):
         alone = tuple(k for k, index in enumerate(name) if everything.count(index) == 1)
         x = x.astype(backend.float32) if x.dtype == backend.float16 else x
-        parts.append(backend.reduced("sum", x, alone, False) if alone else x)
+        parts.append(kernels.reduced("sum", x, alone, False) if alone else x)
         names.append("".join(index for index in name if everything.count(index) > 1))
     # Where an operand has every index, so that no product of matrices is faster, NumPy adds one
     # term after the other: in double precision.

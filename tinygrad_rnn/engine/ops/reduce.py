@@ -14,6 +14,7 @@ import numpy as np
 from .. import backend
 from ..backend import Array
 from ..primitive import primitive
+from . import kernels
 from .axes import Axis, axes_of, reduced_size, restore_axes
 from .docstrings import KEEPDIMS, X, reduction, standard
 from .precision import in_single_precision
@@ -36,7 +37,7 @@ def sum(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tg.sum(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     tensor([4., 6.])
     """
-    return backend.reduced("sum", x, axis, keepdims)
+    return kernels.reduced("sum", x, axis, keepdims)
 
 
 def _mean_vjp_x(F: Any, g: Any, x_shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Any:
@@ -55,7 +56,7 @@ def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tg.mean(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     tensor([1.5, 3.5])
     """
-    return backend.reduced("mean", x, axis if x.ndim else axes_of(axis, 0), keepdims)
+    return kernels.reduced("mean", x, axis if x.ndim else axes_of(axis, 0), keepdims)
 
 
 @in_single_precision
@@ -175,7 +176,7 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> A
         return xp.sum(x, axis=axis, keepdims=keepdims) - math.inf
     top = xp.max(x, axis=axis, keepdims=True)
     finite = xp.isfinite(top)
-    total = backend.reduced("sum", xp.exp(x - xp.where(finite, top, 0.0)), axis, True)
+    total = kernels.reduced("sum", xp.exp(x - xp.where(finite, top, 0.0)), axis, True)
     out = xp.log(xp.where(finite, total, 1.0)) + top  # an infinite maximum is the result
     return out if keepdims else xp.squeeze(out, axis=axes_of(axis, x.ndim))
 
@@ -190,6 +191,6 @@ def _cumsum_vjp_x(F: Any, g: Any, x_shape: tuple[int, ...], axis: int) -> Any:
 def cumsum(xp: Any, x: Array, axis: int) -> Array:
     """Return the running sums along one axis."""
     # NumPy adds one term after the other, which is inexact for many terms.
-    dtype = backend.float64 if backend.coarse(x.dtype, x.shape[axis]) else None
+    dtype = backend.float64 if kernels.needs_float64(x.dtype, x.shape[axis]) else None
     total = xp.cumsum(x, axis=axis, dtype=dtype)
     return total.astype(x.dtype) if dtype else total

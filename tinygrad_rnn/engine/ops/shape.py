@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import ShapeError
-from .. import backend
 from ..backend import Array
 from ..pending import DeferredMatmul
 from ..primitive import primitive
+from . import kernels
 from .docstrings import view
 
 Shape = tuple[int, ...]
@@ -126,8 +126,8 @@ def _concatenate_vjp(F: Any, g: Any, shapes: tuple[Shape, ...], axis: int) -> li
 @primitive(joint=_concatenate_vjp)
 def concatenate(xp: Any, *arrays: Array, axis: int) -> Array:
     """Return the arrays one after the other along an axis that they have."""
-    if axis == 0 and backend.are_columns(arrays):
-        return backend.rows(backend.beside(arrays))
+    if axis == 0 and kernels.are_column_major(arrays):
+        return kernels.rows(kernels.stack_column_major(arrays))
     return xp.concatenate(arrays, axis=axis)
 
 
@@ -139,7 +139,7 @@ def _stack_vjp(F: Any, g: Any, shapes: tuple[Shape, ...], axis: int) -> list[Any
 @primitive(joint=_stack_vjp)
 def stack(xp: Any, *arrays: Array, axis: int) -> Array:
     """Return the arrays along a new axis, in their own memory order."""
-    if axis == 0 and backend.are_columns(arrays):
+    if axis == 0 and kernels.are_column_major(arrays):
         return xp.stack([x.T for x in arrays], axis=0).swapaxes(-1, -2)
     return xp.stack(arrays, axis=axis)
 
@@ -151,4 +151,8 @@ def stack_over_time(xp: Any, *arrays: Array) -> Array:
     Feature-major arrays become one matrix with a row for each feature, which a product over all
     steps reads without a copy.
     """
-    return backend.beside(arrays) if backend.are_columns(arrays) else xp.stack(arrays, axis=0)
+    return (
+        kernels.stack_column_major(arrays)
+        if kernels.are_column_major(arrays)
+        else xp.stack(arrays, axis=0)
+    )

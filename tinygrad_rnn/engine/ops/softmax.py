@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Array, reduced
+from ..backend import Array
 from ..primitive import primitive
 from .docstrings import along_axis
+from .kernels import reduced
 from .precision import in_single_precision
 
 
