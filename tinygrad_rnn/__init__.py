@@ -35,6 +35,7 @@ from .io import load_safetensors as load_safetensors
 from .io import save as save
 from .io import save_safetensors as save_safetensors
 from .random import manual_seed as manual_seed
+from .recurrence import scan as scan
 from .speed.capture import capture as capture
 from .speed.fuse import fuse as fuse
 from .tensors import abs as abs

@@ -15,11 +15,12 @@ from typing import Any
 
 from .. import random as tg_random
 from .. import tensors as ops
+from .._util.nested import elements
 from ..engine import backend
-from ..engine.grad_mode import is_grad_enabled
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import linear_map
+from ..recurrence.loop import unaliased
 from ..speed.fuse import fuse
 from ..tensors import checks
 from ..tensors.creation import zeros
@@ -100,7 +101,7 @@ class Cell(Module):
         )
         return state if isinstance(self.hidden_size, tuple) else state[0]
 
-    def _first_state(self, batch: int, dtype: Any, device: str) -> State:
+    def _checked_initial_state(self, batch: int, dtype: Any, device: str) -> State:
         """Return what `initial_state` returns, once it is checked."""
         state = self.initial_state(batch, dtype, device)
         name = f"{type(self).__name__}.initial_state"
@@ -169,7 +170,7 @@ class Cell(Module):
         """Raise unless the state that `step` returned is of the kind of the one that it took."""
         name = f"{type(self).__name__}.step"
         self._check_structure(new, tuple, f"{name} returned another state than it took")
-        pairs = zip(_elements(new), _elements(old), strict=True)
+        pairs = zip(elements(new), elements(old), strict=True)
         for i, (element, taken) in enumerate(pairs):
             which = f"element {i} of the state" if isinstance(new, tuple) else "the state"
             if not isinstance(element, Tensor):
@@ -236,32 +237,14 @@ class Cell(Module):
             state = elements if several else elements[0]
         x = x[None] if alone else x
         if state is None:
-            state = self._first_state(x.shape[0], x.dtype, x.device)
+            state = self._checked_initial_state(x.shape[0], x.dtype, x.device)
         z = self.project(x)
         self._check_projection(z, x)
-        new = self.step(_unwritten(z), _unwritten(state))
+        new = self.step(unaliased(z), unaliased(state))
         self._check_step(new, state)
         if not alone:
             return new
         return tuple(s[0] for s in new) if several else new[0]
-
-
-def _elements(state: State) -> tuple[Any, ...]:
-    return state if isinstance(state, tuple) else (state,)
-
-
-def _unwritten(state: State) -> State:
-    """Return a state that ``h += z`` in a cell does not write to: the name is bound to a new one.
-
-    So it is while a graph is recorded. Under `no_grad` the array of a leaf would be written to, and
-    with it an output that was returned before, or the caller's own state.
-    """
-    if is_grad_enabled():
-        return state
-    if isinstance(state, tuple):
-        return tuple(map(_unwritten, state))
-    made = state._version is None
-    return state if made else wrap(backend.copy(state._data), None, None)
 
 
 def _sum_of(*biases: Tensor | None) -> Tensor | None:
