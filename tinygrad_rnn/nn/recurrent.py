@@ -446,11 +446,13 @@ class RNN(Recurrent):
     nonlinearity : {"tanh", "relu"}
         φ.
     bias : bool
-        Whether there are b_ih and b_hh.
+        Whether to add b_ih and b_hh.
     batch_first, dropout, bidirectional, bptt
         As of `Recurrent`.
-    dtype, device, rng
-        Of the parameters, and the numbers they start from.
+    dtype, device
+        Of the parameters.
+    rng : int or numpy.random.Generator, optional
+        Source of the initial parameters. Default: the library's generator.
 
     Examples
     --------
@@ -483,18 +485,20 @@ class RNN(Recurrent):
 
 
 class GRU(Recurrent):
-    """A layer of `GRUCell`, where the equations are.
+    """A layer of `GRUCell`, which documents the equations.
 
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
         I, H and L.
     bias : bool
-        Whether there are b_ih and b_hh.
+        Whether to add b_ih and b_hh.
     batch_first, dropout, bidirectional, bptt
         As of `Recurrent`.
-    dtype, device, rng
-        Of the parameters, and the numbers they start from.
+    dtype, device
+        Of the parameters.
+    rng : int or numpy.random.Generator, optional
+        Source of the initial parameters. Default: the library's generator.
 
     Examples
     --------
@@ -525,20 +529,22 @@ class GRU(Recurrent):
 
 
 class LSTM(Recurrent):
-    """A layer of `LSTMCell`, where the equations are; its state is the pair (h, c).
+    """A layer of `LSTMCell`, which documents the equations; its state is the pair (h, c).
 
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
         I, H and L.
     bias : bool
-        Whether there are b_ih and b_hh.
+        Whether to add b_ih and b_hh.
     batch_first, dropout, bidirectional, bptt
         As of `Recurrent`.
     proj_size : int
-        P < H, the size of h if it is projected; 0 if not.
-    dtype, device, rng
-        Of the parameters, and the numbers they start from.
+        P < H, the size of the projected h; 0 for no projection.
+    dtype, device
+        Of the parameters.
+    rng : int or numpy.random.Generator, optional
+        Source of the initial parameters. Default: the library's generator.
 
     Examples
     --------

@@ -42,8 +42,8 @@ class SuffixedNames(Module):
     def _owner(self, name: str) -> tuple[Module, str] | None:
         """Return the module inside a cell and its attribute that a suffixed name refers to.
 
-        The attribute need not exist. None if the name is one of the layer's own, or there is no
-        such cell or module.
+        The attribute need not exist. None if the name is one of the layer's own, or of a cell or
+        module that does not exist.
         """
         match = SUFFIXED.fullmatch(name)
         own = name in self.__dict__ or hasattr(type(self), name)

@@ -60,8 +60,8 @@ def _run(
 class _StepByStep(Strategy):
     """A strategy in segments of one step, so that the graph of a step contains all layers.
 
-    Otherwise a layer processes many steps before the next one starts, and projects their outputs
-    at once, which connects every step of one layer to every step of the next.
+    Otherwise a layer projects the outputs of many steps of the layer below at once, which connects
+    every step of the one to every step of the other.
     """
 
     def __init__(self, strategy: Strategy) -> None:
@@ -131,7 +131,8 @@ def unroll(
     x, _ = _time_first(layer, x, "unroll")
     recorder = _Recorder()
     strategy = strategy_of(layer.bptt if bptt is None else bptt, "viz.unroll")
-    output = _run(layer, x, state, _StepByStep(strategy), recorder)
+    several = len(layer.cells) > 1
+    output = _run(layer, x, state, _StepByStep(strategy) if several else strategy, recorder)
     states = dict(recorder.seen)
     if len(states) != len(recorder.seen):
         raise ArgumentError(
@@ -264,7 +265,7 @@ def activations(
     Raises
     ------
     ArgumentError
-        If there is no such layer or element, or the layer is bidirectional.
+        If `depth` or `element` is out of range, or the layer is bidirectional.
     ShapeError, DTypeError
         If sizes or dtypes do not fit.
 
