@@ -316,30 +316,31 @@ class Recurrent(SuffixedNames):
         strategy = strategy_of(
             self.bptt if bptt is None else bptt, type(self).__name__, self.bidirectional
         )
-        given, y, finals = len(x), x, list[State]()
-        masks = self._dropout_masks(given, x.shape[1])
-        if ragged is not None:
-            y = ragged.fill(x)
-        layers_per_pass = 1 if self.bidirectional else self.num_layers
+        T, B, _ = x.shape
+        masks = self._dropout_masks(T, B)
+        y: Tensor = x if ragged is None else ragged.fill(x)  # shorter if every sequence is
+        finals: list[State] = []
+        together = 1 if self.bidirectional else self.num_layers
         with gc_paused():
-            for first in range(0, self.num_layers, layers_per_pass):
-                layers = range(first, first + layers_per_pass)
-                last = layers.stop == self.num_layers
-                weights = strategy.layer_weights(given, self.training)[: len(y)]
-                parts = []
+            for first in range(0, self.num_layers, together):
+                layers = range(first, first + together)
+                wanted = output or layers.stop < self.num_layers
+                weights = strategy.layer_weights(T, self.training)[: len(y)]
+                sides = []
                 for direction in range(self.directions):
-                    one = _Pass(
-                        self, layers, direction, y, weights, ragged, masks, output or not last,
-                        observe,
-                    )  # fmt: skip
-                    initial = tuple(states[number] for number in one.numbers)
-                    final, outputs = strategy.unroll(one.segment, len(y), initial, one.cuts)
+                    over_time = _Pass(
+                        self, layers, direction, y, weights, ragged, masks, wanted, observe
+                    )
+                    initial = tuple(states[number] for number in over_time.numbers)
+                    final, outputs = strategy.unroll(
+                        over_time.segment, len(y), initial, over_time.cuts
+                    )
                     finals += final
-                    if one.output:
+                    if wanted:
                         outputs = outputs[::-1] if direction else outputs
-                        parts.append(ops.feature_major(stacked(outputs)))
-                if parts:
-                    y = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+                        sides.append(ops.feature_major(stacked(outputs)))
+                if wanted:
+                    y = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
         if not output:
             return None, finals
         return y if ragged is None else ragged.zero_padding(y), finals
@@ -372,8 +373,8 @@ class _Pass:
     x: Tensor  # (T, B, ·), the input of the first of the layers
     weights: list[float]  # ξ_t of edge t
     ragged: RaggedBatch | None
-    masks: list[Any]  # dropout's, of the output of each layer
-    output: bool  # whether the outputs of the last of the layers are needed
+    masks: list[Any]  # of the dropout between layers
+    wanted: bool  # whether the outputs of the last of the layers are needed
     observe: Observer | None
 
     @property
@@ -407,7 +408,7 @@ class _Pass:
         for layer, number, state in zip(self.layers, self.numbers, states, strict=True):
             if layer != self.layers.start:
                 y = stacked(outputs)
-            if layer and self.masks:
+            if layer and self.masks:  # dropout between layers
                 y = masked(y, self.masks[layer - 1][start:stop], self.rnn.dropout)
             cell = self.rnn.cells[number]
             z = cell.project(ops.feature_major(y))
@@ -415,25 +416,19 @@ class _Pass:
             step = self._step(number, range(start, stop)[:: -1 if reverse else 1])
             final, outputs = run(step, state, z, weights, ragged, reverse, cell._check_step)
             finals.append(final)
-        return tuple(finals), outputs if self.output else []
+        return tuple(finals), outputs if self.wanted else []
 
     def _step(self, number: int, times: range) -> Callable[[State, Tensor], tuple[State, Any]]:
         """Return the step function of a cell for `run`; y is the first element of the state."""
-        cell, observe = self.rnn.cells[number], self.observe
-        if observe is None:
+        cell_step, observe, clock = self.rnn.cells[number].step, self.observe, iter(times)
 
-            def step(state: State, z: Tensor) -> tuple[State, Any]:
-                new = cell.step(z, state)
-                return new, new[0] if isinstance(new, tuple) else new
-
-            return step
-        clock = iter(times)
-
-        def observed(state: State, z: Tensor) -> tuple[State, Any]:
-            new = observe(number, next(clock), cell.step(z, state))
+        def step(state: State, z: Tensor) -> tuple[State, Any]:
+            new = cell_step(z, state)
+            if observe is not None:
+                new = observe(number, next(clock), new)
             return new, new[0] if isinstance(new, tuple) else new
 
-        return observed
+        return step
 
 
 class RNN(Recurrent):

@@ -160,18 +160,16 @@ def run(
         inputs, masks = inputs[::-1], masks[::-1]
         edges, edge_masks = [edges[0], *edges[:0:-1]], [edge_masks[0], *edge_masks[:0:-1]]
     outputs: list[Any] = []
-    for i, x in enumerate(inputs):
-        mask, seen = masks[i], state
-        if edges[i] != 1:
-            seen = select(edge_masks[i], scale_gradient(state, edges[i]), state)
-        if mask is not None and ragged is not None:
-            seen = ragged.fill_state(mask, seen)
+    for x, edge, edge_mask, mask in zip(inputs, edges, edge_masks, masks, strict=True):
+        if edge != 1:
+            state = select(edge_mask, scale_gradient(state, edge), state)
+        seen = state if mask is None or ragged is None else ragged.fill_state(mask, state)
         result = step(seen, x)
         if not outputs:
             _check_pair(result)
             check(result[0], seen)
         new, y = result
-        state = select(mask, new, state)
+        state = new if mask is None else select(mask, new, state)
         outputs.append(y)
     return state, outputs
 

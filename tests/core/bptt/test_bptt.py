@@ -640,6 +640,17 @@ def test_an_epoch_changes_no_other_call_of_its_strategy(make: Callable[[], Any])
     assert len(seen) > 0
 
 
+@pytest.mark.parametrize("strategy", [Truncated(3), Full(checkpoint=True)])
+@pytest.mark.parametrize("both", [False, True])
+def test_a_window_cuts_the_state_of_an_empty_sequence_too(strategy: Any, both: bool) -> None:
+    layer = tg.nn.GRU(2, 3, 2, bidirectional=both)
+    first, second = (strategy._of_window(3 * i, 3 * i + 3) for i in range(2))
+    _, state = layer(tg.randn(3, 2, 2), bptt=first)
+    state.sum().backward()
+    output, state = layer(tg.randn(3, 2, 2), state, lengths=[3, 0], bptt=second)
+    (output.sum() + state.sum()).backward()  # would raise if it reached the first window
+
+
 def test_windows_are_values_of_their_own() -> None:
     strategy = Truncated(5)
     windows = list(strategy.windows(np.arange(31), 1))  # all at once, and read in any order
