@@ -160,7 +160,7 @@ def test_parts_are_slices(path: Path, part: Any) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no file '.*nowhere\.txt'"):
+    with pytest.raises(FileNotFoundError, match=r"file '.*nowhere\.txt' not found"):
         text.TextFile(tmp_path / "nowhere.txt")
 
 
