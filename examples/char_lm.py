@@ -268,7 +268,7 @@ def trim(log: Path, step: int) -> None:
             for line in log.read_text(encoding="utf-8").splitlines():
                 if json.loads(line)["step"] <= step:
                     kept += f"{line}\n"
-    with tg.io.replacing(log) as file:
+    with tg.io.atomic_write(log) as file:
         file.write(kept.encode())
 
 

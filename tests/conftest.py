@@ -1,4 +1,8 @@
-"""Hypothesis profiles, the ``device`` fixture, and a guard over what no test may leave changed."""
+"""Hypothesis profiles, the ``device`` fixtures, and a guard of the global state.
+
+Only the core is used here: ``tools/core_alone.py`` runs ``tests/core`` with this file, without the
+rest of the package.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,19 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.speed.fuse import Fused
+from tinygrad_rnn.engine.backend import cuda_unavailable_because
 
-# Hypothesis picks a profile of its own where CI is set, so ours is always loaded by name.
+# Hypothesis picks its own profile where CI is set, so ours is always loaded by name.
 _slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=_slow)
+settings.register_profile(  # for tools/core_alone.py
+    "core",
+    max_examples=5,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=_slow,
+)
 settings.register_profile(
     "ci",
     max_examples=60,
@@ -34,48 +46,39 @@ settings.load_profile(
 )
 
 
+collect_ignore_glob = ["*/conftest.py"]  # pytest takes these for modules of doctests
 ACCELERATORS = ["strict", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.fixture(scope="session", params=["cpu", *ACCELERATORS])
 def device(request: pytest.FixtureRequest) -> str:
-    """Return each device in turn: the CPU, a GPU's stand-in (strict_device.py), a GPU."""
+    """Return each device in turn: the CPU, the GPU stand-in (strict_device.py), a GPU."""
     return device_called(request.param)
 
 
 @pytest.fixture(scope="session", params=ACCELERATORS)
 def accelerator(request: pytest.FixtureRequest) -> str:
-    """Return what is not the CPU: a GPU's stand-in (strict_device.py), a GPU."""
+    """Return the GPU stand-in (strict_device.py), then a GPU."""
     return device_called(request.param)
 
 
 @pytest.fixture(scope="session", params=[pytest.param("cuda", marks=pytest.mark.gpu)])
 def gpu(request: pytest.FixtureRequest) -> str:
-    """Return a GPU, for what the stand-in has not."""
+    """Return a GPU, for tests that the stand-in cannot run."""
     return device_called(request.param)
 
 
-@pytest.fixture
-def fresh_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let fused functions be traced anew, with what a test plants, and forget it afterwards."""
-    for module in (tg.nn.cells, tg.functional):
-        for value in vars(module).values():
-            if isinstance(value, Fused):
-                monkeypatch.setattr(value, "plans", {})
-
-
 def device_called(name: str) -> str:
-    """Return the device of a fixture's value; skip the GPU with the reason why there is none."""
-    if name == "cuda":
-        available = tg.cuda.is_available()
-        if not available:
-            pytest.skip(available.reason)
+    """Return the device of a fixture's value; skip the test if it needs a GPU and none is found."""
+    reason = cuda_unavailable_because() if name == "cuda" else None
+    if reason:
+        pytest.skip(reason)
     return "cpu" if name == "cpu" else "cuda"
 
 
 @pytest.fixture(autouse=True)
 def stand_in(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Put the stand-in for CuPy in its place while a test runs on the device ``strict``."""
+    """Install the stand-in for CuPy while a test runs on the device ``strict``."""
     chosen = getattr(getattr(request.node, "callspec", None), "params", {})
     if "strict" not in (chosen.get("device"), chosen.get("accelerator")):
         yield
@@ -87,12 +90,11 @@ def stand_in(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def global_state() -> dict[str, Any]:
-    """Return everything global that a test could change and another could depend on."""
-    random = np.random.get_state(legacy=False)  # noqa: NPY002 - watched so that nothing uses it
+    """Return the global state that one test could change and another could depend on."""
+    random = np.random.get_state(legacy=False)  # noqa: NPY002 - to see that nothing uses it
     return {
         "grad mode": tg.is_grad_enabled(),
         "default dtype": tg.get_default_dtype(),
-        "fuse's backend": tg.fuse.backend(),
         "NumPy's global random state": (random["state"]["pos"], random["state"]["key"].tobytes()),
         "Python's global random state": python_random.getstate(),
     }
@@ -100,7 +102,7 @@ def global_state() -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def unchanged_global_state() -> Iterator[None]:
-    """Fail a test that leaves the grad mode, the default dtype or NumPy's random state changed."""
+    """Fail a test that changes the grad mode, the default dtype or a global random state."""
     before = global_state()
     yield
     after = global_state()

@@ -1,20 +1,22 @@
-"""A small autograd engine on NumPy and CuPy, and recurrent networks in plain tensor code on it."""
+"""A small autograd engine on NumPy and CuPy, and recurrent networks in plain tensor code on it.
 
+The core stands alone: ``tools/core_alone.py`` deletes the other folders and their imports here.
+"""
+
+# First, because it registers what `fuse` does before the core decorates a function.
+from . import speed as _speed  # noqa: F401
+
+# isort: split
+# The core.
 from . import bptt as bptt
-from . import cuda as cuda
-from . import data as data
 from . import errors as errors
 from . import functional as functional
-from . import io as io
-from . import models as models
 from . import nn as nn
 from . import optim as optim
 from . import random as random
 from . import testing as testing
-from . import viz as viz
 from ._util import api_hints as _spelling
 from ._util import malloc as _allocator
-from .data import metrics as metrics
 from .engine.backend import bool_ as bool_
 from .engine.backend import float16 as float16
 from .engine.backend import float32 as float32
@@ -30,13 +32,7 @@ from .engine.grad_mode import is_grad_enabled as is_grad_enabled
 from .engine.grad_mode import no_grad as no_grad
 from .engine.primitive import primitive as primitive
 from .engine.tensor import Tensor as Tensor
-from .io import load as load
-from .io import load_safetensors as load_safetensors
-from .io import save as save
-from .io import save_safetensors as save_safetensors
 from .random import manual_seed as manual_seed
-from .speed.capture import capture as capture
-from .speed.fuse import fuse as fuse
 from .tensors import abs as abs
 from .tensors import add as add
 from .tensors import argmax as argmax
@@ -121,9 +117,24 @@ from .transforms.derivatives import hvp as hvp
 from .transforms.derivatives import jacobian as jacobian
 from .transforms.derivatives import jvp as jvp
 from .transforms.derivatives import vjp as vjp
+from .transforms.fuse import fuse as fuse
+
+# isort: split
+# The rest, on top of the core.
+from . import cuda as cuda
+from . import data as data
+from . import io as io
+from . import models as models
+from . import viz as viz
+from .data import metrics as metrics
+from .io import load as load
+from .io import load_safetensors as load_safetensors
+from .io import save as save
+from .io import save_safetensors as save_safetensors
+from .speed.capture import capture as capture
 
 __version__ = "0.1.0"
 
 _allocator.keep_freed_memory()
 
-__getattr__ = _spelling.absent(__name__, _spelling.OF_THE_PACKAGE, globals())
+__getattr__ = _spelling.module_getattr(__name__, _spelling.PACKAGE_HINTS, globals())

@@ -1,4 +1,4 @@
-"""Whether a CUDA device can be used."""
+"""Availability of CUDA devices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .engine import backend
 
 
 class Availability:
-    """True or False, and the reason when False."""
+    """A truth value, with the reason if it is false."""
 
     def __init__(self, reason: str | None) -> None:
         self.reason = reason
@@ -19,12 +19,12 @@ class Availability:
 
 
 def is_available() -> Availability:
-    """Tell whether a CUDA device can be used; when not, the answer (false) prints the reason.
+    """Return whether a CUDA device can be used; a false result prints the reason.
 
     Returns
     -------
     Availability
-        True or False in conditions; its ``reason`` is None, or why no device can be used.
+        True or False in conditions. Its ``reason`` is None if a device can be used, or else a str.
 
     Examples
     --------

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 
 class ShapeError(ValueError):
-    """Shapes, axes or sizes that do not fit each other."""
+    """Shapes, axes or sizes that do not match."""
 
 
 class ArgumentError(ValueError):
-    """An argument outside its range, or a combination of arguments that means nothing."""
+    """An argument out of range, or an invalid combination of arguments."""
 
 
 class DeviceError(ValueError):
-    """Arrays on different devices in one operation, or a device that is not there."""
+    """Arrays on different devices in one operation, or an unavailable device."""
 
 
 class DTypeError(TypeError):
-    """A data type that the operation does not take."""
+    """A type or dtype that the operation does not support."""
 
 
 class GraphError(RuntimeError):
-    """A graph that cannot be differentiated: freed, altered since, or never recorded."""
+    """A graph that cannot be differentiated: freed, modified since, or never recorded."""
 
 
 class MissingExtraError(ImportError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra that installs it."""
 
 
 class CompilerError(RuntimeError):
-    """There is no C compiler, or it failed; the message says what was tried and what to do."""
+    """The C compiler is missing or failed; the message has the command and the cure."""
 
 
 class CheckpointError(ValueError):
-    """A file that `load` cannot trust: cut off, altered, or never written by `save`."""
+    """A file that `load` rejects: truncated, corrupted, or not written by `save`."""
 
 
 class GradcheckError(AssertionError):
-    """A gradient that differences deny; the message shows where, and by how much."""
+    """A gradient that disagrees with finite differences; the message shows where and how much."""
 
 
 class AnomalyError(FloatingPointError):
-    """A nan or an infinite number where there was none; the message names who made it."""
+    """A nan or an infinite number that an operation made; the message names the operation."""

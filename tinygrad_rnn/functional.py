@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import random as tg_random
 from . import tensors as ops
-from ._util.api_hints import absent, explained
+from ._util.api_hints import explain_errors, module_getattr
 from .engine import backend
 from .engine.backend import Array
 from .engine.codegen import check_saved
@@ -24,10 +24,10 @@ from .engine.pending import DeferredMatmul
 from .engine.primitive import primitive
 from .engine.tensor import Tensor, wrap
 from .errors import ArgumentError, DTypeError, ShapeError
-from .speed.fuse import fuse, is_disabled
 from .tensors import checks
 from .tensors import log_softmax as log_softmax
 from .tensors import softmax as softmax
+from .transforms.fuse import fuse, mode
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def _to_map(F: Any, g: Any, x: Any) -> Any:
     if len(g.shape) == 2:  # perhaps of one step
-        return DeferredMatmul([g], [x])
+        return DeferredMatmul(F, [g], [x])
     return F.gemm(F.permute(F.rows(g), axes=(1, 0)), F.rows(x))
 
 
@@ -146,7 +146,7 @@ def embedding(ids: Any, weight: Tensor) -> Tensor:
     return weight[_check_ids(_array(ids, weight), weight.shape[0], "Embedding")]
 
 
-@explained
+@explain_errors
 def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     """Return vectors that are 1 at the id and 0 elsewhere.
 
@@ -294,7 +294,7 @@ def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
         x = x.astype(backend.get_default_dtype())
     if x.dtype == backend.float16:
         return standardized(x.astype(backend.float32), axis, eps).astype(backend.float16)
-    if is_disabled():
+    if mode.eager:
         return _standard(namespaces[Tensor], axis, x, eps)[0]
     y, r = _in_blocks(functools.partial(_standard, eps=eps), axis, x._data)
     if x._node is None or not is_grad_enabled():
@@ -309,7 +309,7 @@ def _scaled(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y * weight + bias
 
 
-@explained
+@explain_errors
 def layer_norm(
     x: Tensor,
     normalized_shape: int | Sequence[int],
@@ -372,7 +372,7 @@ def layer_norm(
     return y if bias is None else y + bias
 
 
-@explained
+@explain_errors
 def dropout(
     x: Tensor, p: float = 0.5, training: bool = True, rng: int | Generator | None = None
 ) -> Tensor:
@@ -444,7 +444,7 @@ def masked(x: Tensor, mask: Any, p: float) -> Tensor:
     return ops.where(backend.to_device(mask, x.device), scaled, 0.0)
 
 
-@explained
+@explain_errors
 def cross_entropy(
     logits: Tensor,
     target: Any,
@@ -523,7 +523,7 @@ def cross_entropy(
     return ops.divide(ops.sum(losses), count)
 
 
-@explained
+@explain_errors
 def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     """Return the squared error (prediction - target)².
 
@@ -558,7 +558,7 @@ def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor
     return _reduce(error * error, reduction, "mse_loss")
 
 
-@explained
+@explain_errors
 def binary_cross_entropy_with_logits(
     logits: Tensor, target: Any, reduction: str = "mean"
 ) -> Tensor:
@@ -683,7 +683,7 @@ def _reduce(losses: Tensor, reduction: str, op: str) -> Tensor:
     return ops.mean(losses)
 
 
-__getattr__ = absent(
+__getattr__ = module_getattr(
     __name__,
     {name: f"tinygrad_rnn.{name}" for name in ("relu", "sigmoid", "tanh", "softplus", "pad")}
     | {

@@ -1,34 +1,33 @@
-"""Random numbers: one generator of the library in every thread, or one that you pass.
+"""Random numbers: one generator of the library per thread, or one that you pass.
 
-NumPy's global state is never touched, and the numbers that one thread draws do not advance the
-generator of another. Numbers are drawn on the host by a counter-based generator (Philox4x64;
-Salmon, Moraes, Dror and Shaw 2011), so that the CPU and the GPU get the same ones.
+NumPy's global generator is not used, and draws in one thread do not advance the generator of
+another. Numbers are drawn on the host by a counter-based generator (Philox4x64; Salmon, Moraes,
+Dror and Shaw 2011), so that CPU and GPU get the same ones.
 
 **The main thread** starts from seed 0, or the seed of `manual_seed`.
 
-**Other threads** have streams of their own. The stream of a thread follows from the seed of the
-main thread and from the identity of the thread, which is fixed when it first draws: its name if it
-was given one, otherwise its number, k for the k-th thread that was created after the last
-`manual_seed` of the main thread (k-th worker, in an executor without ``thread_name_prefix``). So
-the numbers of a thread do not depend on which thread is faster. Two threads of the same identity
-(two workers of one name, two executors at the same time) have different streams too; they are told
-apart by the order in which they first draw. In a pool it is not determined which worker runs which
-task: where a task shall draw the same numbers in each run, it calls ``manual_seed(seed, stream)``
+**Other threads** have independent streams. The stream of a thread is derived from the seed of the
+main thread and from the identity of the thread, which is fixed at its first draw: its name if it
+was given one, otherwise k for the k-th thread that was created since the last `manual_seed` of the
+main thread (the k-th worker, in an executor without ``thread_name_prefix``). So the numbers of a
+thread do not depend on the scheduling of the threads. Two threads of the same identity (two workers
+of one name, two executors at the same time) have different streams too; which one gets which
+depends on the order of their first draws. In a pool, the assignment of tasks to workers is not
+deterministic: a task that needs the same numbers in each run calls ``manual_seed(seed, stream)``
 with its own number.
 
-`manual_seed` in the main thread also restarts the streams of the threads that run already, at their
-next draw. `manual_seed` or `set_state` in another thread set the generator of that thread only, and
-from then on it does not follow the main thread.
+`manual_seed` in the main thread also restarts the streams of running threads, at their next draw.
+`manual_seed` or `set_state` in another thread sets the generator of that thread only, which no
+longer follows the main thread.
 
-**A forked process** has a stream that follows from that of the thread that forked, and from the
-number of the fork, counted in that thread since it was seeded. So the children differ from the
-parent and from each other, and are the same in each run.
+**A forked process** has a stream derived from that of the thread that forked and from the number of
+the fork, counted in that thread since it was seeded. So the children differ from the parent and
+from each other, and are the same in each run.
 
-**A spawned process** (also by ``forkserver``) is a new one: it starts from seed 0 as every program
-does. Let each worker call ``manual_seed(seed, stream)`` with its own number.
+**A spawned process** (also by ``forkserver``) starts from seed 0 as every program does. Let each
+worker call ``manual_seed(seed, stream)`` with its own number.
 
-A generator that you made and pass (``rng=``) is shared by threads and copied by a fork, as NumPy's
-are.
+A generator that you pass (``rng=``) is shared by threads and copied by a fork, as NumPy's are.
 """
 
 from __future__ import annotations
@@ -43,38 +42,40 @@ from typing import Any
 
 import numpy as np
 
-from ._util.contexts import block
+from ._util.contexts import reusable_context
 from .engine import backend
 from .errors import ArgumentError
 
 Rng = int | np.random.Generator | None
-Key = tuple[int, int]  # of Philox: it says which stream, the counter how far
+Key = tuple[int, int]  # of Philox: the key selects the stream, the counter the position in it
 
 
-class _Library(threading.local):
-    def __init__(self) -> None:  # once in every thread
+class _ThreadGenerator(threading.local):
+    """The library's generator of the current thread."""
+
+    def __init__(self) -> None:  # called once in each thread
         self.generator = np.random.Generator(np.random.Philox(0))
 
 
-class _Own(threading.local):
-    """What a thread knows of its stream."""
+class _ThreadState(threading.local):
+    """The derivation of the current thread's stream."""
 
-    follows = True  # the seed of the main thread; False once the thread was seeded itself
-    root: Any = None  # the `_Root` that its stream was made from
+    follows = True  # the seed of the main thread; False after the thread was seeded itself
+    main_seed: Any = None  # the `_MainSeed` that the stream was derived from
     identity: str | None = None
-    forks = 0  # since it was seeded
+    forks = 0  # the number of forks since it was seeded
 
 
-class _Root:
-    """The key of the main thread, since it was last seeded, and the threads that follow it."""
+class _MainSeed:
+    """The key of the main thread since it was last seeded, and the threads that follow it."""
 
     def __init__(self, key: Key, created: int) -> None:
         self.key, self.created = key, created
-        self.pools: list[str] = []  # prefixes of the executors without a name
+        self.pools: list[str] = []  # name prefixes of the executors without a name
         self.seen: Counter[str] = Counter()
 
     def identity(self, name: str) -> str:
-        """Return by what a thread is known: its name, or its number if Python named it."""
+        """Return the identity of a thread: its name, or its number if Python named it."""
         if found := re.fullmatch(r"(?:Thread|Dummy)-(\d+)(?: \(.*\))?", name):
             return f"thread {int(found[1]) - self.created}"
         if found := re.fullmatch(r"(ThreadPoolExecutor-\d+)_(\d+)", name):
@@ -84,79 +85,82 @@ class _Root:
         return f"name {name}"
 
 
-class _Notes(threading.local):
-    states: dict[np.random.Generator | None, Any] | None = None  # of whom we draw from, if noted
+class _Recording(threading.local):
+    states: dict[np.random.Generator | None, Any] | None = None  # before their first draw
 
 
-_library, _own, _notes = _Library(), _Own(), _Notes()
+_current, _thread, _recording = _ThreadGenerator(), _ThreadState(), _Recording()
 _lock = threading.Lock()
 
 
-def _key(rng: np.random.Generator) -> Key:
+def _philox_key(rng: np.random.Generator) -> Key:
     first, second = rng.bit_generator.state["state"]["key"].tolist()
     return first, second
 
 
-def _stream(key: Key, *name: int) -> np.random.Philox:
-    """Return the stream of a name under a key: no two names have the same one."""
+def _derived(key: Key, *name: int) -> np.random.Philox:
+    """Return the stream derived from a key and a name; different names give different streams."""
     sequence = np.random.SeedSequence(key[0] | key[1] << 64, spawn_key=name)
     return np.random.Philox(sequence)
 
 
-_THREAD, _FORK, _NUMBER = range(3)  # the first of a name: what it counts
-_root = _Root(_key(_library.generator), 0)
+_THREAD, _FORK, _NUMBER = range(3)  # the first component of a name: the kind of the others
+_main_seed = _MainSeed(_philox_key(_current.generator), 0)
 
 
-def _is_main() -> bool:
+def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
 def _threads_created() -> int:
-    """Return how many threads without a name were created in this process: Python counts them."""
+    """Return how many threads without a name were created: Python numbers them."""
     return int(threading.Thread().name.rpartition("-")[2])
 
 
-def _mine() -> np.random.Generator:
-    """Return the library's generator of this thread, at the place where it is to go on."""
-    root = _root
-    if _own.root is not root and _own.follows:
-        if not _is_main():
+def _current_generator() -> np.random.Generator:
+    """Return the library's generator of this thread, restarted if the main thread was seeded."""
+    seed = _main_seed
+    if _thread.main_seed is not seed and _thread.follows:
+        if not _in_main_thread():
             with _lock:
-                if _own.identity is None:
-                    _own.identity = root.identity(threading.current_thread().name)
-                twin = root.seen[_own.identity]
-                root.seen[_own.identity] += 1
-            stream = _stream(root.key, _THREAD, twin, *_own.identity.encode())
-            _library.generator.bit_generator.state = stream.state
-            _own.forks = 0
-        _own.root = root
-    return _library.generator
+                if _thread.identity is None:
+                    _thread.identity = seed.identity(threading.current_thread().name)
+                twin = seed.seen[_thread.identity]
+                seed.seen[_thread.identity] += 1
+            stream = _derived(seed.key, _THREAD, twin, *_thread.identity.encode())
+            _current.generator.bit_generator.state = stream.state
+            _thread.forks = 0
+        _thread.main_seed = seed
+    return _current.generator
 
 
-def _seed(state: Any, again: bool) -> None:
-    """Set the generator of this thread; of the main one also the root of the other threads."""
-    global _root
-    _library.generator.bit_generator.state = state
-    key = _key(_library.generator)
-    if not _is_main():
-        _own.follows = False
-    elif again or key != _root.key:
-        _root = _own.root = _Root(key, _threads_created())
+def _seed(state: Any, restart: bool) -> None:
+    """Set the generator of this thread; in the main thread, other threads follow a new key.
+
+    With `restart` they restart their streams even if the key is the same.
+    """
+    global _main_seed
+    _current.generator.bit_generator.state = state
+    key = _philox_key(_current.generator)
+    if not _in_main_thread():
+        _thread.follows = False
+    elif restart or key != _main_seed.key:
+        _main_seed = _thread.main_seed = _MainSeed(key, _threads_created())
     else:
         return
-    _own.forks = 0
+    _thread.forks = 0
 
 
 def _before_fork() -> None:
-    _mine()
-    _own.forks += 1
+    _current_generator()
+    _thread.forks += 1
 
 
 def _after_fork() -> None:
-    global _lock, _root
+    global _lock, _main_seed
     _lock = threading.Lock()  # another thread may have held it
-    stream = _stream(_key(_library.generator), _FORK, _own.forks)
-    _own.follows = True
+    stream = _derived(_philox_key(_current.generator), _FORK, _thread.forks)
+    _thread.follows = True
     _seed(stream.state, True)
 
 
@@ -165,17 +169,16 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def generator(rng: Rng = None) -> np.random.Generator:
-    """Return the generator that `rng` names.
+    """Return the generator for an argument ``rng=``.
 
     Parameters
     ----------
     rng : int or numpy.random.Generator, optional
-        A seed for a new generator, or the one to use; the library's own if not given.
+        A seed for a new generator, or the generator itself. Default: the library's generator.
 
     Returns
     -------
     numpy.random.Generator
-        What was named.
 
     Raises
     ------
@@ -189,36 +192,36 @@ def generator(rng: Rng = None) -> np.random.Generator:
     True
     """
     if rng is None or isinstance(rng, np.random.Generator):
-        if _notes.states is not None and rng is not None and rng not in _notes.states:
-            _notes.states[rng] = rng.bit_generator.state
-        return rng or _mine()
-    return _of_seed(rng, "rng must be an integer >= 0 or a numpy.random.Generator")
+        if _recording.states is not None and rng is not None and rng not in _recording.states:
+            _recording.states[rng] = rng.bit_generator.state
+        return rng or _current_generator()
+    return _seeded(rng, "rng must be an integer >= 0 or a numpy.random.Generator")
 
 
-def _of_seed(seed: Any, wanted: str) -> np.random.Generator:
+def _seeded(seed: Any, wanted: str) -> np.random.Generator:
     if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0:
         return np.random.Generator(np.random.Philox(int(seed)))
     raise ArgumentError(f"{wanted}, got {seed!r}")
 
 
 def manual_seed(seed: int, stream: int = 0) -> None:
-    """Start the library's generator of this thread anew.
+    """Restart the library's generator of this thread from a seed.
 
-    In the main thread it also seeds the other threads and the processes that are forked: each has
-    a stream of its own that follows from the seed, as `tinygrad_rnn.random` describes.
+    In the main thread this also seeds the other threads and forked processes: each has a stream of
+    its own, derived from the seed as `tinygrad_rnn.random` describes.
 
     Parameters
     ----------
     seed : int
         At least 0.
     stream : int
-        At least 0: which of the streams of the seed. Two numbers give numbers that are independent
-        of each other, in whichever thread or process they are drawn.
+        At least 0: the number of a stream of the seed. Different streams are independent; a stream
+        does not depend on the thread or process that draws from it.
 
     Raises
     ------
     ArgumentError
-        If one of them is no such number.
+        If `seed` or `stream` is not an integer of at least 0.
 
     Examples
     --------
@@ -229,10 +232,10 @@ def manual_seed(seed: int, stream: int = 0) -> None:
     >>> bool((a == tg.randn(3)).numpy().all())
     True
     """
-    rng = _of_seed(seed, "manual_seed: seed must be an integer >= 0")
-    _of_seed(stream, "manual_seed: stream must be an integer >= 0")
+    rng = _seeded(seed, "manual_seed: seed must be an integer >= 0")
+    _seeded(stream, "manual_seed: stream must be an integer >= 0")
     if stream:
-        rng = np.random.Generator(_stream(_key(rng), _NUMBER, int(stream)))
+        rng = np.random.Generator(_derived(_philox_key(rng), _NUMBER, int(stream)))
     _seed(rng.bit_generator.state, True)
 
 
@@ -242,7 +245,7 @@ def get_state() -> dict[str, Any]:
     Returns
     -------
     dict
-        Its key, counter and buffer, as numbers and arrays.
+        The key, counter and buffer of Philox, as numbers and arrays.
 
     Examples
     --------
@@ -253,108 +256,110 @@ def get_state() -> dict[str, Any]:
     >>> bool((a == tg.randn(3)).numpy().all())
     True
     """
-    return dict(_mine().bit_generator.state)
+    return dict(_current_generator().bit_generator.state)
 
 
 def set_state(state: dict[str, Any]) -> None:
-    """Give the library's generator of this thread a state that `get_state` returned.
+    """Set the library's generator of this thread to a state that `get_state` returned.
 
     In the main thread, a state of another seed also seeds the other threads, as `manual_seed` does.
 
     Parameters
     ----------
     state : dict
-        The state.
+        The result of `get_state`.
 
     Raises
     ------
     ArgumentError
-        If it is no such state; the generator goes on as before.
+        If `state` is not a state of Philox; the generator is unchanged.
     """
-    _seed(_checked(state), False)
+    _seed(_check_state(state), False)
 
 
 def _rewind(state: dict[str, Any]) -> None:
-    """Set the library's generator to a state that it had, for a while: no other thread notices."""
-    _mine().bit_generator.state = state
+    """Set the library's generator to an earlier state, without effect on other threads."""
+    _current_generator().bit_generator.state = state
 
 
-def _checked(state: dict[str, Any]) -> dict[str, Any]:
-    trial: Any = np.random.Philox(0)  # NumPy writes what it can before it finds a fault
+def _check_state(state: dict[str, Any]) -> dict[str, Any]:
+    trial: Any = np.random.Philox(0)  # a trial, since NumPy writes some entries before it raises
     try:
         trial.state = state
         if str(trial.state) != str(state) or not 0 <= state["buffer_pos"] <= 4:
-            raise ValueError("an entry too many, or out of its range")  # NumPy does not mind
+            raise ValueError("unknown entry, or entry out of range")  # NumPy ignores both
     except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise ArgumentError("random.set_state takes what random.get_state returned") from error
+        raise ArgumentError(
+            "random.set_state: a state from random.get_state is expected"
+        ) from error
     return state
 
 
-@functools.partial(block, resumes=False)
-def noted() -> Iterator[dict[np.random.Generator | None, Any]]:
-    """Note the states of the generators that the library draws from, for `replayed`.
+@functools.partial(reusable_context, resumes=False)
+def record_states() -> Iterator[dict[np.random.Generator | None, Any]]:
+    """Record the states of the generators that the library draws from, for `replay`.
 
     Returns
     -------
     context manager
-        It gives a dict: under None the state of the library's generator at the start, and under
-        each generator that `generator` is asked for (``rng=``) its state before that.
+        Its value is a dict: None maps to the state of the library's generator at the start, and
+        each generator passed as ``rng=`` in the block to its state before the first draw.
 
     Examples
     --------
     >>> import numpy as np
     >>> import tinygrad_rnn as tg
     >>> rng = np.random.default_rng(0)
-    >>> with tg.random.noted() as states:
+    >>> with tg.random.record_states() as states:
     ...     a = tg.randn(3, rng=rng)
-    >>> with tg.random.replayed(states):
+    >>> with tg.random.replay(states):
     ...     print(bool((a == tg.randn(3, rng=rng)).numpy().all()))
     True
     """
-    before, _notes.states = _notes.states, {None: get_state()}
-    own = _notes.states
+    states: dict[np.random.Generator | None, Any] = {None: get_state()}
+    outer, _recording.states = _recording.states, states
     try:
-        yield own
+        yield states
     finally:
-        _notes.states = before
-        if before is not None:
-            before.update({rng: state for rng, state in own.items() if rng not in before})
+        _recording.states = outer
+        if outer is not None:
+            outer.update({rng: state for rng, state in states.items() if rng not in outer})
 
 
-@functools.partial(block, resumes=False)
-def replayed(state: dict[Any, Any]) -> Iterator[None]:
-    """Draw the library's numbers from an earlier state again; afterwards as if nothing was drawn.
+@functools.partial(reusable_context, resumes=False)
+def replay(state: dict[Any, Any]) -> Iterator[None]:
+    """Draw random numbers from earlier states again; the current states are restored at the end.
 
     Parameters
     ----------
     state : dict
-        What `get_state` returned then, or what `noted` gave.
+        A result of `get_state`, or a dict of `record_states`.
 
     Examples
     --------
     >>> import tinygrad_rnn as tg
     >>> state = tg.random.get_state()
     >>> a = tg.randn(3)
-    >>> with tg.random.replayed(state):
+    >>> with tg.random.replay(state):
     ...     print(bool((a == tg.randn(3)).numpy().all()))
     True
     """
     states = state if None in state else {None: state}
     generators = [rng for rng in states if rng is not None]
-    after, others = get_state(), [rng.bit_generator.state for rng in generators]
-    library = _checked(states[None])
+    before, others = get_state(), [rng.bit_generator.state for rng in generators]
+    library = _check_state(states[None])
     try:
         _rewind(library)
         for rng in generators:
             rng.bit_generator.state = states[rng]
         yield
     finally:
-        _rewind(after)
-        for rng, was in zip(generators, others, strict=True):
-            rng.bit_generator.state = was
+        _rewind(before)
+        for rng, other in zip(generators, others, strict=True):
+            rng.bit_generator.state = other
 
 
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None) -> Any:
-    """Return booleans, each True with probability `keep`: raw random bits below a threshold."""
+    """Return booleans, each True with probability `keep`: random bits compared to a threshold."""
     bits = generator(rng).integers(0, 2**32, shape, dtype=np.uint32)
     return backend.asarray(bits <= np.uint32(round(keep * (2**32 - 1))))

@@ -34,7 +34,7 @@ NOT_CODE = {
 def code_lines(source: str) -> int:
     """Return the number of lines of ``source`` that hold code.
 
-    A string that stands as a statement of its own is documentation, wherever it is.
+    A string that is a statement of its own is documentation, wherever it is.
     """
     documentation: set[int] = set()
     for node in ast.walk(ast.parse(source)):
@@ -51,19 +51,28 @@ def code_lines(source: str) -> int:
     return len(code - documentation)
 
 
-def main(package: Path = PACKAGE, ceiling: int = CEILING) -> int:
-    """Print the lines of each folder and of the engine; return 1 if the engine is too long."""
-    counts = {
+def count_files(package: Path = PACKAGE) -> dict[Path, int]:
+    """Return the lines of code of each file of the package."""
+    return {
         file.relative_to(package): code_lines(file.read_text(encoding="utf-8"))
         for file in sorted(package.rglob("*.py"))
     }
+
+
+def core_lines(counts: dict[Path, int]) -> int:
+    """Return the lines of code of the core."""
+    return sum(n for file, n in counts.items() if file.parts[0].removesuffix(".py") in CORE)
+
+
+def main(package: Path = PACKAGE, ceiling: int = CEILING) -> int:
+    """Print the lines of each folder and of the engine; return 1 if the engine is too long."""
+    counts = count_files(package)
     folders: Counter[str] = Counter()
     for file, count in counts.items():
         folders[file.parts[0]] += count
     for name, count in folders.items():
         print(f"{count:6}  {name}{'' if name.removesuffix('.py') in CORE else '  (not core)'}")
-    core = sum(count for name, count in folders.items() if name.removesuffix(".py") in CORE)
-    print(f"{core:6}  core, of {sum(counts.values())}\n")
+    print(f"{core_lines(counts):6}  core, of {sum(counts.values())}\n")
     engine = {file: n for file, n in counts.items() if file.parent == Path("engine")}
     engine.pop(Path("engine/config.py"), None)  # a report, no part of the engine
     for file, count in engine.items():

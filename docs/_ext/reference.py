@@ -168,7 +168,7 @@ HEADINGS = {  # by the defining module; other modules have the first words of th
     "tensors.creation": "Tensors",
     "engine.backward": "Gradients",
     "transforms.derivatives": "Gradients",
-    "testing.gradients": "Gradients",
+    "testing.gradient_check": "Gradients",
     "transforms.checkpoint": "Gradients",
     "engine.grad_mode": "Recording",
     "transforms.anomaly": "Recording",
@@ -186,7 +186,7 @@ HEADINGS = {  # by the defining module; other modules have the first words of th
     "random": "Random numbers",
     "io.checkpoint_file": "Files",
     "speed.capture": "Speed",
-    "speed.fuse": "Speed",
+    "transforms.fuse": "Speed",
     "engine.config": "Speed",
     "io.safetensors": "Files",
 }

@@ -11,15 +11,24 @@ from hypothesis import strategies as st
 
 from tinygrad_rnn.data import batches, tasks
 from tinygrad_rnn.engine import backend
+from tinygrad_rnn.engine.backward import grad
 from tinygrad_rnn.engine.tensor import Tensor
 from tinygrad_rnn.errors import ArgumentError, ShapeError
-from tinygrad_rnn.tensors.creation import tensor
+from tinygrad_rnn.tensors.creation import ones, tensor
 
 SIZES = st.integers(1, 12)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
 # -- batches ---------------------------------------------------------------------------------------
+
+
+def test_batches_copy_the_rows_of_an_array() -> None:
+    """The array may be refilled before the backward pass."""
+    rows, x = np.array([[1.0, 2.0], [3.0, 4.0]]), ones(2, 2, requires_grad=True)
+    loss = (x * next(iter(batches(rows, batch_size=2, shuffle=False)))[0]).sum()
+    rows[...] = 77.0
+    assert grad(loss, x).numpy().tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
 @given(n=SIZES, batch_size=SIZES, shuffle=st.booleans(), seed=SEEDS)

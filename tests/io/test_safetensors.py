@@ -221,7 +221,7 @@ MISTAKES: list[tuple[Callable[[Path], Any], type[Exception], str]] = [
     ),
     (lambda f: tg.save_safetensors(f, {"w": np.array(["a"])}), DTypeError, "w is an array of <U1"),
     (lambda f: tg.save_safetensors(f, {"w": np.ma.ones(1)}), DTypeError, "w is an array of masked"),
-    (lambda f: tg.save_safetensors(f.parent, {}), ArgumentError, "no regular file"),
+    (lambda f: tg.save_safetensors(f.parent, {}), ArgumentError, "is not a regular file"),
     (lambda f: tg.load_safetensors(f.parent / "no"), FileNotFoundError, "no"),
 ]
 
@@ -241,7 +241,7 @@ def test_a_file_cut_off_anywhere_is_refused(file: Path) -> None:
     tg.save_safetensors(file, tg.nn.Linear(3, 2).state_dict())
     for length in reversed(range(file.stat().st_size)):
         os.truncate(file, length)
-        with pytest.raises(CheckpointError, match="cut off"):
+        with pytest.raises(CheckpointError, match="truncated"):
             tg.load_safetensors(file)
 
 

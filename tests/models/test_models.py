@@ -642,7 +642,7 @@ def test_counts_are_saved_and_loaded(tmp_path: Path) -> None:
         ({"backoff": False}, "backoff is True here"),
         ({"smoothing": [-1]}, "smoothing must be"),
         ({"keys": []}, "0 tables of keys and 3 of counts"),
-        ({"more": 1}, "a dict with the keys"),
+        ({"more": 1}, "unexpected: more"),
         ({"counts": [np.zeros(4, int)] * 3}, "the table of 1-grams is damaged"),
         ({"keys": [np.arange(4)[::-1]] * 3}, "the table of 1-grams is damaged"),
         ({"keys": [np.arange(4) + 1] * 3}, "the table of 1-grams is damaged"),
@@ -681,3 +681,16 @@ def test_repr() -> None:
     assert "not fitted" in repr(NGram(2, V))
     assert "(4," in repr(fitted())
     assert "parameters" in repr(BUILT["GRU"])
+
+
+def test_a_language_model_takes_the_strategy_of_a_window() -> None:
+    model, state = RecurrentLM(tg.nn.GRUCell, 7, 5), None
+    for window in tg.bptt.Truncated(4).windows(np.arange(41) % 7, 2):
+        logits, state = model(window.x, state, bptt=window.bptt)
+        tg.functional.cross_entropy(logits, window.y).backward()  # and no window before it
+
+
+def test_dropout_of_one_layer_acts_before_the_logits_and_gives_no_warning() -> None:
+    for cell in (tg.nn.GRUCell, [tg.nn.GRUCell(5, 4)]):
+        model, ids = RecurrentLM(cell, 5, 4, dropout=0.5, rng=0), tg.tensor([[1]])
+        assert model.training and (model(ids)[0] != model.eval()(ids)[0]).numpy().any()

@@ -1,4 +1,4 @@
-"""What holds the shape of the project: layers, the engine's size, documentation, lazy extras.
+"""The structure of the project: layers, the core alone, sizes, documentation, lazy extras.
 
 The last test is about the tests: the guard of ``conftest.py`` must be able to fail.
 """
@@ -9,8 +9,10 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -21,9 +23,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
+from tinygrad_rnn.speed.fuse import Fused
+from tinygrad_rnn.transforms import fuse
 
 PACKAGE = Path(tg.__file__).parent
 TESTS = Path(__file__).parents[1]
@@ -41,23 +46,29 @@ def module_name(file: Path) -> str:
 MODULES = {module_name(file): file for file in FILES}
 
 
+def tool(name: str) -> ModuleType:
+    """Return a script of ``tools/`` as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def count_lines() -> ModuleType:
+    """Return ``tools/count_lines.py``."""
+    return tool("count_lines")
+
+
 # ------------------------------------------------------------------------------------------ imports
 
 
 def imports(name: str) -> Iterator[str]:
-    """Yield the modules that a module imports when it runs, wherever the statement stands."""
+    """Yield the modules that a module imports, inside functions and for type checkers too."""
     file = MODULES[name]
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    unseen = {
-        id(part)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for part in node.body
-    }
     for node in ast.walk(tree):
-        if id(node) in unseen:
-            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -92,7 +103,7 @@ def test_imports_go_down_only(container: str, layers: list[list[str]]) -> None:
         return ".".join(module.split(".")[:depth])
 
     inside = [module for module in MODULES if module.startswith(f"{container}.")]
-    assert {layer_of(module) for module in inside} <= set(height), "a module stands in no layer"
+    assert {layer_of(module) for module in inside} <= set(height), "a module has no layer"
     wrong = [
         f"{module} imports {imported}"
         for module in inside
@@ -109,8 +120,38 @@ def test_no_module_imports_the_package_from_above() -> None:
     assert not wrong
 
 
+def cycles(graph: dict[str, set[str]]) -> list[str]:
+    """Return the nodes that are on a cycle or lead to one."""
+    left = dict(graph)
+    while free := [name for name, targets in left.items() if not targets & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+def test_there_are_no_import_cycles() -> None:
+    graph = {name: set(imports(name)) - {name} for name in MODULES}
+    assert cycles(graph) == []
+    graph["tinygrad_rnn.engine.graph"].add("tinygrad_rnn.engine.tensor")
+    assert "tinygrad_rnn.engine.graph" in cycles(graph)
+
+
+def test_the_core_imports_nothing_else() -> None:
+    core = count_lines().CORE
+    wrong = [
+        f"{name} imports {imported}"
+        for name in MODULES
+        for imported in imports(name)
+        if name.count(".")
+        and name.split(".")[1] in core
+        and imported.startswith("tinygrad_rnn.")
+        and imported.split(".")[1] not in core
+    ]
+    assert not wrong
+
+
 def test_the_layers_are_seen() -> None:
-    """The two tests above would pass on a list of imports that is empty by mistake."""
+    """The tests above would pass on a list of imports that is empty by mistake."""
     assert "tinygrad_rnn.errors" in set(imports("tinygrad_rnn.engine.graph"))
     assert "tinygrad_rnn.nn" in set(imports("tinygrad_rnn"))
 
@@ -137,28 +178,74 @@ def code_strings_and_names(tree: ast.AST) -> Iterator[str]:
             yield node.module or ""
 
 
-def test_cupy_is_named_by_the_backend_and_by_speed_only() -> None:
+def test_cupy_is_named_by_the_backend_only() -> None:
     naming = {
         name
         for name, file in MODULES.items()
         for word in code_strings_and_names(ast.parse(file.read_text(encoding="utf-8")))
         if word.split(".")[0] in {"cupy", "cupyx"}
     }
-    naming = {name for name in naming if not name.startswith("tinygrad_rnn.speed")}
     assert naming == {"tinygrad_rnn.engine.backend"}
+
+
+# ----------------------------------------------------------------------------------- the core alone
+
+
+TRAINING_STEP = """
+    import numpy as np
+    import tinygrad_rnn as tg
+
+    layers = [tg.nn.LSTM(3, 4, rng=0), tg.nn.GRU(4, 4, rng=1), tg.nn.RNN(4, 4, rng=2)]
+    norm = tg.nn.LayerNorm(4)
+    x = tg.randn(5, 2, 3, rng=3)
+    for layer in layers:
+        x, _ = layer(x)
+    (norm(x) ** 3).mean().backward()
+    gradients = [p.grad.numpy().ravel() for layer in layers for p in layer.parameters()]
+    print(np.concatenate(gradients).tolist(), hasattr(tg.fuse(tg.tanh), "plans"))
+"""
+
+
+def test_the_core_alone_computes_the_same(tmp_path: Path) -> None:
+    """All of ``tests/core`` runs so in ``.ci/run``; this is one training step."""
+    tool("core_alone").copy_core(tmp_path)
+    found = []
+    for path in (PACKAGE.parent, tmp_path):
+        numbers, fused = python(TRAINING_STEP, PYTHONPATH=str(path)).rsplit(maxsplit=1)
+        assert fused == str(path == PACKAGE.parent)
+        found.append(json.loads(numbers))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-7)
+
+
+def test_a_core_that_imports_speed_does_not_run_alone(tmp_path: Path) -> None:
+    tool("core_alone").copy_core(tmp_path)
+    with (tmp_path / "tinygrad_rnn" / "nn" / "cells.py").open("a", encoding="utf-8") as file:
+        file.write("\nfrom ..speed import fuse as _\n")
+    with pytest.raises(AssertionError, match=r"No module named 'tinygrad_rnn\.speed'"):
+        python("import tinygrad_rnn", PYTHONPATH=str(tmp_path))
+
+
+def test_speed_must_be_imported_before_a_function_is_decorated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fuse, "_kind", fuse.Pointwise)
+    monkeypatch.setattr(fuse, "_early", [])
+    assert type(tg.fuse(tg.tanh)) is fuse.Pointwise
+    with pytest.raises(ImportError, match="tanh would not be fused"):
+        fuse.register(Fused, tg.fuse.backend)
 
 
 # --------------------------------------------------------------------------------------------- size
 
 
-def count_lines() -> ModuleType:
-    """Return ``tools/count_lines.py`` as a module."""
-    path = ROOT / "tools" / "count_lines.py"
-    spec = importlib.util.spec_from_file_location("count_lines", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def test_the_readme_states_the_size_of_the_core() -> None:
+    tool = count_lines()
+    lines = tool.core_lines(tool.count_files())
+    stated = re.search(
+        r"is ([\d,]+) lines of code", (ROOT / "README.md").read_text(encoding="utf-8")
+    )
+    assert stated is not None
+    assert int(stated[1].replace(",", "")) == pytest.approx(lines, rel=0.02)
 
 
 def test_the_engine_is_small_enough_to_read() -> None:
@@ -238,9 +325,9 @@ def test_every_public_name_has_a_docstring() -> None:
 
 
 def python(code: str, **environment: str) -> str:
-    """Run code in a fresh interpreter, with warnings as errors, and return what it prints."""
+    """Run code in a fresh interpreter, with warnings as errors, and return its output."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        [sys.executable, "-P", "-W", "error", "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)} | environment,
@@ -310,7 +397,7 @@ def test_a_cupy_without_a_gpu_is_no_obstacle(tmp_path: Path, cupy: str, reason: 
 
 
 def test_the_core_needs_numpy_alone() -> None:
-    """Every other import of the package is the standard library's, or stands inside a function."""
+    """Every other import of the package is the standard library's, or is inside a function."""
     allowed = {"numpy", "tinygrad_rnn", *sys.stdlib_module_names}
     outside = {
         (name, imported)

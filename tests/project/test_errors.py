@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -110,12 +111,12 @@ def families() -> Iterator[tuple[str, Misuse]]:
         yield f"{name}(axis=0.5)", (
             lambda f=call: f(axis=0.5), (DTypeError, ArgumentError), f"{name}.*integer",
         )  # fmt: skip
-    for name, ours in spelling.OTHER_NAMES.items():
+    for name, ours in spelling.TENSOR_HINTS.items():
         yield f"Tensor.{name}", (
             lambda n=name: getattr(X, n), AttributeError,
             f"Tensor has no attribute '{name}'; here it is {re.escape(ours)}",
         )  # fmt: skip
-    for name, ours in spelling.OF_THE_PACKAGE.items():
+    for name, ours in spelling.PACKAGE_HINTS.items():
         if not hasattr(tg, name):
             yield f"tg.{name}", (
                 lambda n=name: getattr(tg, n), AttributeError,
@@ -155,7 +156,7 @@ def families() -> Iterator[tuple[str, Misuse]]:
             ("a tensor", P, "a list of tensors or module.parameters.. is expected, got a Param"),
             ("a module", LINEAR, "got a Linear"),
             ("nothing", [], "no parameters"),
-            ("groups", [{"params": [P]}], "make one optimiser each"),
+            ("groups", [{"params": [P]}], "create one optimiser each"),
             ("pairs", LINEAR.named_parameters(), r"parameters\(\) the parameters alone"),
             ("one twice", [P, P], "0 and 1 are the same"),
             ("no leaf", [P * 2], "result of an operation"),
@@ -302,7 +303,7 @@ SINGLE: list[Misuse] = [
     (lambda: X % tg.ones(4), ShapeError, r"remainder of \(2, 3\) and \(4,\)"),
     (lambda: X // "a", DTypeError, "real numbers only"),
     (lambda: X.sum(dtype="float64"), TypeError, r"sum has no argument 'dtype'.*\.astype\(dtype\)"),
-    (lambda: X.mean(out=X), TypeError, "mean has no argument 'out'; here it is a result"),
+    (lambda: X.mean(out=X), TypeError, "mean has no argument 'out'; here it is the result"),
     (lambda: tg.max(X, where=X > 0), TypeError, r"max has no argument 'where'.*where\(mask, x"),
     (lambda: tg.sum(X, initial=1), TypeError, "sum has no argument 'initial'"),
     (lambda: X.argmax(order="F"), TypeError, "argmax has no argument 'order'"),
@@ -366,9 +367,8 @@ SINGLE: list[Misuse] = [
     (lambda: tg.grad(X.sum(), X, grad_output=1), TypeError, "grad has no.*did you mean grad_out"),
     (lambda: tg.grad(X.sum(), tg.ones(2, requires_grad=True)), GraphError, "allow_unused"),
     (lambda: tg.no_grad(lambda x: x), TypeError, r"no_grad.*as a decorator.*@no_grad\(\)"),
-    (lambda: tg.checkpoint(3), ArgumentError, "checkpoint: a function comes first, got a int"),
-    (lambda: tg.zeros(shape=(2,)), TypeError, r"it takes \*shape,.* shape is given without its"),
-    (lambda: tg.randn(size=(2,)), TypeError, r"randn has no argument 'size'.* shape is given"),
+    (lambda: tg.zeros(shape=(2,)), TypeError, r"it takes \*shape,.* pass shape by position"),
+    (lambda: tg.randn(size=(2,)), TypeError, r"randn has no argument 'size'.* pass shape by pos"),
     (lambda: tg.arange(float("inf")), ArgumentError, "arange: Maximum allowed size"),
     (lambda: tg.full((2,), 300, dtype="uint8"), ArgumentError, "full: .*300 out of bounds"),
     (lambda: tg.set_default_dtype(None), DTypeError, "default dtype must be floating, got None"),
@@ -378,7 +378,7 @@ SINGLE: list[Misuse] = [
     (lambda: tg.tensor([1], dtype="float8"), DTypeError, "tensor: a real .*, got 'float8'"),
     (lambda: X.sum([0, 1]), DTypeError, "sum of .*integer, or a tuple of integers"),
     (lambda: X.sum(axis=np.array([0, 1])), DTypeError, "sum of .*integer, or a tuple of integers"),
-    (lambda: X.argmax(axis=(0, 1)), DTypeError, "argmax of .*give an integer"),
+    (lambda: X.argmax(axis=(0, 1)), DTypeError, "argmax of .*pass an integer"),
     (lambda: [1, 2][ONE], TypeError, "an index is an integer, got a tensor of float32"),
     (lambda: (X > 0) - (X > 0), DTypeError, "for Tensors it is x != y"),
     (lambda: -(X > 0), DTypeError, "for Tensors it is x == False"),
@@ -520,7 +520,7 @@ SINGLE: list[Misuse] = [
     (lambda: tg.metrics.Perplexity().update(1.0), ArgumentError, "of how many tokens"),
     (lambda: tg.metrics.Perplexity().update([1.0, 2.0], 2), ArgumentError, "leave out the count"),
     # learning
-    (lambda: OPTIM.SGD([P]), TypeError, "SGD was called wrongly.*'lr'"),
+    (lambda: OPTIM.SGD([P]), TypeError, "SGD: missing a required argument: 'lr'; it takes"),
     (lambda: OPTIM.SGD([P], 0.1, momentum=1.0), ArgumentError, r"momentum must lie in \[0, 1.0\)"),
     (lambda: OPTIM.SGD([P], 0.1, nesterov=True), ArgumentError, "needs a momentum"),
     (lambda: OPTIM.Adam([P], betas=0.9), ArgumentError, "Adam: betas are two numbers"),
@@ -604,6 +604,36 @@ class Tensor:
     def __dlpack__(self) -> None: ...
 
 
+def test_a_hint_names_functions_that_the_package_has() -> None:
+    for hint in (*spelling.TENSOR_HINTS.values(), *spelling.PACKAGE_HINTS.values()):
+        for function in re.findall(r"tinygrad_rnn\.([\w.]+)", hint):
+            assert operator.attrgetter(function)(tg) is not None
+
+
+TAKE_A_FUNCTION: dict[str, Callable[[Any], Any]] = {
+    "fuse": tg.fuse,
+    "capture": tg.capture,
+    "checkpoint": lambda f: tg.checkpoint(f, X),
+    "primitive": lambda f: tg.primitive(x=lambda F, g: g)(f),
+    "vjp": lambda f: tg.vjp(f, X),
+    "jvp": lambda f: tg.jvp(f, X, X),
+    "hvp": lambda f: tg.hvp(f, X, X),
+    "jacobian": lambda f: tg.jacobian(f, X),
+    "hessian": lambda f: tg.hessian(f, X),
+    "gradcheck": lambda f: tg.gradcheck(f, [1.0]),
+    "no_grad": lambda f: tg.no_grad()(f),
+    "detect_anomaly": lambda f: tg.detect_anomaly()(f),
+}
+
+
+@pytest.mark.parametrize("name", TAKE_A_FUNCTION)
+def test_an_argument_that_must_be_a_function_is_checked_in_one_way(name: str) -> None:
+    for other in (3, X, "tanh"):
+        message = re.escape(f"{name}: a function is expected, got {other!r:.60}")
+        with pytest.raises(ArgumentError, match=f"^{message}$"):
+            TAKE_A_FUNCTION[name](other)
+
+
 FOREIGN: list[Misuse] = [
     (lambda x: LINEAR(x), DTypeError, "Linear: a Tensor is expected, got {} of shape"),
     (lambda x: LSTM(x), DTypeError, "LSTM: a Tensor is expected, got {} of shape"),
@@ -624,7 +654,7 @@ FOREIGN: list[Misuse] = [
 def test_another_librarys_tensor_is_named_with_its_module(number: int) -> None:
     misuse, kind, message = FOREIGN[number]
     name = re.escape(f"{Tensor.__module__}.Tensor")
-    cure = r".*make (one|a Tensor of it) by tinygrad_rnn\.from_dlpack\(x\), or .*copies"
+    cure = r".*(make one|convert it) by tinygrad_rnn\.from_dlpack\(x\), or .*copies"
     with pytest.raises(kind, match="(?s)" + message.format(name) + cure):
         misuse(Tensor())
 

@@ -183,7 +183,7 @@ def test_a_saved_state_brings_the_seed_of_the_threads_along() -> None:
     tg.manual_seed(8)
     tg.random.set_state(state)
     assert drawn(2, seed=None) == first
-    with tg.random.replayed(state), ThreadPoolExecutor(1, "w") as threads:
+    with tg.random.replay(state), ThreadPoolExecutor(1, "w") as threads:
         one = threads.submit(draws).result()
     tg.random.set_state(tg.random.get_state())  # of the same seed: no thread begins anew
     with ThreadPoolExecutor(1, "w") as threads:
@@ -199,7 +199,7 @@ def test_a_replay_in_the_main_thread_is_no_news_to_others() -> None:
     tg.manual_seed(2)
     with ThreadPoolExecutor(1) as thread:
         found = [thread.submit(draws).result()]
-        with tg.random.replayed(state):
+        with tg.random.replay(state):
             found.append(thread.submit(draws).result())
     assert tuple(found) == expected
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ArgumentError, GraphError, MissingExtraError, ShapeError
-from tinygrad_rnn.viz.layout import columns, rows
+from tinygrad_rnn.viz.graph_layout import columns, rows
 
 SEEDS = st.integers(0, 2**32 - 1)
 LAYERS = [tg.nn.RNN, tg.nn.GRU, tg.nn.LSTM]
@@ -584,9 +584,9 @@ def test_a_curve_over_seconds_and_its_errors():
             tg.viz.learning_curve(losses)
     with pytest.raises(ArgumentError, match="points"):
         tg.viz.learning_curve([1.0], points=0)
-    with pytest.raises(ShapeError, match="2 losses at places of shape"):
+    with pytest.raises(ShapeError, match="each of 2 losses, got shape"):
         tg.viz.learning_curve([1.0, 2.0], at=[1.0])
-    with pytest.raises(ArgumentError, match="must grow"):
+    with pytest.raises(ArgumentError, match="must not decrease"):
         tg.viz.learning_curve([1.0, 2.0], at=[2.0, 1.0])
 
 
@@ -594,7 +594,7 @@ def test_a_curve_over_seconds_and_its_errors():
 
 
 def drawn(figure, form="png"):
-    """Return a figure's file, with warnings as errors: glyphs that are missing are warned of."""
+    """Return a figure's file. Warnings are errors: matplotlib warns of missing glyphs."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         file = io.BytesIO()
@@ -648,18 +648,6 @@ def test_nothing_to_draw_is_refused():
             function({})
 
 
-def only_fonts(monkeypatch, *files, installed=()):
-    """Let matplotlib know its own DejaVu Sans and some files, and the system have some more."""
-    from matplotlib import font_manager
-    from matplotlib.font_manager import fontManager
-
-    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(f) for f in installed])
-    own = [f for f in fontManager.ttflist if (f.name, f.style) == ("DejaVu Sans", "normal")]
-    monkeypatch.setattr(fontManager, "ttflist", own)
-    for file in files:
-        fontManager.addfont(file)  # which forgets what was found before too
-
-
 @pytest.fixture
 def font(tmp_path):
     """Return the file of a font that has 中 and 文, and its name."""
@@ -685,44 +673,43 @@ def font(tmp_path):
     return tmp_path / "two.ttf", "Two Characters"
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["known", "installed since"])
-def test_an_installed_font_is_used(monkeypatch, font, known, tmp_path):
+def test_the_configured_fonts_are_used(monkeypatch, font):
+    import matplotlib
+    from matplotlib.font_manager import fontManager
+
     file, name = font
-    (tmp_path / "broken.ttf").write_bytes(b"no font")
-    files = [file] if known else []
-    only_fonts(monkeypatch, *files, installed=[tmp_path / "broken.ttf", file])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = tg.viz.plot_learning_curve({"中": [2.0, 1.0]}, title="文 x", xlabel="中文")
+    monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist])
+    fontManager.addfont(file)
+    with matplotlib.rc_context({"font.family": [name]}):
+        figure = tg.viz.plot_learning_curve({"中": [2.0, 1.0]}, title="文 x", xlabel="中文习")
         text = tg.viz.plot_activations([0.1, 0.2], "中a")
     axes = figure.axes[0]
-    assert (axes.get_title(), axes.get_xlabel()) == ("文 x", "中文")
-    for label in (
-        axes.title,
-        axes.xaxis.label,
-        *axes.get_legend().get_texts(),
-        *text.axes[0].texts,
-    ):
-        assert name in label.get_fontfamily()
+    assert (axes.get_title(), axes.get_xlabel()) == ("文 x", "中文□")
+    assert [t.get_text() for t in text.axes[0].texts] == ["中", "a"]
+    labels = [axes.title, axes.xaxis.label, *axes.get_legend().get_texts(), *text.axes[0].texts]
+    assert all(label.get_fontfamily()[0] == name for label in labels)
     assert drawn(figure)
     assert drawn(text)
 
 
-def test_without_a_font_there_is_one_warning_and_numbers(monkeypatch, font):
-    file, _ = font
-    only_fonts(monkeypatch, file)
-    with pytest.warns(UserWarning, match=r"no installed font has 学习.*Noto Sans CJK") as seen:
-        figure = tg.viz.plot_learning_curve({"学习": [2.0, 1.0]}, title="学", xlabel="习中")
-    assert len(seen) == 1
-    assert seen[0].filename == __file__
+@pytest.mark.parametrize("form", ["png", "svg", "pdf"])
+def test_characters_without_a_glyph_are_drawn_as_boxes_and_no_warning_is_raised(form):
+    """Matplotlib warns of them at each drawing, which is an error where warnings are errors."""
+    import matplotlib
+
+    with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
+        title = "学 🙂\n\ud800\x00\t\u200d"
+        figure = tg.viz.plot_learning_curve({"学习é": [2.0, 1.0]}, title=title, ylabel="習\n→")
+        norms = tg.viz.plot_gradient_norms({"学": [1.0, 0.5]}, title="\U00020000")
+        text = tg.viz.plot_activations(np.ones(6), "学a𠀀🙂\ud800\n", title="学")
     axes = figure.axes[0]
-    assert (axes.get_title(), axes.get_xlabel()) == (r"\u5b66", r"\u4e60中")
-    assert drawn(figure)
-    with pytest.warns(UserWarning, match="no installed font has") as seen:
-        figure = tg.viz.plot_activations(np.ones(3), "学a𠀀")
-    assert len(seen) == 1
-    assert [t.get_text() for t in figure.axes[0].texts] == ["5B\n66", "a", "020\n000"]
-    assert drawn(figure)
+    assert axes.get_title() == "□ □\n□□□\u200d"
+    assert axes.get_ylabel() == "□\n→"
+    assert axes.get_legend().get_texts()[0].get_text() == "□□é"
+    assert norms.axes[0].get_title() == "□"
+    assert "".join(t.get_text() for t in text.axes[0].texts) == "□a□□·↵"
+    for picture in (figure, norms, text):
+        assert drawn(picture, form)
 
 
 def test_pictures_leave_matplotlib_as_it_was():
@@ -754,3 +741,20 @@ def test_steps_in_a_chain_stand_one_after_another():
     edges = list(pairwise(range(5)))
     assert columns(edges, [0] * 5) == [0, 1, 2, 3, 4]
     assert rows(edges, range(5), [0] * 5) == ([0.0] * 5, {})
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda h, m: (h, m[0]), "of shape"),
+        (lambda h, m: h, "another state"),
+        (lambda h, m: (h, 3), "a int"),
+    ],
+)
+def test_unroll_checks_the_state_that_a_step_returns(returned, message):
+    class Wrong(Leaky):
+        def step(self, x, state):
+            return returned(*state)
+
+    with pytest.raises((ArgumentError, ShapeError), match=rf"Wrong\.step returned .*{message}"):
+        tg.viz.unroll(tg.nn.Recurrent(Wrong, 2, 3), sequence(5))

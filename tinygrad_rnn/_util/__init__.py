@@ -1,3 +1,3 @@
-"""Helpers that know nothing of tensors: messages, containers, memory, resumable iterators."""
+"""Helpers without tensors: messages, nested containers, contexts, state keys, malloc settings."""
 
 LIBRARY = __name__.partition(".")[0]

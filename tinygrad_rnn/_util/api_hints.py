@@ -1,6 +1,6 @@
-"""What other libraries call by another name: the errors for unknown names answer with ours.
+"""Error messages for users of NumPy and PyTorch: an unknown name is answered with ours.
 
-The same for what the array libraries say, and for the classes of values: how a message puts them.
+Also the translation of the array libraries' errors, and class names as messages print them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from . import LIBRARY
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _IN_PLACE = "inside `with tinygrad_rnn.no_grad()`, of a leaf"
-OTHER_NAMES = {
+TENSOR_HINTS = {
     "view": "reshape(shape)",
     "unsqueeze": "expand_dims(axis)",
     "permute": "transpose(axes)",
-    "contiguous": "nothing: layout is the library's business",
+    "contiguous": "nothing: the library chooses the memory layout",
     "cpu": 'to("cpu")',
     "cuda": 'to("cuda")',
     "float": "astype(tinygrad_rnn.float32)",
@@ -81,8 +81,8 @@ OTHER_NAMES = {
     "half": "astype(tinygrad_rnn.float16)",
     "type": "astype(dtype)",
     "type_as": "astype(other.dtype)",
-    "clone": "x itself, which no operation changes; tinygrad_rnn.tensor(x) for a new leaf",
-    "copy": "x itself, which no operation changes; tinygrad_rnn.tensor(x) for a new leaf",
+    "clone": "x itself, since no operation changes it; tinygrad_rnn.tensor(x) for a new leaf",
+    "copy": "x itself, since no operation changes it; tinygrad_rnn.tensor(x) for a new leaf",
     "is_cuda": ".device",
     "new_zeros": "tinygrad_rnn.zeros(shape, dtype=x.dtype, device=x.device)",
     "retain_grad": "tinygrad_rnn.grad(output, x)",
@@ -107,7 +107,7 @@ OTHER_NAMES = {
     "gt": ">",
     "ge": ">=",
     "ndimension": ".ndim",
-    "is_contiguous": "nothing: layout is the library's business",
+    "is_contiguous": "nothing: the library chooses the memory layout",
     "get_device": ".device",
     "grad_fn": "repr(x), or tinygrad_rnn.viz.graph(x)",
     "detach_": "detach()",
@@ -196,7 +196,7 @@ OTHER_NAMES = {
     "searchsorted": "x.numpy().searchsorted(values)",
     "partition": "take_along_axis(x.numpy().argpartition(k, axis), axis)",
 }
-OF_THE_PACKAGE = OTHER_NAMES | {
+PACKAGE_HINTS = TENSOR_HINTS | {
     "array": "tensor(data)",
     "from_numpy": "tensor(array), which copies, or from_dlpack(array), which does not",
     "as_tensor": "tensor(array), which copies, or from_dlpack(array), which does not",
@@ -207,7 +207,7 @@ OF_THE_PACKAGE = OTHER_NAMES | {
     "LongTensor": "tensor(data, dtype=tinygrad_rnn.int64)",
     "is_tensor": "isinstance(x, tinygrad_rnn.Tensor)",
     "empty": "zeros(shape)",
-    "array_split": "split(x, places)",
+    "array_split": "split(x, indices)",
     "astype": "x.astype(dtype)",
     "average": "(x * w).sum() / w.sum()",
     "empty_like": "zeros_like(x)",
@@ -233,7 +233,7 @@ OF_THE_PACKAGE = OTHER_NAMES | {
     "Size": "tuple",
     "swapdims": "swapaxes(x, axis1, axis2)",
     "movedim": "moveaxis(x, source, destination)",
-    "compile": "fuse(function), of what is computed element by element",
+    "compile": "fuse(function), for an elementwise function",
     "set_printoptions": "numpy.set_printoptions",
     "matrix_transpose": "swapaxes(x, -1, -2)",
     "set_grad_enabled": "no_grad() and enable_grad()",
@@ -257,7 +257,7 @@ OF_THE_PACKAGE = OTHER_NAMES | {
     "Adam": "optim.Adam",
     "SGD": "optim.SGD",
 }
-OTHER_ARGUMENTS = {
+ARGUMENT_SYNONYMS = {
     "dim": "axis",
     "dims": "axes",
     "keepdim": "keepdims",
@@ -272,12 +272,12 @@ OTHER_ARGUMENTS = {
     "N": "n",
     "M": "m",
 }
-ABSENT_ARGUMENTS = {  # of NumPy's functions
+ARGUMENT_HINTS = {  # for arguments of NumPy's functions that ours lack
     "casting": ".astype(dtype)",
     "dtype": ".astype(dtype)",
-    "initial": "x + initial, and its like, of the result",
-    "order": "'C', which is how elements are counted",
-    "out": "a result, which is a new tensor each time",
+    "initial": "result + initial, and the like",
+    "order": "always 'C'",
+    "out": "the result, which is always a new tensor",
     "where": "tinygrad_rnn.where(mask, x, 0) in place of x",
 }
 
@@ -301,7 +301,7 @@ PUBLIC_NAMES = {  # of the primitives that a user calls by another name
 
 
 def hint(name: str, others: Mapping[str, str], known: Iterable[str] = ()) -> str:
-    """Return what an error for an unknown name ends with: our name for it, or one much like it."""
+    """Return the end of an error for an unknown name: our name for it, or similar names."""
     if name in others:
         return f"; here it is {others[name]}"
     near = difflib.get_close_matches(name, known, n=3)
@@ -309,37 +309,36 @@ def hint(name: str, others: Mapping[str, str], known: Iterable[str] = ()) -> str
 
 
 def class_name(value: Any) -> str:
-    """Return the name of a value's class, with its module if that is neither Python's nor ours.
+    """Return the name of a value's class, with its module unless that is Python's or ours.
 
-    A Tensor of another library has the same name as ours.
+    Without the module, another library's Tensor would read as ours.
     """
-    made = type(value)
-    ours = made.__module__.partition(".")[0] in ("builtins", LIBRARY)
-    return made.__qualname__ if ours else f"{made.__module__}.{made.__qualname__}"
+    kind = type(value)
+    ours = kind.__module__.partition(".")[0] in ("builtins", LIBRARY)
+    return kind.__qualname__ if ours else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def adopting(value: Any) -> str:
-    """Return the end of a message that misses a Tensor: the cure for another library's array."""
+def conversion_hint(value: Any) -> str:
+    """Return the end of a message that a Tensor is expected: how to convert a foreign array."""
     ours = type(value).__module__.partition(".")[0] == LIBRARY
     if ours or not hasattr(type(value), "__dlpack__"):
         return ""
-    return f": make a Tensor of it by {FROM_ANOTHER}"
+    return f": convert it by {CONVERSIONS}"
 
 
-def foreign(value: Any) -> str:
-    """Return an addition to a message about a Tensor if the value is another library's array."""
-    cure = adopting(value)
+def foreign_array_hint(value: Any) -> str:
+    """Return a parenthesis for a message about a Tensor if the value is a foreign array, or ""."""
+    cure = conversion_hint(value)
     return cure and f" (it is a {class_name(value)}{cure})"
 
 
-FROM_ANOTHER = "tinygrad_rnn.from_dlpack(x), or tinygrad_rnn.tensor(x), which copies"
+CONVERSIONS = "tinygrad_rnn.from_dlpack(x), or tinygrad_rnn.tensor(x), which copies"
 
 
-class Elsewhere:
-    """A name that other libraries have, as an attribute of a class: it says what it is here.
+class MissingAttribute:
+    """A descriptor for a name of other libraries: the AttributeError names our equivalent.
 
-    A ``__getattr__`` would say the same, but Python looks up every attribute more slowly on a class
-    that has one.
+    A ``__getattr__`` of the class would do the same, but would make every attribute look-up slower.
     """
 
     def __init__(self, name: str, ours: str) -> None:
@@ -351,54 +350,54 @@ class Elsewhere:
         )
 
 
-class NotAssigned(Elsewhere):
-    """Such a name that is not assigned to either, since that would have no effect."""
+class UnassignableAttribute(MissingAttribute):
+    """A `MissingAttribute` that raises on assignment too, since that would have no effect."""
 
     def __set__(self, instance: Any, value: Any) -> None:
         self.__get__(instance, type(instance))
 
 
-# How the array libraries put an error about shapes; any other ValueError is about a value.
-_OF_SHAPES = re.compile(
+# Words of the array libraries' errors about shapes; any other ValueError is about a value.
+_SHAPE_WORDS = re.compile(
     "shape|broadcast|dimension|axis|axes|size|length|slice|array to|sequence", re.IGNORECASE
 )
-_CURES = {  # for errors of the array libraries that do not name one
+_CURES = {  # for errors of the array libraries whose text names no cure
     "negative integer powers": "make one operand floating, x.astype(tinygrad_rnn.float32) "
     "or a number such as -1.0",
     "boolean subtract": "for Tensors it is x != y, or x.astype(tinygrad_rnn.int64) first",
     "boolean negative": "for Tensors it is x == False",
-    "as an integer": "give an integer, or a tuple of integers where several are taken",
-    "scalar index": "give an integer, or a tuple of integers where several are taken",
+    "as an integer": "pass an integer, or a tuple of integers where several are accepted",
+    "scalar index": "pass an integer, or a tuple of integers where several are accepted",
 }
 
 
-def reworded(error: Exception) -> tuple[type[Exception], str]:
-    """Return the class of ours for an error of an array library, and its text with the cure."""
+def translate_error(error: Exception) -> tuple[type[Exception], str]:
+    """Return our exception class for an array library's error, and its text with the cure."""
     text = str(error)
     cures = [cure for words, cure in _CURES.items() if words in text]
     text = f"{text.rstrip('.')}: {cures[0]}" if cures else text
     if isinstance(error, TypeError):
         return DTypeError, text
-    if isinstance(error, IndexError) and not isinstance(error, ValueError):  # of an axis is both
+    if isinstance(error, IndexError) and not isinstance(error, ValueError):  # AxisError is both
         return IndexError, text
-    return (ShapeError if _OF_SHAPES.search(text) else ArgumentError), text
+    return (ShapeError if _SHAPE_WORDS.search(text) else ArgumentError), text
 
 
 def unknown_argument(function: str, name: str, names: list[str]) -> str:
-    """Return the message for an argument that a function does not have."""
-    takes = f"it takes {', '.join(names)}" if names else "it takes nothing"
-    ours = OTHER_ARGUMENTS.get(name, name)
+    """Return the message for an argument that a function lacks."""
+    takes = f"it takes {', '.join(names)}" if names else "it takes no arguments"
+    ours = ARGUMENT_SYNONYMS.get(name, name)
     if f"*{ours}" in names:
-        return f"{function} has no argument {name!r}: {takes}; {ours} is given without its name"
+        return f"{function} has no argument {name!r}: {takes}; pass {ours} by position"
     if ours in names:
         return f"{function} has no argument {name!r}: {takes}; {name}= is {ours}= here"
     if name == "create_graph":
-        takes += "; derivatives of derivatives are the business of tinygrad_rnn.grad"
-    return f"{function} has no argument {name!r}{hint(name, ABSENT_ARGUMENTS, names)}: {takes}"
+        takes += "; tinygrad_rnn.grad computes derivatives of derivatives"
+    return f"{function} has no argument {name!r}{hint(name, ARGUMENT_HINTS, names)}: {takes}"
 
 
-def absent(module: str, others: Mapping[str, str], known: Mapping[str, Any]) -> Any:
-    """Return a module's ``__getattr__``: it raises, with our name for what was asked for."""
+def module_getattr(module: str, others: Mapping[str, str], known: Mapping[str, Any]) -> Any:
+    """Return a module's ``__getattr__``, whose AttributeError names our equivalent."""
 
     def __getattr__(name: str) -> Any:
         public = [other for other in known if not other.startswith("_")]
@@ -409,10 +408,11 @@ def absent(module: str, others: Mapping[str, str], known: Mapping[str, Any]) -> 
     return __getattr__
 
 
-def explained(function: Function) -> Function:
-    """Let a public function answer a call that does not fit it with its own arguments' names.
+def explain_errors(function: Function) -> Function:
+    """Decorate a public function: its errors begin with its name and list its arguments.
 
-    What it raises itself begins with its name, too, whoever inside has found the mistake.
+    A call that does not fit the signature raises a TypeError with the names of the arguments. An
+    error of the library from inside the function begins with the function's name.
     """
     signature = inspect.signature(function)
     parameters = [p for p in signature.parameters.values() if p.name != "self"]
@@ -427,46 +427,46 @@ def explained(function: Function) -> Function:
             name = function.__qualname__
             if function.__name__ == "__init__" and args:
                 name = type(args[0]).__name__
-            problem = _misfit(name, args, keywords) if type(error) is TypeError else None
-            if problem is None:  # the call was right: the error comes from inside
-                begin(error, name)
+            problem = _mismatch(name, args, keywords) if type(error) is TypeError else None
+            if problem is None:  # the call fits the signature: the error comes from inside
+                prefix_message(error, name)
                 raise
         raise TypeError(problem)
 
-    def _misfit(name: str, args: Any, keywords: Any) -> str | None:
+    def _mismatch(name: str, args: Any, keywords: Any) -> str | None:
         try:
             signature.bind(*args, **keywords)
         except TypeError as error:
             unknown = [k for k in keywords if k not in names]
             if unknown:
                 return unknown_argument(name, unknown[0], names)
-            takes = f"it takes {', '.join(names)}{', each by its name' * by_name}"
+            takes = f"it takes {', '.join(names)}{', by keyword only' * by_name}"
             if not names:
-                takes = f"it takes nothing; as a decorator it is written @{name}()"
-            return f"{name} was called wrongly, {error}: {takes}"
+                takes = f"it takes no arguments; as a decorator it is written @{name}()"
+            return f"{name}: {error}; {takes}"
         return None
 
     return call  # type: ignore[return-value]
 
 
-def begin(error: Exception, name: str) -> Exception:
-    """Let a message of the library begin with the name of what the user called."""
+def prefix_message(error: Exception, name: str) -> Exception:
+    """Let the message of a library error begin with the name of the function that was called."""
     ours = isinstance(error, IndexError) or type(error).__module__.startswith(LIBRARY)
-    text = str(error).removeprefix(getattr(error, "begun", ""))
+    text = str(error).removeprefix(getattr(error, "prefix", ""))
     begins = text.lower().replace("_", "").startswith(name.lower().replace("_", ""))
     if ours and error.args:
         error.args = (text if begins else f"{name}: {text}", *error.args[1:])
     return error
 
 
-def begun(name: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Return what a function returns; a message of the library begins with an operation's name.
+def call_named(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function; the messages of its library errors begin with an operation's name.
 
-    If a public function called that operation, the message begins with its name instead.
+    If a public function called that operation, `explain_errors` replaces the name by its own.
     """
     try:
         return function(*args)
     except (TypeError, ValueError) as error:
-        begin(error, name)
-        error.begun = f"{name}: "  # type: ignore[union-attr]
+        prefix_message(error, name)
+        error.prefix = f"{name}: "  # type: ignore[union-attr]
         raise

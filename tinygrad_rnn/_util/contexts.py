@@ -1,7 +1,7 @@
-"""Context managers that are decorators too: `no_grad`, `default_device`, `detect_anomaly`, ...
+"""Reusable context managers that are also decorators: `no_grad`, `default_device`, ...
 
-`contextlib` has such objects, but one of them can be entered once only, and around a generator
-function the decorator does nothing: the call returns before the body begins.
+`contextlib.contextmanager` makes objects that can be entered only once, and as decorators they have
+no effect on a generator function: the call returns before its body starts.
 """
 
 from __future__ import annotations
@@ -14,53 +14,54 @@ from types import GeneratorType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from ..errors import DTypeError, GraphError
+from .functions import check_function
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Block(Generic[T]):
-    """A mode that holds in a ``with`` block, or while a decorated function runs.
+class ReusableContext(Generic[T]):
+    """A mode that is active in a ``with`` block, or while a decorated function runs.
 
-    One object can be entered again, also inside itself and in several threads. As a decorator it
-    takes functions, generator functions, coroutine functions and asynchronous generator functions.
-    The mode holds while the body runs; at each ``yield`` or ``await`` the mode of the caller is
-    restored.
+    It is reusable and reentrant, also in several threads. As a decorator it accepts functions,
+    generator functions, coroutine functions and asynchronous generator functions. The mode is
+    active while the body runs; at each ``yield`` or ``await`` the mode of the caller is restored.
 
     Parameters
     ----------
     name : str
-        For messages.
-    begin : callable
-        Makes a generator that yields once, within ``try: ... finally: ...``. Up to there it begins
-        the block; it is closed at the end, and does not see what was raised inside.
+        The name in messages.
+    start : callable
+        Returns a generator that yields once, within ``try: ... finally: ...``. The part before the
+        ``yield`` enters the context. The generator is closed at the exit; an exception of the body
+        is not thrown into it.
     resumes : bool
-        Whether the block can be left and entered again in the middle of a body. If not, generator
-        and coroutine functions are refused.
+        Whether the context can be left and entered again in the middle of a body. If not, the
+        decorator raises for generator and coroutine functions.
     """
 
-    def __init__(self, name: str, begin: Callable[[], Iterator[T]], resumes: bool = True) -> None:
-        self._name, self._begin, self._resumes = name, begin, resumes
-        self._entered: list[tuple[int, Any]] = []  # the thread, and the generator
+    def __init__(self, name: str, start: Callable[[], Iterator[T]], resumes: bool = True) -> None:
+        self._name, self._start, self._resumes = name, start, resumes
+        self._entered: list[tuple[int, Any]] = []  # thread ids and generators
 
     def __enter__(self) -> T:
-        begun: Any = self._begin()
-        entry = threading.get_ident(), begun
+        generator: Any = self._start()
+        entry = threading.get_ident(), generator
         self._entered.append(entry)
         try:
-            value: T = next(begun)
+            value: T = next(generator)
             return value
-        except BaseException:  # an interrupt, too, when it had begun
+        except BaseException:  # also an interrupt after the generator has started
             self._entered.remove(entry)
-            begun.close()
+            generator.close()
             raise
 
     def __exit__(self, *error: object) -> None:
         if not self._entered:
-            raise GraphError(f"{self._name}: the block is left more often than it was entered")
+            raise GraphError(f"{self._name}: the context is exited more often than entered")
         entry = self._entered[-1]
         if entry[0] != (here := threading.get_ident()):
-            # If there is none of this thread: a suspended generator can end in another one.
+            # The default: a suspended generator can end in another thread than it started in.
             entry = next((e for e in reversed(self._entered) if e[0] == here), entry)
         try:
             self._entered.remove(entry)
@@ -68,51 +69,46 @@ class Block(Generic[T]):
             entry[1].close()
 
     def __call__(self, function: Any) -> Any:
-        """Return a function that runs in the block."""
+        """Return the function, run in this context."""
         if isinstance(function, staticmethod | classmethod):
             return type(function)(self(function.__func__))
-        if isinstance(function, type) or not callable(function):
-            seen = f"the class {function.__name__}" if isinstance(function, type) else function
-            raise DTypeError(
-                f"{self._name}: a function is expected to decorate, got {seen!r:.60}; decorate "
-                "each method of a class"
-            )
+        check_function(function, self._name, classes=False)
         body = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
         kinds = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
-        generator, coroutine, stream = (is_one(function) or is_one(body) for is_one in kinds)
+        generator, coroutine, agen = (is_one(function) or is_one(body) for is_one in kinds)
         call: Any
         if generator:
 
             def call(*args: Any, **keywords: Any) -> Any:
-                return (yield from self._driven(function(*args, **keywords)))
+                return (yield from self._run_generator(function(*args, **keywords)))
 
         elif coroutine:
 
             async def call(*args: Any, **keywords: Any) -> Any:
-                return await self._awaited(function(*args, **keywords))
+                return await self._run_awaitable(function(*args, **keywords))
 
-        elif stream:
+        elif agen:
 
             def call(*args: Any, **keywords: Any) -> Any:
-                return self._streamed(function(*args, **keywords))
+                return self._run_async_generator(function(*args, **keywords))
 
         else:
 
             def call(*args: Any, **keywords: Any) -> Any:
                 with self:
                     result = function(*args, **keywords)
-                # A generator whose body has yet to run, from behind another decorator.
-                return self._driven(result) if result.__class__ is GeneratorType else result
+                # A wrapped generator function returns a generator whose body has yet to run.
+                return self._run_generator(result) if result.__class__ is GeneratorType else result
 
-        if not self._resumes and (generator or coroutine or stream):
+        if not self._resumes and (generator or coroutine or agen):
             raise DTypeError(
-                f"{self._name}: a generator or coroutine function stops in the middle, and this "
-                "block cannot: write `with` inside the function"
+                f"{self._name}: a generator or coroutine function is suspended in its body, and "
+                "this context cannot be: write `with` inside the function"
             )
         return functools.update_wrapper(call, function)
 
-    def _driven(self, generator: Any) -> Generator[Any, Any, Any]:
-        """Run a generator, each stretch of its body in the block."""
+    def _run_generator(self, generator: Any) -> Generator[Any, Any, Any]:
+        """Run a generator, the context active between its suspensions."""
         step, value = generator.send, None
         while True:
             with self:
@@ -129,29 +125,31 @@ class Block(Generic[T]):
             except BaseException as error:
                 step, value = generator.throw, error
 
-    def _awaited(self, awaitable: Any) -> _Awaited:
-        return _Awaited(self._driven(awaitable.__await__()))
+    def _run_awaitable(self, awaitable: Any) -> _Awaitable:
+        return _Awaitable(self._run_generator(awaitable.__await__()))
 
-    async def _streamed(self, stream: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
-        """Run an asynchronous generator as `_driven` does."""
+    async def _run_async_generator(
+        self, generator: AsyncGenerator[Any, Any]
+    ) -> AsyncGenerator[Any, Any]:
+        """Run an asynchronous generator, the context active between its suspensions."""
         step: Any
-        step, value = stream.asend, None
+        step, value = generator.asend, None
         while True:
             try:
-                item = await self._awaited(step(value))
+                item = await self._run_awaitable(step(value))
             except StopAsyncIteration:
                 return
             try:
-                step, value = stream.asend, (yield item)
+                step, value = generator.asend, (yield item)
             except GeneratorExit:
-                await self._awaited(stream.aclose())
+                await self._run_awaitable(generator.aclose())
                 raise
             except BaseException as error:
-                step, value = stream.athrow, error
+                step, value = generator.athrow, error
 
 
-class _Awaited:
-    """What ``await`` runs."""
+class _Awaitable:
+    """An object that ``await`` runs as a generator."""
 
     def __init__(self, run: Generator[Any, Any, Any]) -> None:
         self._run = run
@@ -160,14 +158,16 @@ class _Awaited:
         return self._run
 
 
-def block(function: Callable[P, Iterator[T]], resumes: bool = True) -> Callable[P, Block[T]]:
-    """Make a function that returns a `Block` of a generator function that yields once.
+def reusable_context(
+    function: Callable[P, Iterator[T]], resumes: bool = True
+) -> Callable[P, ReusableContext[T]]:
+    """Return a function that makes a `ReusableContext` from a generator function.
 
-    It is used in the place of `contextlib.contextmanager`.
+    A decorator, used instead of `contextlib.contextmanager`; the generator function yields once.
     """
 
     @functools.wraps(function)
-    def make(*args: P.args, **keywords: P.kwargs) -> Block[T]:
-        return Block(function.__name__, lambda: function(*args, **keywords), resumes)
+    def make(*args: P.args, **keywords: P.kwargs) -> ReusableContext[T]:
+        return ReusableContext(function.__name__, lambda: function(*args, **keywords), resumes)
 
     return make

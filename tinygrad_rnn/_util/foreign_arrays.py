@@ -1,8 +1,8 @@
-"""Values of other libraries, and what NumPy would lose of them in silence: a graph, a mask.
+"""Conversion of other libraries' arrays, which must not drop a graph or a mask implicitly.
 
-NumPy takes the values of every object that has ``__array__``, a buffer or a length. PyTorch and JAX
-raise there if a gradient would be lost; others do not. So each object is asked before NumPy sees
-it, by the names that such libraries have in common, not by a list of libraries.
+NumPy converts every object that has ``__array__``, a buffer or a length. PyTorch and JAX raise an
+error if that would lose a gradient; other libraries do not. So each object is examined before NumPy
+converts it: by the attributes that such libraries share, not by a list of libraries.
 """
 
 from __future__ import annotations
@@ -18,38 +18,40 @@ import numpy as np
 from ..errors import DTypeError, GraphError, ShapeError
 from . import LIBRARY
 from .api_hints import class_name
-from .nested import elements, mapped
+from .nested import leaves, map_nested
 
-FLAGS = (("requires_grad", True), ("stop_gradient", False), ("constant", False))
-SIGNS = ("backward", "grad")  # of an object without such a flag
-PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
+GRAPH_FLAGS = (("requires_grad", True), ("stop_gradient", False), ("constant", False))
+GRAPH_ATTRIBUTES = ("backward", "grad")  # of an object without such a flag
+PLAIN_TYPES = frozenset((bool, int, float, complex, str, bytes, type(None)))
 
 
-def own_array(data: Any) -> np.ndarray[Any, Any]:
-    """Return the values of what is not an array yet as one with memory of its own.
+def to_owned_array(data: Any) -> np.ndarray[Any, Any]:
+    """Return an array of the values of an object that is not an array, in memory of its own.
 
     Parameters
     ----------
     data : object
-        A number, nested lists or tuples, or an object that NumPy takes: a buffer, a tensor of
+        A number, nested lists or tuples, or an object that NumPy converts: a buffer, a tensor of
         another library.
 
     Returns
     -------
     ndarray
-        Of the dtype that NumPy finds. It shares no memory with `data`, which may be filled anew
+        Of the dtype that NumPy infers. It shares no memory with `data`, which may be overwritten
         before the backward pass.
 
     Raises
     ------
     ShapeError
         If rows differ in length.
+    DTypeError
+        If the object cannot be converted.
 
     Examples
     --------
-    >>> from tinygrad_rnn._util.foreign_arrays import own_array
+    >>> from tinygrad_rnn._util.foreign_arrays import to_owned_array
     >>> buffer = bytearray(b"ab")
-    >>> values = own_array(memoryview(buffer))
+    >>> values = to_owned_array(memoryview(buffer))
     >>> buffer[0] = 0
     >>> values
     array([97, 98], dtype=uint8)
@@ -57,62 +59,62 @@ def own_array(data: Any) -> np.ndarray[Any, Any]:
     try:
         array = np.asarray(data)
     except ValueError as error:
-        raise ShapeError(f"no tensor of rows that differ in length ({error})") from None
-    except TypeError as error:  # its own library refuses: bfloat16, memory of a GPU
-        raise DTypeError(f"no tensor of {class_name(data)}: {error}") from error
-    return array if type(data) in PLAIN or isinstance(data, list | tuple) else np.array(array)
+        raise ShapeError(f"the rows of a tensor differ in length ({error})") from None
+    except TypeError as error:  # raised by its own library: bfloat16, memory of a GPU
+        raise DTypeError(f"cannot make a tensor of {class_name(data)}: {error}") from error
+    return array if type(data) in PLAIN_TYPES or isinstance(data, list | tuple) else np.array(array)
 
 
-def owned(kinds: Iterable[type], value: Any) -> Any:
-    """Return a value with copies of the arrays in it, of their class and order in memory.
+def copy_arrays(kinds: Iterable[type], value: Any) -> Any:
+    """Return a nested value with its arrays copied; copies keep the class and the memory layout.
 
     Parameters
     ----------
     kinds : iterable of type
-        The classes of arrays.
+        The array classes.
     value : object
-        An element, or tuples, lists and dicts of them.
+        A leaf, or tuples, lists and dicts of leaves.
 
     Returns
     -------
     object
-        `value` itself if there is no array in it.
+        `value` itself if it contains no array.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from tinygrad_rnn._util.foreign_arrays import owned
+    >>> from tinygrad_rnn._util.foreign_arrays import copy_arrays
     >>> weights = {"w": np.ones(2)}
-    >>> copy = owned([np.ndarray], weights)
+    >>> copy = copy_arrays([np.ndarray], weights)
     >>> weights["w"][:] = 0
     >>> copy
     {'w': array([1., 1.])}
     """
     arrays: Any = tuple(kinds)
-    if not any(isinstance(x, arrays) for x in elements(value)):
+    if not any(isinstance(x, arrays) for x in leaves(value)):
         return value
-    return mapped(lambda x: x.copy(order="K") if isinstance(x, arrays) else x, value)
+    return map_nested(lambda x: x.copy(order="K") if isinstance(x, arrays) else x, value)
 
 
-def apart(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a user's forward with results in memory of their own, not in that of an argument.
+def copy_aliased_output(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a user's forward such that its result does not share memory with an argument.
 
     Parameters
     ----------
     forward : callable
-        Of an array library and arrays.
+        A function of an array module (NumPy or CuPy) and of arrays.
 
     Returns
     -------
     callable
-        It copies what `forward` returns if that is an argument or, on the CPU, a view.
+        It copies the result of `forward` if that is an argument or, on the CPU, a view.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from tinygrad_rnn._util.foreign_arrays import apart
+    >>> from tinygrad_rnn._util.foreign_arrays import copy_aliased_output
     >>> x = np.ones(2)
-    >>> np.shares_memory(apart(lambda xp, x: x[::-1])(np, x), x)
+    >>> np.shares_memory(copy_aliased_output(lambda xp, x: x[::-1])(np, x), x)
     False
     """
 
@@ -120,70 +122,69 @@ def apart(forward: Callable[..., Any]) -> Callable[..., Any]:
     def call(xp: Any, *arrays: Any, **params: Any) -> Any:
         out = forward(xp, *arrays, **params)
         if out.__class__ is not np.ndarray:
-            refuse_loss(out)
+            refuse_lossy_conversion(out)
         view = out.__class__ is np.ndarray and out.base is not None
         return out.copy(order="K") if view or any(out is x for x in arrays) else out
 
     return call
 
 
-def refuse_loss(x: Any) -> None:
-    """Raise if `x`, or an element of lists and tuples, has a graph or a mask that would be lost.
+def refuse_lossy_conversion(x: Any) -> None:
+    """Raise if converting `x` to an array would drop a graph or a mask.
 
     Parameters
     ----------
     x : object
-        What is about to be made an array.
+        The object to be converted; the items of lists and tuples are checked too.
 
     Raises
     ------
     GraphError
         If a flag says that gradients are recorded (``requires_grad``, ``not stop_gradient``, ``not
-        constant``), or if there is no such flag, but a ``backward`` or ``grad``.
+        constant``), or if it has an attribute ``backward`` or ``grad`` and none of these flags.
     DTypeError
         If it is a masked array.
 
     Examples
     --------
-    >>> from tinygrad_rnn._util.foreign_arrays import refuse_loss
+    >>> from tinygrad_rnn._util.foreign_arrays import refuse_lossy_conversion
     >>> class Variable:
     ...     __module__, requires_grad = "theirs", True
-    >>> refuse_loss([1.0, Variable()])
+    >>> refuse_lossy_conversion([1.0, Variable()])
     Traceback (most recent call last):
     tinygrad_rnn.errors.GraphError: theirs.Variable has a graph of another library ...
     """
     kind = type(x)
     if isinstance(x, list | tuple | deque):
-        if not PLAIN.issuperset(map(type, x)):
+        if not PLAIN_TYPES.issuperset(map(type, x)):
             for element in x:
-                refuse_loss(element)
+                refuse_lossy_conversion(element)
     elif isinstance(x, np.ma.MaskedArray):
-        raise DTypeError("a masked array: say what stands in the gaps, with .filled(value)")
-    elif kind not in PLAIN and kind.__module__.partition(".")[0] not in ("numpy", LIBRARY):
-        sign = _sign_of_graph(x)
-        if sign:
+        raise DTypeError("a masked array has no tensor: fill the masked elements, .filled(value)")
+    elif kind not in PLAIN_TYPES and kind.__module__.partition(".")[0] not in ("numpy", LIBRARY):
+        if evidence := _evidence_of_graph(x):
             raise GraphError(
-                f"{kind.__module__}.{kind.__qualname__} has a graph of another library ({sign}), "
-                "and its gradient would be lost in silence: pass the values alone, detached there "
-                "(.detach(), .numpy(), ...), or compute all of it in one library"
+                f"{kind.__module__}.{kind.__qualname__} has a graph of another library "
+                f"({evidence}), and its gradient would be lost without an error: pass its values, "
+                "detached there (.detach(), .numpy(), ...), or compute everything in one library"
             )
 
 
-def _sign_of_graph(x: Any) -> str | None:
-    """Return what shows that an object records a graph, or None."""
-    known = False
-    for name, recording in FLAGS:
+def _evidence_of_graph(x: Any) -> str | None:
+    """Return the attribute that shows that an object records a graph, or None."""
+    has_flag = False
+    for name, recording in GRAPH_FLAGS:
         value = getattr(x, name, None) if _has(x, name) else x
-        if value is None or isinstance(value, bool):  # not a method, nor a column of a table
-            known = True
+        if value is None or isinstance(value, bool):  # not a method, not a data frame's column
+            has_flag = True
             if value is recording:
                 return f"{name}={value}"
-    signs = () if known else SIGNS
-    return next((f"it has .{name}" for name in signs if _has(x, name)), None)
+    names = () if has_flag else GRAPH_ATTRIBUTES
+    return next((f"it has .{name}" for name in names if _has(x, name)), None)
 
 
 def _has(x: Any, name: str) -> bool:
-    """Tell whether an object has an attribute, other than by looking up names in its data."""
+    """Return whether an object has an attribute that is not an entry of its data."""
     if not hasattr(x, name):
         return False
     missing = object()

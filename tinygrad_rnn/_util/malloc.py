@@ -1,4 +1,4 @@
-"""How the C library keeps memory: a setting made once, when the package is imported."""
+"""Settings of the C library's malloc, made once when the package is imported."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import sys
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory instead of handing every large block back to the system.
+    """Configure glibc to keep freed memory instead of returning large blocks to the system.
 
-    A training step frees and takes the same large arrays again and again; by default each is fresh
-    memory, zeroed page by page by the kernel (a 4 MiB array costs about 1 ms). Set
-    ``TINYGRAD_RNN_MALLOPT=0`` to leave the allocator alone.
+    A training step frees and allocates the same large arrays again and again. By default each
+    allocation is fresh memory, zeroed page by page by the kernel (about 1 ms for an array of 4
+    MiB). Set ``TINYGRAD_RNN_MALLOPT=0`` to leave malloc as it was configured.
     """
     if sys.platform.startswith("linux") and os.environ.get("TINYGRAD_RNN_MALLOPT", "1") != "0":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent from other C libraries
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries lack it
         if mallopt is not None:
             trim_threshold, mmap_threshold = -1, -3  # from <malloc.h>
-            mallopt(mmap_threshold, 1 << 25)  # the largest that glibc takes
+            mallopt(mmap_threshold, 1 << 25)  # the largest value that glibc accepts
             mallopt(trim_threshold, 1 << 30)

@@ -1,4 +1,4 @@
-"""Values in tuples, named tuples, lists and dicts, of any depth: the one walk over them."""
+"""Traversal of nested tuples, named tuples, lists and dicts (pytrees)."""
 
 from __future__ import annotations
 
@@ -7,59 +7,59 @@ from collections.abc import Callable
 from typing import Any
 
 
-def mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """Return a value of the same structure with a function applied to each element.
+def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return a value of the same structure with a function applied to each leaf.
 
     Parameters
     ----------
     function : callable
-        Called once for each element that is not a tuple, list or dict, in their order.
+        Called once for each leaf, in order.
     value : object
-        An element, or tuples, lists and dicts of them. Subclasses, named tuples among them, keep
-        their class.
+        A leaf (anything but a tuple, list or dict), or tuples, lists and dicts of leaves, of any
+        depth. Subclasses, named tuples among them, keep their class.
 
     Returns
     -------
     object
-        New containers, so that `value` stays as it is.
+        New containers; `value` is unchanged.
 
     Examples
     --------
-    >>> from tinygrad_rnn._util.nested import mapped
-    >>> mapped(lambda x: x + 1, [1, (2, {"a": 3})])
+    >>> from tinygrad_rnn._util.nested import map_nested
+    >>> map_nested(lambda x: x + 1, [1, (2, {"a": 3})])
     [2, (3, {'a': 4})]
     """
     if isinstance(value, tuple | list):
-        parts = [mapped(function, element) for element in value]
-        make: Any = getattr(value, "_make", type(value))  # a named tuple takes its parts one by one
-        return make(parts)
+        items = [map_nested(function, item) for item in value]
+        make: Any = getattr(value, "_make", type(value))  # a named tuple takes its items one by one
+        return make(items)
     if isinstance(value, dict):
-        made = copy.copy(value)
-        for name, element in value.items():
-            made[name] = mapped(function, element)
-        return made
+        result = copy.copy(value)
+        for key, item in value.items():
+            result[key] = map_nested(function, item)
+        return result
     return function(value)
 
 
-def elements(value: Any) -> list[Any]:
-    """Return the elements of nested tuples, lists and dicts, in their order.
+def leaves(value: Any) -> list[Any]:
+    """Return the leaves of nested tuples, lists and dicts, in order.
 
     Parameters
     ----------
     value : object
-        An element, or tuples, lists and dicts of them.
+        A leaf, or tuples, lists and dicts of leaves, as of `map_nested`.
 
     Returns
     -------
     list
-        What `mapped` calls its function with.
+        The arguments with which `map_nested` calls its function.
 
     Examples
     --------
-    >>> from tinygrad_rnn._util.nested import elements
-    >>> elements([1, (2, {"a": None})])
+    >>> from tinygrad_rnn._util.nested import leaves
+    >>> leaves([1, (2, {"a": None})])
     [1, 2, None]
     """
     found: list[Any] = []
-    mapped(found.append, value)
+    map_nested(found.append, value)
     return found

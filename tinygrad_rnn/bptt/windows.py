@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
-from .._util.resumable import Stream, offset_below
-from .._util.resumable import Window as Maker
+from .._util.resumable import GetBatch, ResumableIterator, check_offset
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from ..tensors.checks import all_positive, token_ids
 from ..tensors.creation import tensor
-
-if TYPE_CHECKING:
-    from .strategies import Strategy
 
 
 class Window(tuple[Tensor, Tensor, bool]):
@@ -41,9 +37,9 @@ class Window(tuple[Tensor, Tensor, bool]):
     [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
     """
 
-    bptt: Strategy
+    bptt: Any
 
-    def __new__(cls, x: Tensor, y: Tensor, first: bool, bptt: Strategy) -> Self:
+    def __new__(cls, x: Tensor, y: Tensor, first: bool, bptt: Any) -> Self:
         """Make the triple."""
         window = super().__new__(cls, (x, y, first))
         window.bptt = bptt
@@ -68,7 +64,7 @@ class Window(tuple[Tensor, Tensor, bool]):
         return self[2]
 
 
-class Windows(Stream[Window]):
+class Windows(ResumableIterator[Window]):
     """One epoch of the windows that `Strategy.windows` makes, where it is documented.
 
     Examples
@@ -85,7 +81,7 @@ class Windows(Stream[Window]):
 
     def __init__(
         self,
-        strategy: Strategy,
+        strategy: Any,
         ids: npt.ArrayLike | Tensor,
         batch_size: int,
         rng: tg_random.Rng = None,
@@ -102,8 +98,8 @@ class Windows(Stream[Window]):
                 f"{period * (batch_size + 1)} tokens or more"
             )
 
-        def plan(offset: Any, ends: Any) -> tuple[int, Maker[Window]]:
-            offset = offset_below(name, offset, period)
+        def plan(offset: Any, ends: Any) -> tuple[int, GetBatch[Window]]:
+            offset = check_offset(name, offset, period)
             bounds = _increasing(name, ends, length)
             x, y = (
                 stream[start : start + length * batch_size].reshape(batch_size, length).T

@@ -1,12 +1,12 @@
 """Data: feature-label batches, text, and synthetic tasks that need no corpus."""
 
-from .._util.api_hints import absent
-from .._util.resumable import Stream as Stream
+from .._util.api_hints import module_getattr
+from .._util.resumable import ResumableIterator as ResumableIterator
 from . import tasks as tasks
 from . import text as text
 from .minibatches import batches as batches
 
-__getattr__ = absent(
+__getattr__ = module_getattr(
     __name__,
     dict.fromkeys(("DataLoader", "TensorDataset", "Dataset"), "batches(x, y, batch_size=n)"),
     globals(),

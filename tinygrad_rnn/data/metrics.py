@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from .._util.state_keys import check_keys
 from ..engine import backend
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
@@ -113,8 +114,7 @@ class Perplexity:
         >>> second.nats
         0.5
         """
-        if not isinstance(state, Mapping) or state.keys() != {"total", "count"}:
-            raise ArgumentError("Perplexity.load_state_dict: total and count are expected")
+        check_keys("Perplexity.load_state_dict", state, ("total", "count"))
         total, count = state["total"], state["count"]
         if not isinstance(total, float) or not isinstance(count, int) or count < 0:
             raise ArgumentError(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
-from .._util.resumable import Stream, Window, permutation_of, smallest
+from .._util.resumable import GetBatch, ResumableIterator, check_permutation, smallest_dtype
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..tensors.checks import all_positive
@@ -21,7 +21,7 @@ def batches(
     shuffle: bool = True,
     rng: int | np.random.Generator | None = None,
     drop_last: bool = False,
-) -> Stream[tuple[Tensor, ...]]:
+) -> ResumableIterator[tuple[Tensor, ...]]:
     """Return one epoch of minibatches: each row of the arrays once, rows that belong together.
 
     Parameters
@@ -72,8 +72,8 @@ def batches(
     if stop == 0:
         raise ArgumentError(f"batches: {n} rows make no minibatch of {batch_size}")
 
-    def plan(order: Any = None) -> tuple[int, Window[tuple[Tensor, ...]]]:
-        order = permutation_of("batches", order, n) if shuffle else np.arange(n)
+    def plan(order: Any = None) -> tuple[int, GetBatch[tuple[Tensor, ...]]]:
+        order = check_permutation("batches", order, n) if shuffle else np.arange(n)
 
         def window(i: int) -> tuple[Tensor, ...]:
             rows = order[i * batch_size : min((i + 1) * batch_size, stop)]
@@ -88,8 +88,8 @@ def batches(
         "shuffle": bool(shuffle),
         "drop_last": bool(drop_last),
     }
-    drawn = {"order": smallest(tg_random.generator(rng).permutation(n))} if shuffle else {}
-    return Stream(settings, drawn, plan)
+    drawn = {"order": smallest_dtype(tg_random.generator(rng).permutation(n))} if shuffle else {}
+    return ResumableIterator(settings, drawn, plan)
 
 
 def _take(source: Any, rows: npt.NDArray[np.int64]) -> Tensor:

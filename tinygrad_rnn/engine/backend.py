@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .._util.api_hints import class_name
-from .._util.foreign_arrays import own_array, refuse_loss
+from .._util.foreign_arrays import refuse_lossy_conversion, to_owned_array
 from ..errors import DeviceError, DTypeError
 
 Array = Any  # numpy.ndarray or cupy.ndarray; their types have no common base
@@ -212,11 +212,11 @@ def asarray(data: Any, dtype: DType = None) -> Array:
     Python floats get the default dtype.
     """
     if data.__class__ not in modules:
-        refuse_loss(data)
+        refuse_lossy_conversion(data)
     if is_array(data):
         array: Array = data if data.__class__ in modules else module_of(data).asarray(data)
     else:
-        array = own_array(data)
+        array = to_owned_array(data)
         # Of Python floats nobody chose the dtype; another library's array keeps its own.
         if array.dtype == float64 and dtype is None and not hasattr(data, "dtype"):
             array = array.astype(get_default_dtype())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._util.api_hints import explained, foreign
+from .._util.api_hints import explain_errors, foreign_array_hint
 from ..errors import DeviceError, GraphError, ShapeError
 from . import backend
 from .graph import Node, run
@@ -13,7 +13,7 @@ from .namespaces import namespaces
 from .tensor import Tensor, wrap
 
 
-@explained
+@explain_errors
 def backward(self: Tensor, grad: Any = None, retain_graph: bool = False) -> None:
     """Add the gradient of this tensor to the ``.grad`` of every leaf that it was computed from.
 
@@ -67,8 +67,9 @@ def _roots(
     for output, grad in zip(outputs, grads, strict=True):
         if not isinstance(output, Tensor) or output._node is None:
             raise GraphError(
-                f"backward from a value without a graph{foreign(output)}: nothing it was computed "
-                "from has requires_grad=True, or it was computed under no_grad() or detached"
+                f"backward from a value without a graph{foreign_array_hint(output)}: nothing it "
+                "was computed from has requires_grad=True, or it was computed under no_grad() or "
+                "detached"
             )
         if grad is None:
             if output._data.size != 1:
@@ -91,7 +92,7 @@ def _roots(
     return roots
 
 
-@explained
+@explain_errors
 def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],
@@ -148,7 +149,7 @@ def grad(
     for i, tensor in enumerate(wanted):
         if not isinstance(tensor, Tensor) or tensor._node is None:
             raise GraphError(
-                f"grad: input {i} does not require grad{foreign(tensor)}: make it with "
+                f"grad: input {i} does not require grad{foreign_array_hint(tensor)}: make it with "
                 "requires_grad=True before computing"
             )
     retain = create_graph if retain_graph is None else retain_graph

@@ -1,8 +1,10 @@
-"""Code generation: the operation on Tensors that a primitive becomes, written out as Python.
+"""Code generation: the operation on Tensors that a primitive becomes, as Python source.
 
-A call does the same for every primitive, but a loop over arguments would cost more than a small
-operation itself. So the steps are written once, as a template, and unrolled for each primitive when
-that is defined: ``print(tinygrad_rnn.tanh.definition.source)`` shows the function that runs.
+Every operation takes the same steps: it unpacks its arguments, computes the result and records a
+node. A loop over the arguments would cost more than a small operation itself. So the steps are
+written once, as a template, and unrolled for each primitive when that is defined.
+``print(tinygrad_rnn.multiply.definition.source)`` shows the function that runs;
+``tests/core/engine/golden/multiply.py`` has it with an explanation.
 """
 
 from __future__ import annotations
@@ -11,19 +13,20 @@ import functools
 import inspect
 import itertools
 import linecache
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._util import LIBRARY
 from .._util.api_hints import PUBLIC_NAMES
-from .._util.foreign_arrays import apart, owned
+from .._util.foreign_arrays import copy_aliased_output, copy_arrays
 from ..errors import GraphError
 from . import backend, primitive_checks
 from .backend import Array
-from .grad_mode import paused, thread
+from .grad_mode import paused, thread, watch_result, watching
 from .graph import Node, last_write, tick
 from .namespaces import Operation
-from .operands import failure, promote_operands, refuse
+from .operands import failure, promote_operands, refuse_unknown
 from .pending import Gradient
 from .tensor import Tensor
 
@@ -33,44 +36,49 @@ SECOND_TIME = (
     "tinygrad_rnn.bptt.detach(state), or give the layer bptt=window.bptt of a window from "
     "strategy.windows. To walk the same graph twice, pass retain_graph=True the first time"
 )
-_SCOPE: dict[str, Any] = {  # the names that the generated code uses
+_SCOPE: dict[str, Any] = {  # the global names of the generated code
     "Tensor": Tensor,
-    "promote_operands": promote_operands,
     "failure": failure,
     "last_write": last_write,
     "modules": backend.modules,
     "new": object.__new__,
-    "owned": functools.partial(owned, backend.modules),
+    "copy_arrays": functools.partial(copy_arrays, backend.modules),
     "paused": paused,
     "primitive_checks": primitive_checks,
-    "refuse": refuse,
+    "promote_operands": promote_operands,
+    "refuse_unknown": refuse_unknown,
     "thread": thread,
     "tick": tick,
+    "watch_result": watch_result,
+    "watching": watching,
 }
 
 
 class OpNode(Node):
-    """The node of a primitive: the values that its vjps name, then the inputs' versions."""
+    """The node of a primitive; each primitive has a subclass with its `definition` and `vjp`."""
 
     __slots__ = ("saved",)
-    definition: (
-        OpDefinition  # each primitive has a subclass of its own, with its definition and its `vjp`
-    )
-    saved: Any  # a tuple: None in place of what nobody reads; all None when let go
+    __init__ = object.__init__  # the generated code sets the attributes
+    definition: OpDefinition
+    saved: Any  # a tuple: the values that the vjps read, the versions of inputs; None once freed
 
-    def checked(self, F: Any) -> tuple[Any, ...]:
-        """Return what was saved, with its places in the graph if ``F`` records; or raise."""
-        check_saved(self, self.saved, (self.saved or ())[len(self.definition.names) :])
+    def check_and_wrap_saved(self, F: Any) -> tuple[Any, ...]:
+        """Return the saved values, as Tensors with their nodes if ``F`` records.
+
+        Raises GraphError if they were freed or changed in place.
+        """
+        origins = self.definition.origins
+        check_saved(self, self.saved, (self.saved or ())[len(origins) :])
         if not F.records:
             return self.saved
         return tuple(
-            value if place is None or value is None else F.wrap(value, *place(self))
-            for value, place in zip(self.saved, self.definition.places)  # noqa: B905 - without the versions
+            value if origin is None or value is None else F.wrap(value, *origin(self))
+            for value, origin in zip(self.saved, origins)  # noqa: B905 - without the versions
         )
 
 
 def check_saved(node: Node, saved: Any, versions: Sequence[Any]) -> None:
-    """Raise if what a node saved was freed, or written to after it was made."""
+    """Raise if the saved values of a node were freed, or changed in place after the forward."""
     if saved is None:
         raise GraphError(
             f"backward through {node.name} a second time: its saved values were freed by the "
@@ -84,121 +92,151 @@ def check_saved(node: Node, saved: Any, versions: Sequence[Any]) -> None:
         )
 
 
-CALL = """\
-def {name}{signature}:
-{bring}
+# -- the template ----------------------------------------------------------------------------------
+
+OPERATION = """\
+def {name}({signature}):
+{unpack}
+    # Compute the result.
     try:
-        out = forward(xp, {arrays}{params})
+        out = forward(xp, {arrays}{keywords})
     except (ValueError, TypeError, IndexError) as error:
-        raise failure(definition, ({arrays},), dict({given}), error) from error
-    if {odd}:  # NumPy returns a scalar where the operands are 0-d
-        out = {array}
+        raise failure(definition, ({arguments}), {options}, error) from error
+    if {needs_conversion}:  # NumPy returns scalars for 0-d operands
+        out = {converted}
     result = new(Tensor)
     result._data = out
     result._version = {version}
-    {nodes} = {found}
-    if ({needed}) and (not paused or thread.recording):
-        result._node = node = new(OpNode)
+    result._node = None
+{record}
+    if watching:  # a thread is inside detect_anomaly
+        watch_result(definition, result, ({arguments}), {options})
+    return result
+"""
+
+UNPACK = """\
+    # Take the arrays; promote them if their classes or dtypes differ.
+    try:
+        {arrays} = {data}
+        xp = {fast_path}
+    except AttributeError:  # an argument is no Tensor
+        xp = None
+    if not xp:
+        xp, ({arguments}), ({inputs}) = promote_operands(definition, ({inputs}))
+"""
+
+UNPACK_ALL = """\
+    # Take the arrays, promoted to one class and dtype.
+    xp, arrays, inputs = promote_operands(definition, inputs)
+"""
+
+RECORD = """
+    # Record a node if an argument requires a gradient.
+    {nodes} = {argument_nodes}
+    if {any_node} and (not paused or thread.recording):
+        result._node = node = OpNode()
         node.order = tick()
         node.parents = {parents}
         node.shape = out.shape
         node.dtype = out.dtype
-        node.saved = ({saved}{versions})
-    else:
-        result._node = None
-    return result
+        node.saved = ({saved})
+"""
 
+VJP = """
 
 def vjp(node, F, g, parents, retain):
     saved = node.saved
     if saved is None or F.records or last_write[0] > node.order:
-        saved = node.checked(F)
+        saved = node.check_and_wrap_saved(F)
     if not retain:
         node.saved = None
-    return {grads}
+    return {gradients}
 """
 
-BRING = """\
-    try:
-        {arrays} = {data}
-        alike = {alike}
-    except AttributeError:  # a number, a list, an array
-        alike = False
-    if alike:
-        xp = modules[{first}.__class__]
-    else:
-        xp, ({arrays},), ({inputs},) = promote_operands(definition, ({inputs},))"""
+REFUSE = """\
+    if unknown:
+        refuse_unknown(definition, unknown)
 
-BRING_ALL = "    xp, arrays, inputs = promote_operands(definition, inputs)"
-# None: computed, so never written to.
-VIEW = "{0}._version and primitive_checks.version_of({0}, out, thread.recording)"
-REFUSE = "    if unknown: refuse(definition, unknown)\n"
-TAKEN = frozenset(  # names that are no arguments
-    "xp out result node error alike unknown arrays inputs nodes definition forward OpNode dict "
+"""
+
+# A view shares the version of its argument. None: a computed value is never written to.
+VIEW_VERSION = "{0}._version and primitive_checks.version_of({0}, out, thread.recording)"
+
+RESERVED = frozenset(  # the local names of the generated code
+    "xp out result node error unknown arrays inputs nodes definition forward OpNode joint_vjp dict "
     "tuple any AttributeError ValueError TypeError IndexError".split()
 )
 
 
-class OpDefinition:
-    """One row of the table: the forward, and each argument's vjp or a joint one.
+# -- the definition of an operation ----------------------------------------------------------------
 
-    `names` are the values that the vjps read, each saved once; `source` is the
-    operation on Tensors and its backward pass, in Python.
+
+class OpDefinition:
+    """The definition of one operation: its forward, and a vjp for each argument or a joint one.
+
+    `saved_names` are the values that the vjps read, each saved once. `source` is the operation on
+    Tensors and its backward, in Python.
     """
 
     def __init__(
         self, forward: Callable[..., Array], vjps: dict[str, Vjp | None], joint: Vjp | None
     ) -> None:
-        self.name = primitive_checks.name_of(forward, vjps, joint, TAKEN.union(_SCOPE))
+        self.name = primitive_checks.name_of(forward, vjps, joint, RESERVED.union(_SCOPE))
         self.forward, self.joint = forward, joint
-        self.own = not (forward.__module__ or "").startswith(
-            f"{LIBRARY}."
-        )  # a primitive of the user
+        self.user_defined = not (forward.__module__ or "").startswith(f"{LIBRARY}.")
         self.title = PUBLIC_NAMES.get(self.name, self.name)  # in messages
         self.parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = [p.name for p in self.parameters[: len(vjps)]]
         self.params = [p.name for p in self.parameters[len(vjps) or 1 :]]
         self.differentiable = [name for name, vjp in vjps.items() if vjp is not None]
         self.rules = [joint] if joint else [vjp for vjp in vjps.values() if vjp is not None]
+        self.rule_names = [f"{x}_vjp" for x in self.differentiable] or ["joint_vjp"]
         self.reads = [list(inspect.signature(vjp).parameters)[2:] for vjp in self.rules]
-        self.names = list(dict.fromkeys(name for names in self.reads for name in names))
-        self.places = [self._place(name) for name in self.names]
+        self.saved_names = list(dict.fromkeys(name for names in self.reads for name in names))
+        self.origins = [self._origin(name) for name in self.saved_names]
         self.floating = self.view = self.pending = False
 
     @property
-    def keeps(self) -> bool:
-        """Whether an argument's memory lives on, in the result or in what is saved."""
-        return self.view or not {*self.inputs, "inputs"}.isdisjoint(self.names)
+    def retains_inputs(self) -> bool:
+        """Whether the memory of an argument stays in use, by the result or by saved values."""
+        return self.view or not {*self.inputs, "inputs"}.isdisjoint(self.saved_names)
 
-    def _place(self, name: str) -> Callable[[OpNode], Any] | None:
-        """Return what finds the node and the version of a saved value; None if it is no array."""
-        first, saved = len(self.names), [x for x in self.names if x in self.inputs]
-        if name in saved:
-            version = first + saved.index(name)
-            number = (
-                self.differentiable.index(name) if name in self.differentiable else slice(0)
-            )  # of no parent
-            return lambda node: (node.parents[number] or None, node.saved[version])
+    def _origin(self, name: str) -> Callable[[OpNode], Any] | None:
+        """Return a function: node to the graph node and version of a saved value.
+
+        None for values that are no arrays.
+        """
+        first = len(self.saved_names)  # the index of the first version
+        saved_inputs = [x for x in self.saved_names if x in self.inputs]
+        if name in saved_inputs:
+            version = first + saved_inputs.index(name)
+            if name not in self.differentiable:
+                return lambda node: (None, node.saved[version])
+            parent = self.differentiable.index(name)
+            return lambda node: (node.parents[parent], node.saved[version])
         if name == "inputs":
             return lambda node: (node.parents, node.saved[first:])
         return (lambda node: (node, None)) if name == "out" else None
 
-    def _grads(self) -> str:
-        """Return the expression of the gradients: each parent's vjp, called with what it reads."""
+    def _gradients(self) -> str:
+        """Return the expression of the gradients: a call of each vjp with the values it reads."""
         calls = []
-        for i, names in enumerate(self.reads):
-            saved = "".join(f", saved[{self.names.index(name)}]" for name in names)
-            calls.append(f"vjps[{i}](F, g{saved})")
-        each = [f"None if parents[{i}] is None else {call}, " for i, call in enumerate(calls)]
-        grads = calls[0] if self.joint else f"({''.join(each)})"
-        return f"primitive_checks.gradients(definition, {grads}, parents, F)" if self.own else grads
+        for rule, names in zip(self.rule_names, self.reads, strict=False):
+            saved = "".join(f", saved[{self.saved_names.index(name)}]" for name in names)
+            calls.append(f"{rule}(F, g{saved})")
+        if len(calls) > 1:  # a single parent always needs its gradient
+            calls = [f"None if parents[{i}] is None else {call}" for i, call in enumerate(calls)]
+        grads = calls[0] if self.joint else f"({_lines(calls, 8)})"
+        if not self.user_defined:
+            return grads
+        return f"primitive_checks.gradients(definition, {grads}, parents, F)"
 
     def _value(self, name: str) -> str:
-        """Return the expression of a value that a vjp names."""
-        form = "owned({})" if self.own else "{}"
+        """Return the expression of a value that a vjp reads."""
+        form = "copy_arrays({})" if self.user_defined else "{}"
         known = {"out": "out", **{param: form.format(param) for param in self.params}}
         for x in self.inputs:
-            known.update({x: f"{x}_", f"{x}_shape": f"{x}_.shape"})
+            known.update({x: f"{x}_data", f"{x}_shape": f"{x}_data.shape"})
         if self.joint:
             known.update(inputs="arrays", shapes="tuple([x.shape for x in arrays])")
         if name not in known:
@@ -207,75 +245,133 @@ class OpDefinition:
             )
         return known[name]
 
+    def _saved(self) -> list[str]:
+        """Return the expressions of the saved values, then of the versions of saved inputs."""
+        values, versions = [], []
+        for name in self.saved_names:
+            readers = [
+                f"{x}_node"
+                for x, names in zip(self.differentiable, self.reads, strict=False)
+                if name in names
+            ]
+            used = name in self.params or len(readers) == len(self.differentiable)
+            condition = "" if used else f" if {' or '.join(readers)} else None"
+            values.append(self._value(name) + condition)
+            if name in self.inputs:
+                versions.append(f"{name}._version{condition}")
+            if name == "inputs":
+                versions.append("*[x._version for x in inputs]")
+        return values + versions
+
     @property
     def source(self) -> str:
-        """The code of the operation on Tensors: the template, filled in for this primitive."""
-        arrays, nodes = [f"{x}_" for x in self.inputs], [f"{x}_node" for x in self.differentiable]
-        differentiable = [f"{x}_" for x in self.differentiable] or arrays
-        alike = [f"{a}.__class__ is {b}.__class__" for a, b in itertools.pairwise(arrays)]
-        alike += [f"{a}.dtype is {b}.dtype" for a, b in itertools.pairwise(differentiable)]
-        alike += (
-            [f"{differentiable[0]}.dtype.kind == 'f'"] if self.floating and differentiable else []
-        )
-        saved, versions = "", ""
-        for name in self.names:
-            readers = [
-                node for node, names in zip(nodes, self.reads, strict=False) if name in names
-            ]
-            needed = f" if {' or '.join(readers)} else None" if len(readers) < len(nodes) else ""
-            saved += f"{self._value(name)}{'' if name in self.params else needed}, "
-            versions += f"{name}._version{needed}, " if name in self.inputs else ""
-            versions += "*[x._version for x in inputs], " if name == "inputs" else ""
-        unknown = "**unknown" if self.params else ""
+        """The code of the operation on Tensors: the templates, filled in for this primitive."""
+        needs_conversion, converted = "out.__class__ not in modules", "xp.asarray(out)"
+        if self.user_defined:
+            needs_conversion += " or out.dtype.kind not in 'fiub'"
+            converted = "primitive_checks.one_array(definition.name, xp, out)"
+        signature = [*map(_parameter, self.parameters), *["**unknown"] * bool(self.params)]
         holes = {
             "name": self.name,
-            "signature": f"({', '.join(filter(None, [*map(_plain, self.parameters), unknown]))})",
-            "params": "".join(f", {name}={name}" for name in self.params),
-            "given": ", ".join(f"{name}={name}" for name in self.params),
-            "version": VIEW.format(*self.inputs) if self.view else "None",
-            "saved": saved,
-            "versions": versions,
-            "grads": self._grads(),
-            "arrays": ", ".join(arrays) or "*arrays",
-            "nodes": ", ".join(nodes) or "nodes",
-            "found": ", ".join(f"{x}._node" for x in self.differentiable) or "()",
-            "needed": " or ".join(nodes) or "any(nodes)",
-            "parents": f"({', '.join(nodes)},)" if nodes else "nodes",
-            "data": ", ".join(f"{x}._data" for x in self.inputs),
-            "inputs": ", ".join(self.inputs),
-            "alike": " and ".join(alike) or "True",
-            "first": differentiable[0] if differentiable else "",
-            "odd": "out.__class__ not in modules" + " or out.dtype.kind not in 'fiub'" * self.own,
-            "array": "primitive_checks.one_array(definition.name, xp, out)"
-            if self.own
-            else "xp.asarray(out)",
+            "signature": ", ".join(signature),
+            "keywords": "".join(f", {name}={name}" for name in self.params),
+            "options": "{" + ", ".join(f'"{name}": {name}' for name in self.params) + "}",
+            "version": VIEW_VERSION.format(*self.inputs) if self.view else "None",
+            "saved": _lines(self._saved(), 12),
+            "gradients": self._gradients(),
+            "needs_conversion": needs_conversion,
+            "converted": converted,
+            **(self._variadic() if self.joint else self._positional()),
         }
-        if self.joint:
-            holes["found"] = "tuple([x._node for x in inputs])"
-        bring = BRING_ALL if self.joint else BRING.format(**holes)
-        return CALL.format(bring=(REFUSE if unknown else "") + bring, **holes)
+        holes["unpack"] = REFUSE * bool(self.params) + holes["unpack"].format(**holes)
+        holes["record"] = RECORD.format(**holes) if self.rules else ""
+        return OPERATION.format(**holes) + (VJP.format(**holes) if self.rules else "")
+
+    def _variadic(self) -> dict[str, str]:
+        """Return the expressions of an operation on ``*inputs``."""
+        return {
+            "unpack": UNPACK_ALL,
+            "arrays": "*arrays",
+            "arguments": "*arrays,",
+            "nodes": "nodes",
+            "argument_nodes": "tuple([x._node for x in inputs])",
+            "any_node": "any(nodes)",
+            "parents": "nodes",
+        }
+
+    def _positional(self) -> dict[str, str]:
+        """Return the expressions of an operation on a fixed number of inputs."""
+        arrays, nodes = (
+            [f"{x}_data" for x in self.inputs],
+            [f"{x}_node" for x in self.differentiable],
+        )
+        leading = [f"{x}_data" for x in self.differentiable] or arrays  # they decide on the dtype
+        conditions = [f"{a}.__class__ is {b}.__class__" for a, b in itertools.pairwise(arrays)]
+        conditions += [f"{a}.dtype is {b}.dtype" for a, b in itertools.pairwise(leading)]
+        conditions += [f'{leading[0]}.dtype.kind == "f"'] * self.floating
+        conditions.append(f"modules[{leading[0]}.__class__]")
+        fast_path = textwrap.indent("\nand ".join(conditions), " " * 12)
+        return {
+            "unpack": UNPACK,
+            "data": ", ".join(f"{x}._data" for x in self.inputs),
+            "inputs": _tuple(self.inputs),
+            "fast_path": f"(\n{fast_path}\n        )" if conditions[1:] else conditions[0],
+            "arrays": ", ".join(arrays),
+            "arguments": _tuple(arrays),
+            "nodes": ", ".join(nodes),
+            "argument_nodes": ", ".join(f"{x}._node" for x in self.differentiable),
+            "any_node": f"({' or '.join(nodes)})" if nodes[1:] else "".join(nodes),
+            "parents": f"({_tuple(nodes)})",
+        }
 
     def operation(self) -> Operation:
-        """Return the operation on Tensors, made of its source."""
+        """Return the operation on Tensors: the source, compiled."""
         code, file = self.source, f"<primitive {self.name}>"
         linecache.cache[file] = len(code), None, code.splitlines(True), file  # for tracebacks
-        defaults = {p.name: p.default for p in self.parameters}
-        forward = apart(self.forward) if self.own and not self.view else self.forward
-        scope = {**_SCOPE, "definition": self, "forward": forward, "defaults": defaults}
-        own = {"__slots__": (), "definition": self, "name": self.title, "passes": self.pending}
-        scope["OpNode"] = node = type("OpNode", (OpNode,), own)
-        scope["vjps"] = self.rules
-        exec(compile(code, file, "exec"), scope, made := dict[str, Any]())  # replaces no name there
-        node.vjp = scope["vjp"] = made["vjp"]  # type: ignore[attr-defined]
+        isolated = self.user_defined and not self.view  # its result shares no memory
+        node_class = type(
+            "OpNode",
+            (OpNode,),
+            {
+                "__slots__": (),
+                "definition": self,
+                "name": self.title,
+                "takes_deferred": self.pending,
+            },
+        )
+        scope = {
+            **_SCOPE,
+            "definition": self,
+            "forward": copy_aliased_output(self.forward) if isolated else self.forward,
+            "defaults": {p.name: p.default for p in self.parameters},
+            "OpNode": node_class,
+            **dict(zip(self.rule_names, self.rules, strict=False)),
+        }
+        made: dict[str, Any] = {}  # a namespace of its own: no name of the scope is replaced
+        exec(compile(code, file, "exec"), scope, made)
+        node_class.vjp = scope["vjp"] = made.get("vjp")  # type: ignore[attr-defined]
         operation: Any = functools.wraps(self.forward)(made[self.name])
         operation.__signature__ = inspect.Signature(self.parameters)
         operation.definition = self
         return operation
 
 
-def _plain(parameter: inspect.Parameter) -> str:
-    """Return a parameter as it stands in the source of an operation."""
+def _parameter(parameter: inspect.Parameter) -> str:
+    """Return a parameter as source code."""
     if parameter.kind is parameter.VAR_POSITIONAL:
         return "*inputs"
     default = parameter.default is not parameter.empty
     return parameter.name + (f"=defaults[{parameter.name!r}]" if default else "")
+
+
+def _tuple(expressions: Sequence[str]) -> str:
+    """Return the inside of a tuple as source code."""
+    return ", ".join(expressions) + "," * (len(expressions) == 1)
+
+
+def _lines(expressions: Sequence[str], indent: int) -> str:
+    """Return the inside of a tuple as source code, on several lines if it has several elements."""
+    if len(expressions) < 2:
+        return _tuple(expressions)
+    lines = textwrap.indent("".join(f"{x},\n" for x in expressions), " " * indent)
+    return f"\n{lines}{' ' * (indent - 4)}"

@@ -1,4 +1,4 @@
-"""What a report of a bug or of a speed should say about the machine and what is installed on it."""
+"""The configuration of the machine and of the installed packages, for bug and speed reports."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _VARIABLES = (
 
 
 def show_config(file: TextIO | None = None) -> None:
-    """Print versions, devices, the BLAS and its kernel, threads, and hints on what costs speed.
+    """Print versions, devices, the BLAS and its kernel, threads, and hints about slow settings.
 
     Parameters
     ----------
     file : text file, optional
-        Where to; ``sys.stdout`` if not given.
+        The output. Default: ``sys.stdout``.
 
     Notes
     -----
-    The BLAS is what NumPy says that it was built with; its kernel and threads come from
-    threadpoolctl where that is installed.
+    The BLAS is the one that NumPy was built with. Its kernel and threads are reported by
+    threadpoolctl if that is installed.
 
     Examples
     --------
@@ -47,11 +47,11 @@ def show_config(file: TextIO | None = None) -> None:
     tinygrad_rnn  ...
     Python        ...
     """
-    for name, value in _facts():
+    for name, value in _settings():
         print(f"{name:<13} {value}", file=file or sys.stdout)
 
 
-def _facts() -> Iterator[tuple[str, str]]:
+def _settings() -> Iterator[tuple[str, str]]:
     package = sys.modules[__name__.partition(".")[0]]
     yield "tinygrad_rnn", f"{package.__version__} in {os.path.dirname(str(package.__file__))}"
     yield "Python", f"{platform.python_version()} ({platform.python_implementation()})"
@@ -61,7 +61,7 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "SIMD", ", ".join(_simd(build)) or "baseline only"
     blas = build.get("Build Dependencies", {}).get("blas", {})
     yield "BLAS", f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
-    yield from _pools()
+    yield from _thread_pools()
     for name in _VARIABLES:
         if name in os.environ:
             yield "environment", f"{name}={os.environ[name]}"
@@ -73,18 +73,18 @@ def _facts() -> Iterator[tuple[str, str]]:
     if os.environ.get("OPENBLAS_CORETYPE"):
         yield (
             "hint",
-            "OPENBLAS_CORETYPE pins OpenBLAS to one kernel; where the CPU has a newer one, products"
-            " are up to twice as fast without it",
+            "OPENBLAS_CORETYPE pins OpenBLAS to one kernel; if the CPU supports a newer one, matrix"
+            " products are up to twice as fast without it",
         )
 
 
 def _simd(build: dict[str, Any]) -> list[str]:
-    """Return the instruction sets that NumPy found on this CPU, beyond what it was built for."""
+    """Return the instruction sets that NumPy detected, beyond the baseline of its build."""
     return list(build.get("SIMD Extensions", {}).get("found", []))
 
 
-def _pools() -> Iterator[tuple[str, str]]:
-    """Yield the kernel and the threads of each BLAS and OpenMP that is loaded."""
+def _thread_pools() -> Iterator[tuple[str, str]]:
+    """Yield the kernel and the number of threads of each loaded BLAS and OpenMP library."""
     try:
         threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
@@ -97,6 +97,7 @@ def _pools() -> Iterator[tuple[str, str]]:
 
 
 def _gpu() -> str:
+    """Return the names of the GPUs, and the versions of CUDA and of the array module."""
     module = backend.gpu_module()
     runtime = module.cuda.runtime
     names = [

@@ -1,20 +1,31 @@
-"""Grad mode: whether the operations of a thread are recorded."""
+"""The modes of a thread: whether it records operations, and whether it checks their results."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
-from .._util.api_hints import explained
-from .._util.contexts import Block
+from .._util.api_hints import explain_errors
+from .._util.contexts import ReusableContext
 
 
 class _Thread(threading.local):
     recording = True
+    watcher: Any = None  # checks results and gradients: `transforms.anomaly.Watcher`
 
 
 thread = _Thread()
-paused: list[None] = []  # empty: no thread is in a block, so none need look up its own mode
+# One element for each block that a thread is in. While a list is empty, no operation has to look up
+# the modes of its thread, which would cost more than the test of a list.
+paused: list[None] = []  # blocks of no_grad and enable_grad
+watching: list[None] = []  # blocks of detect_anomaly
+
+
+def watch_result(definition: Any, result: Any, inputs: Any, options: dict[str, Any]) -> None:
+    """Let the watcher of this thread, if there is one, check the result of an operation."""
+    if thread.watcher is not None:
+        thread.watcher.check_result(definition, result, [*inputs, *options.values()])
 
 
 def _recording(on: bool) -> Iterator[None]:
@@ -28,13 +39,13 @@ def _recording(on: bool) -> Iterator[None]:
         paused.pop()
 
 
-@explained
-def no_grad() -> Block[None]:
+@explain_errors
+def no_grad() -> ReusableContext[None]:
     """Record no graph in a ``with`` block or decorated function, for this thread alone.
 
-    The object can be entered again. Of a decorated generator or coroutine function the body runs in
+    The object can be entered again. Decorated generator and coroutine functions run their bodies in
     the block; at each ``yield`` or ``await`` the mode of the caller is restored. (A ``with`` block
-    around them leaves the thread, and so the caller, in its mode meanwhile.)
+    around the ``yield`` leaves the thread, and so the caller, in the mode of the block.)
 
     Examples
     --------
@@ -45,11 +56,11 @@ def no_grad() -> Block[None]:
     >>> y.requires_grad
     False
     """
-    return Block("no_grad", lambda: _recording(False))
+    return ReusableContext("no_grad", lambda: _recording(False))
 
 
-@explained
-def enable_grad() -> Block[None]:
+@explain_errors
+def enable_grad() -> ReusableContext[None]:
     """Record the graph again inside a `no_grad` block.
 
     Examples
@@ -60,11 +71,11 @@ def enable_grad() -> Block[None]:
     ...     (x * 2).requires_grad
     True
     """
-    return Block("enable_grad", lambda: _recording(True))
+    return ReusableContext("enable_grad", lambda: _recording(True))
 
 
 def is_grad_enabled() -> bool:
-    """Tell whether operations of this thread are being recorded.
+    """Return whether operations of this thread are recorded.
 
     Examples
     --------

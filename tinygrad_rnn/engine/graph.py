@@ -1,14 +1,13 @@
-"""The graph and the pass over it; it knows nodes and gradients, not arrays.
+"""The graph, and the backward pass over it.
 
-Every result of a recorded operation has a `Node`, its place in the graph. A node holds the nodes of
-its arguments, so the graph is alive as long as somebody holds its end, and no longer. `run` takes
-the youngest node that has a gradient, again and again: a node is older than whatever was computed
-from it, so the order of creation is a topological order, and no recursion is needed.
+The result of each recorded operation has a `Node`. A node refers to the nodes of the operation's
+arguments, its parents, so a graph is freed when its last result is. Nodes are numbered in the order
+of creation, which is a topological order: `run` repeatedly takes the youngest node that has a
+gradient and sends gradients to its parents, without recursion.
 
-The pass is written once for two kinds of gradient. With raw arrays it is the fast, ordinary
-backward pass; with Tensors (``create_graph=True``) it records a graph of its own, which can be
-differentiated again. Whatever depends on the kind comes from ``F``, the namespace of operations on
-it.
+The pass works on two kinds of gradients. With arrays it is the ordinary backward pass. With Tensors
+(``create_graph=True``) it records a graph of its own, which can be differentiated again. ``F`` is
+the namespace of operations on one kind.
 """
 
 from __future__ import annotations
@@ -20,28 +19,29 @@ from operator import attrgetter
 from typing import Any
 
 from ..errors import GraphError
+from .grad_mode import thread
 from .pending import (
     PENDING,
     Accumulator,
     DeferredMatmul,
     Gradient,
-    Joined,
     Namespace,
     OutputGradients,
+    add,
 )
 
 Parents = tuple["Node | None", ...]
 
-tick = itertools.count(1).__next__  # the clock that nodes and writes are ordered by
-last_write = [0]  # when, on this clock, any tensor was last written to in place
+tick = itertools.count(1).__next__  # the clock of nodes and of writes in place
+last_write = [0]  # the time of the last write into any tensor
 
 
 class Node:
-    """An operation that took place: its arguments' nodes, the shape and dtype of its result."""
+    """An operation that was recorded: its parents, and the shape and dtype of its result."""
 
     __slots__ = ("__weakref__", "dtype", "order", "parents", "shape")
     name = "node"
-    passes = False  # whether `vjp` takes a pending DeferredMatmul as it is
+    takes_deferred = False  # whether `vjp` takes a DeferredMatmul that is not evaluated
 
     def __init__(self, parents: Parents, shape: tuple[int, ...], dtype: Any) -> None:
         self.order = tick()
@@ -51,15 +51,16 @@ class Node:
     def vjp(
         self, F: Namespace, grad: Gradient, parents: Parents, retain: bool
     ) -> Sequence[Gradient]:
-        """Return the gradient of each of the `parents` (None: nobody needs it) from the result's.
+        """Return the gradient of each parent from the gradient of the result.
 
-        What was saved is let go unless `retain`.
+        `parents` are those of the node, with None where no gradient is needed. Saved values are
+        freed unless `retain`.
         """
         raise NotImplementedError
 
 
 class Leaf(Node):
-    """A tensor that the user made and wants the gradient of; it owns that gradient."""
+    """A tensor made by the user that requires a gradient; it holds that gradient."""
 
     __slots__ = ("grad", "on", "version")
     name = "leaf"
@@ -72,27 +73,27 @@ class Leaf(Node):
 
 
 class OutputNode(Node):
-    """One result of an operation of several, which is its one parent."""
+    """One result of an operation with several; the operation is its only parent."""
 
     __slots__ = ("index",)
     name = "piece"
 
     def __init__(self, whole: Node, index: int, shape: tuple[int, ...], dtype: Any) -> None:
-        self.order, self.parents = tick(), (whole,)
-        self.shape, self.dtype, self.index = shape, dtype, index
+        super().__init__((whole,), shape, dtype)
+        self.index = index
 
     def vjp(
         self, F: Namespace, grad: Gradient, parents: Parents, retain: bool
     ) -> Sequence[Gradient]:
-        """Hand the gradient on under the number of the result."""
-        return (OutputGradients({self.index: grad}),)
+        """Return the gradient with the index of the result."""
+        return (OutputGradients(F, {self.index: grad}),)
 
 
-# -- the pass --------------------------------------------------------------------------------------
+# -- the backward pass -----------------------------------------------------------------------------
 
 
 def unbroadcast(grad: Gradient, node: Node, F: Namespace) -> Gradient:
-    """Bring a gradient to its argument's shape and dtype: sum where it was broadcast."""
+    """Return a gradient in the shape and dtype of `node`: summed over its broadcast axes."""
     shape = node.shape
     if grad.shape != shape:
         extra = len(grad.shape) - len(shape)
@@ -107,18 +108,27 @@ def unbroadcast(grad: Gradient, node: Node, F: Namespace) -> Gradient:
 
 
 def reachable(ends: Sequence[Node], since: int = 0) -> list[Node]:
-    """Return `ends` and the nodes they were computed from, oldest first.
+    """Return `ends` and the nodes that they were computed from, oldest first.
 
-    Those older than `since` are not entered.
+    Parents of nodes older than `since` are not visited.
     """
-    found, stack = set(ends), list(ends)
+    seen, stack = set(ends), list(ends)
     while stack:
         node = stack.pop()
         if node.order >= since:
-            new = [p for p in node.parents if p is not None and p not in found]
-            found.update(new)
+            new = [p for p in node.parents if p is not None and p not in seen]
+            seen.update(new)
             stack += new
-    return sorted(found, key=attrgetter("order"))
+    return sorted(seen, key=attrgetter("order"))
+
+
+def _paths(roots: Parents, wanted: Collection[Node], since: int) -> set[Node]:
+    """Return the nodes on the paths from the roots to the wanted nodes, with both ends."""
+    needed = set(wanted)
+    for node in reachable(list(dict.fromkeys(roots)), since):  # type: ignore[arg-type]
+        if not needed.isdisjoint(node.parents):
+            needed.add(node)
+    return needed
 
 
 def run(
@@ -128,71 +138,72 @@ def run(
     retain: bool = False,
     since: int = 0,
 ) -> dict[Node, tuple[Gradient, bool]]:
-    """Return the gradient of each wanted node; if there are none, of each leaf.
+    """Return the gradient of each wanted node; without `wanted`, of each leaf.
 
-    Gradients live in a dict and are dropped as they are consumed. The flag beside each result says
-    that its memory belongs to nobody else. `namespaces` has ``F`` for each kind of gradient. Nodes
-    older than `since` end the walk (a checkpoint's outside world).
+    The flag next to each gradient says that no other object shares its memory. `namespaces` has
+    ``F`` for each kind of gradient. With `since`, wanted nodes that are older send no gradients to
+    their parents.
     """
     parents: Parents = tuple(node for node, _ in roots)
     grads: Sequence[Gradient] = [grad for _, grad in roots]
-    live: set[Node] | None = None  # what leads to the wanted; None: every leaf is wanted
+    needed: set[Node] | None = None  # None: all nodes
     if wanted:
-        live = set(wanted)
-        for node in reachable(list(dict.fromkeys(parents)), since):  # type: ignore[arg-type]
-            if not live.isdisjoint(node.parents):
-                live.add(node)
-        parents = tuple([node if node in live else None for node in parents])
+        needed = _paths(parents, wanted, since)
+        parents = tuple([node if node in needed else None for node in parents])
+    watch = thread.watcher and thread.watcher.backward_pass(roots)
 
     pending: dict[Node, Gradient] = {}
-    joined: Joined = {}
-    waiting: list[tuple[int, Node]] = []  # a heap of the nodes with a gradient, youngest first,
-    after: Node | None = None  # but for one: in a chain there is no other, and no need of a heap
+    queue: list[tuple[int, Node]] = []  # a heap of the nodes in `pending`, the youngest first
+    single: Node | None = None  # one of them that is not in the heap: in a chain it is the only one
     results: dict[Node, tuple[Gradient, bool]] = {}
     while True:
+        # Add the gradients to those of the parents.
         for parent, grad in zip(parents, grads):  # noqa: B905 - strict costs a tenth of the pass
             if parent is None or grad is None:
                 continue
-            node = parent
             kind = grad.__class__
-            if kind not in PENDING and (grad.dtype is not node.dtype or grad.shape != node.shape):
-                grad = unbroadcast(grad, node, namespaces[kind])
-            held = pending.get(node)
+            if kind not in PENDING and (
+                grad.dtype is not parent.dtype or grad.shape != parent.shape
+            ):
+                grad = unbroadcast(grad, parent, namespaces[kind])
+            held = pending.get(parent)
             if held is None:
-                pending[node] = grad
-                if after is not None:
-                    after, node = (after, node) if after.order > node.order else (node, after)
-                    heappush(waiting, (-node.order, node))
+                pending[parent] = grad
+                if single is None:
+                    single = parent
                 else:
-                    after = node
+                    heappush(queue, (-parent.order, parent))
             elif held.__class__ is Accumulator:
                 held.add(grad)
             else:
-                F = namespaces[grad.sample.__class__ if kind in PENDING else kind]
-                if held.__class__ is not kind or kind not in PENDING:
-                    held = pending[node] = Accumulator(F, held)
-                held.add(grad, F)
-        while after or waiting:  # to the youngest node that has somebody to hand its gradient to
-            if after is None:
-                node = heappop(waiting)[1]
-            elif waiting and -waiting[0][0] > after.order:
-                node = heappushpop(waiting, (-after.order, after))[1]
-            else:
-                node = after
-            after = None
-            grad = pending.pop(node)
-            kind = grad.__class__
-            fresh = kind in PENDING
-            F = namespaces[grad.sample.__class__ if fresh else kind]
-            if fresh and not (kind is DeferredMatmul and node.passes and node not in wanted):
-                grad = grad.total(F, joined)
-            parents = node.parents
-            if live is not None:
-                parents = tuple([p if p in live else None for p in parents])
-            if node in wanted or not parents:
-                results[node] = grad, fresh
-            if node.order >= since and parents and (live is None or any(parents)):
-                grads = node.vjp(F, grad, parents, retain)
-                break
+                F = grad.F if kind in PENDING else namespaces[kind]
+                pending[parent] = add(held, grad, F)
+
+        # Take the youngest node: all contributions to its gradient have arrived.
+        if single is None:
+            if not queue:
+                return results
+            node = heappop(queue)[1]
+        elif queue and -queue[0][0] > single.order:
+            node = heappushpop(queue, (-single.order, single))[1]
         else:
-            return results
+            node = single
+        single = None
+        grad = pending.pop(node)
+        kind = grad.__class__
+        fresh = kind in PENDING
+        F = grad.F if fresh else namespaces[kind]
+        if fresh and not (kind is DeferredMatmul and node.takes_deferred and node not in wanted):
+            grad = grad.evaluate()
+
+        # Compute the gradients of its parents.
+        parents, grads = node.parents, ()
+        if not parents or node in wanted:
+            results[node] = grad, fresh
+        if needed is not None:
+            inside = node.order >= since and not needed.isdisjoint(parents)
+            parents = tuple([p if p in needed else None for p in parents]) if inside else ()
+        if watch:
+            grads = watch.vjp(node, F, grad, parents, retain)
+        elif parents:
+            grads = node.vjp(F, grad, parents, retain)

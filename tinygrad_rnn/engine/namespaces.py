@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import backend
-from .backend import SCALARS, Array
+from .backend import SCALARS
 from .tensor import Tensor, wrap
 
 Operation = Callable[..., Any]
@@ -20,14 +20,9 @@ class Raw:
     """The primitives on arrays of one library: ``F`` in the ordinary backward pass."""
 
     records = False
-    in_place = True
 
     def __init__(self, module: Any) -> None:
         self.module = module
-
-    def empty(self, shape: tuple[int, ...], part: Array) -> Array:
-        """Return an array to be filled with parts like this one."""
-        return backend.empty_like_parts(shape, part)
 
     def __getattr__(self, name: str) -> Any:
         forward = functools.partial(_known(name).definition.forward, self.module)
@@ -39,7 +34,6 @@ class Recorded:
     """The primitives on Tensors: what ``F`` is under ``create_graph=True``."""
 
     records = True
-    in_place = False
 
     def __getattr__(self, name: str) -> Any:
         operation, numbers = _known(name), getattr(namespaces[np.ndarray], name)

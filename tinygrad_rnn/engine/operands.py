@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._util.api_hints import begin, begun, reworded, unknown_argument
+from .._util.api_hints import call_named, prefix_message, translate_error, unknown_argument
 from ..errors import DeviceError, ShapeError
 from . import backend
 from .backend import SCALARS
@@ -54,8 +54,8 @@ def _foreign(x: Any, op: OpDefinition) -> Any:
     x = x.item() if isinstance(x, np.generic) else x
     if x.__class__ in SCALARS:
         return x
-    array = begun(op.title, backend.asarray, x)
-    return backend.copy(array) if op.keeps and backend.is_array(x) else array
+    array = call_named(op.title, backend.asarray, x)
+    return backend.copy(array) if op.retains_inputs and backend.is_array(x) else array
 
 
 def failure(
@@ -63,17 +63,17 @@ def failure(
 ) -> Exception:
     """Return an error of the array library with the operation and what it was given."""
     if type(error).__module__ == ShapeError.__module__:
-        return begin(error, op.title)
+        return prefix_message(error, op.title)
     misplaced = backend.misplaced(values)
     if misplaced:
         return DeviceError(f"{op.title}: {misplaced}")
     shapes = " and ".join(str(getattr(x, "shape", x)) for x in values)
     options = ", ".join(f"{k}={v!r:.60}" for k, v in given.items() if v is not None)
-    ours, text = reworded(error)
+    ours, text = translate_error(error)
     message = f"{op.title} of {shapes}{' with ' * bool(options)}{options}: {text}"
     return ours(message)
 
 
-def refuse(op: OpDefinition, unknown: dict[str, Any]) -> None:
+def refuse_unknown(op: OpDefinition, unknown: dict[str, Any]) -> None:
     """Raise for keyword arguments that the operation has not."""
     raise TypeError(unknown_argument(op.title, next(iter(unknown)), [*op.inputs, *op.params]))

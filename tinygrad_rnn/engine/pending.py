@@ -1,169 +1,129 @@
-"""Pending gradients: contributions that are collected first and made dense once.
+"""Pending gradients: gradients that are collected first and computed once.
 
-A gradient of which only parts are known, or that is a product not multiplied yet, waits in one of
-these classes until its node is reached.
+A rule may return one of these classes in place of an array. The pass (`graph.run`) collects all
+contributions to a node and calls `evaluate` when it reaches the node:
+
+==================  =====================================  ========================================
+class               stands for                             computed as
+==================  =====================================  ========================================
+`SparseGradient`    zeros but for the elements ``x[key]``  one scatter for all reads of x
+`DeferredMatmul`    leftᵀ @ right                          one product for all uses of a weight
+`OutputGradients`   the gradients of several results       (a dictionary; it stays one)
+`Accumulator`       a sum of unlike contributions          additions, in place where possible
+==================  =====================================  ========================================
+
+So T time steps read from one tensor cost the bytes that were read, not T times the whole tensor,
+and a weight that is used at T steps costs one large product, not T small ones.
 """
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 Gradient = Any  # an array, a Tensor, or a pending gradient
-Namespace = Any
-PENDING_BYTES = 256 << 20  # what the factors of one pending product may hold unmultiplied
-
-# Gradients of time steps that were gathered, by id: each (while it lives) with the whole and its
-# place there. Other products over the same steps use the whole.
-Joined = dict[int, tuple[weakref.ref[Any], Gradient, int]]
+Namespace = Any  # the operations on gradients of one kind: `F` of a vjp
+MAX_DEFERRED_BYTES = 256 << 20  # the limit on the factors of one `DeferredMatmul`
 
 
 class SparseGradient:
-    """A gradient that is zero but for some places: what reading ``x[key]`` gives back to x.
+    """The gradient of x that results from reads ``x[key]``."""
 
-    T steps read from one tensor cost the bytes that were read, not T times the whole. What comes
-    back to whole steps is put in its place at once.
-    """
+    __slots__ = ("F", "grads", "keys", "shape")
 
-    __slots__ = ("grads", "keys", "shape", "steps", "whole")
+    def __init__(self, F: Namespace, grad: Gradient, key: Any, shape: tuple[int, ...]) -> None:
+        self.F, self.grads, self.keys, self.shape = F, [grad], [key], shape
 
-    def __init__(self, grad: Gradient, key: Any, shape: tuple[int, ...]) -> None:
-        self.grads, self.keys, self.shape = [grad], [key], shape
-        self.steps: dict[int, weakref.ref[Any] | None] = {}  # None: several gradients
-        self.whole: Gradient = None
-
-    @property
-    def sample(self) -> Gradient:
-        """One of the arrays inside, to tell their kind by."""
-        return self.grads[0] if self.grads else self.whole
-
-    def add(self, other: SparseGradient, F: Namespace) -> None:
-        """Take what another read gives back."""
+    def add(self, other: SparseGradient) -> None:
+        """Add the gradient of other reads."""
         self.grads += other.grads
         self.keys += other.keys
-        while F.in_place and self.grads and (t := _step(self.keys[-1], self.shape)) is not None:
-            first = t not in self.steps
-            if not first and self.grads[-1].dtype.itemsize == 2:  # to be added in single, later
-                break
-            _, grad = self.keys.pop(), self.grads.pop()
-            if self.whole is None:
-                self.whole = F.empty(self.shape, grad)
-            self.whole[t] = grad if first else self.whole[t] + grad
-            self.steps[t] = weakref.ref(grad) if first else None
 
-    def total(self, F: Namespace, joined: Joined) -> Gradient:
-        """Return the gradient in full."""
-        if self.whole is None:
-            return F.scatter(*self.grads, keys=tuple(self.keys), shape=self.shape)
-        for t in set(range(self.shape[0])).difference(self.steps):
-            self.whole[t] = 0
-        if self.grads:
-            self.whole += F.scatter(*self.grads, keys=tuple(self.keys), shape=self.shape)
-        elif all(ref and ref() is not None for ref in self.steps.values()):
-            joined.update({id(ref()): (ref, self.whole, t) for t, ref in self.steps.items() if ref})
-        return self.whole
-
-
-def _step(key: Any, shape: tuple[int, ...]) -> int | None:
-    """Return t if ``x[key]`` is ``x[t]``, an array."""
-    t = key[0] if key.__class__ is tuple and len(key) == 1 else None
-    return t if t.__class__ is int and 0 <= t and len(shape) > 1 else None
+    def evaluate(self) -> Gradient:
+        """Return the dense gradient."""
+        return self.F.scatter(*self.grads, keys=tuple(self.keys), shape=self.shape)
 
 
 class DeferredMatmul:
-    """A gradient leftᵀ @ right that is not multiplied yet: what ``x @ W`` gives back to W.
+    """The gradient Σ leftᵀ @ right of a weight, whose products are not computed yet."""
 
-    For a weight that is used at every step the factors of all steps become one large product.
-    """
+    __slots__ = ("F", "lefts", "nbytes", "product", "rights")
 
-    __slots__ = ("done", "held", "lefts", "rights")
+    def __init__(
+        self,
+        F: Namespace,
+        lefts: list[Gradient],
+        rights: list[Gradient],
+        product: Gradient = None,
+    ) -> None:
+        self.F, self.lefts, self.rights = F, lefts, rights
+        self.product = product  # of the factors that were multiplied early
+        self.nbytes = sum(x.size * x.dtype.itemsize for x in (*lefts, *rights))
 
-    def __init__(self, lefts: list[Gradient], rights: list[Gradient], done: Gradient = None):
-        self.lefts, self.rights, self.done = lefts, rights, done
-        self.held = sum((x.size * x.dtype.itemsize) for x in (*lefts, *rights))
-
-    @property
-    def sample(self) -> Gradient:
-        """One of the arrays inside, to tell their kind by."""
-        return self.lefts[0] if self.lefts else self.done
-
-    def add(self, other: DeferredMatmul, F: Namespace) -> None:
-        """Take another use's factors; multiply when they hold too much memory."""
+    def add(self, other: DeferredMatmul) -> None:
+        """Add the factors of other uses; multiply them if they take too much memory."""
         self.lefts += other.lefts
         self.rights += other.rights
-        self.held += other.held
-        if self.held > PENDING_BYTES:
-            self.done = self.total(F, {})
-            self.lefts, self.rights, self.held = [], [], 0
+        self.nbytes += other.nbytes
+        if self.nbytes > MAX_DEFERRED_BYTES:
+            self.product = self.evaluate()
+            self.lefts, self.rights, self.nbytes = [], [], 0
 
-    def transposed(self, F: Namespace) -> DeferredMatmul:
-        """Return the transpose, still pending: (leftᵀ right)ᵀ = rightᵀ left."""
-        done = None if self.done is None else F.permute(self.done, axes=(1, 0))
-        return DeferredMatmul(self.rights, self.lefts, done)
+    def transposed(self) -> DeferredMatmul:
+        """Return the transpose, still deferred: (leftᵀ right)ᵀ = rightᵀ left."""
+        product = None if self.product is None else self.F.permute(self.product, axes=(1, 0))
+        return DeferredMatmul(self.F, self.rights, self.lefts, product)
 
-    def total(self, F: Namespace, joined: Joined) -> Gradient:
-        """Return the gradient in full."""
+    def evaluate(self) -> Gradient:
+        """Return the dense gradient: one product of the concatenated factors."""
         if not self.lefts:
-            return self.done
-        sides = [self.lefts, self.rights]
-        for i, side in enumerate(sides):
-            found = [hit for x in side if (hit := joined.get(id(x))) and hit[0]() is x]
-            places = {t: n for n, (_, _, t) in enumerate(found)}
-            whole = found[0][1] if len(places) == len(side) else ()
-            if len(whole) == len(side) and all(other is whole for _, other, _ in found):
-                sides = [[factors[places[t]] for t in range(len(side))] for factors in sides]
-                sides[i] = [F.rows(whole)]
-                break
-        left, right = [x[0] if len(x) == 1 else F.join(*x, axis=0) for x in sides]
-        product = F.gemm(F.permute(left, axes=(1, 0)), right)
-        return product if self.done is None else self.done + product
+            return self.product
+        left, right = (
+            x[0] if len(x) == 1 else self.F.join(*x, axis=0) for x in (self.lefts, self.rights)
+        )
+        product = self.F.gemm(self.F.permute(left, axes=(1, 0)), right)
+        return product if self.product is None else self.product + product
 
 
 class OutputGradients(dict[int, Gradient]):
-    """The gradients of an operation of several results, by the number of the result."""
+    """The gradients of the results of one operation, by the index of the result."""
 
-    @property
-    def sample(self) -> Gradient:
-        """One of the arrays inside, to tell their kind by."""
-        return next(iter(self.values()))
+    def __init__(self, F: Namespace, grads: dict[int, Gradient]) -> None:
+        super().__init__(grads)
+        self.F = F
 
-    def add(self, other: OutputGradients, F: Namespace) -> None:
-        """Take another result's, or more of one's."""
+    def add(self, other: OutputGradients) -> None:
+        """Add the gradients of other results, or further ones of the same."""
         self.update({i: self[i] + g if i in self else g for i, g in other.items()})
 
-    def total(self, F: Namespace, joined: Joined) -> Gradient:
-        """Return all of them."""
+    def evaluate(self) -> Gradient:
+        """Return the dictionary itself."""
         return self
 
 
 class Accumulator:
-    """A gradient with several contributions, made dense once, at the end.
+    """A sum of contributions: dense ones are added, pending ones are evaluated at the end.
 
-    Those in half precision are added in single: of many equal ones the sum would stop growing.
+    Half precision is added in single precision: in a long sum of equal terms float16 stops growing.
     """
 
-    __slots__ = ("F", "dense", "half", "owned", "rest")
+    __slots__ = ("F", "dense", "half", "owned", "pending")
 
     def __init__(self, F: Namespace, first: Gradient) -> None:
+        self.F = F
         self.dense: Gradient = None
-        self.half: Any = None  # the dtype float16, once there are several dense ones in it
-        self.F, self.owned = F, False  # the first dense term is somebody else's: not written to
-        self.rest: list[Any] = []
+        self.owned = False  # the first dense term may be in use elsewhere: it is not written to
+        self.half: Any = None  # the dtype float16, if several terms have it
+        self.pending: list[Any] = []  # at most one of each class
         self.add(first)
 
-    @property
-    def sample(self) -> Gradient:
-        """One of the arrays inside, to tell their kind by."""
-        return self.rest[0].sample if self.dense is None else self.dense
-
-    def add(self, grad: Gradient, F: Namespace = None) -> None:
-        """Take one more contribution."""
+    def add(self, grad: Gradient) -> None:
+        """Add a contribution."""
         if grad.__class__ in PENDING:
-            for other in self.rest:
-                if other.__class__ is grad.__class__:
-                    other.add(grad, self.F)
+            for held in self.pending:
+                if held.__class__ is grad.__class__:
+                    held.add(grad)
                     return
-            self.rest.append(grad)
+            self.pending.append(grad)
         elif self.owned:
             self.dense += grad
         elif self.dense is None:
@@ -171,14 +131,24 @@ class Accumulator:
         else:
             if grad.dtype.itemsize == 2 and self.half is None:
                 self.half, self.dense = grad.dtype, self.F.cast(self.dense, dtype="float32")
-            self.dense, self.owned = self.dense + grad, self.F.in_place
+            self.dense, self.owned = self.dense + grad, not self.F.records
 
-    def total(self, F: Namespace, joined: Joined) -> Gradient:
-        """Return the gradient in full."""
-        rest, self.rest = self.rest, []
-        for grad in rest:
-            self.add(grad.total(F, joined))
-        return self.dense if self.half is None else F.cast(self.dense, dtype=self.half)
+    def evaluate(self) -> Gradient:
+        """Return the sum."""
+        pending, self.pending = self.pending, []
+        for grad in pending:
+            self.add(grad.evaluate())
+        return self.dense if self.half is None else self.F.cast(self.dense, dtype=self.half)
 
 
 PENDING: frozenset[Any] = frozenset((SparseGradient, DeferredMatmul, OutputGradients, Accumulator))
+
+
+def add(held: Gradient, grad: Gradient, F: Namespace) -> Gradient:
+    """Return the sum of two gradients, still pending; `held` may be changed in place."""
+    if held.__class__ is not Accumulator and (
+        held.__class__ is not grad.__class__ or held.__class__ not in PENDING
+    ):
+        held = Accumulator(F, held)
+    held.add(grad)
+    return held

@@ -19,13 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .._util.api_hints import explained
+from .._util.api_hints import explain_errors
 from .backend import Array
 from .codegen import OpDefinition, Vjp
 from .namespaces import PRIMITIVES, Operation
 
 
-@explained
+@explain_errors
 def primitive(
     *,
     floating: bool = False,
@@ -98,7 +98,7 @@ def primitive(
         definition.floating, definition.view, definition.pending = floating, view, pending
         operation = definition.operation()
         held: Any = PRIMITIVES.get(definition.name)
-        if held is None or held.definition.own:
+        if held is None or held.definition.user_defined:
             PRIMITIVES[definition.name] = operation  # the library's stay what they are
         return operation
 

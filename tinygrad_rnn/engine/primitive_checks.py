@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from .._util.api_hints import class_name
+from .._util.functions import check_function
 from ..errors import DTypeError, GraphError
+from .pending import PENDING
 
 
 def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection[str] = ()) -> str:
@@ -38,6 +40,8 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
 
     Raises
     ------
+    ArgumentError
+        If the forward cannot be called.
     TypeError
         If the forward has no name, or parameters that the operation cannot have, or if the vjps do
         not fit it.
@@ -49,8 +53,9 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
     Traceback (most recent call last):
     TypeError: primitive: the forward is named '<lambda>': write it with def, under a name ...
     """
+    check_function(forward, "primitive")
     name = getattr(forward, "__name__", None)
-    if not isinstance(name, str) or not callable(forward):
+    if not isinstance(name, str):
         raise TypeError(
             f"primitive: the forward is an object of {class_name(forward)}, without a name: write "
             "a function with def"
@@ -80,7 +85,7 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
             raise TypeError(
                 f"primitive {name}: the forward takes *{p.name}: give joint=, one vjp for all"
             )
-    made = [f"{x}_{end}" for x in inputs for end in ("", "node", "shape")]
+    made = [f"{x}_{end}" for x in inputs for end in ("data", "node", "shape", "vjp")]
     names = [p.name for p in parameters]
     clashes = sorted({*taken, *made}.intersection(names[joint is not None :]))
     if clashes:
@@ -196,7 +201,7 @@ def gradients(op: Any, grads: Any, parents: Sequence[Any], F: Any) -> Sequence[A
             "list with a gradient, or None, for each"
         )
     for i, (grad, parent) in enumerate(zip(grads, parents, strict=True)):
-        if grad is None or parent is None or hasattr(type(grad), "total"):  # pending
+        if grad is None or parent is None or type(grad) in PENDING:  # pending
             continue
         problem = _misfit(grad, parent.shape, F)
         if problem:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from .._util.api_hints import foreign
+from .._util.api_hints import foreign_array_hint
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
 from . import backend
 from .backend import Array, DType
@@ -172,7 +172,7 @@ class Tensor:
             if not isinstance(value, Tensor) or (value.shape, value.dtype) != kind:
                 raise ShapeError(
                     f"grad: a Tensor of shape {self.shape} and dtype {self.dtype} is needed"
-                    f"{foreign(value)}"
+                    f"{foreign_array_hint(value)}"
                 )
             if value.device != self.device:
                 raise DeviceError(f"grad: on {value.device}, the tensor on {self.device}")

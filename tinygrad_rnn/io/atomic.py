@@ -1,4 +1,4 @@
-"""A file is replaced as a whole or not at all."""
+"""Atomic file replacement."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ..errors import ArgumentError
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of `path` when the block ends without an error.
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a new file that replaces `path` when the ``with`` block ends without an error.
 
-    What is written goes to a hidden file in the same directory. It reaches the disk before it gets
-    its name, so that `path` is at every moment the old file or the new one, whether the program is
-    killed or the power fails. After an error (a full disk, Ctrl-C) the hidden file is removed; one
-    left by a program that was killed is removed by the next call for the same path.
+    The data are written to a hidden temporary file in the same directory, which is flushed to disk
+    before it is renamed. So `path` is always the complete old file or the complete new one, even if
+    the program is killed or the power fails. After an error (a full disk, Ctrl-C) the temporary
+    file is removed; one left by a killed program is removed by the next call for the same path.
 
     Parameters
     ----------
     path : str or path
-        An existing file gives its permissions to the new one, which otherwise gets those of any new
-        file; the owner is whoever writes. A symbolic link stays, and what it points to is replaced.
+        The new file has the permissions of the existing one, or else the default permissions; its
+        owner is the current user. A symbolic link is kept, and its target is replaced.
 
     Yields
     ------
@@ -38,22 +38,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises
     ------
     ArgumentError
-        If `path` is there and no regular file: a directory, a device, a pipe.
+        If `path` exists but is not a regular file: a directory, a device, a pipe.
     OSError
-        If the system refuses: no such directory, no permission, a full disk. What was there before
-        is there still.
+        If the system raises it: no such directory, no permission, a full disk. The old file is
+        unchanged.
 
     Notes
     -----
-    Rename, and the two calls of fsync: Pillai and others, "All file systems are not created equal:
-    on the complexity of crafting crash-consistent applications", 2014.
+    The sequence of fsync, rename and fsync of the directory is from Pillai and others, "All file
+    systems are not created equal: on the complexity of crafting crash-consistent applications",
+    2014.
 
     Examples
     --------
     >>> import pathlib, tempfile
     >>> import tinygrad_rnn as tg
     >>> path = pathlib.Path(tempfile.mkdtemp(), "figures.txt")
-    >>> with tg.files.replacing(path) as file:
+    >>> with tg.io.atomic_write(path) as file:
     ...     _ = file.write(b"42")
     >>> path.read_text()
     '42'
@@ -61,13 +62,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
     if mode is not None and not target.is_file():
-        raise ArgumentError(f"save: {str(path)!r} is no regular file: choose another path")
+        raise ArgumentError(
+            f"atomic_write: {str(path)!r} is not a regular file: choose another path"
+        )
     _remove_leftovers(target)
     new = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         with open(os.open(new, flags, 0o666), "w+b") as file:
-            with contextlib.suppress(OSError):  # a file system without locks removes no leftovers
+            with contextlib.suppress(OSError):  # not all file systems have locks
                 _lock(file.fileno())
             if mode is not None:
                 os.chmod(new, mode)
@@ -75,15 +78,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             if os.name == "nt":
-                file.close()  # an open file cannot be renamed there
+                file.close()  # Windows cannot rename an open file
             os.replace(new, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             new.unlink()
         if isinstance(error, OSError):
-            error.add_note(f"save: {str(path)!r} was not written; what was there before, is still")
+            error.add_note(f"{str(path)!r} was not written; the old file is unchanged")
         raise
-    if os.name != "nt":  # the new name has to reach the disk as well
+    if os.name != "nt":  # flush the new directory entry too
         directory = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(directory)
@@ -91,15 +94,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.close(directory)
 
 
-_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save began with before 1.6
+_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6
 _TORCH = (
     "of PyTorch's torch.save: write safetensors.torch.save_file(model.state_dict(), path) there, "
     "which tinygrad_rnn.load_safetensors reads"
 )
 
 
-def written_by(file: BinaryIO) -> str:
-    """Return the kind of a file that is not of the format expected, and a function that reads it.
+def describe_format(file: BinaryIO) -> str:
+    """Identify the format of a file by its first bytes, and a function that reads it.
 
     Parameters
     ----------
@@ -109,21 +112,21 @@ def written_by(file: BinaryIO) -> str:
     Returns
     -------
     str
-        Such as ``"of numpy.save, which numpy.load reads"``; empty if the file begins like none that
-        are known.
+        For an error message after "it is a file", such as ``"of numpy.save, which numpy.load
+        reads"``; empty if the format is unknown.
 
     Notes
     -----
-    Only the beginning counts, so that a file which was cut off is known, too.
+    Only the beginning of the file is read, so that truncated files are identified too.
 
     Examples
     --------
     >>> import io
     >>> import numpy as np
-    >>> import tinygrad_rnn as tg
+    >>> from tinygrad_rnn.io.atomic import describe_format
     >>> file = io.BytesIO()
     >>> np.save(file, np.zeros(3))
-    >>> tg.files.written_by(file)
+    >>> describe_format(file)
     'of numpy.save, which numpy.load reads'
     """
     file.seek(0)
@@ -138,7 +141,7 @@ def written_by(file: BinaryIO) -> str:
     if start.startswith(_LEGACY_TORCH):
         return _TORCH
     if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
-        return "of pickle, which pickle.load reads (and runs what it holds)"
+        return "of pickle, which pickle.load reads (and executes)"
     if start.startswith(b"\x93NUMPY"):
         return "of numpy.save, which numpy.load reads"
     if start.startswith(b"\x89HDF"):
@@ -149,7 +152,7 @@ def written_by(file: BinaryIO) -> str:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove the hidden files of programs that were killed; one in use is locked by its writer."""
+    """Remove the temporary files of killed programs; files in use are locked by their writers."""
     for old in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 16}.tmp"):
         with contextlib.suppress(OSError):
             with open(old, "rb") as file:
@@ -158,7 +161,7 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _lock(descriptor: int) -> None:
-    """Lock a file for as long as it is open, or raise OSError; Windows does so by itself."""
+    """Lock a file until it is closed, or raise OSError; Windows locks open files by itself."""
     if sys.platform != "win32":
         import fcntl
 

@@ -1,14 +1,14 @@
 """Save and load the state of a run: exactly, atomically, without pickle.
 
-A file is an ordinary ``.npz``: a zip archive, not compressed, of ``tree.json`` and of the arrays as
-``arrays/0.npy``, ``arrays/1.npy``, ... in the order in which the tree names them. So it can be read
-without this library, by NumPy and any unzip, in ten years too. What a zip archive leaves unguarded,
-its headers, the comment at its end makes up for: the SHA-256 of every byte before it. The digest is
-checked before anything is parsed, so that an altered file is never taken apart at all; what the
-parsers meet after that is checked nevertheless, since anybody can compute a digest.
+A file is an ordinary ``.npz``: an uncompressed zip archive of ``tree.json`` and of the arrays as
+``arrays/0.npy``, ``arrays/1.npy``, ... in the order of their occurrence in the tree. So NumPy and
+any unzip program can read it without this library. The zip format has checksums of its members but
+not of its headers; therefore the comment at the end of the archive holds the SHA-256 of all bytes
+before it. The digest is checked before anything is parsed, so that a corrupted file is never
+parsed. The parsers validate their input all the same, since a valid digest can be forged.
 
-The tree is JSON. None, booleans, strings, lists, finite floats and integers of 64 bits stand for
-themselves; everything else is an object with one key that says what it is::
+The tree is JSON. None, booleans, strings, lists, finite floats and 64-bit integers are encoded as
+themselves; every other value is an object with one key, the type::
 
     {"dict": [[key, value], ...]}    {"tuple": [...]}            {"array": [axes]}
     {"int": "0x..."}                 {"float": "<8 bytes, hex>"} {"scalar": []}
@@ -38,10 +38,10 @@ from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, CheckpointError, DTypeError
-from .atomic import replacing, written_by
+from .atomic import atomic_write, describe_format
 
 _FORMAT = 1
-_KINDS = "biufc"  # booleans, integers, floats, complex numbers; everything else needs pickle
+_KINDS = "biufc"  # booleans, integers, floats, complex numbers: all other dtypes need pickle
 _DEPTH = 64
 _TREE = "tree.json"
 _MARK = b"tinygrad_rnn sha256 "
@@ -49,47 +49,47 @@ _DIGEST = 64  # hexadecimal digits
 
 
 def save(path: str | os.PathLike[str], /, *unnamed: Any, **state: Any) -> None:
-    """Write the state of a run to a file, which `load` gives back exactly.
+    """Write the state of a run to a file, which `load` restores exactly.
 
-    The file is replaced as a whole or not at all: a full disk, Ctrl-C, a kill or a power failure at
-    any moment leaves the one that was there before.
+    The file is replaced atomically: after a full disk, Ctrl-C, a kill or a power failure the old
+    file is unchanged.
 
     Parameters
     ----------
     path : str or path
-        An existing file gives its permissions to the new one; a symbolic link stays, and what it
-        points to is replaced.
+        The new file has the permissions of an existing one; a symbolic link is kept, and its target
+        is replaced.
     **state
-        What is saved, by name: nested dicts, lists and tuples of
+        The parts of the state, by name: nested dicts, lists and tuples of
 
         - arrays and Tensors of booleans and numbers, in any memory layout, on any device;
         - bool, int, float, complex, str, None and NumPy's scalars;
-        - whatever has a ``state_dict()``: modules, optimisers, schedulers, vocabularies, streams
-          of minibatches;
-        - ``numpy.random.Generator``, for the library's own ``tg.random.get_state()``.
+        - objects with a ``state_dict()``: modules, optimisers, schedulers, vocabularies, iterators
+          over minibatches;
+        - ``numpy.random.Generator``; for the library's own generator use ``tg.random.get_state()``.
 
-        The keys of dicts are strings or integers. Subclasses are saved as what they derive from: a
-        named tuple as a tuple, a memory map as an array.
+        The keys of dicts are strings or integers. Subclasses are saved as their base class: a named
+        tuple as a tuple, a memory map as an array.
 
     Raises
     ------
     ArgumentError
-        If something cannot be saved, which the message names by its place. No file was touched.
+        If a value cannot be saved; the message has its path in the state. No file was changed.
     DTypeError
-        If an array holds something else than booleans and numbers.
+        If the elements of an array are neither booleans nor numbers.
     OSError
-        If the system refuses to write. What was there before is there still.
+        If writing fails. The old file is unchanged.
 
     See Also
     --------
-    load : Read it again.
+    load : The inverse.
 
     Notes
     -----
-    A run that is saved and resumed gives bit for bit the parameters of the run that was not
-    interrupted, if everything that changes is saved: model, optimiser, scheduler, stream, carried
-    state and random numbers; on the same machine, with the same number of threads and the same
-    versions of Python, NumPy and this library (`versions` tells them).
+    A run that is saved and resumed gives bit for bit the parameters of an uninterrupted run, if
+    everything that changes is saved: model, optimiser, scheduler, minibatch iterator, carried
+    state and random generator; on the same machine, with the same number of threads and the same
+    versions of Python, NumPy and this library (see `versions`).
 
     Examples
     --------
@@ -109,31 +109,31 @@ def save(path: str | os.PathLike[str], /, *unnamed: Any, **state: Any) -> None:
     """
     if unnamed or not isinstance(path, str | os.PathLike):
         raise ArgumentError(
-            "save: the path comes first, then what is saved, by name: "
+            "save: pass the path, then each part of the state by name: "
             "tg.save('run.ckpt', model=model, optimizer=optimizer)"
         )
     arrays: list[Array] = []
     tree = {
         "format": _FORMAT,
         "versions": {
-            # The package is above this module in the order of imports, and loaded before it.
+            # Not imported: this module is below the package in the layers, and loaded after it.
             "tinygrad_rnn": sys.modules[LIBRARY].__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
         "state": _encode(state, "", arrays, 0),
     }
-    # Python's strings may hold surrogates, alone or in pairs, and get them back only in this way.
+    # "surrogatepass": strings may contain surrogates, alone or in pairs.
     text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         _write(file, text.encode("utf-8", "surrogatepass"), arrays)
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what `save` wrote: dicts, lists and tuples of NumPy arrays, numbers, strings and None.
+    """Read a file of `save`: dicts, lists and tuples of NumPy arrays, numbers, strings and None.
 
-    Nothing of the file is run, and nothing is written. What had a ``state_dict()`` comes back as
-    that dict, for its ``load_state_dict``.
+    No code of the file is executed. An object that was saved by its ``state_dict()`` is returned as
+    that dict, the argument of ``load_state_dict``.
 
     Parameters
     ----------
@@ -142,19 +142,19 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        The state by name. Values, dtypes and byte orders are those that were saved, and arrays lie
-        in memory with the axes in the same order; they own their memory and can be written to.
+        The state by name. Values, dtypes, byte orders and the order of the axes in memory are those
+        that were saved. Arrays own their memory and are writable.
 
     Raises
     ------
     CheckpointError
-        If the file is cut off, altered, of a newer format, or was not written by `save`.
+        If the file is truncated, corrupted, of a newer format, or was not written by `save`.
     OSError
-        If there is no such file, or the system refuses to read it.
+        If the file does not exist or cannot be read.
 
     See Also
     --------
-    save : With an example of how to go on with a run.
+    save : The inverse, with an example that resumes a run.
 
     Examples
     --------
@@ -175,13 +175,13 @@ def versions(path: str | os.PathLike[str]) -> dict[str, str]:
     Parameters
     ----------
     path : str or path
-        What `save` wrote.
+        A file written by `save`.
 
     Returns
     -------
     dict
-        ``"tinygrad_rnn"``, ``"numpy"`` and ``"python"``. A run resumes to the same bit if they are
-        the same now.
+        ``"tinygrad_rnn"``, ``"numpy"`` and ``"python"``. A resumed run is bit for bit reproducible
+        only with the same versions.
 
     Raises
     ------
@@ -195,7 +195,7 @@ def versions(path: str | os.PathLike[str]) -> dict[str, str]:
     >>> import tinygrad_rnn as tg
     >>> path = os.path.join(tempfile.mkdtemp(), "run.ckpt")
     >>> tg.save(path, epoch=3)
-    >>> tg.saving.versions(path)["numpy"] == np.__version__
+    >>> tg.io.versions(path)["numpy"] == np.__version__
     True
     """
     return _read(path, lambda tree, arrays: dict(tree["versions"]))
@@ -205,10 +205,10 @@ def versions(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _encode(value: Any, where: str, arrays: list[Array], depth: int) -> Any:
-    """Return a value as JSON, and its arrays at the end of `arrays`; `where` names its place."""
+    """Return a value as JSON and append its arrays; `where` is its path in the state."""
     if depth > _DEPTH:
         raise ArgumentError(
-            f"save: {where[:80]}... is more than {_DEPTH} levels deep: does it hold itself?"
+            f"save: {where[:80]}... is more than {_DEPTH} levels deep: does it contain itself?"
         )
     if value is None or isinstance(value, bool | str):
         return value
@@ -249,8 +249,8 @@ def _encode_array(value: Array, where: str, arrays: list[Array]) -> dict[str, li
     if isinstance(value, np.ma.MaskedArray) or value.dtype.kind not in _KINDS:
         kind = "masked" if isinstance(value, np.ma.MaskedArray) else value.dtype
         raise DTypeError(f"save: {where} is an array of {kind}: booleans and numbers can be saved")
-    # The axes from the slowest to the fastest: matrix products of the same numbers in another
-    # memory layout may differ in the last bit.
+    # Axes by decreasing stride: matrix products of the same numbers in another memory layout may
+    # differ in the last bit.
     axes = sorted(range(value.ndim), key=lambda axis: -abs(value.strides[axis]))
     arrays.append(np.asarray(backend.to_numpy(value.transpose(axes)), order="C"))
     return {"scalar" if isinstance(value, np.generic) else "array": axes}
@@ -289,7 +289,7 @@ def _decode(node: Any, arrays: Iterator[Array]) -> Any:
 def _write(file: BinaryIO, tree: bytes, arrays: list[Array]) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         archive.comment = _MARK + b"0" * _DIGEST
-        # A date that is always the same: equal states are equal files.
+        # ZipInfo has a constant date, so that equal states give equal files.
         archive.writestr(zipfile.ZipInfo(_TREE), tree)
         for i, array in enumerate(arrays):
             info = zipfile.ZipInfo(_array_name(i))
@@ -315,7 +315,7 @@ def _digest(file: BinaryIO, length: int) -> bytes:
 
 
 def _read(path: str | os.PathLike[str], use: Callable[[Any, Iterator[Array]], Any]) -> Any:
-    """Return ``use(tree, arrays)`` of a file; whatever is wrong with it is a CheckpointError."""
+    """Return ``use(tree, arrays)`` of a file; every fault of it raises a CheckpointError."""
     name = str(path)
     if not isinstance(path, str | bytes | os.PathLike):
         raise ArgumentError(f"load: the path of a file is expected, got a {class_name(path)}")
@@ -325,20 +325,20 @@ def _read(path: str | os.PathLike[str], use: Callable[[Any, Iterator[Array]], An
         file.seek(max(0, size - tail))
         mark, stated = (end := file.read(tail))[:-_DIGEST], end[-_DIGEST:]
         if mark != _MARK:
-            made = written_by(file)
+            format_ = describe_format(file)
             file.seek(0)
             start = file.read(8)
-            seen = "is empty" if not size else f"begins with {start!r} and does not end as ours do"
-            what = "cut off, or not written by tg.save: use an older checkpoint, or what the file "
-            what += "was written for"
-            if made and "tinygrad_rnn.save" not in made:
-                what = f"not written by tg.save: it is a file {made}"
-            raise CheckpointError(f"load: {name!r} ({size:,} bytes) {seen}: it was {what}")
+            seen = f"begins with {start!r} and lacks the SHA-256 at the end" if size else "is empty"
+            cause = "truncated, or not written by tg.save: use an older checkpoint, or the program "
+            cause += "that wrote the file"
+            if format_ and "tinygrad_rnn.save" not in format_:
+                cause = f"not written by tg.save: it is a file {format_}"
+            raise CheckpointError(f"load: {name!r} ({size:,} bytes) {seen}: it was {cause}")
         computed = _digest(file, size - _DIGEST)
         if computed != stated:
             raise CheckpointError(
-                f"load: {name!r} ({size:,} bytes) was altered after it was saved: it states the "
-                f"SHA-256 {stated[:12]!r}..., and has {computed[:12]!r}...: use an older checkpoint"
+                f"load: {name!r} ({size:,} bytes) was altered after it was saved: its SHA-256 is "
+                f"{computed[:12]!r}..., and was {stated[:12]!r}...: use an older checkpoint"
             )
         try:
             with zipfile.ZipFile(file) as archive:
@@ -352,20 +352,20 @@ def _read(path: str | os.PathLike[str], use: Callable[[Any, Iterator[Array]], An
                 return use(tree, _arrays(archive, size))
         except CheckpointError:
             raise
-        # The digest is right, so somebody made the file on purpose. Each parser has exceptions of
-        # its own for what it does not like, down to RecursionError.
+        # A file with a valid digest was made by another program. The parsers raise exceptions of
+        # many classes, down to RecursionError.
         except Exception as error:
             raise CheckpointError(
                 f"load: {name!r} ({size:,} bytes) cannot be read ({type(error).__name__}: {error}) "
-                "though its SHA-256 is right: it was not written by tg.save, or memory is short"
+                "though its SHA-256 is right: it was not written by tg.save, or memory is exhausted"
             ) from error
 
 
 def _arrays(archive: zipfile.ZipFile, limit: int) -> Iterator[Array]:
-    """Yield the arrays in their order, each once; all together are no larger than the file."""
+    """Yield the arrays in order, each once; raise if their total size exceeds that of the file."""
     for i in itertools.count():
         member = _member(archive, _array_name(i), limit)
-        limit -= len(member)  # members of a zip archive may overlap
+        limit -= len(member)  # members of a forged archive may overlap
         header = io.BytesIO(member)
         np.lib.format.read_magic(header)
         shape, _, dtype = np.lib.format.read_array_header_1_0(header)
@@ -376,7 +376,7 @@ def _arrays(archive: zipfile.ZipFile, limit: int) -> Iterator[Array]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """Return the bytes of a member that is not larger than `limit`, as none that we wrote is."""
+    """Return the bytes of a member; raise if it is compressed or larger than `limit`."""
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED or max(info.file_size, info.compress_size) > limit:
         raise ValueError(f"{name} is compressed, or of {info.file_size:,} bytes")

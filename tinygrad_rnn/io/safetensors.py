@@ -1,8 +1,8 @@
-"""Weights to and from PyTorch, by files in the safetensors format (extra ``interop``).
+"""Exchange of weights with PyTorch, in files of the safetensors format (extra ``interop``).
 
-Module names, shapes, gate order and `state_dict` keys are PyTorch's, so nothing is translated. The
-format has neither a checksum nor memory layouts nor anything else than arrays by name: a run of
-this library is saved by `tg.save`.
+Module names, shapes, gate order and `state_dict` keys are PyTorch's, so no conversion is needed.
+The format stores named arrays only, without checksum or memory layout: save the state of a run by
+`tg.save` instead.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, CheckpointError, DTypeError, MissingExtraError
-from .atomic import replacing, written_by
+from .atomic import atomic_write, describe_format
 
 _NAMES = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
 
 
 def save_safetensors(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write arrays by name to a file that PyTorch and others read.
+    """Write named arrays to a safetensors file, which PyTorch and others read.
 
     Parameters
     ----------
     path : str or path
-        Replaced as a whole or not at all, as by `save`.
+        The file, which is replaced atomically as by `save`.
     state : mapping of str to array or Tensor
-        Such as ``module.state_dict()``. Any memory layout, byte order and device; a parameter that
-        is tied to another is written under both names.
+        Such as ``module.state_dict()``. Any memory layout, byte order and device; tied parameters
+        are written under each of their names.
 
     Raises
     ------
     ArgumentError
-        If `state` is no such mapping.
+        If `state` is not such a mapping.
     DTypeError
-        If an array's dtype is none that the format and NumPy share: floating of 16 to 64 bits,
-        integers, booleans.
+        If a dtype is not supported by both the format and NumPy: floats of 16 to 64 bits, integers
+        and booleans are.
     MissingExtraError
         If safetensors is not installed.
     OSError
-        If the system refuses to write; what was there before is there still.
+        If writing fails; the old file is unchanged.
 
     See Also
     --------
-    load_safetensors : The other way.
+    load_safetensors : The inverse.
 
     Notes
     -----
@@ -71,14 +71,14 @@ def save_safetensors(path: str | os.PathLike[str], state: Mapping[str, Any]) -> 
             "save_safetensors: a mapping of names to arrays is expected, such as "
             f"module.state_dict(), got a {type(state).__name__}"
         )
-    arrays = {name: _plain(name, value) for name, value in state.items()}
+    arrays = {name: _contiguous(name, value) for name, value in state.items()}
     data = _library().save(arrays)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 
 def load_safetensors(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Return the arrays of a file in the safetensors format, such as PyTorch's users write.
+    """Read the arrays of a safetensors file, for instance one written by PyTorch.
 
     Parameters
     ----------
@@ -87,22 +87,23 @@ def load_safetensors(path: str | os.PathLike[str]) -> dict[str, Array]:
     Returns
     -------
     dict of str to ndarray
-        In C order, owning their memory; for ``module.load_state_dict``. A dtype that differs from
-        the module's is refused there: convert by ``{k: v.astype("float32") for k, v in ...}``.
+        In C order and in memory of their own; the argument of ``module.load_state_dict``, which
+        raises if a dtype differs from the module's: convert by
+        ``{k: v.astype("float32") for k, v in ...}``.
 
     Raises
     ------
     CheckpointError
-        If the file is cut off or not in the format, or holds a dtype that NumPy has not, such as
-        bfloat16. Altered numbers are not noticed: the format has no checksum.
+        If the file is truncated, not in the format, or contains a dtype that NumPy lacks, such as
+        bfloat16. Altered numbers are not detected: the format has no checksum.
     MissingExtraError
         If safetensors is not installed.
     OSError
-        If there is no such file, or the system refuses to read it.
+        If the file does not exist or cannot be read.
 
     See Also
     --------
-    save_safetensors : The other way, with an example.
+    save_safetensors : The inverse, with an example.
 
     Notes
     -----
@@ -113,23 +114,23 @@ def load_safetensors(path: str | os.PathLike[str]) -> dict[str, Array]:
         data = file.read()
     try:
         return {name: array.copy() for name, array in library.load(data).items()}
-    # Its own exception for a wrong header, and what NumPy and look-ups raise for unknown dtypes.
+    # Its own exception for a wrong header; NumPy's and KeyError for unknown dtypes.
     except Exception as error:
-        made = written_by(io.BytesIO(data))
-        if made and not made.startswith("in the format safetensors"):
+        format_ = describe_format(io.BytesIO(data))
+        if format_ and not format_.startswith("in the format safetensors"):
             raise CheckpointError(
                 f"load_safetensors: {str(path)!r} ({len(data):,} bytes) is not in the safetensors "
-                f"format: it is a file {made}"
+                f"format: it is a file {format_}"
             ) from None
         raise CheckpointError(
             f"load_safetensors: {str(path)!r} ({len(data):,} bytes) cannot be read "
-            f"({type(error).__name__}: {error}): it was cut off, is not in the safetensors format, "
-            "or holds a dtype that NumPy has not (bfloat16: save .float() in PyTorch)"
+            f"({type(error).__name__}: {error}): it was truncated, is not in the safetensors "
+            "format, or contains a dtype that NumPy lacks (bfloat16: save .float() in PyTorch)"
         ) from error
 
 
-def _plain(name: Any, value: Any) -> Array:
-    """Return an array as safetensors has to have it: in C order and the machine's byte order."""
+def _contiguous(name: Any, value: Any) -> Array:
+    """Return an array in the layout that safetensors needs: C order, the machine's byte order."""
     if not isinstance(name, str) or name == "__metadata__":
         raise ArgumentError(f"save_safetensors: {name!r} cannot be the name of an array")
     value = value._data if isinstance(value, Tensor) else value
@@ -138,7 +139,7 @@ def _plain(name: Any, value: Any) -> Array:
     if isinstance(value, np.ma.MaskedArray) or value.dtype.name not in _NAMES:
         kind = "masked" if isinstance(value, np.ma.MaskedArray) else value.dtype
         raise DTypeError(f"save_safetensors: {name} is an array of {kind}: use {', '.join(_NAMES)}")
-    # Not left to safetensors: version 0.8.0 writes the memory of a transposed array as it lies.
+    # safetensors 0.8.0 would write the memory of a transposed array without its strides.
     return np.asarray(backend.to_numpy(value), value.dtype.newbyteorder("="), order="C")
 
 

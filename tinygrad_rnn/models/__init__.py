@@ -10,8 +10,8 @@
 True
 """
 
-from .language import Figures as Figures
 from .language import LanguageModel as LanguageModel
+from .language import Scores as Scores
 from .language import compare as compare
 from .network import NeuralLM as NeuralLM
 from .network import RecurrentLM as RecurrentLM

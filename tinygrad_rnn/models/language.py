@@ -313,7 +313,7 @@ class LanguageModel:
         return self.vocabulary
 
 
-class Figures(NamedTuple):
+class Scores(NamedTuple):
     """What a model makes of a text.
 
     Attributes
@@ -332,7 +332,7 @@ class Figures(NamedTuple):
 
 def compare(
     models: Mapping[str, LanguageModel], ids: Ids, context: Ids = (), batch_size: int = 1
-) -> dict[str, Figures]:
+) -> dict[str, Scores]:
     """Score one text by several models with one vocabulary.
 
     A perplexity means something under its vocabulary only: with fewer tokens there is less to be
@@ -390,5 +390,5 @@ def compare(
     figures = {}
     for name, other in models.items():
         nats = other.score(array, before, batch_size)
-        figures[name] = Figures(nats, nats / math.log(2), perplexity(nats), float(unknown))
+        figures[name] = Scores(nats, nats / math.log(2), perplexity(nats), float(unknown))
     return figures

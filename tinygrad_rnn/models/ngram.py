@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from .._util.state_keys import check_keys
 from ..data.text import Vocabulary, split
 from ..errors import ArgumentError
 from ..tensors import checks
@@ -286,10 +287,7 @@ class NGram(LanguageModel):
         (2,)
         """
         own = self.state_dict()
-        if not isinstance(state, Mapping) or state.keys() != own.keys():
-            raise ArgumentError(
-                f"NGram.load_state_dict: a dict with the keys {list(own)} is needed"
-            )
+        check_keys("NGram.load_state_dict", state, own)
         for name in ("order", "vocab_size", "backoff"):
             if state[name] != own[name]:
                 raise ArgumentError(

@@ -1,7 +1,7 @@
 """Networks, with PyTorch's names: modules, layers, cells and the loop over time."""
 
 from .. import functional as functional
-from .._util.api_hints import absent
+from .._util.api_hints import module_getattr
 from . import init as init
 from .cells import Cell as Cell
 from .cells import GRUCell as GRUCell
@@ -24,7 +24,7 @@ _FUNCTIONS = {"ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": 
 _FUNCTIONS |= {"Softmax": "softmax", "LogSoftmax": "log_softmax"}
 _LOSSES = {"CrossEntropyLoss": "cross_entropy", "MSELoss": "mse_loss"}
 _LOSSES |= {"BCEWithLogitsLoss": "binary_cross_entropy_with_logits"}
-__getattr__ = absent(
+__getattr__ = module_getattr(
     __name__,
     {name: f"the function tinygrad_rnn.{ours}" for name, ours in _FUNCTIONS.items()}
     | {name: f"the function tinygrad_rnn.functional.{ours}" for name, ours in _LOSSES.items()}

@@ -20,9 +20,9 @@ from ..engine.grad_mode import is_grad_enabled
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import linear_map
-from ..speed.fuse import fuse
 from ..tensors import checks
 from ..tensors.creation import zeros
+from ..transforms.fuse import fuse
 from . import init
 from .module import Module, Parameter
 

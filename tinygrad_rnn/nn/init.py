@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from .. import random as tg_random
-from .._util.api_hints import absent, class_name
+from .._util.api_hints import class_name, module_getattr
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
@@ -350,7 +350,7 @@ def _fan(tensor: Tensor, mode: str, name: str) -> int:
     return _fans(tensor, name)[mode == "fan_out"]
 
 
-__getattr__ = absent(
+__getattr__ = module_getattr(
     __name__,
     {f"{name}_": name for name in list(globals()) if not name.startswith("_")}
     | {"constant_": "constant", "ones_": "constant(tensor, 1.0)"},

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from .._util.api_hints import explained
-from .._util.contexts import Block, block
+from .._util.api_hints import explain_errors
+from .._util.contexts import ReusableContext, reusable_context
+from .._util.state_keys import key_problems, raise_problems
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError
-from ..speed.capture import disabled as uncaptured
 from ..tensors.creation import tensor
 
 T = TypeVar("T")
@@ -109,6 +109,11 @@ class _Evaluating(threading.local):
 _evaluating = _Evaluating()
 
 
+def in_evaluation() -> bool:
+    """Tell whether this thread is in a block of `Module.evaluating`, of any module."""
+    return bool(_evaluating.blocks)
+
+
 class LoadReport(NamedTuple):
     """What `Module.load_state_dict` did not use: names that the state lacks, and names too many."""
 
@@ -154,7 +159,7 @@ class Module:
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
-            cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = explain_errors(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         # Not by assignment: __setattr__ takes a missing `training` for a forgotten call of this.
@@ -467,10 +472,7 @@ class Module:
         own = dict(self._state(parameters=True, buffers=True))
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
-        problems = []
-        if strict:
-            problems += [f"missing: {name}" for name in missing]
-            problems += [f"unexpected: {name}" for name in unexpected]
+        problems = key_problems(state, own) if strict else []
         values: dict[str, Array] = {}
         written: dict[int, str] = {}
         for name, target in own.items():
@@ -494,11 +496,7 @@ class Module:
             if twin != name and value.tobytes() != values[twin].tobytes():
                 problems.append(f"differ: {name} and {twin} are one tensor here")
             values[name] = value
-        if problems:
-            raise ArgumentError(
-                f"{type(self).__name__}.load_state_dict: nothing was loaded:\n  "
-                + "\n  ".join(problems)
-            )
+        raise_problems(f"{type(self).__name__}.load_state_dict", problems)
         arrays = {name: backend.to_device(x, own[name].device) for name, x in values.items()}
         for name, array in arrays.items():
             _overwrite(own[name], array)
@@ -562,7 +560,7 @@ class Module:
             parameter.requires_grad = requires_grad
         return self
 
-    def evaluating(self) -> Block[None]:
+    def evaluating(self) -> ReusableContext[None]:
         """Put this module and all below it in evaluation in a ``with`` block, for this thread.
 
         `eval` is for all threads. Here nothing that they share is written: another thread can train
@@ -648,14 +646,13 @@ class Module:
         return "\n".join(_tree(self, "", ()))
 
 
-@block
+@reusable_context
 def _evaluation(module: Module) -> Iterator[None]:
     modules = [*module.modules()]  # they live as long as their ids are used
     modes = {id(m): False for m in modules}
     try:
         _evaluating.blocks.append(modes)
-        with uncaptured():  # a recorded step does not look at the modes of a thread
-            yield
+        yield
     finally:
         # By identity: a suspended generator may leave its block before or after the others.
         _evaluating.blocks = [other for other in _evaluating.blocks if other is not modes]

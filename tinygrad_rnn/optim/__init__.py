@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._util.api_hints import absent
+from .._util.api_hints import module_getattr
 from . import schedule as schedule
 from .clip import clip_grad_norm as clip_grad_norm
 from .clip import clip_grad_value as clip_grad_value
@@ -13,7 +13,7 @@ from .optimizers import AdamW as AdamW
 from .optimizers import Optimizer as Optimizer
 from .optimizers import RMSprop as RMSprop
 
-__getattr__ = absent(
+__getattr__ = module_getattr(
     __name__,
     schedule.OTHER_NAMES
     | {

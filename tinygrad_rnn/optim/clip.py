@@ -1,4 +1,4 @@
-"""Gradient clipping, in place, without a branch on a value."""
+"""Gradient clipping in place, without reading a value back from the device."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .optimizers import parameter_list
 def clip_grad_norm(
     params: Iterable[Tensor], max_norm: float, error_if_nonfinite: bool = False
 ) -> Tensor:
-    """Scale all gradients together, g ← min(1, θ / ‖g‖) g, and return the norm ‖g‖ from before.
+    """Scale all gradients by one factor, g ← min(1, θ / ‖g‖) g; return the norm ‖g‖ before that.
 
     Parameters
     ----------
     params : iterable of Tensor
-        The parameters; those without a gradient, and frozen ones, are left out.
+        The parameters; those without a gradient and frozen ones are ignored.
     max_norm : float
         θ > 0.
     error_if_nonfinite : bool
-        Raise if the norm is infinite or nan (this reads the norm, so a GPU is waited for). If
-        false, such gradients become nan or zero.
+        Raise if the norm is infinite or nan. This reads the norm and so synchronises with a GPU. If
+        False, such gradients become nan or zero.
 
     Returns
     -------
     Tensor
-        0-d: the Euclidean norm of all gradients taken as one vector; float32 if they are float16.
+        0-d: the Euclidean norm of all gradients as one vector; float32 for float16 gradients.
 
     Raises
     ------
@@ -44,9 +44,9 @@ def clip_grad_norm(
     Notes
     -----
     Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013,
-    algorithm 1. The squares are summed in double precision, so that float32 gradients that have
-    exploded to 10³⁰ still have a norm. The factor is computed as θ / max(‖g‖, θ): exactly 1 below
-    the threshold, and no division by zero.
+    algorithm 1. The squares are summed in double precision, so that the norm of float32 gradients
+    of size 10³⁰ does not overflow. The factor is computed as θ / max(‖g‖, θ), which is exactly 1
+    below the threshold and never divides by zero.
 
     Examples
     --------
@@ -60,12 +60,11 @@ def clip_grad_norm(
     """
     max_norm = checks.above_zero(max_norm, "clip_grad_norm: max_norm")
     leaves = parameter_list(params, "clip_grad_norm", frozen=Tensor)
-    # Half precision would not hold the norm of many gradients, nor a small factor.
+    # float16 overflows for the norm of many gradients and underflows for a small factor.
     device, dtype = leaves[0].device, np.promote_types(leaves[0].dtype, backend.float32)
     grads = _gradients(leaves)
     squares = {i: _squares(grad._data) for i, grad in grads.items()}
     parts = [backend.to_device(square, device) for square in squares.values()]
-    # Without a gradient there is nothing on the device to start the sum from.
     total = sum(parts[1:], start=parts[0]) if parts else backend.to_device(_ZERO, device)
     norm = total**0.5
     if error_if_nonfinite and not math.isfinite(norm.item()):
@@ -74,7 +73,7 @@ def clip_grad_norm(
             f"clip_grad_norm: the norm of {len(grads)} gradients is {norm.item()}, because of "
             f"those of the parameters {bad}; the gradients are unchanged"
         )
-    if max_norm == float("inf"):  # asked for the norm alone
+    if max_norm == float("inf"):  # only the norm is wanted
         return wrap(backend.asarray(norm, dtype), None, None)
     factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
     for grad in grads.values():
@@ -87,14 +86,14 @@ def clip_grad_norm(
 
 
 def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
-    """Bring every element of every gradient into [-max_value, max_value].
+    """Clip every element of every gradient to [-max_value, max_value].
 
     Parameters
     ----------
     params : iterable of Tensor
-        The parameters; those without a gradient, and frozen ones, are left out.
+        The parameters; those without a gradient and frozen ones are ignored.
     max_value : float
-        The bound, above 0.
+        The bound, > 0.
 
     Raises
     ------
@@ -121,11 +120,11 @@ _ZERO = backend.asarray(0.0, backend.float64)
 
 
 def _gradients(leaves: list[Tensor]) -> dict[int, Tensor]:
-    """Return the gradients that an optimiser would use, by the number of their parameter."""
+    """Return the gradients that an optimiser would use, by the index of their parameter."""
     return {i: p.grad for i, p in enumerate(leaves) if p.requires_grad and p.grad is not None}
 
 
 def _squares(array: Array) -> Array:
-    """Return the sum of the squares, a 0-d float64, in one pass and without a temporary."""
+    """Return the sum of the squares, a 0-d float64, in one pass without a temporary array."""
     axes = list(range(array.ndim))
     return backend.module_of(array).einsum(array, axes, array, axes, [], dtype=backend.float64)

@@ -1,8 +1,9 @@
-"""The update rules. Each class states its paper's equations in the order of its code.
+"""Optimisers. The docstring of each gives its update rule in the order of the code.
 
-A rule works in place on the parameter's array, on its running averages (the slots) and on one
-scratch array. Learning rate and step count are 0-d float64 arrays beside the parameter, so that no
-rule reads a value back from a device, and a recorded step sees a new learning rate.
+An update rule works in place on the parameter's array, on its optimizer state (running averages)
+and on one scratch array. Learning rate and step count are 0-d float64 arrays on the parameter's
+device, so that an update never reads a value back from it, and a captured step sees a new learning
+rate.
 """
 
 from __future__ import annotations
@@ -11,7 +12,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._util.api_hints import Elsewhere, NotAssigned, adopting, class_name, explained
+from .._util.api_hints import (
+    MissingAttribute,
+    UnassignableAttribute,
+    class_name,
+    conversion_hint,
+    explain_errors,
+)
+from .._util.state_keys import check_keys, key_problems, raise_problems
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
@@ -19,12 +27,12 @@ from ..errors import ArgumentError
 from ..nn import Parameter
 from ..tensors import checks
 
-_CURES = {  # what stands in a list of parameters by mistake
-    "dict": "; for groups make one optimiser each",
+_CURES = {  # by the type of a wrong element in a list of parameters
+    "dict": "; for groups create one optimiser each",
     "tuple": "; named_parameters() gives pairs, parameters() the parameters alone",
     "str": "; of a dict take the .values()",
 }
-_BELOW = {  # every hyperparameter lies in [0, bound)
+_BELOW = {  # every hyperparameter is in [0, bound)
     "lr": math.inf,
     "momentum": 1.0,
     "alpha": 1.0,
@@ -36,36 +44,36 @@ _BELOW = {  # every hyperparameter lies in [0, bound)
 
 
 class Optimizer:
-    """What all optimisers share: the parameters, the learning rate, checks and state.
+    """Base class of the optimisers: parameters, learning rate, checks and state.
 
-    A rule of one's own overrides `_new_slots` and `_update`.
+    A subclass defines `_update`, and `_init_state` if it needs state for each parameter.
 
     Parameters
     ----------
     params : iterable of Tensor
-        Leaves that require a gradient, such as ``module.parameters()``; each once. A `Parameter`
-        may be frozen (``requires_grad = False``): it stays as it is, with its running averages,
-        until it is released.
+        Leaves that require a gradient, such as ``module.parameters()``, without duplicates. A
+        `Parameter` may be frozen (``requires_grad = False``): it and its state do not change until
+        it is unfrozen.
     lr : float
         Learning rate.
     **hyperparameters : float or bool
-        The rule's other settings; they are checked, saved and loaded by name.
+        Other settings of the subclass; they are checked, saved and loaded by name.
 
     Raises
     ------
     ArgumentError
-        No parameters, one of them twice or no leaf, or a setting out of range.
+        `params` is empty, a parameter occurs twice or is not a leaf, or a setting is out of range.
 
     Examples
     --------
     >>> import tinygrad_rnn as tg
     >>> class SignSGD(tg.optim.Optimizer):
-    ...     def _update(self, p, g, lr, slots):
+    ...     def _update(self, p, g, lr, state):
     ...         p -= lr.astype(p.dtype) * ((g > 0) * 1.0 - (g < 0))
     >>> w = tg.tensor([1.0, -1.0], requires_grad=True)
-    >>> rule = SignSGD([w], lr=0.5)
+    >>> optimizer = SignSGD([w], lr=0.5)
     >>> (w * w).sum().backward()
-    >>> rule.step()
+    >>> optimizer.step()
     >>> w
     tensor([ 0.5, -0.5], requires_grad=True)
     """
@@ -73,7 +81,7 @@ class Optimizer:
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
-            cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = explain_errors(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, params: Iterable[Tensor], lr: float, **hyperparameters: float) -> None:
         name = type(self).__name__
@@ -82,7 +90,7 @@ class Optimizer:
         rate = backend.asarray(settings.pop("lr"), backend.float64)
         self._hyper = settings
         self._rates = {p.device: backend.to_device(rate, p.device) for p in self.params}
-        self._slots = [self._new_slots(p._data) for p in self.params]
+        self._state = [self._init_state(p._data) for p in self.params]
         self._specs = [_spec(p) for p in self.params]
 
     @property
@@ -99,13 +107,13 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient and is not frozen, in place.
 
-        All parameters are checked before the first one changes; that a gradient has the shape,
-        dtype and device of its parameter, the parameter has seen to. No dtype ever changes.
+        All parameters are checked before the first update. A gradient has the shape, dtype and
+        device of its parameter, which is checked on assignment. An update never changes a dtype.
 
         Raises
         ------
         ArgumentError
-            A parameter changed its dtype or device after the optimiser was made. Nothing was
+            The dtype or device of a parameter changed after the optimiser was created. Nothing was
             updated.
         """
         ready = [(i, p, p.grad) for i, p in enumerate(self.params)]
@@ -114,16 +122,16 @@ class Optimizer:
         for i, p, grad in ready:
             if grad is not None and p.requires_grad:
                 try:
-                    self._update(p._data, grad._data, self._rates[p.device], self._slots[i])
-                finally:  # an update that was interrupted may have written, too
+                    self._update(p._data, grad._data, self._rates[p.device], self._state[i])
+                finally:  # an interrupted update may have written, too
                     p._bump()
 
-    def _new_slots(self, p: Array) -> dict[str, Array]:
-        """Return the arrays that the rule remembers for one parameter, by name."""
+    def _init_state(self, p: Array) -> dict[str, Array]:
+        """Return the initial optimizer state of one parameter: arrays by name."""
         return {}
 
-    def _update(self, p: Array, g: Array, lr: Array, slots: dict[str, Array]) -> None:
-        """Update the array of one parameter, and its slots, in place."""
+    def _update(self, p: Array, g: Array, lr: Array, state: dict[str, Array]) -> None:
+        """Update the array of one parameter and its state in place."""
         raise NotImplementedError(f"{type(self).__name__} does not define _update()")
 
     def _check(self, i: int) -> None:
@@ -131,89 +139,82 @@ class Optimizer:
         if now != then:
             raise ArgumentError(
                 f"{type(self).__name__}.step: parameter {i} is {_describe(now)}, and was "
-                f"{_describe(then)} when the optimiser was made: make it after module.to(...)"
+                f"{_describe(then)} when the optimiser was created: create it after module.to(...)"
             )
 
     def zero_grad(self) -> None:
-        """Forget the gradients of all parameters (``grad`` becomes None)."""
+        """Set the gradients of all parameters to None."""
         for p in self.params:
             p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next steps depend on besides the parameters, exactly.
+        """Return everything except the parameters that the next steps depend on, exactly.
 
         Returns
         -------
         dict
-            ``optimizer``: the name of the rule; ``hyperparameters``: numbers by name, ``lr``
-            among them; ``slots``: for each parameter a dict of NumPy arrays.
+            ``optimizer``: the name of the class; ``hyperparameters``: numbers by name, including
+            ``lr``; ``slots``: the optimizer state of each parameter, a dict of NumPy arrays.
 
         Examples
         --------
         >>> import tinygrad_rnn as tg
-        >>> rule = tg.optim.SGD(tg.nn.Linear(2, 1).parameters(), lr=0.5, momentum=0.9)
-        >>> state = rule.state_dict()
+        >>> optimizer = tg.optim.SGD(tg.nn.Linear(2, 1).parameters(), lr=0.5, momentum=0.9)
+        >>> state = optimizer.state_dict()
         >>> state["hyperparameters"]
         {'lr': 0.5, 'momentum': 0.9, 'nesterov': False, 'weight_decay': 0.0}
-        >>> [list(slots) for slots in state["slots"]]
+        >>> [list(arrays) for arrays in state["slots"]]
         [['u'], ['u']]
         """
         return {
             "optimizer": type(self).__name__,
             "hyperparameters": {"lr": self.lr, **self._hyper},
-            "slots": [
-                {name: backend.to_numpy(slot).copy() for name, slot in slots.items()}
-                for slots in self._slots
+            "slots": [  # not "state": checkpoints of earlier versions have this key
+                {name: backend.to_numpy(array).copy() for name, array in arrays.items()}
+                for arrays in self._state
             ],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state_dict` of the same rule over parameters of the same shapes.
+        """Restore a `state_dict` of the same class for parameters of the same shapes.
 
-        Everything is checked before anything is written.
+        Everything is checked before the first write.
 
         Parameters
         ----------
         state : mapping
-            What `state_dict` returned.
+            The result of `state_dict`.
 
         Raises
         ------
         ArgumentError
-            Lists all that does not fit; nothing was loaded.
+            Lists all mismatches; nothing was loaded.
         """
         op = f"{type(self).__name__}.load_state_dict"
         own = self.state_dict()
-        if not isinstance(state, Mapping) or state.keys() != own.keys():
-            raise ArgumentError(f"{op}: a dict with the keys {', '.join(own)} is expected")
-        problems = []
+        check_keys(op, state, own)
         given, wanted = state["hyperparameters"], own["hyperparameters"]
+        problems = key_problems(given, wanted, "hyperparameters")
+        settings = {} if problems else _checked(given, op)
         if state["optimizer"] != own["optimizer"]:
             problems.append(f"the state is one of {state['optimizer']}")
-        settings = {}
-        if not isinstance(given, Mapping) or given.keys() != wanted.keys():
-            names = ", ".join(given) if isinstance(given, Mapping) else repr(given)
-            problems.append(f"hyperparameters are {names}; {', '.join(wanted)} are expected")
-        else:
-            settings = _checked(given, op)
-            problems += [
-                f"{name} is {value!r}, and a {type(wanted[name]).__name__} is expected"
-                for name, value in settings.items()
-                if type(value) is not type(wanted[name])
-            ]
-        if not isinstance(state["slots"], list | tuple) or len(state["slots"]) != len(self._slots):
+        problems += [
+            f"{name} is {value!r}, and a {type(wanted[name]).__name__} is expected"
+            for name, value in settings.items()
+            if type(value) is not type(wanted[name])
+        ]
+        if not isinstance(state["slots"], list | tuple) or len(state["slots"]) != len(self._state):
             found = len(state["slots"]) if hasattr(state["slots"], "__len__") else "no"
-            problems.append(f"the state is for {found} parameters, there are {len(self._slots)}")
+            problems.append(f"the state is for {found} parameters, there are {len(self._state)}")
         else:
-            for i, (given, slots) in enumerate(zip(state["slots"], self._slots, strict=True)):
-                problems += _misfits(given, slots, f"parameter {i}")
-        if problems:
-            raise ArgumentError(f"{op}: nothing was loaded:\n  " + "\n  ".join(problems))
+            for i, (given, arrays) in enumerate(zip(state["slots"], self._state, strict=True)):
+                problems += _mismatches(given, arrays, f"parameter {i}")
+        raise_problems(op, problems)
         self.lr = settings.pop("lr")
         self._hyper = settings
-        for given, slots in zip(state["slots"], self._slots, strict=True):
-            for name, slot in slots.items():
-                slot[...] = backend.to_device(given[name], backend.device_of(slot))
+        for given, arrays in zip(state["slots"], self._state, strict=True):
+            for name, array in arrays.items():
+                array[...] = backend.to_device(given[name], backend.device_of(array))
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{k}={v}" for k, v in {"lr": self.lr, **self._hyper}.items())
@@ -221,23 +222,23 @@ class Optimizer:
         return f"{type(self).__name__}({settings})  {count:,} parameters"
 
 
-for _name, _ours in {  # of PyTorch's optimisers, and of Keras's
-    "param_groups": "lr, and params; for groups make one optimiser each",
+for _name, _ours in {  # names in PyTorch and Keras that must not be assigned
+    "param_groups": "lr, and params; for groups create one optimiser each",
     "learning_rate": "lr",
 }.items():
-    setattr(Optimizer, _name, NotAssigned(_name, _ours))
-for _name, _ours in {
+    setattr(Optimizer, _name, UnassignableAttribute(_name, _ours))
+for _name, _ours in {  # names in PyTorch and Keras
     "add_param_group": "another optimiser, for these parameters",
     "defaults": 'state_dict()["hyperparameters"]',
     "state": 'state_dict()["slots"]',
     "minimize": "loss.backward(), then step()",
     "apply_gradients": "loss.backward(), then step()",
 }.items():
-    setattr(Optimizer, _name, Elsewhere(_name, _ours))
+    setattr(Optimizer, _name, MissingAttribute(_name, _ours))
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum, Nesterov's or the plain one.
+    """Stochastic gradient descent, with classical or Nesterov momentum.
 
     Parameters
     ----------
@@ -248,7 +249,7 @@ class SGD(Optimizer):
     momentum : float
         μ in [0, 1).
     nesterov : bool
-        Look ahead by one step of the momentum.
+        Use Nesterov momentum; needs `momentum` > 0.
     weight_decay : float
         λ, an L2 penalty: λ θ is added to the gradient.
 
@@ -263,16 +264,16 @@ class SGD(Optimizer):
 
     Polyak, "Some methods of speeding up the convergence of iteration methods", 1964; Sutskever,
     Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep learning",
-    2013. As in PyTorch the learning rate multiplies the velocity u when it is used, not when it is
-    gathered, and Nesterov's form is the one evaluated at θ.
+    2013. As in PyTorch, u accumulates gradients without the learning rate, which multiplies d, and
+    Nesterov's gradient is evaluated at θ.
 
     Examples
     --------
     >>> import tinygrad_rnn as tg
     >>> w = tg.tensor([3.0], requires_grad=True)
-    >>> rule = tg.optim.SGD([w], lr=0.5)
+    >>> optimizer = tg.optim.SGD([w], lr=0.5)
     >>> (w * w).sum().backward()
-    >>> rule.step()
+    >>> optimizer.step()
     >>> w
     tensor([0.], requires_grad=True)
     """
@@ -291,14 +292,14 @@ class SGD(Optimizer):
             params, lr, momentum=momentum, nesterov=bool(nesterov), weight_decay=weight_decay
         )
 
-    def _new_slots(self, p: Array) -> dict[str, Array]:
+    def _init_state(self, p: Array) -> dict[str, Array]:
         return {"u": _zeros_like(p)} if self._hyper["momentum"] else {}
 
-    def _update(self, p: Array, g: Array, lr: Array, slots: dict[str, Array]) -> None:
+    def _update(self, p: Array, g: Array, lr: Array, state: dict[str, Array]) -> None:
         mu = self._hyper["momentum"]
         g = _decayed(g, p, self._hyper["weight_decay"])
         if mu:
-            u = slots["u"]
+            u = state["u"]
             u *= mu
             u += g
             g = g + mu * u if self._hyper["nesterov"] else u
@@ -315,12 +316,11 @@ class Adam(Optimizer):
     lr : float
         α, the learning rate.
     betas : pair of float
-        β₁ and β₂ in [0, 1): how long the averages last.
+        β₁ and β₂ in [0, 1): the decay rates of the two averages.
     eps : float
         ε, which bounds the step where the gradient is small.
     weight_decay : float
-        λ, an L2 penalty: λ θ is added to the gradient. For a decay that is not scaled by the
-        averages, see `AdamW`.
+        λ, an L2 penalty: λ θ is added to the gradient. For decoupled weight decay see `AdamW`.
 
     Notes
     -----
@@ -333,16 +333,16 @@ class Adam(Optimizer):
         θ ← θ - α m̂ / (√v̂ + ε),   m̂ = m / (1 - β₁ᵗ),   v̂ = v / (1 - β₂ᵗ)
 
     Kingma and Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1. In the last line
-    the code multiplies numerator and denominator by √(1 - β₂ᵗ), so that the corrections are numbers
-    and not arrays. Every parameter counts its own steps.
+    the code multiplies numerator and denominator by √(1 - β₂ᵗ), so that the bias corrections are
+    applied to numbers and not to arrays. Every parameter counts its own steps.
 
     Examples
     --------
     >>> import tinygrad_rnn as tg
     >>> w = tg.tensor([3.0], requires_grad=True)
-    >>> rule = tg.optim.Adam([w], lr=0.5)
+    >>> optimizer = tg.optim.Adam([w], lr=0.5)
     >>> (w * w).sum().backward()
-    >>> rule.step()
+    >>> optimizer.step()
     >>> w
     tensor([2.5], requires_grad=True)
     """
@@ -361,16 +361,16 @@ class Adam(Optimizer):
         beta1, beta2 = betas
         super().__init__(params, lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
 
-    def _new_slots(self, p: Array) -> dict[str, Array]:
+    def _init_state(self, p: Array) -> dict[str, Array]:
         step = backend.to_device(backend.asarray(0.0, backend.float64), backend.device_of(p))
         return {"t": step, "m": _zeros_like(p), "v": _zeros_like(p)}
 
-    def _update(self, p: Array, g: Array, lr: Array, slots: dict[str, Array]) -> None:
-        self._descend(p, _decayed(g, p, self._hyper["weight_decay"]), lr, slots)
+    def _update(self, p: Array, g: Array, lr: Array, state: dict[str, Array]) -> None:
+        self._descend(p, _decayed(g, p, self._hyper["weight_decay"]), lr, state)
 
-    def _descend(self, p: Array, g: Array, lr: Array, slots: dict[str, Array]) -> None:
+    def _descend(self, p: Array, g: Array, lr: Array, state: dict[str, Array]) -> None:
         beta1, beta2, eps = (self._hyper[name] for name in ("beta1", "beta2", "eps"))
-        t, m, v = slots["t"], slots["m"], slots["v"]
+        t, m, v = state["t"], state["m"], state["v"]
         xp = backend.module_of(p)
         t += 1
         s = xp.multiply(g, 1 - beta1, out=xp.empty_like(p))
@@ -389,7 +389,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: the parameters shrink apart from the gradient.
+    """Adam with decoupled weight decay: the decay is not part of the gradient.
 
     Parameters
     ----------
@@ -398,7 +398,7 @@ class AdamW(Adam):
     lr : float
         α, the learning rate.
     betas : pair of float
-        β₁ and β₂ in [0, 1): how long the averages last.
+        β₁ and β₂ in [0, 1): the decay rates of the two averages.
     eps : float
         ε, which bounds the step where the gradient is small.
     weight_decay : float
@@ -418,9 +418,9 @@ class AdamW(Adam):
     --------
     >>> import tinygrad_rnn as tg
     >>> w = tg.tensor([2.0], requires_grad=True)
-    >>> rule = tg.optim.AdamW([w], lr=0.5, weight_decay=0.5)
+    >>> optimizer = tg.optim.AdamW([w], lr=0.5, weight_decay=0.5)
     >>> (w * w).sum().backward()
-    >>> rule.step()
+    >>> optimizer.step()
     >>> w  # 2 · (1 - 0.25) - 0.5
     tensor([1.], requires_grad=True)
     """
@@ -435,13 +435,13 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
 
-    def _update(self, p: Array, g: Array, lr: Array, slots: dict[str, Array]) -> None:
+    def _update(self, p: Array, g: Array, lr: Array, state: dict[str, Array]) -> None:
         p *= (1 - lr * self._hyper["weight_decay"]).astype(p.dtype)
-        self._descend(p, g, lr, slots)
+        self._descend(p, g, lr, state)
 
 
 class RMSprop(Optimizer):
-    """RMSprop: steps divided by a running root mean square of the gradient.
+    """RMSprop: steps divided by the root of a running mean of the squared gradient.
 
     Parameters
     ----------
@@ -450,13 +450,13 @@ class RMSprop(Optimizer):
     lr : float
         η, the learning rate.
     alpha : float
-        α in [0, 1): how long the average lasts.
+        α in [0, 1): the decay rate of the average.
     eps : float
         ε, which bounds the step where the gradient is small.
     weight_decay : float
         λ, an L2 penalty: λ θ is added to the gradient.
     momentum : float
-        μ in [0, 1), applied to the divided gradient.
+        μ in [0, 1), applied to the normalised gradient.
 
     Notes
     -----
@@ -474,9 +474,9 @@ class RMSprop(Optimizer):
     --------
     >>> import tinygrad_rnn as tg
     >>> w = tg.tensor([3.0], requires_grad=True)
-    >>> rule = tg.optim.RMSprop([w], lr=0.1, alpha=0.75)
+    >>> optimizer = tg.optim.RMSprop([w], lr=0.1, alpha=0.75)
     >>> (w * w).sum().backward()
-    >>> rule.step()
+    >>> optimizer.step()
     >>> w  # g / √(g² / 4) = 2
     tensor([2.8], requires_grad=True)
     """
@@ -494,12 +494,12 @@ class RMSprop(Optimizer):
             params, lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum
         )
 
-    def _new_slots(self, p: Array) -> dict[str, Array]:
-        slots = {"v": _zeros_like(p)}
-        return {**slots, "u": _zeros_like(p)} if self._hyper["momentum"] else slots
+    def _init_state(self, p: Array) -> dict[str, Array]:
+        state = {"v": _zeros_like(p)}
+        return {**state, "u": _zeros_like(p)} if self._hyper["momentum"] else state
 
-    def _update(self, p: Array, g: Array, lr: Array, slots: dict[str, Array]) -> None:
-        alpha, mu, v = self._hyper["alpha"], self._hyper["momentum"], slots["v"]
+    def _update(self, p: Array, g: Array, lr: Array, state: dict[str, Array]) -> None:
+        alpha, mu, v = self._hyper["alpha"], self._hyper["momentum"], state["v"]
         g = _decayed(g, p, self._hyper["weight_decay"])
         xp = backend.module_of(p)
         s = xp.multiply(g, g, out=xp.empty_like(p))
@@ -511,7 +511,7 @@ class RMSprop(Optimizer):
         xp.divide(g, s, out=s)
         u = s
         if mu:
-            u = slots["u"]
+            u = state["u"]
             u *= mu
             u += s
         xp.multiply(u, lr.astype(p.dtype), out=s)
@@ -547,9 +547,9 @@ class Adagrad(Optimizer):
     --------
     >>> import tinygrad_rnn as tg
     >>> w = tg.tensor([3.0], requires_grad=True)
-    >>> rule = tg.optim.Adagrad([w], lr=0.5)
+    >>> optimizer = tg.optim.Adagrad([w], lr=0.5)
     >>> (w * w).sum().backward()
-    >>> rule.step()
+    >>> optimizer.step()
     >>> w
     tensor([2.5], requires_grad=True)
     """
@@ -563,11 +563,11 @@ class Adagrad(Optimizer):
     ) -> None:
         super().__init__(params, lr, weight_decay=weight_decay, eps=eps)
 
-    def _new_slots(self, p: Array) -> dict[str, Array]:
+    def _init_state(self, p: Array) -> dict[str, Array]:
         return {"v": _zeros_like(p)}
 
-    def _update(self, p: Array, g: Array, lr: Array, slots: dict[str, Array]) -> None:
-        v = slots["v"]
+    def _update(self, p: Array, g: Array, lr: Array, state: dict[str, Array]) -> None:
+        v = state["v"]
         g = _decayed(g, p, self._hyper["weight_decay"])
         xp = backend.module_of(p)
         s = xp.multiply(g, g, out=xp.empty_like(p))
@@ -582,27 +582,27 @@ class Adagrad(Optimizer):
 def parameter_list(
     params: Iterable[Tensor], op: str, frozen: type[Tensor] = Parameter
 ) -> list[Tensor]:
-    """Return the parameters as a list, once they are checked; `op` begins the messages.
+    """Check the parameters and return them as a list.
 
     Parameters
     ----------
     params : iterable of Tensor
-        Leaves that require a gradient, or are of the type `frozen`; each once.
+        Leaves that require a gradient or are of the type `frozen`, without duplicates.
     op : str
-        The caller's name.
+        The caller's name, with which the messages begin.
     frozen : type
-        Of the tensors that need not require a gradient. One that is not even a `Parameter` is
-        likely to be a mistake where it shall be learned.
+        The type of the tensors that need not require a gradient. In an optimiser, a tensor that
+        does not and is not a `Parameter` is probably a mistake.
 
     Returns
     -------
     list of Tensor
-        The same, in their order.
+        The parameters in the same order.
 
     Raises
     ------
     ArgumentError
-        There are none, or one is no such leaf, or occurs twice.
+        `params` is empty, or a parameter is not such a leaf or occurs twice.
 
     Examples
     --------
@@ -618,21 +618,21 @@ def parameter_list(
         )
     result: list[Any] = list(params)
     if not result:
-        raise ArgumentError(f"{op}: no parameters; was the generator used up before?")
+        raise ArgumentError(f"{op}: no parameters; was the generator already exhausted?")
     seen: dict[int, int] = {}
     for i, p in enumerate(result):
         if not isinstance(p, Tensor):
             cure = _CURES.get(type(p).__name__, "")
-            cure = cure or adopting(p)
+            cure = cure or conversion_hint(p)
             raise ArgumentError(f"{op}: parameter {i} is a {class_name(p)}, not a Tensor{cure}")
         if not p.requires_grad and not isinstance(p, frozen):
             raise ArgumentError(
-                f"{op}: parameter {i}, {p.shape}, does not require a gradient: make it with "
+                f"{op}: parameter {i}, {p.shape}, does not require a gradient: create it with "
                 "requires_grad=True, or leave it out"
             )
         if not p.is_leaf:
             raise ArgumentError(
-                f"{op}: parameter {i}, {p.shape}, is the result of an operation: give the leaves "
+                f"{op}: parameter {i}, {p.shape}, is the result of an operation: pass the leaves "
                 "that it was computed from"
             )
         if seen.setdefault(id(p), i) != i:
@@ -641,7 +641,7 @@ def parameter_list(
 
 
 def _checked(settings: Mapping[str, Any], op: str) -> dict[str, Any]:
-    """Return the settings as Python numbers, once they are known to lie in their ranges."""
+    """Check the ranges of the settings and return them as Python numbers."""
     result: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, bool):
@@ -668,19 +668,17 @@ def _describe(spec: tuple[Any, ...]) -> str:
     return f"{spec[0]} {spec[1]} on {spec[2]}"
 
 
-def _misfits(given: Any, slots: dict[str, Array], where: str) -> list[str]:
-    """Return what is wrong with saved slots, a line each."""
-    if not isinstance(given, Mapping) or given.keys() != slots.keys():
-        names = sorted(given) if isinstance(given, Mapping) else repr(given)
-        return [f"{where}: slots are {names}, {sorted(slots)} are expected"]
-    problems = []
-    for name, slot in slots.items():
+def _mismatches(given: Any, expected: dict[str, Array], where: str) -> list[str]:
+    """Return the mismatches between the loaded and the expected state of one parameter."""
+    if problems := key_problems(given, expected, where):
+        return problems
+    for name, array in expected.items():
         value = given[name]
         if not backend.is_array(value):
             problems.append(f"{where}: {name} is a {type(value).__name__}, not an array")
-        elif (value.shape, value.dtype) != (slot.shape, slot.dtype):
+        elif (value.shape, value.dtype) != (array.shape, array.dtype):
             problems.append(
                 f"{where}: {name} is {value.dtype} {value.shape}, "
-                f"{slot.dtype} {slot.shape} is expected"
+                f"{array.dtype} {array.shape} is expected"
             )
     return problems

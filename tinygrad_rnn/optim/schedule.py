@@ -1,7 +1,7 @@
 """Learning-rate schedules: a schedule is a function from the number of steps taken to a factor.
 
-`Scheduler` multiplies an optimiser's learning rate by the factor. Any function will do; those here
-are the usual ones, and `compose` multiplies several.
+`Scheduler` sets an optimiser's learning rate to its base times the factor. Any function of one
+integer is a schedule; this module has the usual ones, and `compose` multiplies several.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._util.api_hints import Elsewhere, absent
+from .._util.api_hints import MissingAttribute, module_getattr
+from .._util.state_keys import check_keys
 from ..errors import ArgumentError
 from ..tensors import checks
 from .optimizers import Optimizer
@@ -172,22 +173,22 @@ def compose(*schedules: Schedule) -> Schedule:
     [0.5, 0.5, 0.25]
     """
     for schedule in schedules:
-        _function(schedule, "schedule.compose")
+        _check_schedule(schedule, "schedule.compose")
     return lambda t: math.prod(schedule(t) for schedule in schedules)
 
 
 class _Rate:
-    """The learning rate of an optimiser: a base, and the factor of each of its schedulers now."""
+    """The learning rate of an optimiser: a base, and the current factor of each scheduler."""
 
     def __init__(self, base: float) -> None:
         self.base, self.factors = base, list[float]()
 
     def value(self) -> float:
-        """Return base · factor · factor ..., in the order in which the schedulers were made."""
+        """Return base · factor · factor ..., in the order in which the schedulers were created."""
         return functools.reduce(operator.mul, self.factors, self.base)
 
 
-# Beside the optimisers, since a captured step watches what an optimiser holds for changes.
+# Not an attribute of the optimiser: a captured step would be recorded again at each change of it.
 _scheduled: weakref.WeakKeyDictionary[Optimizer, _Rate] = weakref.WeakKeyDictionary()
 
 
@@ -195,19 +196,19 @@ class Scheduler:
     """Set an optimiser's learning rate to base · schedule(t), t being the number of steps taken.
 
     Several schedulers of one optimiser multiply each other's factors, and each counts its own
-    steps. Their base is one. A scheduler that is not stepped any more keeps its last factor.
+    steps. They share one base. A scheduler that is no longer stepped keeps its last factor.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Its learning rate now is the base; if other schedulers have set it, their base.
+        Its current learning rate is the base; if other schedulers have set it, theirs is.
     schedule : callable
         From the number of steps taken to a factor.
 
     Attributes
     ----------
     base_lr : float
-        The base, one for all schedulers of the optimiser; assign to change it. (A rate that is
+        The base, shared by all schedulers of the optimiser; assign to change it. (A learning rate
         assigned to the optimiser is used until the next call of `step`.)
     count : int
         t, the number of calls of `step`.
@@ -215,7 +216,8 @@ class Scheduler:
     Raises
     ------
     ArgumentError
-        If the arguments are no optimiser or no function, or a factor gives no learning rate.
+        If `optimizer` is not an Optimizer, `schedule` is not callable, or a factor gives an invalid
+        learning rate.
 
     Examples
     --------
@@ -239,16 +241,16 @@ class Scheduler:
                 f"Scheduler: an optimiser is expected first, got a {type(optimizer).__name__}"
             )
         self.optimizer = optimizer
-        self.schedule = _function(schedule, "Scheduler")
+        self.schedule = _check_schedule(schedule, "Scheduler")
         self.count = 0
         rate = _scheduled.get(optimizer)
-        if rate is None or rate.value() != optimizer.lr:  # none, or the user assigned one
+        if rate is None or rate.value() != optimizer.lr:  # none, or assigned by the user
             rate = _Rate(optimizer.lr)
-        self._join(rate)
+        self._attach(rate)
 
     @property
     def base_lr(self) -> float:
-        """What the factors multiply."""
+        """The base learning rate, which the factors multiply."""
         return self._rate.base
 
     @base_lr.setter
@@ -261,29 +263,30 @@ class Scheduler:
         Raises
         ------
         ArgumentError
-            If the learning rate was assigned and another scheduler was made since, which is in
-            charge now; or the factor gives no learning rate. Nothing has changed.
+            If the learning rate was assigned and another scheduler was created since, which now
+            sets it, or if the factor gives an invalid learning rate. Nothing has changed.
         """
-        if _scheduled.setdefault(self.optimizer, self._rate) is not self._rate:  # new: a copy
+        # A copied optimiser is not in _scheduled yet.
+        if _scheduled.setdefault(self.optimizer, self._rate) is not self._rate:
             raise ArgumentError(
-                "Scheduler.step: optimizer.lr was assigned after this scheduler was made, and "
-                "another scheduler made with it as its base: make this one anew, too"
+                "Scheduler.step: optimizer.lr was assigned after this scheduler was created, and "
+                "another scheduler was created with it as its base: create this one again, too"
             )
         self._set(self.base_lr, self.count + 1)
 
-    def _join(self, rate: _Rate) -> None:
-        """Become the last of the schedulers of a rate."""
+    def _attach(self, rate: _Rate) -> None:
+        """Add this scheduler's factor to a rate."""
         factor = self.schedule(self.count)
         self.optimizer.lr = rate.value() * factor
-        self._rate, self._place = rate, len(rate.factors)
+        self._rate, self._index = rate, len(rate.factors)
         rate.factors.append(factor)
         _scheduled[self.optimizer] = rate
 
     def _set(self, base: float, count: int) -> None:
         new = _Rate(base)
         new.factors = [*self._rate.factors]
-        new.factors[self._place] = self.schedule(count)
-        self.optimizer.lr = new.value()  # raises if it is no learning rate
+        new.factors[self._index] = self.schedule(count)
+        self.optimizer.lr = new.value()  # raises if it is not a valid learning rate
         self._rate.base, self._rate.factors, self.count = base, new.factors, count
 
     def state_dict(self) -> dict[str, Any]:
@@ -291,25 +294,21 @@ class Scheduler:
         return {"base_lr": self.base_lr, "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state_dict`: the learning rate is set to what it was then.
+        """Restore a `state_dict`, and with it the learning rate.
 
-        Of several schedulers of one optimiser each loads its own, in any order.
+        If an optimiser has several schedulers, each loads its own state, in any order.
 
         Parameters
         ----------
         state : mapping
-            What `state_dict` returned.
+            The result of `state_dict`.
 
         Raises
         ------
         ArgumentError
-            `state` holds something else; nothing was loaded.
+            `state` does not have the keys and values of a `state_dict`; nothing was loaded.
         """
-        if not isinstance(state, Mapping) or state.keys() != {"base_lr", "count"}:
-            seen = sorted(state) if isinstance(state, Mapping) else repr(state)
-            raise ArgumentError(
-                f"Scheduler.load_state_dict: base_lr and count are expected, got {seen}"
-            )
+        check_keys("Scheduler.load_state_dict", state, ("base_lr", "count"))
         base_lr, count = state["base_lr"], state["count"]
         if not isinstance(base_lr, float) or not isinstance(count, int) or count < 0:
             raise ArgumentError(
@@ -318,21 +317,21 @@ class Scheduler:
             )
         current = _scheduled.setdefault(self.optimizer, self._rate)
         if current is not self._rate:
-            self._join(current)
+            self._attach(current)
         self._set(base_lr, count)
 
 
-for _name, _ours in {  # of PyTorch's schedulers
+for _name, _ours in {  # names in PyTorch
     "lr": "optimizer.lr",
     "get_lr": "optimizer.lr",
     "get_last_lr": "optimizer.lr",
     "base_lrs": "base_lr",
     "last_epoch": "count",
 }.items():
-    setattr(Scheduler, _name, Elsewhere(_name, _ours))
+    setattr(Scheduler, _name, MissingAttribute(_name, _ours))
 
 
-def _function(schedule: Any, op: str) -> Schedule:
+def _check_schedule(schedule: Any, op: str) -> Schedule:
     if not callable(schedule):
         raise ArgumentError(
             f"{op}: a schedule is a function from the number of steps to a factor, got {schedule!r}"
@@ -349,4 +348,4 @@ OTHER_NAMES = {
     "MultiStepLR": "schedule.Scheduler(optimizer, function), a function of the step",
     "ReduceLROnPlateau": "optimizer.lr *= factor, where the loss no longer falls",
 }
-__getattr__ = absent(__name__, OTHER_NAMES, globals())
+__getattr__ = module_getattr(__name__, OTHER_NAMES, globals())

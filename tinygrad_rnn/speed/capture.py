@@ -23,7 +23,6 @@ import functools
 import gc
 import itertools
 import operator
-import sys
 import threading
 import types
 import warnings
@@ -35,12 +34,16 @@ import numpy as np
 from .. import random as tg_random
 from .._util import nested
 from .._util.api_hints import class_name
-from .._util.contexts import block
+from .._util.contexts import reusable_context
+from .._util.functions import check_function
+from .._util.user_code import stacklevel
 from ..engine import backend
 from ..engine.grad_mode import is_grad_enabled
 from ..engine.graph import Leaf, last_write, tick
 from ..engine.tensor import Tensor, wrap
 from ..errors import DTypeError, ShapeError
+from ..nn.module import in_evaluation
+from ..transforms.fuse import mode
 from . import fuse as fusing
 from .loops import kinds_of
 from .surroundings import LARGE, PLAIN, installed, names_of, of_library, opaque
@@ -75,7 +78,7 @@ class World:
         self._watched: list[tuple[Any, Any, Callable[[Any], list[Any]], list[Any], str]] = []
         own = (getattr(function, "__module__", None) or "").partition(".")[0]
         seen: dict[int, Any] = {}
-        stack = [(function, "the function"), (vars(tg_random._library), "the random generator")]
+        stack = [(function, "the function"), (vars(tg_random._current), "the random generator")]
         while stack:
             x, name = stack.pop()
             if id(x) in seen or opaque(x, own):
@@ -459,7 +462,7 @@ class Run:
             world = World(function)
             drawn = [str(g.bit_generator.state) for g in world.generators]
             self.had_grads = [grad is not None for grad in world.grads]
-            given, start = nested.mapped(self._given, (args, keywords)), tick()
+            given, start = nested.map_nested(self._given, (args, keywords)), tick()
             self._held = [(*pair, _shown(pair[1])) for pair in _containers((args, keywords), given)]
             try:
                 try:
@@ -474,7 +477,7 @@ class Run:
         reached = [x for x in (*after.tensors, *after.grads) if x is not None]
         if last_write[0] > start and not any(last_write == x._version for x in reached):
             self.refuse("it writes to a tensor that the function does not lead to")
-        self.returned = nested.mapped(_fresh, returned)
+        self.returned = nested.map_nested(_fresh, returned)
         self.results = mapped(self._result, returned)
         for g, was in zip(generators, drawn, strict=True):
             moved = str(g.real.bit_generator.state) != was
@@ -616,10 +619,10 @@ class Captured:
         """Call the function: replay it if that is possible."""
         function = self.__wrapped__
         tg_random.generator()  # of this thread, where it is to go on
-        if _off.disabled or state.tape:
+        if _off.disabled or mode.eager or in_evaluation() or state.tape:
             return function(*args, **keywords)
         arrays: list[Any] = []
-        modes = is_grad_enabled(), backend.get_default_dtype(), fusing.is_disabled()
+        modes = is_grad_enabled(), backend.get_default_dtype()
         try:
             key = modes, _kind(args, arrays), _kind(keywords, arrays)
         except DTypeError as error:
@@ -687,10 +690,8 @@ class Captured:
         if not self._said:
             self._said = True
             name = getattr(self.__wrapped__, "__name__", repr(self.__wrapped__))
-            frame, depth = sys._getframe(), 1
-            while frame.f_back and frame.f_code.co_filename == __file__:
-                frame, depth = frame.f_back, depth + 1
-            warnings.warn(f"capture: {name} runs plainly: {reason}", RuntimeWarning, depth)
+            text = f"capture: {name} runs plainly: {reason}"
+            warnings.warn(text, RuntimeWarning, stacklevel())
 
 
 def _kind(x: Any, arrays: list[Any]) -> Any:
@@ -730,7 +731,7 @@ def capture(function: Callable[..., Any]) -> Captured:
 
     Raises
     ------
-    DTypeError
+    ArgumentError
         If `function` cannot be called.
 
     Warns
@@ -774,12 +775,11 @@ def capture(function: Callable[..., Any]) -> Captured:
     >>> losses[99] < losses[0], step.captured
     (True, True)
     """
-    if not callable(function):
-        raise DTypeError(f"capture: a function is expected, got {function!r:.60}")
+    check_function(function, "capture")
     return Captured(function)
 
 
-@block
+@reusable_context
 def disabled() -> Iterator[None]:
     """Run captured functions plainly in a ``with`` block, for this thread alone."""
     before = _off.disabled

@@ -34,27 +34,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import math
 import re
 import sys
-import threading
-import types
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._util.contexts import block
+from .._util.user_code import GENERATED, PACKAGE, location
 from ..engine import backend
 from ..engine.codegen import OpNode, check_saved
 from ..engine.grad_mode import enable_grad, thread
 from ..engine.graph import Leaf, Node, OutputNode, Parents, last_write, reachable, run
 from ..engine.namespaces import PRIMITIVES, Raw, namespaces
-from ..engine.pending import OutputGradients
 from ..engine.tensor import Tensor, wrap
-from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
+from ..errors import ArgumentError, GraphError, ShapeError
 from ..tensors.shape import as_tensor
+from ..transforms.fuse import Pointwise, Symbolic, mode, register
 from . import compiled
 from .compiled import chosen
 from .loops import Loop, Uncovered, kinds_of
@@ -63,7 +60,9 @@ from .surroundings import PLAIN, Surroundings, checks, is_ours
 
 DEAR = frozenset("exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split())
 VIEWS = frozenset(("part", "reshape"))  # they show another value's memory
-LIBRARY = ("engine", "tensors", "functional", "_util")  # a message names no line in these
+# A message names no line in these: the function itself may be one of `nn`.
+INSIDE = (__file__, *(PACKAGE + part for part in ("engine", "tensors", "functional", "_util")))
+INSIDE += GENERATED
 SIGNATURES = 64  # how many plans a fused function keeps; the oldest goes first
 PATIENCE = 16.0  # how many plans are made in vain; a call that finds one gives back a tenth
 ANSWERS = 8  # how many plans there are for the same arrays: other numbers, other surroundings
@@ -73,7 +72,7 @@ FAILURES = (ValueError, OverflowError, ZeroDivisionError)  # of numbers that do 
 # -- expressions: an array library that writes down what is computed -------------------------------
 
 
-class Expression:
+class Expression(Symbolic):
     """What an array would be: an operation and its arguments, which are expressions or constants.
 
     The operations are ufuncs, ``where`` and ``astype``; ``part`` (from, to along the last axis) and
@@ -338,14 +337,8 @@ def _identity(x: Any) -> Any:
 
 def _untraceable(what: str, cure: str = "compute that outside of it") -> ArgumentError:
     """Return the error of a function that is not pointwise, with the line that says so."""
-    frame = inspect.currentframe()
-    inside = (__name__, *(f"tinygrad_rnn.{part}" for part in LIBRARY))
-    while frame is not None and (
-        frame.f_globals.get("__name__", "").startswith(inside)
-        or frame.f_code.co_filename.startswith("<primitive")
-    ):
-        frame = frame.f_back
-    where = f" ({frame.f_code.co_filename}:{frame.f_lineno})" if frame is not None else ""
+    line = location(INSIDE)
+    where = f" ({line})" if line else ""
     return ArgumentError(f"fuse: the function {what}{where}: {cure}")
 
 
@@ -865,10 +858,11 @@ class Plan:
                 raise _untraceable("reads a Tensor that is not an argument", "pass it as one")
             if isinstance(node, OpNode):
                 by_size = any(
-                    name == "shapes" or name.endswith("_shape") for name in node.definition.names
+                    name == "shapes" or name.endswith("_shape")
+                    for name in node.definition.saved_names
                 )
                 trace.sized |= by_size and not is_ours(node.definition.forward)
-                for x, place in zip(node.saved or (), node.definition.places):  # noqa: B905 - without the versions
+                for x, place in zip(node.saved or (), node.definition.origins):  # noqa: B905 - without the versions
                     if isinstance(x, Expression) and place is not None:
                         places[x], _ = place(node)
         dear = {
@@ -1003,7 +997,7 @@ class FusedNode(Node):
         if not retain:
             self.saved = None
         if plan.single:
-            grad = OutputGradients({0: grad})
+            grad = {0: grad}
         which = tuple(sorted(grad))
         grads, given, kernel = plan.backward(which, tuple([p is not None for p in parents]))
         if not F.records:
@@ -1026,21 +1020,14 @@ class FusedNode(Node):
         return interpret(grads, known, self.numbers)
 
 
-class Fused:
+class Fused(Pointwise):
     """A pointwise function that runs as one operation; made by `fuse`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, function)
-        self.function, self.name = function, _name(function)
+        super().__init__(function)
         self.plans: dict[Any, tuple[Plan, ...]] = {}  # those that were made last come first
         self._patience = PATIENCE
         self._apart: Collection[int] = ()  # the lists of numbers that it reads one by one
-
-    def __deepcopy__(self, memo: Any) -> Fused:
-        return self  # as a function is
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else types.MethodType(self, instance)
 
     def plan(self, *args: Any, **by_name: Any) -> Plan:
         """Return the plan for arguments like these; its kernels have their ``source``."""
@@ -1085,7 +1072,7 @@ class Fused:
 
     def __call__(self, *args: Any, **by_name: Any) -> Any:
         """Call the function."""
-        if not by_name and not _state.disabled:
+        if not by_name and not mode.eager:
             try:  # the plan is there and the arguments are Tensors, as in every step but the first
                 plan = self.plans[tuple([_kind(x) for x in args])][0]
             except (AttributeError, KeyError, TypeError):
@@ -1095,7 +1082,7 @@ class Fused:
                     return self._run(plan, args)
         call = Call(args, by_name, self._apart)
         kinds = {x._data.__class__ for x in call.tensors}
-        if Expression in kinds or not kinds or _state.disabled:  # perhaps a part of another one
+        if Expression in kinds or not kinds or mode.eager:  # perhaps a part of another one
             return self._plainly(call)
         if len(kinds) > 1:
             _, arrays = backend.common_module([x._data for x in call.tensors], self.name)
@@ -1181,102 +1168,8 @@ def _kind(x: Tensor) -> tuple[Any, ...]:
     return array.__class__, array.shape, array.dtype
 
 
-class _State(threading.local):
-    disabled = False
-
-
-_state = _State()
-
-
 def _name(function: Any) -> str:
     return getattr(function, "__name__", repr(function)).lstrip("_")
 
 
-def fuse(function: Callable[..., Any]) -> Fused:
-    """Make a pointwise function of Tensors one operation, with kernels derived from it.
-
-    Parameters
-    ----------
-    function : callable
-        Takes Tensors and numbers, in any kind of parameter (by position, by name, ``*args``, in
-        lists and dicts), computes element by element with the primitives of the library, and
-        returns a Tensor or a flat tuple of Tensors. What broadcasts may be of different shapes, and
-        `split` may cut along the last axis. It is run twice for each signature (dtypes, which axes
-        have length 1, options that are no numbers), and must not do anything else.
-
-    Returns
-    -------
-    Fused
-        The function, with the same arguments and results, and derivatives of any order.
-
-    Raises
-    ------
-    ArgumentError
-        When it is called: if the function branches on a value, reduces, reads parts, reads a
-        Tensor or an array that is not an argument, or computes something else when it is run with
-        the same arguments again (an iterator, a draw, the clock). The message names the line.
-    DTypeError
-        If `function` cannot be called.
-
-    Notes
-    -----
-    Values and dtypes are those of the unfused function, called with the same Tensors and numbers.
-    Arrays and lists of numbers are Tensors to it.
-
-    Inside ``with tg.fuse.disabled():`` the function runs operation by operation. On the CPU its
-    kernels are lists of ufuncs, or after ``tg.fuse.backend("c")`` loops in C.
-
-    A number that is an argument may be another one at each call. By what Python does with it
-    (``if``, ``range``, ``math.sqrt``) the function is run anew for each answer.
-
-    Numbers, functions and objects that its code reads from globals, closures, defaults, attributes
-    and elements of containers are compared at each call with those of the run; after a change the
-    function is run anew. The comparison follows the names in its code and in that of the user's
-    functions that it finds. It does not see the contents of containers of more than 1,000 elements,
-    of files and of the environment, the state of objects of the standard library and of NumPy, and
-    whether gradients are recorded. A function that has to be run anew at nearly every call runs
-    operation by operation after 16 times.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> @tg.fuse
-    ... def gated(x, gate):
-    ...     return tg.sigmoid(gate) * tg.tanh(x)
-    >>> x = tg.tensor([0.5, -1.0], requires_grad=True)
-    >>> y = gated(x, tg.zeros(2))
-    >>> y.sum().backward()
-    >>> (x.grad - (1 - tg.tanh(x) ** 2) / 2).abs().max().item() < 1e-7
-    True
-
-    A number is an argument like the others, one plan serves for all of them:
-
-    >>> @tg.fuse
-    ... def leaky(x, *, slope):
-    ...     return tg.where(x > 0, x, slope * x)
-    >>> [leaky(x, slope=0.1 * i).detach().numpy().tolist() for i in range(2)]
-    [[0.5, -0.0], [0.5, -0.10000000149011612]]
-    """
-    if not callable(function):
-        raise DTypeError(f"fuse: a function of Tensors is expected, got {function!r:.60}")
-    return Fused(function)
-
-
-@block
-def disabled() -> Iterator[None]:
-    """Run fused functions operation by operation in a ``with`` block, for this thread alone."""
-    before = _state.disabled
-    try:
-        _state.disabled = True
-        yield
-    finally:
-        _state.disabled = before
-
-
-def is_disabled() -> bool:
-    """Tell whether this thread is in a block of `disabled`."""
-    return _state.disabled
-
-
-fuse.disabled = disabled  # type: ignore[attr-defined]
-fuse.backend = compiled.backend  # type: ignore[attr-defined]
+register(Fused, compiled.backend)

@@ -19,11 +19,11 @@ import inspect
 import sys
 import types
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._util.user_code import PACKAGE
 from ..engine import backend
 from ..engine.graph import Node
 from ..engine.tensor import Tensor
@@ -33,7 +33,6 @@ LARGE = 1000  # containers of more numbers and strings (vocabularies) are not wa
 PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
 CONTAINERS = frozenset(("builtins", "collections", "functools", "types", "argparse"))
 OPAQUE = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, Node)
-PACKAGE = str(Path(__file__).parents[1])
 _NAME = __name__.partition(".")[0]
 ELEMENT, LENGTH, MEMBERS = ELEMENTS = "({0})[{1}]", "len({0})", "sorted(map(repr, {0}))"
 LOOKUPS = frozenset(("getattr", "hasattr", "attrgetter", "__getattribute__", "vars", "__dict__"))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import operator
 import sys
 import threading
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._util.user_code import GENERATED, PACKAGE, location
 from ..engine import backend
 from ..engine.tensor import Tensor
 
@@ -226,16 +226,13 @@ def same(a: Any, b: Any) -> bool:
     return bool(a is b or a == b or (a != a and b != b))
 
 
-PACKAGE = str(Path(__file__).parents[1])
-INSIDE = (PACKAGE, str(Path(np.__file__).parent), contextlib.__file__, "<primitive", "<fused")
+INSIDE = (PACKAGE, *GENERATED, str(Path(np.__file__).parent), contextlib.__file__)
 
 
 def _line() -> str:
-    """Return where in the user's code we are, for messages."""
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename.startswith(INSIDE):
-        frame = frame.f_back
-    return "" if frame is None else f" ({frame.f_code.co_filename}:{frame.f_lineno})"
+    """Return the line of the user's code that runs, in parentheses."""
+    line = location(INSIDE)
+    return f" ({line})" if line else ""
 
 
 # -- the array library -----------------------------------------------------------------------------

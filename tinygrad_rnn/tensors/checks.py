@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._util.api_hints import FROM_ANOTHER, class_name
-from .._util.foreign_arrays import refuse_loss
+from .._util.api_hints import CONVERSIONS, class_name
+from .._util.foreign_arrays import refuse_lossy_conversion
 from ..engine import backend
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
@@ -25,11 +25,11 @@ def as_tensor(x: Any, op: str) -> Tensor:
     if backend.is_array(x):
         made: Tensor = wrap(backend.copy(backend.asarray(x)), None, None)
         return made
-    refuse_loss(x)
+    refuse_lossy_conversion(x)
     if isinstance(x, list | tuple) and any(isinstance(part, Tensor) for part in x):
         cure = "tinygrad_rnn.stack(...)"
     else:
-        cure = FROM_ANOTHER if hasattr(type(x), "__dlpack__") else "tinygrad_rnn.tensor(...)"
+        cure = CONVERSIONS if hasattr(type(x), "__dlpack__") else "tinygrad_rnn.tensor(...)"
     raise DTypeError(f"{op}: a Tensor is expected, got {_described(x)}: make one by {cure}")
 
 

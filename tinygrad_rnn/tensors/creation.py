@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from .. import random as _random
-from .._util.api_hints import class_name, explained
-from .._util.contexts import block
-from .._util.foreign_arrays import refuse_loss
+from .._util.api_hints import class_name, explain_errors
+from .._util.contexts import reusable_context
+from .._util.foreign_arrays import refuse_lossy_conversion
 from ..engine import backend
 from ..engine.backend import Array, DType
 from ..engine.tensor import Tensor, wrap
@@ -49,7 +49,7 @@ def tensor(
     return Tensor(data, dtype, device, requires_grad)
 
 
-@block
+@reusable_context
 def default_device(device: str) -> Iterator[None]:
     """Make new tensors on a device inside a ``with`` block, for the current thread.
 
@@ -97,7 +97,7 @@ def _filled(
     device: str | None,
     requires_grad: bool,
 ) -> Tensor:
-    refuse_loss(value)
+    refuse_lossy_conversion(value)
     if isinstance(value, Tensor) and value.requires_grad:
         raise GraphError(
             f"{name}: the value requires grad: use tinygrad_rnn.broadcast_to, or item()"
@@ -123,7 +123,7 @@ def _owned(array: Array, device: str | None, requires_grad: bool) -> Tensor:
     return result
 
 
-@explained
+@explain_errors
 def zeros(
     *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
@@ -154,7 +154,7 @@ def zeros(
     return _filled("zeros", shape, 0, dtype, device, requires_grad)
 
 
-@explained
+@explain_errors
 def ones(
     *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
@@ -185,7 +185,7 @@ def ones(
     return _filled("ones", shape, 1, dtype, device, requires_grad)
 
 
-@explained
+@explain_errors
 def full(
     shape: tuple[int, ...],
     fill_value: float,
@@ -222,7 +222,7 @@ def full(
     return _filled("full", (shape,), fill_value, dtype, device, requires_grad)
 
 
-@explained
+@explain_errors
 def zeros_like(
     x: Tensor, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
@@ -253,7 +253,7 @@ def zeros_like(
     return _alike("zeros_like", x, 0, dtype, device, requires_grad)
 
 
-@explained
+@explain_errors
 def ones_like(
     x: Tensor, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
@@ -284,7 +284,7 @@ def ones_like(
     return _alike("ones_like", x, 1, dtype, device, requires_grad)
 
 
-@explained
+@explain_errors
 def arange(
     start: float | None = None,
     stop: float | None = None,
@@ -340,7 +340,7 @@ def arange(
     )
 
 
-@explained
+@explain_errors
 def linspace(
     start: float,
     stop: float,
@@ -381,7 +381,7 @@ def linspace(
     return _owned(array, device, requires_grad)
 
 
-@explained
+@explain_errors
 def eye(
     n: int,
     m: int | None = None,
@@ -421,7 +421,7 @@ def eye(
     return _owned(np.eye(n, m, dtype=checks.real_dtype(dtype, "eye")), device, requires_grad)
 
 
-@explained
+@explain_errors
 def randn(
     *shape: Any,
     dtype: DType = None,
@@ -464,7 +464,7 @@ def randn(
     return _owned(numbers.astype(dtype), device, requires_grad)
 
 
-@explained
+@explain_errors
 def rand(
     *shape: Any,
     dtype: DType = None,
@@ -571,7 +571,7 @@ def from_dlpack(x: Any) -> Tensor:
     if isinstance(x, Tensor) and not x.requires_grad:
         return x.detach()  # so that writes to one are noted in the other
     try:
-        refuse_loss(x)
+        refuse_lossy_conversion(x)
     except GraphError as error:
         raise BufferError(f"from_dlpack: {error}") from None
     kind, _ = x.__dlpack_device__()

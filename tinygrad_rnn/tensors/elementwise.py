@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._util.api_hints import explained
+from .._util.api_hints import explain_errors
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.ops import where
@@ -383,7 +383,7 @@ def remainder(xp: Any, x: Array, y: Array) -> Array:
     return x % y
 
 
-@explained
+@explain_errors
 def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """Return x limited to [min, max].
 

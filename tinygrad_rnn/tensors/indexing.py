@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from .._util.api_hints import explained
+from .._util.api_hints import explain_errors
 from ..engine import backend
 from ..engine.ops import axis_of, index, reshape
 from ..engine.tensor import Tensor
@@ -115,7 +115,7 @@ def _without_masks(x: Tensor, keys: list[Any]) -> tuple[Tensor, list[Any]]:
     return x, result
 
 
-@explained
+@explain_errors
 def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     """Return the elements of x at given indices along an axis.
 
@@ -149,7 +149,7 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (indices,))
 
 
-@explained
+@explain_errors
 def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
     """Return, at each place, the element of x that `indices` names along an axis.
 
@@ -199,7 +199,7 @@ def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
     return index(x, key=tuple(grid))
 
 
-@explained
+@explain_errors
 def split(x: Tensor, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """Return x cut into pieces along an axis.
 
@@ -266,7 +266,7 @@ def _cuts(places: Any, length: int) -> list[int]:
     return cuts
 
 
-@explained
+@explain_errors
 def unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
     """Return the slices of x along an axis, without that axis.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._util.api_hints import explained
+from .._util.api_hints import explain_errors
 from ..engine import backend
 from ..engine.graph import Leaf
 from ..engine.ops import axes_of, gemm, index, reshape
@@ -83,7 +83,7 @@ def _is_weight(x: Tensor) -> bool:
     return isinstance(node, Leaf)
 
 
-@explained
+@explain_errors
 def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
     """Return the sum of products over pairs of axes.
 
@@ -252,7 +252,7 @@ def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[st
     return names, output.replace("...", dots, 1)
 
 
-@explained
+@explain_errors
 def einsum(subscripts: Any, *operands: Any, optimize: Any = True) -> Tensor:
     """Return a sum of products in Einstein's notation.
 

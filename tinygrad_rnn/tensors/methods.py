@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from .. import tensors as ops
-from .._util.api_hints import OTHER_NAMES, Elsewhere, explained
+from .._util.api_hints import TENSOR_HINTS, MissingAttribute, explain_errors
 from ..engine import backend
 from ..engine.backend import DType
 from ..engine.grad_mode import is_grad_enabled
@@ -87,7 +87,7 @@ class Methods(Tensor):
         """The tensor with its axes reversed."""
         return ops.transpose(self)
 
-    @explained
+    @explain_errors
     def to(self, target: Any) -> Tensor:
         """Return this tensor on a device (a string such as ``"cuda:0"``) or in a floating dtype."""
         if isinstance(target, str) and target.startswith(("cpu", "cuda")):
@@ -391,8 +391,8 @@ def _attach(name: str, member: Any) -> None:
 for _name, _member in vars(Methods).items():
     if _name not in ("__doc__", "__hash__", "__module__", "__slots__"):
         _attach(_name, _member)
-for _name, _ours in OTHER_NAMES.items():
-    setattr(Tensor, _name, Elsewhere(_name, _ours))
+for _name, _ours in TENSOR_HINTS.items():
+    setattr(Tensor, _name, MissingAttribute(_name, _ours))
 for _name, _symbol, _ours in (
     ("and", "&", "of booleans it is x * y, of integers use .numpy()"),
     ("or", "|", "of booleans it is x + y, of integers use .numpy()"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._util.api_hints import OF_THE_PACKAGE
+from .._util.api_hints import PACKAGE_HINTS
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 
@@ -92,8 +92,8 @@ def otherwise(
         cure = "use .detach() or .numpy() if no gradient is wanted"
         if ours is not None:
             cure = f"use tinygrad_rnn.{ours.__name__}"
-        elif name in OF_THE_PACKAGE:
-            cure = f"here it is {OF_THE_PACKAGE[name]}; {cure}"
+        elif name in PACKAGE_HINTS:
+            cure = f"here it is {PACKAGE_HINTS[name]}; {cure}"
         raise TypeError(f"{call} on a Tensor would lose its graph: {cure}")
     try:
         return theirs(*_on_arrays(tuple(args)), **_on_arrays(dict(keywords)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._util.api_hints import explained
+from .._util.api_hints import explain_errors
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.ops import axes_of, axis_of, index, mean, reshape, sum
@@ -97,7 +97,7 @@ def min(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return xp.min(x, axis=axis, keepdims=keepdims)
 
 
-@explained
+@explain_errors
 def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Return the variance over `axis`.
 
@@ -142,7 +142,7 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     return squares / (left if left > 0 else 0)
 
 
-@explained
+@explain_errors
 def std(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Return the standard deviation over `axis`, the root of `var`.
 
@@ -178,7 +178,7 @@ def std(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     return sqrt(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
 
-@explained
+@explain_errors
 def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return the product over `axis`.
 
@@ -297,7 +297,7 @@ def cumsum_along(xp: Any, x: Array, axis: int) -> Array:
     return total.astype(x.dtype) if dtype else total
 
 
-@explained
+@explain_errors
 def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
     """Return the running sums along an axis.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._util.api_hints import begun, explained
+from .._util.api_hints import call_named, explain_errors
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.ops import axes_of, axis_of, index, join, permute, reshape, scatter
@@ -24,7 +24,7 @@ def as_tensor(x: Any, op: str = "") -> Tensor:
     """
     if isinstance(x, Tensor):
         return x
-    made: Tensor = begun(op, lambda: reshape(x, shape=None))
+    made: Tensor = call_named(op, lambda: reshape(x, shape=None))
     return made
 
 
@@ -35,7 +35,7 @@ def _listed(axes: Any) -> tuple[Any, ...]:
     return tuple(axes) if np.ndim(axes) else (axes,)
 
 
-@explained
+@explain_errors
 def transpose(x: Tensor, axes: int | Sequence[int] | None = None) -> Tensor:
     """Return x with its axes in another order.
 
@@ -74,7 +74,7 @@ def transpose(x: Tensor, axes: int | Sequence[int] | None = None) -> Tensor:
     return permute(x, axes=order)
 
 
-@explained
+@explain_errors
 def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     """Return x with two axes exchanged.
 
@@ -103,7 +103,7 @@ def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     return permute(x, axes=tuple(order))
 
 
-@explained
+@explain_errors
 def moveaxis(
     x: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...]
 ) -> Tensor:
@@ -142,7 +142,7 @@ def moveaxis(
     return permute(x, axes=tuple(order))
 
 
-@explained
+@explain_errors
 def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Return x without axes of length 1.
 
@@ -181,7 +181,7 @@ def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
     return reshape(x, shape=tuple(n for i, n in enumerate(shape) if i not in axes))
 
 
-@explained
+@explain_errors
 def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """Return x with axes of length 1 put in.
 
@@ -228,7 +228,7 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
 _EXTENSIONS: tuple[Any, ...] = ("edge", "reflect", "symmetric", "wrap")
 
 
-@explained
+@explain_errors
 def pad(
     x: Tensor, pad_width: Any, mode: Any = "constant", constant_values: float | None = None
 ) -> Tensor:
@@ -301,7 +301,7 @@ def pad(
     return padded + border
 
 
-@explained
+@explain_errors
 def concatenate(arrays: Sequence[Tensor], axis: int | None = 0) -> Tensor:
     """Return tensors one after the other along an axis.
 
@@ -334,7 +334,7 @@ def concatenate(arrays: Sequence[Tensor], axis: int | None = 0) -> Tensor:
     return join(*arrays, axis=axis)
 
 
-@explained
+@explain_errors
 def stack(arrays: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Return tensors beside each other along a new axis.
 

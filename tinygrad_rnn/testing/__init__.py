@@ -1,9 +1,9 @@
-"""Proofs for gradients, of the library's operations and of your own.
+"""Gradient checks, and hypothesis strategies for the arguments of operations.
 
-`gradcheck` compares derivatives of any order with differences. The strategies draw what operations
-are called with: shapes that broadcast, values, layouts, axes, indices. They need hypothesis (extra
-``test``), which is imported when the first of them is called. An operation of your own is proved
-over all of it in three lines:
+`gradcheck` compares derivatives of any order with finite differences. The strategies draw arguments
+of operations: shapes that broadcast, values, memory layouts, axes, indices. They need hypothesis
+(extra ``test``), which is imported when the first of them is called. Three lines check the
+gradients of an operation of your own for all of these:
 
 >>> import tinygrad_rnn as tg
 >>> from hypothesis import given
@@ -18,7 +18,7 @@ over all of it in three lines:
 >>> test_projected()
 """
 
-from .gradients import gradcheck as gradcheck
+from .gradient_check import gradcheck as gradcheck
 from .strategies import LAYOUTS as LAYOUTS
 from .strategies import arrays as arrays
 from .strategies import axes as axes

@@ -1,7 +1,7 @@
-"""What operations are called with, as hypothesis draws it.
+"""Hypothesis strategies for the arguments of operations: shapes, arrays, layouts, axes, indices.
 
-Values lie on grids of 0.1, so that two grids half a step apart never meet and no difference
-quotient reaches over a kink; shapes are small, and have axes of length 0 and 1 among them.
+Values are multiples of 0.1 plus an offset. Two grids half a step apart have no value in common, so
+no finite difference crosses a kink. Shapes are small and include axes of length 0 and 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ..errors import MissingExtraError
 Strategy = Any  # hypothesis.strategies.SearchStrategy, which need not be installed
 Shape = tuple[int, ...]
 
-# How a base is made of an array, and the view of the base (an array or a Tensor) with its values.
+# (prepare, view): `view(prepare(array))` has the values of the array in another memory layout;
+# `view` takes an array or a Tensor.
 LAYOUTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "C order": (lambda a: a, lambda t: t),
     "Fortran order": (np.transpose, lambda t: t.T),
@@ -47,7 +48,7 @@ def _hypothesis() -> tuple[Any, Any]:
 
 
 def _composite(function: Callable[..., Any]) -> Callable[..., Strategy]:
-    """Make a strategy of a function that draws, when it is called first."""
+    """Turn a function that draws into a strategy; hypothesis is imported at the first call."""
 
     @functools.wraps(function)
     def strategy(*args: Any, **keywords: Any) -> Strategy:
@@ -57,14 +58,14 @@ def _composite(function: Callable[..., Any]) -> Callable[..., Strategy]:
 
 
 def grid(low: float, high: float, offset: float = 0.0, step: float = 0.1) -> Strategy:
-    """Draw numbers `offset` + k · `step` between two bounds, the ones nearest to 0 first.
+    """Draw numbers `offset` + k · `step` between two bounds; the simplest is the one nearest to 0.
 
     Parameters
     ----------
     low, high : float
         The bounds, both included.
     offset, step : float
-        Where the grid lies; half a step apart, two grids never meet.
+        Origin and spacing of the grid. Two grids whose offsets differ by half a step are disjoint.
 
     Returns
     -------
@@ -81,14 +82,14 @@ def grid(low: float, high: float, offset: float = 0.0, step: float = 0.1) -> Str
 
 
 def shapes(min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 3) -> Strategy:
-    """Draw shapes, of 0-d arrays and arrays without elements too.
+    """Draw shapes, including those of 0-d and of empty arrays.
 
     Parameters
     ----------
     min_dims, max_dims : int
-        How many axes.
+        Number of axes.
     min_side, max_side : int
-        How long an axis is.
+        Length of an axis.
 
     Returns
     -------
@@ -105,14 +106,14 @@ def broadcastable_shapes(count: int, max_dims: int = 3, max_side: int = 3) -> St
     Parameters
     ----------
     count : int
-        How many shapes.
+        Number of shapes.
     max_dims, max_side : int
-        How many axes at most, and how long.
+        Largest number of axes, and largest length of one.
 
     Returns
     -------
     SearchStrategy
-        Of pairs: the tuple of shapes, and the shape of the result.
+        Pairs: the tuple of shapes, and the shape of the result.
     """
     drawn = _hypothesis()[1].mutually_broadcastable_shapes(
         num_shapes=count, min_side=0, max_dims=max_dims, max_side=max_side
@@ -128,13 +129,13 @@ def arrays(
     Parameters
     ----------
     shape : tuple of int or SearchStrategy, optional
-        Any of `shapes` if not given.
+        Drawn from `shapes` if not given.
     elements : SearchStrategy, optional
         Multiples of 0.1 in [-3, 3] if not given.
     dtype : dtype or SearchStrategy
-        Of the arrays.
+        Dtype of the arrays.
     unique : bool
-        Whether no value comes twice (for ``max`` and the like, which have no derivative at a tie).
+        Whether all values differ (for functions such as ``max``, which have no derivative at ties).
 
     Returns
     -------
@@ -159,14 +160,14 @@ def arrays(
 
 @_composite
 def broadcastable_arrays(draw: Any, count: int, elements: Strategy = None) -> list[Any]:
-    """Draw arrays whose shapes broadcast.
+    """Draw arrays whose shapes broadcast together.
 
     Parameters
     ----------
     count : int
-        How many.
+        Number of arrays.
     elements : SearchStrategy or sequence of these, optional
-        The values of all, or of each; multiples of 0.1 in [-3, 3] if not given.
+        The values of all arrays, or of each; multiples of 0.1 in [-3, 3] if not given.
 
     Returns
     -------
@@ -178,7 +179,7 @@ def broadcastable_arrays(draw: Any, count: int, elements: Strategy = None) -> li
 
 
 def dtypes(kinds: str = "f") -> Strategy:
-    """Draw dtypes that Tensors have.
+    """Draw dtypes of Tensors.
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ def dtypes(kinds: str = "f") -> Strategy:
 
 @_composite
 def layouts(draw: Any, array: Any) -> Any:
-    """Draw the same values laid out otherwise in memory: see `LAYOUTS`; read-only ones too.
+    """Draw the same values in another memory layout of `LAYOUTS`, writable or read-only.
 
     Parameters
     ----------
@@ -209,7 +210,7 @@ def layouts(draw: Any, array: Any) -> Any:
     Examples
     --------
     >>> from tinygrad_rnn.testing import arrays, layouts
-    >>> anyhow = arrays((2, 3)).flatmap(layouts)
+    >>> any_layout = arrays((2, 3)).flatmap(layouts)
     """
     strategies, _ = _hypothesis()
     prepare, view = LAYOUTS[draw(strategies.sampled_from(sorted(LAYOUTS)))]
@@ -220,12 +221,12 @@ def layouts(draw: Any, array: Any) -> Any:
 
 
 def axes(ndim: int) -> Strategy:
-    """Draw what `axis` takes: None, one axis, or a tuple of axes, negative ones among them.
+    """Draw values of `axis`: None, one axis or a tuple of axes, including negative ones.
 
     Parameters
     ----------
     ndim : int
-        How many axes the array has.
+        Number of axes of the array.
 
     Returns
     -------
@@ -240,19 +241,19 @@ def axes(ndim: int) -> Strategy:
 
 
 def indices(shape: Shape, boolean: bool = True) -> Strategy:
-    """Draw everything that NumPy takes between square brackets.
+    """Draw indices of every kind that NumPy accepts.
 
     Parameters
     ----------
     shape : tuple of int
-        Of the array.
+        Shape of the array.
     boolean : bool
-        Whether masks are drawn, too.
+        Whether boolean masks are included.
 
     Returns
     -------
     SearchStrategy
-        Of integers, slices, None, Ellipsis, integer arrays (repeated indices too), masks, and
+        Integers, slices, None, Ellipsis, integer arrays (repeated indices too), masks, and
         tuples of these.
     """
     strategies, numpy = _hypothesis()
@@ -267,18 +268,18 @@ def indices(shape: Shape, boolean: bool = True) -> Strategy:
 
 @_composite
 def _repeated(draw: Any, shape: Shape) -> Any:
-    """Draw an integer array that names one place of an axis twice, by two numbers or the same."""
+    """Draw an integer array with a repeated index, as the same number or as a negative one."""
     strategies, _ = _hypothesis()
     axis = draw(strategies.integers(0, len(shape) - 1))
     rows = draw(strategies.lists(strategies.integers(0, shape[axis] - 1), max_size=2))
-    place = draw(strategies.integers(0, shape[axis] - 1))
-    array = np.array([place, *rows, place - shape[axis] * draw(strategies.integers(0, 1))])
+    index = draw(strategies.integers(0, shape[axis] - 1))
+    array = np.array([index, *rows, index - shape[axis] * draw(strategies.integers(0, 1))])
     return (*[slice(None)] * axis, array)
 
 
 @_composite
 def _masks(draw: Any, shape: Shape) -> Any:
-    """Draw a key with one boolean array in it, over one axis or several."""
+    """Draw an index with one boolean array, which covers one axis or several."""
     strategies, numpy = _hypothesis()
     before = draw(strategies.integers(0, len(shape) - 1))
     after = draw(strategies.integers(before + 1, len(shape)))
@@ -288,13 +289,13 @@ def _masks(draw: Any, shape: Shape) -> Any:
 
 @_composite
 def _mixed_indices(draw: Any, shape: Shape) -> Any:
-    """Draw integer arrays, slices, integers, None and Ellipsis in one key."""
+    """Draw a tuple of integer arrays, slices, integers, None and Ellipsis."""
     strategies, numpy = _hypothesis()
-    together = draw(shapes(min_dims=1, max_dims=2))
+    common_shape = draw(shapes(min_dims=1, max_dims=2))
     key: list[Any] = []
     for n in shape:
         index = strategies.integers(-n, n - 1)
-        array = numpy.arrays(np.int64, together, elements=index)
+        array = numpy.arrays(np.int64, common_shape, elements=index)
         key.append(draw(array | index | strategies.slices(n)))
     if draw(strategies.booleans()):
         key[draw(strategies.integers(0, len(key) - 1)) :] = [Ellipsis]

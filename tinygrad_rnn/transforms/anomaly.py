@@ -1,49 +1,36 @@
 """Find the operation that made the first nan or infinite number.
 
-While a block of `detect_anomaly` runs, the functions that operations call are exchanged for
-watching ones: the forward of every primitive, what makes its node, the `vjp` of every kind of
-node, and what adds gradients up. Outside such a block nothing is left of it, and nothing is paid.
+`detect_anomaly` gives its thread a `Watcher`. Operations (engine/codegen.py) and the backward pass
+(engine/graph.py) let the watcher check their results while there is one.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .._util.contexts import block
+from .._util.contexts import reusable_context
 from ..engine import backend
 from ..engine.codegen import OpDefinition, OpNode
-from ..engine.graph import Node
-from ..engine.pending import Accumulator, DeferredMatmul, OutputGradients, SparseGradient
+from ..engine.grad_mode import thread, watching
+from ..engine.graph import Node, Parents
+from ..engine.pending import DeferredMatmul, OutputGradients, SparseGradient
 from ..engine.tensor import Tensor
 from ..errors import AnomalyError
-from ..speed.capture import disabled as uncaptured
-from ..speed.fuse import Expression, disabled
+from .fuse import Symbolic, eager
 
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 _PLUMBING = (f"{_PACKAGE}engine", f"{_PACKAGE}tensors", __file__, "<primitive ")
-_lock = threading.Lock()
-_undo: list[Callable[[], None]] = []  # what brings the exchanged functions back
-_blocks: list[object] = []  # one for each block that runs, in all threads
-_called: weakref.WeakKeyDictionary[Node, str] = weakref.WeakKeyDictionary()
+_called_at: weakref.WeakKeyDictionary[Node, str] = weakref.WeakKeyDictionary()
 
 
-class _Mode(threading.local):
-    watching = False
-
-
-_mode = _Mode()
-
-
-@block
+@reusable_context
 def detect_anomaly() -> Iterator[None]:
     """Raise where an operation makes the first nan or infinite number, forward or backward.
 
@@ -52,14 +39,15 @@ def detect_anomaly() -> Iterator[None]:
     Raises
     ------
     AnomalyError
-        In the block: it names the operation, the shapes, and, for a backward pass, where the
-        operation was called (if that was in the block too).
+        In the block: it names the operation, the shapes, and, for a backward pass, the line that
+        called the operation (if it was called in the block too).
 
     Notes
     -----
-    An operation that is given an infinite number may pass it on (-inf masks a softmax); a nan may
-    not even come in. Every result is read back, so a block is slow, the more so on a GPU; outside
-    of it nothing is checked and nothing is slower.
+    An operation may pass on an infinite number that is among its arguments (-inf masks a softmax);
+    a nan among its arguments is an error. Every result is copied to the host, so a block is slow,
+    most of all on a GPU. Outside of a block nothing is checked. NumPy's warnings of invalid values,
+    divisions by zero and overflows are disabled in the block.
 
     Examples
     --------
@@ -72,209 +60,132 @@ def detect_anomaly() -> Iterator[None]:
     tinygrad_rnn.errors.AnomalyError: backward of sqrt (called at ...:2) made inf,
     1 of 2 elements of the gradient by x, from (2,)
     """
-    before, own = _mode.watching, object()
+    before = thread.watcher
+    watching.append(None)
     try:
-        _enter(own)
-        _mode.watching = True
-        with disabled(), uncaptured():  # so that the very operation is named
+        thread.watcher = Watcher()
+        # Without fusing, the operation itself is named; the error says more than a warning.
+        with eager(), np.errstate(all="ignore"):
             yield
     finally:
-        _leave(own)
-        _mode.watching = before
+        thread.watcher = before
+        watching.pop()
 
 
-# -- exchanging functions --------------------------------------------------------------------------
+class Watcher:
+    """Checks the results of a thread's operations; `backward_pass` checks their gradients."""
+
+    def check_result(self, definition: OpDefinition, result: Tensor, given: Sequence[Any]) -> None:
+        """Check the result of an operation; note which line called it."""
+        _check(definition.title, "its result", [result._data], given)
+        if result._node is not None:
+            _called_at[result._node] = f" (called at {_caller()})"
+
+    def backward_pass(self, roots: Sequence[tuple[Node, Any]]) -> BackwardPass:
+        """Return an object that checks the gradients of one backward pass."""
+        return BackwardPass(roots)
 
 
-def _enter(own: object) -> None:
-    with _lock:
-        _blocks.append(own)
-        if len(_blocks) == 1:
-            _replace(OpDefinition, "operation", _watched_operation)
-            for kind in _kinds(Node):
-                _watch(kind)
-            for pending in (SparseGradient, DeferredMatmul, Accumulator):
-                _replace(pending, "total", _watched_total)
-            _replace(Accumulator, "add", _watched_add)
+class BackwardPass:
+    """Checks the gradients of one backward pass: what each vjp returns, and the sums."""
 
+    def __init__(self, roots: Sequence[tuple[Node, Any]]) -> None:
+        counts = {node: _count(_arrays(grad)) for node, grad in roots}
+        self.nan = {node for node, (nan, _) in counts.items() if nan}
+        self.infinite = {node for node, (_, infinite) in counts.items() if infinite}
 
-def _leave(own: object) -> None:
-    with _lock:
-        if own in _blocks:  # not if an interrupt came before
-            _blocks.remove(own)
-        while _undo and not _blocks:
-            _undo.pop()()
+    def vjp(self, node: Node, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
+        """Check the gradient of a node, and what its vjp returns for `parents`, if there are any.
 
-
-def _kinds(kind: type) -> Iterator[type]:
-    """Yield a class and all that are made of it."""
-    yield kind
-    subs: list[type] = kind.__subclasses__()
-    for sub in subs:
-        yield from _kinds(sub)
-
-
-def _replace(owner: Any, name: str, watched: Callable[[Any], Any]) -> None:
-    before = vars(owner)[name]
-    _undo.append(lambda: setattr(owner, name, before))
-    setattr(owner, name, watched(before))
-
-
-def _watch(kind: type) -> None:
-    """Exchange what the nodes of a class run; for a primitive's, also what its operation calls."""
-    scope = None
-    if issubclass(kind, OpNode) and hasattr(kind, "definition"):
-        scope = kind.vjp.__globals__  # of the operation, too
-    if "vjp" in vars(kind):
-        _replace(kind, "vjp", _watched_pull)
-    if scope is not None:
-        before = {"forward": scope["forward"], "new": scope["new"]}
-        _undo.append(lambda: scope.update(before))
-        scope["forward"] = _watched_forward(kind.name, before["forward"])  # type: ignore[attr-defined]
-        scope["new"] = _watched_new(before["new"])
-
-
-def _watched_operation(define: Callable[[OpDefinition], Any]) -> Callable[[OpDefinition], Any]:
-    """Watch a primitive that is defined inside the block."""
-
-    @functools.wraps(define)
-    def operation(definition: OpDefinition) -> Any:
-        defined = define(definition)
-        _watch(defined.__globals__["OpNode"])
-        return defined
-
-    return operation
-
-
-# -- watching --------------------------------------------------------------------------------------
-
-
-def _watched_forward(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(forward)
-    def watched(xp: Any, *arrays: Any, **params: Any) -> Any:
-        if not _mode.watching:
-            return forward(xp, *arrays, **params)
-        with np.errstate(all="ignore"):  # the error below says more than the warning
-            out = forward(xp, *arrays, **params)
-        _check(name, "its result", [out], [*arrays, *params.values()])
-        return out
-
-    return watched
-
-
-def _watched_new(new: Callable[[type], Any]) -> Callable[[type], Any]:
-    def watched(kind: type) -> Any:
-        made = new(kind)
-        if _mode.watching and isinstance(made, Node):
-            _called[made] = f" (called at {_place()})"
-        return made
-
-    return watched
-
-
-def _watched_pull(vjp: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(vjp)
-    def watched(node: Node, F: Any, grad: Any, parents: Any, retain: bool) -> Any:
-        if not _mode.watching:
-            return vjp(node, F, grad, parents, retain)
-        name = f"backward of {node.name}{_called.get(node, '')}"
+        A vjp that returns nan raises an error. So a sum is the first to be nan, unless the pass
+        started there; it is the first to be infinite, unless a contribution was.
+        """
+        given = list(_arrays(grad))
+        nan, infinite = _count(given)
+        if (nan and node not in self.nan) or (infinite and node not in self.infinite):
+            raise _made("adding up the gradients of several uses", "their sum", given)
+        if not parents:
+            return ()
+        name = f"backward of {node.name}{_called_at.get(node, '')}"
         try:
-            with np.errstate(all="ignore"):
-                grads = vjp(node, F, grad, parents, retain)
+            grads = node.vjp(F, grad, parents, retain)
         except AnomalyError as error:  # of an operation that the vjp called, under create_graph
             raise AnomalyError(f"{name}: {error}") from None
         differentiable = node.definition.differentiable if isinstance(node, OpNode) else []
-        for i, (parent, given) in enumerate(zip(parents, grads, strict=True)):
-            if parent is not None and given is not None:
-                named = differentiable[i] if i < len(differentiable) else f"argument {i}"
-                place = f"the gradient by {named}"
-                _check(name, place, list(_arrays(given)), list(_arrays(grad)))
+        for i, (parent, made) in enumerate(zip(parents, grads, strict=True)):
+            if parent is not None and made is not None:
+                argument = differentiable[i] if i < len(differentiable) else f"argument {i}"
+                if _check(name, f"the gradient by {argument}", list(_arrays(made)), given):
+                    self.infinite.add(parent)
         return grads
-
-    return watched
-
-
-def _watched_total(total: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(total)
-    def watched(pending: Any, F: Any, joined: Any) -> Any:
-        if not _mode.watching:
-            return total(pending, F, joined)
-        given = list(_arrays(pending))
-        with np.errstate(all="ignore"):
-            grad = total(pending, F, joined)
-        _check("adding up the gradients of several uses", "their sum", list(_arrays(grad)), given)
-        return grad
-
-    return watched
-
-
-def _watched_add(add: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(add)
-    def watched(held: Accumulator, grad: Any, F: Any = None) -> Any:
-        if not _mode.watching:
-            return add(held, grad, F)
-        before = [*map(backend.copy, _arrays(held)), *_arrays(grad)]  # it adds in place
-        with np.errstate(all="ignore"):
-            add(held, grad, F)
-        _check("adding up the gradients of several uses", "their sum", list(_arrays(held)), before)
-
-    return watched
 
 
 def _arrays(grad: Any) -> Iterator[Any]:
-    """Yield the arrays of a gradient, be it pending or not."""
-    if isinstance(grad, Tensor):
-        yield grad._data
-    elif isinstance(grad, OutputGradients):
-        for piece in grad.values():
-            yield from _arrays(piece)
-    elif isinstance(grad, SparseGradient | DeferredMatmul | Accumulator):
-        for name in ("grads", "lefts", "rights", "rest"):
-            for part in getattr(grad, name, ()):
-                yield from _arrays(part)
-        for name in ("done", "dense"):
-            if getattr(grad, name, None) is not None:
-                yield from _arrays(getattr(grad, name))
+    """Yield the arrays of a gradient, pending or not."""
+    if isinstance(grad, OutputGradients):
+        for part in grad.values():
+            yield from _arrays(part)
+    elif isinstance(grad, SparseGradient):
+        yield from map(_array, grad.grads)
+    elif isinstance(grad, DeferredMatmul):
+        parts = [*grad.lefts, *grad.rights, grad.product]
+        yield from (_array(part) for part in parts if part is not None)
     else:
-        yield grad
+        yield _array(grad)
 
 
-def _check(name: str, place: str, made: Sequence[Any], given: Sequence[Any]) -> None:
-    """Raise if there is a nan in `made`, or an infinite number that did not come in."""
+def _array(grad: Any) -> Any:
+    return grad._data if isinstance(grad, Tensor) else grad
+
+
+def _check(name: str, place: str, made: Sequence[Any], given: Sequence[Any]) -> bool:
+    """Return whether `made` has infinite numbers, passed on from `given`.
+
+    Raise if it has a nan, or infinite numbers and `given` has none.
+    """
     nan, infinite = _count(made)
     if not nan and not infinite:
-        return
+        return False
     nan_before, infinite_before = _count(given)
     if infinite_before and not nan:
-        return
-    shapes = " and ".join(str(x.shape) for x in given if hasattr(x, "shape"))
+        return True
     if nan_before:
         raise AnomalyError(
-            f"{name} was given nan, {nan_before} elements of {shapes}: it was made before the "
-            "block of detect_anomaly(), is in the data, or is the sum of several gradients"
+            f"{name} was given nan, {nan_before} elements of {_shapes(given)}: it was made before "
+            "the block of detect_anomaly(), is in the data, or is the sum of several gradients"
         )
+    raise _made(name, place, made, given)
+
+
+def _made(name: str, place: str, made: Sequence[Any], given: Sequence[Any] = ()) -> AnomalyError:
+    nan, infinite = _count(made)
     what, count = ("nan", nan) if nan else ("inf", infinite)
+    source = f", from {_shapes(given)}" if given else ""
     size = sum(x.size for x in made)
-    raise AnomalyError(f"{name} made {what}, {count} of {size} elements of {place}, from {shapes}")
+    return AnomalyError(f"{name} made {what}, {count} of {size} elements of {place}{source}")
 
 
-def _count(arrays: Sequence[Any]) -> tuple[int, int]:
-    """Return how many nans and how many infinite numbers there are."""
+def _shapes(arrays: Sequence[Any]) -> str:
+    return " and ".join(str(x.shape) for x in arrays if hasattr(x, "shape"))
+
+
+def _count(values: Iterable[Any]) -> tuple[int, int]:
+    """Return how many nans and how many infinite numbers there are in arrays and floats."""
     nan = infinite = 0
-    for x in arrays:
+    for x in values:
         if x.__class__ is float:
             nan += x != x
             infinite += x in (np.inf, -np.inf)
-        elif backend.is_array(x) and x.__class__ is not Expression and x.dtype.kind == "f":
+        elif backend.is_array(x) and not isinstance(x, Symbolic) and x.dtype.kind == "f":
             xp = backend.module_of(x)
             nan += int(xp.isnan(x).sum())
             infinite += int(xp.isinf(x).sum())
     return nan, infinite
 
 
-def _place() -> str:
-    """Return the line of the user's that runs, and the last function of ours on the way to here."""
-    frame: Any = sys._getframe(2)
+def _caller() -> str:
+    """Return the user's line that is running, and the function of this library that it called."""
+    frame: Any = sys._getframe(1)
     inside = ""
     while frame is not None and frame.f_code.co_filename.startswith((_PACKAGE, "<primitive ")):
         if not frame.f_code.co_filename.startswith(_PLUMBING):

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from .. import random as _random
-from .._util.api_hints import class_name, explained
-from .._util.foreign_arrays import owned
-from .._util.nested import elements, mapped
+from .._util.api_hints import class_name, explain_errors
+from .._util.foreign_arrays import copy_arrays
+from .._util.functions import check_function
+from .._util.nested import leaves, map_nested
 from ..engine import backend
 from ..engine.codegen import SECOND_TIME, OpNode
 from ..engine.grad_mode import enable_grad, thread
@@ -19,7 +20,7 @@ from ..engine.graph import Leaf, Node, OutputNode, Parents, reachable, run, tick
 from ..engine.namespaces import namespaces
 from ..engine.pending import OutputGradients
 from ..engine.tensor import Tensor, wrap
-from ..errors import ArgumentError, DTypeError, GraphError
+from ..errors import DTypeError, GraphError
 
 CHANGED = (
     "backward through checkpoint: {} than in the forward pass: something that the function reads "
@@ -52,7 +53,7 @@ class Checkpoint(Node):
                 "the forward pass"
             )
         since = tick()
-        with enable_grad(), _random.replayed(self.drawn):
+        with enable_grad(), _random.replay(self.drawn):
             outputs = _tensors(self.function(*self.args))
         if not _same([y._data for y in outputs], self.results):
             raise GraphError(CHANGED.format("the function returns something else"))
@@ -87,7 +88,7 @@ def _outside(outputs: list[Tensor], since: int) -> dict[Node, None]:
 
 def _tensors(result: Any) -> list[Tensor]:
     """Return the Tensors in what a function returned."""
-    found = [x for x in elements(result) if x is not None]
+    found = [x for x in leaves(result) if x is not None]
     for x in found:
         if not isinstance(x, Tensor):
             raise DTypeError(
@@ -118,14 +119,14 @@ def _same(arrays: list[Any], before: list[Any]) -> bool:
 
 def _fixed(argument: Any) -> Any:
     """Return an argument with copies of the arrays in it, which cannot be written to on the CPU."""
-    own = owned(backend.modules, argument)
-    for x in elements(own) if own is not argument else ():
+    own = copy_arrays(backend.modules, argument)
+    for x in leaves(own) if own is not argument else ():
         if isinstance(x, np.ndarray):
             x.flags.writeable = False
     return own
 
 
-@explained
+@explain_errors
 def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     """Call ``fn(*args)`` without keeping what it computes; the backward pass computes it again.
 
@@ -174,14 +175,13 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     >>> bool((x.grad == 2 * x * (x * x).exp()).numpy().all())
     True
     """
-    if not callable(fn):
-        raise ArgumentError(f"checkpoint: a function comes first, got a {type(fn).__name__}")
+    check_function(fn, "checkpoint")
     if not thread.recording:
         result = fn(*args)
         _tensors(result)
         return result
     args, since = tuple([_fixed(x) for x in args]), tick()
-    with _random.noted() as drawn:
+    with _random.record_states() as drawn:
         result = fn(*args)
     outputs = _tensors(result)
     if not any(y._node for y in outputs):
@@ -189,7 +189,7 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     outside = _outside(outputs, since)
     whole = Checkpoint(tuple(outside), (), None)
     whole.function, whole.args, whole.drawn = fn, args, drawn
-    versions = [x._version for x in elements(args) if isinstance(x, Tensor)]
+    versions = [x._version for x in leaves(args) if isinstance(x, Tensor)]
     versions += [version for node in outside for version in _read(node)]
     whole.versions = [version for version in versions if version is not None]
     whole.results = [y._data for y in outputs]
@@ -201,4 +201,4 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
         piece = OutputNode(whole, next(numbers), y.shape, y.dtype)
         return wrap(y._data, None if y._node is None else piece, y._version)
 
-    return mapped(kept, result)
+    return map_nested(kept, result)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._util.api_hints import class_name
+from .._util.functions import check_function
 from ..engine.backward import grad
 from ..engine.grad_mode import enable_grad
 from ..engine.tensor import Tensor
@@ -51,6 +52,7 @@ def _places(name: str, inputs: Any, create_graph: bool) -> list[Tensor]:
 
 def _call(name: str, fn: Function, places: list[Tensor]) -> tuple[Any, list[Tensor]]:
     """Return what `fn` gives, and that as a list."""
+    check_function(fn, name)
     given = fn(*places)
     for y in _listed(given):
         if not isinstance(y, Tensor):

@@ -1,17 +1,17 @@
-"""Looking inside: the graph of a computation, gradients through time, units over a text.
+"""Visualization: computation graphs, gradients through time, activations, learning curves.
 
-Numbers and pictures are apart: what returns numbers needs NumPy alone; what draws them, ``plot_…``,
-needs matplotlib (extra ``plot``), returns its Figure and shows nothing.
+Functions that return numbers need NumPy alone. Functions that draw them, ``plot_…``, need
+matplotlib (extra ``plot``) and return a Figure without displaying it.
 """
 
-from .computation import Graph as Graph
-from .computation import GraphNode as GraphNode
-from .computation import graph as graph
-from .pictures import plot_activations as plot_activations
-from .pictures import plot_gradient_norms as plot_gradient_norms
-from .pictures import plot_learning_curve as plot_learning_curve
-from .records import LearningCurve as LearningCurve
-from .records import learning_curve as learning_curve
+from .computation_graph import Graph as Graph
+from .computation_graph import graph as graph
+from .graph_node import GraphNode as GraphNode
+from .loss_curve import LearningCurve as LearningCurve
+from .loss_curve import learning_curve as learning_curve
+from .plots import plot_activations as plot_activations
+from .plots import plot_gradient_norms as plot_gradient_norms
+from .plots import plot_learning_curve as plot_learning_curve
 from .recurrence import activations as activations
 from .recurrence import gradient_norms as gradient_norms
 from .recurrence import spectral_radius as spectral_radius

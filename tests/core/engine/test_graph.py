@@ -817,6 +817,7 @@ def test_a_gradient_penalty_trains_through_backward(x):
 # -- size ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_million_operations_forward_backward_and_dropped():
     x = leaf(1.0)
     y = x
@@ -828,6 +829,7 @@ def test_a_million_operations_forward_backward_and_dropped():
     del y
 
 
+@pytest.mark.slow
 def test_a_million_operations_dropped_without_backward():
     x = y = leaf(1.0)
     for _ in range(1_000_000):

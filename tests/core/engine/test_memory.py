@@ -162,6 +162,7 @@ def test_only_what_a_rule_names_is_saved(weights):
 # -- memory does not grow --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_a_thousand_truncated_windows(no_collector):
     rng = np.random.default_rng(0)
     w, u = leaf(rng.normal(size=(8, 8)) / 4), leaf(rng.normal(size=(4, 8)) / 4)
@@ -278,20 +279,6 @@ def overhead(counts):
     return counts[8] - (counts[32] - counts[8]) // 3
 
 
-def test_the_gradient_of_a_step_is_put_in_its_place_and_let_go():
-    F = tg.engine.namespaces.namespaces[np.ndarray]
-    whole = np.arange(24.0).reshape(4, 3, 2)
-    parts = [pending.SparseGradient(whole[t].copy(), (t,), whole.shape) for t in range(4)]
-    references = [weakref.ref(part.grads[0]) for part in parts]
-    total = parts.pop()
-    while parts:
-        total.add(parts.pop(), F)
-        assert [reference() for reference in references[len(parts) :]] == [None] * (4 - len(parts))
-    joined = {}
-    np.testing.assert_array_equal(total.total(F, joined), whole)
-    assert not joined  # there is nobody who could ask for them
-
-
 def test_memory_of_reading_every_step_is_linear():
     peaks = []
     for steps in (50, 200):
@@ -403,7 +390,7 @@ def test_factors_are_multiplied_early_when_they_hold_too_much(products, monkeypa
 
     whole = gradient()
     assert weight_products(products, w) == 1
-    monkeypatch.setattr(pending, "PENDING_BYTES", 500)
+    monkeypatch.setattr(pending, "MAX_DEFERRED_BYTES", 500)
     in_pieces = gradient()
     assert 1 < weight_products(products, w) <= STEPS
     np.testing.assert_allclose(in_pieces.numpy(), whole.numpy(), rtol=1e-12)

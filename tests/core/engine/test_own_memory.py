@@ -19,7 +19,7 @@ from test_ops import every_row, listed
 
 import tinygrad_rnn as tg
 from op_table import ROWS
-from tinygrad_rnn._util.nested import elements, mapped
+from tinygrad_rnn._util.nested import leaves, map_nested
 from tinygrad_rnn.errors import GraphError
 
 MEMORY = settings(max_examples=25)
@@ -28,7 +28,7 @@ KEYED = ("index", "scatter")  # the functions above these copy the keys
 
 def refilled(value: Any) -> None:
     """Write other numbers to every array in nested containers, so that any use of them shows."""
-    for x in elements(value):
+    for x in leaves(value):
         if isinstance(x, np.ndarray) and x.dtype.kind == "b":
             np.logical_not(x, out=x)
         elif isinstance(x, np.ndarray):
@@ -265,12 +265,6 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
     "tensor": (of_function(lambda x, y: x * tg.tensor(y), 2, 3), [TARGET]),
     "Parameter": (of_function(lambda x, y: x * tg.nn.Parameter(tg.tensor(y)), 2, 3), [TARGET]),
     "data": (of_function(lambda x, y: x * written(y), 2, 3), [TARGET]),
-    "batches": (
-        of_function(
-            lambda x, y: x * next(iter(tg.data.batches(y, batch_size=2, shuffle=False)))[0], 2, 3
-        ),
-        [TARGET],
-    ),
     "index": (of_function(lambda x, i, m: x[i, 1] * x[m].sum(), 2, 3), [IDS % 2, TARGET > 0.4]),
     "take_along_axis": (of_function(tg.take_along_axis, 2, 3), [IDS]),
     "jvp": (
@@ -292,9 +286,9 @@ def written(array: np.ndarray) -> tg.Tensor:
 
 def gradients(name: str, convert: Callable[[Any], Any], between: Callable[[Any], None]) -> Any:
     function, given = CALLS[name]
-    args = mapped(lambda x: convert(x.copy()) if isinstance(x, np.ndarray) else x, given)
+    args = map_nested(lambda x: convert(x.copy()) if isinstance(x, np.ndarray) else x, given)
     results, leaves = function(*args)
-    floating = [y for y in elements(results) if y.requires_grad]
+    floating = [y for y in leaves(results) if y.requires_grad]
     loss = weighed(floating)
     between(args)
     return [None if g is None else g.numpy() for g in tg.grad(loss, leaves, allow_unused=True)]

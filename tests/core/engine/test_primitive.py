@@ -312,9 +312,8 @@ class Callable_:
         (lambda xp, x: x * 2, "named '<lambda>': write it with def"),
         (functools.partial(twice()), "functools.partial, without a name: write a function with"),
         (Callable_(), "Callable_, without a name"),
-        (3, "of int, without a name"),
     ],
-    ids=["lambda", "partial", "instance", "number"],
+    ids=["lambda", "partial", "instance"],
 )
 def test_a_forward_without_a_name_is_refused(forward, match):
     with pytest.raises(TypeError, match=f"^primitive: .*{match}"):
@@ -357,7 +356,7 @@ def test_any_other_name_is_free(name):
     [
         ("x, **k", r"takes \*\*k: name each"),
         ("x, *a", r"takes \*a: give joint="),
-        ("x, x_", r"other names than \['x_'\]"),
+        ("x, x_data", r"other names than \['x_data'\]"),
         ("x, x_node=1", r"\['x_node'\]"),
         ("x, x_shape=1", r"\['x_shape'\]"),
         ("x, OpNode=1", r"\['OpNode'\]"),
@@ -384,7 +383,7 @@ def test_vjps_that_cannot_be_called_are_refused():
 
     with pytest.raises(TypeError, match=r"joint= is for a forward \(xp, \*arrays\)"):
         tg.primitive(joint=lambda F, g: [g])(twice())
-    with pytest.raises(TypeError, match=r"primitive was called wrongly"):
+    with pytest.raises(TypeError, match="primitive: too many positional arguments"):
         tg.primitive(twice())
 
 
@@ -428,7 +427,7 @@ def test_a_forward_returns_no_mask_and_no_graph():
 
 
 def test_a_vjp_for_what_is_no_array_is_refused():
-    with pytest.raises(TypeError, match=r"primitive was called wrongly.*vjps, each by its name"):
+    with pytest.raises(TypeError, match=r"primitive: too many .*vjps, by keyword only"):
         tg.primitive(lambda xp, x: x)
     with pytest.raises(TypeError, match=r"primitive f: give a vjp .*\['x'\], arguments \[\]"):
 

@@ -313,7 +313,7 @@ def test_a_step_is_never_half_taken(rule):
     ("make", "message"),
     [
         (lambda p: SGD([], lr=1), "no parameters"),
-        (lambda p: SGD((q for q in ()), lr=1), "used up"),
+        (lambda p: SGD((q for q in ()), lr=1), "already exhausted"),
         (lambda p: SGD(p, lr=1), "SGD: a list of tensors .* got a Parameter"),
         (lambda p: SGD(Linear(1, 1), lr=1), "module.parameters.* got a Linear"),
         (lambda p: SGD([{"params": [p]}], lr=1), "parameter 0 is a dict.*one optimiser each"),
@@ -419,13 +419,13 @@ def test_hyperparameters_come_back_with_the_state(rule):
 
 
 FAULTS = [
-    (lambda s: s.pop("slots"), "keys optimizer, hyperparameters, slots"),
+    (lambda s: s.pop("slots"), "missing: slots"),
     (lambda s: s.update(optimizer="SGD"), "the state is one of SGD"),
-    (lambda s: s["hyperparameters"].pop("eps"), "eps, weight_decay are expected"),
+    (lambda s: s["hyperparameters"].pop("eps"), "hyperparameters: missing: eps"),
     (lambda s: s["hyperparameters"].update(beta1=1.5), "beta1 must lie in"),
     (lambda s: s["hyperparameters"].update(lr="x"), "lr must be a number"),
     (lambda s: s["slots"].pop(), "the state is for 3 parameters, there are 4"),
-    (lambda s: s["slots"][1].pop("m"), "parameter 1: slots are"),
+    (lambda s: s["slots"][1].pop("m"), "parameter 1: missing: m"),
     (lambda s: s["slots"][1].update(m=np.zeros(4)), r"parameter 1: m is float64 \(4,\)"),
     (lambda s: s["slots"][1].update(m=np.zeros(3, "f4")), "parameter 1: m is float32"),
     (lambda s: s["slots"][1].update(m=[0.0] * 3), "parameter 1: m is a list"),
@@ -456,7 +456,7 @@ def test_the_error_of_a_wrong_state_lists_every_fault():
     state["slots"][1].pop("v")
     with pytest.raises(ArgumentError) as caught:
         optimizer.load_state_dict(state)
-    for part in ("one of SGD", "parameter 0: m is float32 (5,)", "parameter 1: slots are"):
+    for part in ("one of SGD", "parameter 0: m is float32 (5,)", "parameter 1: missing: v"):
         assert part in str(caught.value)
 
 
@@ -726,7 +726,7 @@ def test_a_rate_that_is_assigned_is_the_base_of_the_next_scheduler():
     second = schedule.Scheduler(optimizer, schedule.exponential(0.5))
     second.step()
     assert (optimizer.lr, second.base_lr) == (0.15, 0.3)
-    with pytest.raises(ArgumentError, match=r"optimizer\.lr was assigned .* this one anew"):
+    with pytest.raises(ArgumentError, match=r"optimizer\.lr was assigned .* this one again"):
         first.step()
     assert (optimizer.lr, first.count) == (0.15, 2)
     first.load_state_dict({"base_lr": 0.3, "count": 1})  # it joins the other
@@ -779,7 +779,7 @@ def test_a_scheduler_refuses_another_state_and_keeps_its_own():
     optimizer = SGD([Parameter(tg.zeros(1))], lr=0.5)
     scheduler = schedule.Scheduler(optimizer, schedule.exponential(0.5))
     scheduler.step()
-    with pytest.raises(ArgumentError, match="base_lr and count are expected"):
+    with pytest.raises(ArgumentError, match="missing: base_lr"):
         scheduler.load_state_dict({"count": 3})
     assert scheduler.state_dict() == {"base_lr": 0.5, "count": 1}
     assert optimizer.lr == 0.25

@@ -1,4 +1,4 @@
-"""What users prove their own operations with: `gradcheck` and the strategies."""
+"""The tools for checking operations: `gradcheck` and the hypothesis strategies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLACE = np.array([[0.5, 1.0], [2.0, -1.5]])
 
 @pytest.fixture(autouse=True)
 def same_primitives():
-    """What a test defines is gone after it."""
+    """Remove the primitives that a test defines."""
     before = dict(PRIMITIVES)
     yield
     PRIMITIVES.clear()
@@ -73,7 +73,8 @@ def test_a_gradient_that_is_right_once_but_wrong_twice_is_caught():
 
     assert tg.gradcheck(function, PLACE, order=1)
     with pytest.raises(
-        GradcheckError, match=r"order 2: the derivative of the gradient by input 0 at \[.*\] by"
+        GradcheckError,
+        match=r"order 2: the derivative of the gradient with respect to input 0 at \[.*\] with",
     ):
         tg.gradcheck(function, PLACE)
 
@@ -115,7 +116,7 @@ def test_a_gradient_for_the_wrong_one_of_two_arguments_is_caught():
 
 
 def test_a_lost_graph_is_caught():
-    with pytest.raises(GradcheckError, match="is 2 by the graph, 3 by differences"):
+    with pytest.raises(GradcheckError, match="is 2 by the graph, 3 by finite differences"):
         tg.gradcheck(lambda x: x * 2 + x.detach(), PLACE)
     with pytest.raises(GradcheckError, match="output 1"):
         tg.gradcheck(lambda x: [x, x.detach() * 3], PLACE)
@@ -137,15 +138,16 @@ def test_the_error_shows_where_and_by_how_much():
     with pytest.raises(GradcheckError) as raised:
         tg.gradcheck(lambda y, x: (tg.ones(2) * y, planted(x, mask)), [0.0, x])
     assert str(raised.value) == (
-        "gradcheck, order 1: the derivative of output 1 at [1, 2] by input 1 at [1, 2] (= 6) is "
-        "2.25 by the graph, 2 by differences: 0.25 apart, 2e-07 allowed"
+        "gradcheck, order 1: the derivative of output 1 at [1, 2] with respect to input 1 at "
+        "[1, 2] (= 6) is 2.25 by the graph, 2 by finite differences: difference 0.25, "
+        "tolerance 2e-07"
     )
 
 
 def test_a_kink_is_told_from_a_wrong_rule():
     with pytest.raises(GradcheckError) as raised:
         tg.gradcheck(tg.relu, [[0.0, 1.0]])
-    assert "0 by the graph, 0.5 by differences" in str(raised.value)
+    assert "0 by the graph, 0.5 by finite differences" in str(raised.value)
     assert tg.gradcheck(tg.relu, [[0.001, -0.001]])  # smaller steps than the first do not reach it
     with pytest.raises(GradcheckError, match=r"do not settle: is fn smooth"):
         tg.gradcheck(tg.sign, [0.0])

@@ -1,6 +1,6 @@
-"""What a wrong `gradcheck` cannot pass: planted wrong rules of every size, scale and place.
+"""`gradcheck` against planted wrong rules of every size, scale and position.
 
-Each wrong rule must be found, and named where it is; the right rule must pass in the same place.
+Each wrong rule must be found and its element named; the right rule must pass at the same point.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.engine.namespaces import PRIMITIVES
 from tinygrad_rnn.errors import GradcheckError
 
+pytestmark = pytest.mark.slow
+
 SEEDS = st.integers(0, 2**32 - 1)
 POWERS = st.integers(-12, 12)  # of ten: the scales
 KINDS = ["factor", "sign", "nothing", "everywhere"]
@@ -30,7 +32,7 @@ FUNCTIONS = {  # the values and their derivative
 
 @pytest.fixture(autouse=True, scope="module")
 def same_primitives():
-    """What these tests define is gone after them."""
+    """Remove the primitives that these tests define."""
     before = dict(PRIMITIVES)
     yield
     PRIMITIVES.clear()
@@ -125,7 +127,7 @@ def test_a_wrong_rule_is_found_at_every_scale_beside_everything(plant, beside):
     output = f"output {int(beside in ('another', 'itself'))}"
     place = "" if plant.place is None else f" at [{plant.place}]"
     assert f"order 1: the derivative of {output}{place}" in said
-    assert f"by input 0{place}" in said
+    assert f"with respect to input 0{place}" in said
     assert "settle" not in said
 
 
@@ -145,9 +147,9 @@ def test_a_wrong_rule_is_found_below_a_larger_term_of_the_same_sum(plant, power)
 
     assert tg.gradcheck(among_others(False), [plant.x, 0.7], rng=plant.seed)
     said = message(among_others(True), [plant.x, 0.7], rng=plant.seed)
-    assert "order 1: the derivative of output 0 by input 0" in said
+    assert "order 1: the derivative of output 0 with respect to input 0" in said
     if plant.place is not None and plant.x.size > 1:
-        assert f"by input 0 at [{plant.place}]" in said
+        assert f"with respect to input 0 at [{plant.place}]" in said
 
 
 @given(seed=SEEDS, rows=st.integers(1, 6), columns=st.integers(1, 6))
@@ -171,7 +173,7 @@ def test_a_wrong_element_of_a_matrix_whose_rows_and_columns_have_sizes_of_their_
     x = rng.uniform(0.3, 3, columns) * rng.choice([-1, 1], columns) * units
     assert tg.gradcheck(lambda x: applied(x, matrix), [x], rng=seed)
     said = message(lambda x: applied(x, wrong), [x], rng=seed)
-    assert f"order 1: the derivative of output 0 at [{i}] by input 0 at [{j}]" in said
+    assert f"order 1: the derivative of output 0 at [{i}] with respect to input 0 at [{j}]" in said
 
 
 @settings(max_examples=25)
@@ -201,7 +203,7 @@ def test_a_gradient_that_is_none_is_found(plant, power):
         lambda x, y: function(x) * y.detach(),
         lambda x, y: (function(x), y.detach() * 10.0**power),
     ):
-        assert "by input 1" in message(lost, [plant.x, np.full(plant.x.size, 0.7)])
+        assert "with respect to input 1" in message(lost, [plant.x, np.full(plant.x.size, 0.7)])
 
 
 @given(power=st.integers(-6, 12))
@@ -218,7 +220,7 @@ def test_a_broadcast_sum_that_is_dropped_is_found(power):
 
     inputs = [[[1.0, 2.0], [3.0, 4.0]], [0.5, 0.2]]
     said = message(lambda x, b: shifted(x, b, 10.0**power), inputs)
-    assert "output 0 at [1, " in said and "by input 1" in said
+    assert "output 0 at [1, " in said and "with respect to input 1" in said
 
 
 def test_shapes_without_elements_and_without_axes():
@@ -238,7 +240,7 @@ def test_one_wrong_element_of_many(size, delta):
     factor = np.ones(size)
     factor[size // 3] += delta * max(1, (size / 100) ** 0.5)
     said = message(lambda x: OPERATIONS["sin"](x, factor), [x])
-    assert f"output 0 at [{size // 3}] by input 0 at [{size // 3}]" in said
+    assert f"output 0 at [{size // 3}] with respect to input 0 at [{size // 3}]" in said
 
 
 # -- higher orders, linearity ----------------------------------------------------------------------
@@ -265,8 +267,12 @@ def test_a_rule_that_is_wrong_in_the_second_order_alone_is_found(plant, beside):
     assert tg.gradcheck(lambda x: function(x, right), [plant.x])
     assert tg.gradcheck(lambda x: function(x, plant.wrong), [plant.x], order=1)
     said = message(lambda x: function(x, plant.wrong), [plant.x])
-    assert "order 2: the derivative of the gradient by input 0" in said
-    assert plant.x.size == 1 or plant.place is None or f"by input 0 at [{plant.place}] by" in said
+    assert "order 2: the derivative of the gradient with respect to input 0" in said
+    assert (
+        plant.x.size == 1
+        or plant.place is None
+        or f"with respect to input 0 at [{plant.place}] with" in said
+    )
 
 
 @given(plant=plants(), beside=st.booleans())
@@ -294,7 +300,7 @@ def test_a_rule_that_loses_the_cotangents_graph_is_found(plant):
 
     function = lambda x: lost(x / plant.unit) * plant.scale  # noqa: E731
     assert tg.gradcheck(function, [plant.x], order=1)
-    assert "by the cotangent of output 0" in message(function, [plant.x])
+    assert "with respect to the cotangent of output 0" in message(function, [plant.x])
 
 
 @pytest.mark.parametrize(
@@ -317,15 +323,15 @@ def test_a_rule_that_is_not_linear_in_g_is_found(rule, scale):
 
 def test_gradients_of_two_outputs_that_are_not_added_up_are_found(monkeypatch):
     """Each output's gradient is right alone, but not that of both."""
-    from tinygrad_rnn.testing import gradients
+    from tinygrad_rnn.testing import jacobian_check
 
-    honest = gradients._pull
+    honest = jacobian_check.vjp
 
     def first_alone(outputs, places, cotangents, **keywords):
         return honest(outputs[:1], places, cotangents[:1], **keywords)
 
     assert tg.gradcheck(lambda x: (x * 2, x * x), [[0.5, 2.0]], order=1)
-    monkeypatch.setattr(gradients, "_pull", first_alone)
+    monkeypatch.setattr(jacobian_check, "vjp", first_alone)
     assert "must be linear" in message(lambda x: (x * 2, x * x), [[0.5, 2.0]], order=1)
 
 
@@ -363,7 +369,9 @@ def test_rounding_in_fn_is_no_wrong_rule_and_hides_none_that_matters(seed, power
     assert tg.gradcheck(lambda x: (x + offset) - offset, [[0.5, 2.0]], rng=seed)
     factor = np.array([1.0, 1.01])
     function = lambda x: (OPERATIONS["sin"](x, factor) + offset) - offset  # noqa: E731
-    assert "output 0 at [1] by input 0 at [1]" in message(function, [[0.5, 2.0]], rng=seed)
+    assert "output 0 at [1] with respect to input 0 at [1]" in message(
+        function, [[0.5, 2.0]], rng=seed
+    )
 
 
 @settings(max_examples=10)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
-from tinygrad_rnn._util.nested import elements, mapped
+from tinygrad_rnn._util import nested
 from tinygrad_rnn.errors import DTypeError, GraphError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -200,7 +200,7 @@ def test_a_fused_function_may_contain_one(kind):
     args = leaves(3, (2, 3), (2, 3))
     found = []
     for function in (INSIDE_FUSED[kind], tg.fuse(INSIDE_FUSED[kind])):
-        results = elements(function(*args))
+        results = nested.leaves(function(*args))
         loss = sum(((y * y * y).sum() for y in results[1:]), (results[0] * 2).sum())
         first = tg.grad(loss, args, create_graph=True)
         second = tg.grad((first[0] * first[1]).sum(), args)
@@ -465,11 +465,11 @@ def test_results_of_any_structure(kind):
         return None if y is None else (y.dtype, y.requires_grad, y.numpy().tolist())
 
     def described(value):
-        return mapped(shown, value)
+        return nested.map_nested(shown, value)
 
     assert described(kept) == described(plain)
     losses = [
-        sum((y * (i + 1)).sum() for i, y in enumerate(elements(value)) if y is not None)
+        sum((y * (i + 1)).sum() for i, y in enumerate(nested.leaves(value)) if y is not None)
         for value in (plain, kept)
     ]
     expected, found = (tg.grad(loss, x) for loss in losses)

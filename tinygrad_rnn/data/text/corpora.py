@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ..._util.user_code import stacklevel
 from ...errors import ArgumentError, MissingExtraError
 from .text_file import Text, TextFile, pieces
 
@@ -187,6 +188,6 @@ def _letters(text: str) -> str:
             f"corpus: clean='letters' dropped {before - after:,} of the {before:,} characters "
             "that are not white space; it is meant for English prose: use clean=None",
             UserWarning,
-            stacklevel=3,
+            stacklevel=stacklevel(),
         )
     return cleaned

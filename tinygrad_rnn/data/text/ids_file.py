@@ -9,14 +9,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ...io.atomic import replacing
+from ...io.atomic import atomic_write
 
 
 def memory_map(
     path: str | os.PathLike[str], parts: Iterable[npt.NDArray[Any]], dtype: np.dtype[Any]
 ) -> npt.NDArray[Any]:
     """Write arrays of a dtype one behind the other into a .npy file; return it as a memory map."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         _header(file, 0, dtype)
         start, count = file.tell(), 0
         for part in parts:

@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import random as tg_random
-from ..._util.resumable import Stream, Window, offset_below, permutation_of, smallest
+from ..._util.resumable import (
+    GetBatch,
+    ResumableIterator,
+    check_offset,
+    check_permutation,
+    smallest_dtype,
+)
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError
 from ...tensors.checks import all_positive, token_ids
@@ -17,7 +23,7 @@ from .text_file import TextFile
 
 Rng = int | np.random.Generator | None
 Ids = npt.ArrayLike | Tensor
-Pairs = Stream[tuple[Tensor, Tensor]]
+Pairs = ResumableIterator[tuple[Tensor, Tensor]]
 _Array = npt.NDArray[np.integer[Any]]
 _Stream = TypeVar("_Stream", str, TextFile, list[str], list[int], npt.NDArray[Any], Tensor)
 
@@ -122,15 +128,17 @@ def sequential(
     length = (len(stream) - steps) // batch_size
     stop = length - length % steps if drop_last else length
 
-    def plan(offset: Any) -> tuple[int, Window[tuple[Tensor, Tensor]]]:
-        offset = offset_below("sequential", offset, steps)
+    def plan(offset: Any) -> tuple[int, GetBatch[tuple[Tensor, Tensor]]]:
+        offset = check_offset("sequential", offset, steps)
         end = offset + length * batch_size
         x = stream[offset:end].reshape(batch_size, length).T
         y = stream[offset + 1 : end + 1].reshape(batch_size, length).T
         return _windows(x[:stop], y[:stop], steps, device)
 
     settings = _settings("sequential", stream, batch_size, steps, drop_last)
-    return Stream(settings, {"offset": int(tg_random.generator(rng).integers(steps))}, plan)
+    return ResumableIterator(
+        settings, {"offset": int(tg_random.generator(rng).integers(steps))}, plan
+    )
 
 
 def random(
@@ -185,10 +193,10 @@ def random(
     all_positive("random", batch_size=batch_size, steps=steps)
     _long_enough("random", stream, batch_size, steps, steps * (batch_size if drop_last else 1))
 
-    def plan(offset: Any, order: Any) -> tuple[int, Window[tuple[Tensor, Tensor]]]:
-        offset = offset_below("random", offset, steps)
+    def plan(offset: Any, order: Any) -> tuple[int, GetBatch[tuple[Tensor, Tensor]]]:
+        offset = check_offset("random", offset, steps)
         count = (len(stream) - offset - 1) // steps
-        order = permutation_of("random", order, count)
+        order = check_permutation("random", order, count)
         stop = count - count % batch_size if drop_last else count
 
         def window(i: int) -> tuple[Tensor, Tensor]:
@@ -200,9 +208,9 @@ def random(
 
     generator = tg_random.generator(rng)
     offset = int(generator.integers(steps))
-    order = smallest(generator.permutation((len(stream) - offset - 1) // steps))
+    order = smallest_dtype(generator.permutation((len(stream) - offset - 1) // steps))
     settings = _settings("random", stream, batch_size, steps, drop_last)
-    return Stream(settings, {"offset": offset, "order": order}, plan)
+    return ResumableIterator(settings, {"offset": offset, "order": order}, plan)
 
 
 def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None) -> Pairs:
@@ -267,12 +275,12 @@ def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None)
         return _on(device, np.where(there, x, 0)), _on(device, np.where(there, y, -1))
 
     settings = _settings("evaluation", stream, batch_size, steps, False)
-    return Stream(settings, {}, lambda: (-(-length // steps), window))
+    return ResumableIterator(settings, {}, lambda: (-(-length // steps), window))
 
 
 def _windows(
     x: _Array, y: _Array, steps: int, device: str | None
-) -> tuple[int, Window[tuple[Tensor, Tensor]]]:
+) -> tuple[int, GetBatch[tuple[Tensor, Tensor]]]:
     """Return how many windows of consecutive rows there are, and the function that cuts them."""
 
     def window(i: int) -> tuple[Tensor, Tensor]:

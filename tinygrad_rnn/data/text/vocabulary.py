@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._util.api_hints import class_name
+from ..._util.state_keys import check_keys
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DTypeError
 from ...tensors.checks import all_positive, token_ids
@@ -285,9 +286,9 @@ class Vocabulary:
         >>> tg.data.text.Vocabulary.from_state_dict(state).tokens
         ('<unk>', 'a', 'b')
         """
-        fault = _fault(state)
-        if fault:
-            raise ArgumentError(f"Vocabulary.from_state_dict: {fault}")
+        check_keys("Vocabulary.from_state_dict", state, ("level", "tokens", "has_tokenizer"))
+        if problem := _problem(state):
+            raise ArgumentError(f"Vocabulary.from_state_dict: {problem}")
         if state["has_tokenizer"] != (tokenizer is not None):
             had = "had one of its own: pass the same" if state["has_tokenizer"] else "had none"
             raise ArgumentError(f"Vocabulary.from_state_dict: tokenizer={tokenizer}, but it {had}")
@@ -296,11 +297,8 @@ class Vocabulary:
         return vocabulary
 
 
-def _fault(state: Any) -> str | None:
-    """Return what is wrong with a state, or None."""
-    keys = {"level", "tokens", "has_tokenizer"}
-    if not isinstance(state, Mapping) or state.keys() != keys:
-        return f"a dict with the keys {', '.join(sorted(keys))} is expected"
+def _problem(state: Mapping[str, Any]) -> str | None:
+    """Return the first problem of a state's values, or None."""
     tokens = state["tokens"]
     if not isinstance(tokens, list | tuple) or not all(isinstance(t, str) for t in tokens):
         return "tokens must be a list of strings"

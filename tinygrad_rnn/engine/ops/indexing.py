@@ -15,7 +15,7 @@ from ..primitive import primitive
 _WHOLE = slice(None)
 
 
-@primitive(view=True, x=lambda F, g, x_shape, key: SparseGradient(g, key, x_shape))
+@primitive(view=True, x=lambda F, g, x_shape, key: SparseGradient(F, g, key, x_shape))
 def index(xp: Any, x: Array, key: Any) -> Array:
     """Return ``x[key]``, the key holding integers, slices, None, Ellipsis and arrays."""
     return x[key]

@@ -29,13 +29,13 @@ def _rows(F: Any, x: Any) -> Any:
 
 def _to_left(F: Any, g: Any, y: Any, weight: str) -> Any:
     if weight == "x":  # x stands at the left of every step's product: pending, (gᵀ)ᵀ yᵀ
-        return DeferredMatmul([_flip(F, g)], [_flip(F, y)])
+        return DeferredMatmul(F, [_flip(F, g)], [_flip(F, y)])
     return F.gemm(g, _flip(F, y))
 
 
 def _to_right(F: Any, g: Any, x: Any, weight: str) -> Any:
     if weight == "y":  # y stands at the right of every step's product: pending, xᵀ g
-        return DeferredMatmul([_rows(F, x)], [_rows(F, g)])
+        return DeferredMatmul(F, [_rows(F, x)], [_rows(F, g)])
     return F.gemm(_flip(F, x), g)
 
 

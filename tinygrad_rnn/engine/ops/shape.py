@@ -73,7 +73,7 @@ def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
 
 def _back(F: Any, g: Any, axes: tuple[int, ...]) -> Any:
     if g.__class__ is DeferredMatmul:
-        return g.transposed(F) if axes == (1, 0) else g
+        return g.transposed() if axes == (1, 0) else g
     return F.permute(g, axes=_inverse(axes))
 
 

@@ -1,55 +1,32 @@
-"""The graph of a computation as data, as DOT text and as an SVG drawing."""
+"""Computation graphs as data, as DOT text and as SVG drawings."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from .._util.api_hints import adopting, class_name
+from .._util.api_hints import class_name, conversion_hint
 from ..engine.graph import Leaf, Node, OutputNode, reachable
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, GraphError
-from ..io.atomic import replacing
+from ..io.atomic import atomic_write
 from ..nn import Module
-from .layout import columns, rows
-from .svg import drawing
-
-
-class GraphNode(NamedTuple):
-    """A node of a `Graph`: an operation that took place, or a tensor that the user made.
-
-    Attributes
-    ----------
-    label : str
-        The name of the tensor where one was given, the operation, or both: ``h = tanh``. The i-th
-        result of an operation of several, such as a checkpoint, is ``[i]``.
-    shape : tuple of int
-    dtype : str
-    leaf : bool
-        Whether it is a tensor that requires grad and was not computed.
-    step : int or None
-        The time step that it belongs to; None before the first, after the last, and for what
-        several steps use: weights, and what is computed for all steps at once.
-    """
-
-    label: str
-    shape: tuple[int, ...]
-    dtype: str
-    leaf: bool
-    step: int | None
+from .graph_layout import columns, rows
+from .graph_node import GraphNode
+from .graph_svg import svg_document
 
 
 class Graph:
-    """What `graph` returns: nodes, oldest first, and edges from arguments to results.
+    """A computation graph: nodes, oldest first, and edges from arguments to results (see `graph`).
 
     Attributes
     ----------
     nodes : list of GraphNode
         In the order in which they were computed.
     edges : list of pairs of int
-        ``(i, k)``: node i is an argument of node k. One for each argument: ``x * x`` has two.
+        ``(i, k)``: node i is an argument of node k. One edge per argument: ``x * x`` has two.
 
     Examples
     --------
@@ -64,7 +41,7 @@ class Graph:
         self, nodes: Sequence[GraphNode], edges: Sequence[tuple[int, int]], groups: Sequence[int]
     ) -> None:
         self.nodes, self.edges = list(nodes), list(edges)
-        self._groups = list(groups)  # 0 before the time steps, t + 1 in step t, then what follows
+        self._groups = list(groups)  # 0 before the time steps, t + 1 in step t, T + 1 after them
 
     def __repr__(self) -> str:
         return f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges)"
@@ -97,7 +74,7 @@ class Graph:
         inside: dict[int | None, list[str]] = {}
         for i, node in enumerate(self.nodes):
             fill = ', fillcolor="#dbe9f6"' if node.leaf else ""
-            text = f"{_quoted(node.label)}\\n{node.shape} {node.dtype}"
+            text = f"{_escape_dot(node.label)}\\n{node.shape} {node.dtype}"
             inside.setdefault(node.step, []).append(f'n{i} [label="{text}"{fill}]')
         lines = ["rankdir=LR", 'node [shape=box, style="rounded,filled", fillcolor=white]']
         lines += inside.pop(None, [])
@@ -113,9 +90,9 @@ class Graph:
         Returns
         -------
         str
-            Every node stands to the right of its arguments, as late as those who need it allow; a
-            time step is a shaded block. Leaves are blue, edges between time steps red: along these
-            gradients flow through time.
+            Every node is to the right of its arguments, as close to its results as possible. A time
+            step is a shaded block. Leaves are blue. Edges between time steps, along which gradients
+            flow through time, are red.
 
         Examples
         --------
@@ -125,9 +102,9 @@ class Graph:
         '<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="'
         """
         column = columns(self.edges, self._groups)
-        return drawing(self.nodes, self.edges, column, *rows(self.edges, column, self._groups))
+        return svg_document(self.nodes, self.edges, column, *rows(self.edges, column, self._groups))
 
-    _repr_svg_ = svg  # how a notebook shows it
+    _repr_svg_ = svg  # the drawing in a notebook
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph to a file: SVG, or DOT if the name ends in ``.dot`` or ``.gv``.
@@ -135,14 +112,14 @@ class Graph:
         Parameters
         ----------
         path : str or path
-            Replaced as a whole or not at all; ends in ``.svg``, ``.dot`` or ``.gv``.
+            Ends in ``.svg``, ``.dot`` or ``.gv``. An existing file is replaced atomically.
 
         Raises
         ------
         ArgumentError
-            If it ends in something else.
+            If `path` has another ending.
         OSError
-            If the system refuses to write.
+            If the file cannot be written.
 
         Examples
         --------
@@ -159,7 +136,7 @@ class Graph:
                 f"Graph.save: a name that ends in .svg, .dot or .gv is expected, got {str(path)!r}"
             )
         text = self.svg() if kind == ".svg" else self.dot()
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(f"{text}\n".encode(errors="replace"))
 
 
@@ -168,35 +145,35 @@ def graph(
     names: Mapping[str, Tensor] | Module | None = None,
     steps: Iterable[Any] = (),
 ) -> Graph:
-    """Return the graph that a computation left behind: what a backward pass would walk.
+    """Return the graph of a computation: the nodes that a backward pass would visit.
 
     Parameters
     ----------
     outputs : Tensor or sequence of Tensors
-        Where the computation ends.
+        The results of the computation.
     names : mapping of str to Tensor, or Module, optional
-        What tensors are called in the picture: leaves, as the parameters of a module, or results.
-        Those that are not in the graph are left out.
+        Labels of tensors, leaves (the parameters of a module) or results. Tensors that are not in
+        the graph are ignored.
     steps : sequence of Tensors or of sequences of Tensors, optional
-        The states after each time step, as `unroll` returns them. Then every node has the time step
-        in which it is computed, if it serves no other.
+        The states after each time step, as `unroll` returns them. They assign to every node the
+        time step that needs it, unless several steps do.
 
     Returns
     -------
     Graph
-        With `Graph.dot`, `Graph.svg`, `Graph.save`; a notebook shows it.
+        Has `Graph.dot`, `Graph.svg` and `Graph.save`; a notebook displays the drawing.
 
     Raises
     ------
     GraphError
         If an output has no graph.
     ArgumentError
-        If something that is no Tensor was given.
+        If an output, a named value or a state is not a Tensor.
 
     Notes
     -----
-    A constant has no node: nothing flows back to it. A backward pass frees values, not nodes, so
-    the graph can be looked at afterwards too.
+    A constant has no node, because no gradient flows to it. A backward pass frees the saved values
+    but not the nodes, so the graph can be drawn after it too.
 
     Examples
     --------
@@ -209,27 +186,27 @@ def graph(
     >>> [node.label for node in picture.nodes if node.step == 2]
     ['indexing', 'linear', 'tanh']
     """
-    ends = list(dict.fromkeys(_node(y, "outputs") for y in _listed(outputs)))
+    ends = list(dict.fromkeys(_node(y, "outputs") for y in _as_list(outputs)))
     if None in ends or not ends:
         raise GraphError(
-            "viz.graph: an output has no graph: nothing that it was computed from has "
+            "viz.graph: an output has no graph: no tensor that it was computed from has "
             "requires_grad=True, or it was computed under no_grad() or detached"
         )
     named = dict(names.named_parameters()) if isinstance(names, Module) else dict(names or {})
-    called = {_node(tensor, f"names[{name!r}]"): name for name, tensor in named.items()}
-    marks = {
+    labels = {_node(tensor, f"names[{name!r}]"): name for name, tensor in named.items()}
+    step_of_state = {
         _node(tensor, f"steps[{t}]"): t
         for t, state in enumerate(steps)
-        for tensor in _listed(state)
+        for tensor in _as_list(state)
     }
     found = reachable(ends)  # type: ignore[arg-type]
     number = {node: i for i, node in enumerate(found)}
     edges = [(number[p], number[n]) for n in found for p in n.parents if p is not None]
-    groups = _groups(found, edges, marks)
-    last = max((t for node, t in marks.items() if node in number), default=-1)
+    groups = _groups(found, edges, step_of_state)
+    last = max((t for node, t in step_of_state.items() if node in number), default=-1)
     nodes = [
         GraphNode(
-            _label(node, called.get(node)),
+            _label(node, labels.get(node)),
             tuple(node.shape),
             str(node.dtype),
             isinstance(node, Leaf),
@@ -241,32 +218,34 @@ def graph(
 
 
 def _groups(
-    nodes: Sequence[Node], edges: Sequence[tuple[int, int]], marks: Mapping[Node | None, int]
+    nodes: Sequence[Node],
+    edges: Sequence[tuple[int, int]],
+    step_of_state: Mapping[Node | None, int],
 ) -> list[int]:
-    """Return 0 for what stands before the time steps, t + 1 for step t, more for what follows.
+    """Return the group of each node: 0 before the time steps, t + 1 in step t, T + 1 after them.
 
-    A node belongs to the step whose state it is needed for. If several steps need it without going
-    through a state, it stands before all of them, unless it depends on a state itself.
+    A node belongs to the step whose state depends on it. If several steps read it directly, not
+    through a state, it precedes all of them, unless it depends on a state itself.
     """
-    mark = [marks.get(node) for node in nodes]
-    after = max((t for t in mark if t is not None), default=-1) + 1
+    state_step = [step_of_state.get(node) for node in nodes]
+    after = max((t for t in state_step if t is not None), default=-1) + 1
     arguments: list[list[int]] = [[] for _ in nodes]
     results: list[list[int]] = [[] for _ in nodes]
     for i, k in edges:
         arguments[k].append(i)
         results[i].append(k)
-    first, several = [after] * len(nodes), [False] * len(nodes)  # the steps that a node serves
+    first, several = [after] * len(nodes), [False] * len(nodes)  # the steps that read a node
     for i in reversed(range(len(nodes))):
-        own = mark[i]
+        own = state_step[i]
         if own is not None:
             first[i] = own
         elif results[i]:
-            served = {first[k] for k in results[i]}
-            first[i] = min(served)
-            several[i] = len(served - {after}) > 1 or any(several[k] for k in results[i])
+            readers = {first[k] for k in results[i]}
+            first[i] = min(readers)
+            several[i] = len(readers - {after}) > 1 or any(several[k] for k in results[i])
     groups: list[int] = []
     depends: list[bool] = []  # on a state
-    for i, own in enumerate(mark):
+    for i, own in enumerate(state_step):
         depends.append(own is not None or any(depends[k] for k in arguments[i]))
         shared = several[i] and not depends[i]
         lowest = max((groups[k] for k in arguments[i]), default=0)
@@ -284,15 +263,16 @@ def _label(node: Node, name: str | None) -> str:
 def _node(tensor: Any, what: str) -> Node | None:
     if not isinstance(tensor, Tensor):
         raise ArgumentError(
-            f"viz.graph: {what}: a Tensor is expected, got {class_name(tensor)}{adopting(tensor)}"
+            f"viz.graph: {what}: a Tensor is expected, got {class_name(tensor)}"
+            f"{conversion_hint(tensor)}"
         )
     return tensor._node
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, tuple | list) else [value]
 
 
-def _quoted(text: str) -> str:
-    r"""Return text for a quoted string in DOT, in which \ begins an escape."""
+def _escape_dot(text: str) -> str:
+    r"""Escape text for a quoted string in DOT."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,59 @@
+"""The line of the user's code that called the library, for messages and warnings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import FrameType
+
+PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
+GENERATED = ("<primitive", "<fused")  # the file names of generated code
+
+
+def location(inside: tuple[str, ...] = (PACKAGE, *GENERATED)) -> str:
+    """Return the innermost line of the call stack that is outside of some files.
+
+    Parameters
+    ----------
+    inside : tuple of str
+        The beginnings of the paths to skip; by default the files of this library.
+
+    Returns
+    -------
+    str
+        ``"path:line"``, or ``""`` if the whole stack is inside.
+
+    Examples
+    --------
+    >>> from tinygrad_rnn._util.user_code import location
+    >>> location().rpartition(":")[2]
+    '1'
+    """
+    frame, _ = _outside(inside)
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def stacklevel(inside: tuple[str, ...] = (PACKAGE, *GENERATED)) -> int:
+    """Return the ``stacklevel`` with which `warnings.warn` names the line of `location`.
+
+    Parameters
+    ----------
+    inside : tuple of str
+        As of `location`.
+
+    Returns
+    -------
+    int
+        1 for the function that calls this one, 2 for its caller, ...
+    """
+    return _outside(inside)[1]
+
+
+def _outside(inside: tuple[str, ...]) -> tuple[FrameType | None, int]:
+    """Return the first frame outside of some files, counted from the caller's caller, from 1."""
+    frame: FrameType | None = sys._getframe(2)
+    level = 1
+    while frame is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    return frame, level
