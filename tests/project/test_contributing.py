@@ -102,7 +102,7 @@ def test_a_folder_says_in_one_sentence_what_belongs_there(folder: str) -> None:
 # -- adding an operation ---------------------------------------------------------------------------
 
 
-CHOSEN = "square or public or every_operation_has_a_row"  # of the tests, for the new operation
+CHOSEN = "softsign or public or every_operation_has_a_row"  # of the tests, for the new operation
 
 
 def apply(diff: str, root: Path) -> None:
@@ -141,6 +141,6 @@ def test_the_diff_adds_an_operation_that_passes_the_tests(tmp_path: Path) -> Non
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("[square] PASSED") >= 8, done.stdout
-    assert "arithmetic.square PASSED" in done.stdout
+    assert done.stdout.count("[softsign] PASSED") >= 8, done.stdout
+    assert "arithmetic.softsign PASSED" in done.stdout
     assert "test_public_names_are_those_of_the_golden_file PASSED" in done.stdout
