@@ -1,11 +1,11 @@
-"""Peak memory of backpropagation through time: all states kept, and about √T of them.
+"""Peak memory of backpropagation through time with all states kept, and with about √T of them.
 
     python benchmarks/bptt_memory.py [--cell gru] [--hidden 64] [--batch 8] [--plot memory.svg]
 
-The loss is on the last state and the output of the steps is not asked for, so that nothing of
-length T is wanted but the input, which is there before the measurement starts. What is measured is
-the peak of all Python and NumPy memory over the forward and the backward pass (tracemalloc), which
-does not depend on the machine. The exponent is the slope of log(bytes) over log(T).
+The loss is a function of the last state, and the layer returns no output. So the only array of
+length T that is needed is the input, which is allocated before the measurement. The figure is the
+peak of all Python and NumPy memory over the forward and the backward pass (tracemalloc), which does
+not depend on the machine. The exponent is the slope of log(bytes) over log(T).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STRATEGIES = {"Full()": tg.bptt.Full(), "Full(checkpoint=True)": tg.bptt.Full(ch
 
 
 def peak(layer: tg.nn.Recurrent, x: tg.Tensor, strategy: tg.bptt.Strategy) -> int:
-    """Return the most bytes that were in use at a time, over what was there before."""
+    """Return the peak memory of a forward and a backward pass, in bytes."""
     layer.zero_grad()
     tracemalloc.start()
     _, state = layer(x, bptt=strategy, output=False)
@@ -40,13 +40,13 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--inputs", type=int, default=32)
     parser.add_argument("--steps", type=int, nargs="+", default=[256, 1024, 4096, 16384])
-    parser.add_argument("--plot", metavar="FILE", help="draw the curves (extra plot)")
+    parser.add_argument("--plot", metavar="FILE", help="plot the curves (extra plot)")
     args = parser.parse_args()
 
     layer = CELLS[args.cell](args.inputs, args.hidden)
     inputs = {T: tg.randn(T, args.batch, args.inputs) for T in args.steps}
     for strategy in STRATEGIES.values():
-        peak(layer, inputs[args.steps[0]], strategy)  # what is made once is not counted
+        peak(layer, inputs[args.steps[0]], strategy)  # one-time allocations are not counted
     print(f"{args.cell}, batch {args.batch}, hidden {args.hidden}: peak memory in MiB")
     print(f"{'T':>24}", *(f"{T:9,}" for T in args.steps), "  exponent")
     curves, exponents = {}, {}
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def plot(path: str, steps: list[int], curves: dict[str, list[int]], slopes: dict) -> None:
-    """Draw memory over T, both logarithmic."""
+    """Plot memory over T, both logarithmic."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -1,10 +1,10 @@
-"""What a strategy of backpropagation through time costs, in units of `Full()`.
+"""The time of each strategy of backpropagation through time, relative to `Full()`.
 
     python benchmarks/bptt_time.py [--rounds 30] [--wall]
 
 Forward and backward pass of a layer with a loss at every step. Strategies take turns; a figure is
-the median over the rounds of the ratio to `Full()` in the same round. Processor time is counted, so
-that other programs disturb it less; --wall takes the clock instead.
+the median over the rounds of the ratio to `Full()` in the same round. The figures are processor
+time, which other programs disturb less; --wall measures elapsed time instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STRATEGIES = [
 
 
 def both_passes(layer: tg.nn.Recurrent, x: tg.Tensor, strategy: tg.bptt.Strategy) -> None:
-    """Go forward and backward, and let go of the graph."""
+    """Run the forward and the backward pass, which frees the graph."""
     output, _ = layer(x, bptt=strategy)
     (output * output).sum().backward()
 
@@ -35,7 +35,7 @@ def both_passes(layer: tg.nn.Recurrent, x: tg.Tensor, strategy: tg.bptt.Strategy
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--wall", action="store_true", help="measure by the clock")
+    parser.add_argument("--wall", action="store_true", help="measure elapsed time")
     args = parser.parse_args()
     clock = time.perf_counter if args.wall else time.process_time
 

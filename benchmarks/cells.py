@@ -1,12 +1,11 @@
 """Six recurrent cells as a user of the library writes them.
 
-Three of them are built in too; nobody has built in the other three. A cell is one time step:
-`project` says what depends on the input alone (it is called once, for all steps), and `step` what
-is done with it and the state. The elementwise part of a step is a function of its own under
-`tg.fuse`, and so one operation. Nothing here is private or special, and nothing is faster than what
-you would write.
+Three of them are also built in, the other three are not. A cell is one time step: `project`
+computes the part that depends on the input alone (it is called once, for all steps), and `step` the
+rest. The elementwise part of a step is a function under `tg.fuse`, and so one operation. All names
+are public.
 
-Letters: B batch, I input size, H hidden size; σ is the sigmoid, ⊙ the product of elements.
+Letters: B batch, I input size, H hidden size; σ is the sigmoid, ⊙ the elementwise product.
 `peer_cells.py` has the same six for the other libraries.
 """
 
@@ -57,7 +56,7 @@ def gru(a: Tensor, b: Tensor, bias: Tensor, h: Tensor) -> Tensor:
 
 
 class GRU(tg.nn.Cell):
-    """The gated recurrent unit (Cho et al. 2014), its reset gate after the product."""
+    """The gated recurrent unit (Cho et al. 2014), with the reset gate after the product."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -101,7 +100,7 @@ class LSTM(tg.nn.Cell):
         return lstm(z, self.U(h), c)
 
 
-# -- as the LSTM, but i and f see p ⊙ c too, and o sees p ⊙ c'
+# -- as the LSTM, but i and f also read p ⊙ c, and o reads p ⊙ c'
 
 
 @tg.fuse
@@ -114,7 +113,7 @@ def peephole_lstm(z: Tensor, u: Tensor, c: Tensor, p_i: Tensor, p_f: Tensor, p_o
 
 
 class PeepholeLSTM(LSTM):
-    """The LSTM whose gates see the memory (Gers, Schraudolph and Schmidhuber 2002)."""
+    """The LSTM whose gates read the memory (Gers, Schraudolph and Schmidhuber 2002)."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -178,7 +177,7 @@ def renew(z_n: Tensor, u: Tensor, f: Tensor, h: Tensor) -> Tensor:
 
 
 class MinimalGatedUnit(tg.nn.Cell):
-    """One gate, two products one after the other (Zhou et al. 2016)."""
+    """One gate, two matrix products in sequence (Zhou et al. 2016)."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()

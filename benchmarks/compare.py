@@ -1,4 +1,4 @@
-"""The same training step of a character model in several libraries, side by side.
+"""The same training step of a character model, measured in several libraries.
 
     python benchmarks/compare.py                                    # everything: an hour or two
     python benchmarks/compare.py --cells lstm --peers ours pytorch --sizes 35,32,28,256
@@ -6,24 +6,24 @@
 
 The step is that of `steps.py`, for the cells of `cells.py` and `peer_cells.py`, in float32. Two
 thread pools for matrix products in one process disturb each other, so every peer has a process of
-its own; they are measured in turns, A, B, C, A, B, C ..., and ratios are taken turn by turn, of
-which the median is reported. A turn in which other programs used the processors is repeated, up to
---tries times, and how much they used is reported. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are
-removed from the environment, since they can pin NumPy's OpenBLAS to slower kernels.
+its own; they are measured in turns, A, B, C, A, B, C ..., and a reported ratio is the median of the
+ratios of the turns. A turn in which other programs used the processors is repeated, up to --tries
+times, and the report has their usage. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are removed from the
+environment, since they can pin NumPy's OpenBLAS to slower kernels.
 
-Reported are
+The report has
 
 - milliseconds of a step, the median over a turn, then over the turns; tokens a second, T B a step;
 - GFLOP/s of the matrix products of the forward pass, 2 T B (V G H + G H² + H V) with G blocks of H
   rows in the cell's matrices, times three for the backward pass (a product has two gradients);
-- that over the rate of `a @ b` for 2048 × 2048 float32 in NumPy, measured in the same turns;
-- peak memory: by how much the process grows at most in its first three steps (VmHWM after them less
-  VmRSS before, on Linux; NumPy's, PyTorch's and XLA's memory alike). The parameters are there
-  before, the gradients are not. A step of a tiny model comes first, and so does compiling (JAX);
-  torch.compile compiles at the first call, so it has no figure.
+- this rate over that of `a @ b` for 2048 × 2048 float32 in NumPy, measured in the same turns;
+- peak memory: the largest growth of the process in its first three steps (VmHWM after them less
+  VmRSS before, on Linux; NumPy's, PyTorch's and XLA's memory alike). It contains the gradients, not
+  the parameters. A step of a tiny model and compilation (JAX) precede it; torch.compile compiles at
+  the first call, so it has no figure.
 
-A peer whose first loss is not the others' is an error. One that cannot run is reported with the
-reason.
+A peer whose first loss differs from the others' is an error. The report gives the reason why a peer
+could not run.
 """
 
 from __future__ import annotations
@@ -92,17 +92,17 @@ QUIET = 0.15  # processors that other programs may use while a turn counts as un
 
 
 class Failed(Exception):
-    """A peer could not run, for the reason it names."""
+    """A peer could not run; the message is the reason."""
 
 
 # ----------------------------------------------------------------------------- in the child process
 
 
 def serve(peer: str, folder: str, threads: int) -> None:
-    """Answer the requests that come on the standard input, a line of JSON each."""
+    """Answer the requests on the standard input, each with a line of JSON."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints does not come between
-    if hasattr(os, "sched_setaffinity"):  # the one bound that all libraries keep
+    os.dup2(2, 1)  # a library's output must not mix with the answers
+    if hasattr(os, "sched_setaffinity"):  # the one limit that all libraries respect
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     try:
         server = Rate() if peer == "rate" else Peer(peer, folder, threads)
@@ -135,12 +135,12 @@ def save(file: str, problem: steps.Problem) -> None:
 
 
 class Peer:
-    """A trainer, and what can be asked about it."""
+    """The requests to a trainer."""
 
     def __init__(self, peer: str, folder: str, threads: int) -> None:
         self.peer = peer
-        self.measured = "compile" not in peer  # its memory: compiling would be most of it
-        if self.measured:  # what a library loads and keeps with its first step is no part of a step
+        self.measured = "compile" not in peer  # its memory would be mostly the compiler's
+        if self.measured:  # loads and allocates everything that a library needs only once
             small = steps.PEERS[peer](load(f"{folder}/small.npz", threads))
             small.compile()
             small.step()
@@ -162,13 +162,13 @@ class Peer:
         return {"loss": loss, "bytes": after - before if known else None}
 
     def complain(self) -> None:
-        """Raise if the steps were not what the peer's name says."""
+        """Raise if the steps deviate from the peer's name."""
         trouble = self.trainer.trouble()
         if trouble:
             raise steps.Unavailable(trouble)
 
     def time(self, seconds: str) -> float:
-        """Return the median time of a step, in milliseconds, over so many seconds."""
+        """Return the median time of a step, in milliseconds, measured for some seconds."""
         step, clock = self.trainer.step, time.perf_counter
         warm = clock() + 0.2 * float(seconds)
         step()
@@ -208,7 +208,7 @@ class Rate:
         self.out = self.a @ self.b
 
     def time(self, seconds: str) -> float:
-        """Return the best rate over so many seconds, at least of three, in GFLOP/s."""
+        """Return the best rate, in GFLOP/s, over some seconds and at least three products."""
         best, count, end = math.inf, 0, time.perf_counter() + float(seconds)
         while time.perf_counter() < end or count < 3:
             start = time.perf_counter()
@@ -217,12 +217,12 @@ class Rate:
         return 2 * len(self.a) ** 3 / best / 1e9
 
     def kernel(self) -> str:
-        """Return which library and kernel multiply, and with how many threads."""
+        """Return the BLAS, its kernel and its number of threads."""
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         try:
             from threadpoolctl import threadpool_info
         except ImportError:
-            return f"{blas['name']} {blas['version']} (threadpoolctl would tell the kernel in use)"
+            return f"{blas['name']} {blas['version']} (kernel unknown without threadpoolctl)"
         pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
         return "; ".join(
             f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture')}, "
@@ -232,7 +232,7 @@ class Rate:
 
 
 def busy() -> float:
-    """Return the processor time that all programs have used, in seconds; 0 where nobody says."""
+    """Return the processor time of all programs, in seconds; 0 where it is unknown."""
     try:
         figures = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:
@@ -245,7 +245,7 @@ def resident(key: str, reset: bool = False) -> int | None:
     """Return a figure of this process's resident memory, in bytes; None if unknown."""
     try:
         if reset:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         status = Path("/proc/self/status").read_text()
     except OSError:
         return None
@@ -263,7 +263,9 @@ class Child:
         environment = {name: value for name, value in os.environ.items() if name not in hidden}
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[name] = str(options.threads)
-        environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes of its own are left over
+        environment["TORCHINDUCTOR_COMPILE_THREADS"] = (
+            "1"  # otherwise its worker processes would remain
+        )
         command = [sys.executable, __file__, "--child", peer, "--folder", folder]
         command += ["--threads", str(options.threads)]
         self.limit = options.limit
@@ -283,10 +285,10 @@ class Child:
             raise
 
     def time(self, seconds: float, tries: int) -> tuple[float, float]:
-        """Return the answer to a turn, and how many processors other programs used meanwhile.
+        """Return the answer to a turn, and the processors that other programs used during it.
 
-        Two threads that wait for each other at every product are slowed down many times over by
-        one other program, so a turn that was not alone is repeated, and the quietest is taken.
+        One other program slows down two threads that synchronise at every product many times over.
+        So a disturbed turn is repeated, and the least disturbed one is taken.
         """
         found = []
         for _ in range(tries):
@@ -306,7 +308,7 @@ class Child:
         try:
             print(*request, file=self.process.stdin, flush=True)
         except OSError:
-            pass  # it has died, and the answer says why
+            pass  # the process has ended: `answer` raises with the reason
         return self.answer()
 
     def answer(self) -> Any:
@@ -325,8 +327,8 @@ class Child:
             raise Failed(f"no answer within {self.limit:g} s")
         if not line:
             self.errors.seek(0)
-            said = self.errors.read().strip().splitlines() or ["no message"]
-            raise Failed(f"ended with {self.process.wait()}: {said[-1]}")
+            output = self.errors.read().strip().splitlines() or ["no message"]
+            raise Failed(f"ended with {self.process.wait()}: {output[-1]}")
         answer = json.loads(line)
         if "error" in answer:
             raise Failed(answer["error"])
@@ -340,11 +342,11 @@ class Child:
             try:
                 stream.close()
             except OSError:
-                pass  # a request that was never read
+                pass  # a request is still in the buffer
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Return all that was measured: about the machine, and a result for every cell, size, peer."""
+    """Return facts about the machine, and a result for every cell, size and peer."""
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
         rate = Child("rate", folder, options)
@@ -360,7 +362,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                     for line in lines(found):
                         print(line, flush=True)
         except KeyboardInterrupt:
-            print("\ninterrupted: the rest is about what is there")
+            print("\ninterrupted: the summary has the finished measurements only")
         finally:
             rate.close()
     shares = [result["others"] for result in results if result["ms"]]
@@ -402,7 +404,7 @@ def turns(
             for peer in list(children):
                 times = results[peer]["ms"]
                 if times and times[0] > 1000 * options.seconds:
-                    continue  # one turn of a peer that takes so long is enough
+                    continue  # one turn of such a slow peer is enough
                 try:
                     spent, others = children[peer].time(options.seconds, options.tries)
                     times.append(spent)
@@ -424,7 +426,7 @@ def fail(peer: str, reason: str, results: dict[str, Result], children: dict[str,
 
 
 def machine(options: argparse.Namespace, kernel: str) -> dict[str, str]:
-    """Return what the figures depend on."""
+    """Return the facts about the machine and the versions that the figures depend on."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         names = [s for s in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in s]
@@ -461,7 +463,7 @@ def gflops(result: Result) -> float:
 
 
 def tokens(result: Result) -> float:
-    """Thousands a second."""
+    """Return the tokens a second, in thousands."""
     T, B, _, _ = result["size"]
     return T * B / milliseconds(result)
 
@@ -476,35 +478,35 @@ def ratio(above: Result, below: Result) -> float:
 
 
 def lines(results: list[Result]) -> list[str]:
-    """Return what is printed of one problem."""
+    """Return the lines that report one problem."""
     first = results[0]
     rate = statistics.median(first["rates"])
-    said = [
+    report = [
         f"\n{TITLES[first['cell']]}, T, B, V, H = {tuple(first['size'])}; "
         f"2048³ at {rate:.0f} GFLOP/s"
     ]
     base = next((r for r in results if r["ms"]), None)
     for r in results:
         if not r["ms"]:
-            said.append(f"  {r['peer']:21} n/a: {r['error']}")
+            report.append(f"  {r['peer']:21} n/a: {r['error']}")
             continue
         memory = "" if r["bytes"] is None else f"{r['bytes'] / 2**20:8.1f} MiB"
-        said.append(
+        report.append(
             f"  {r['peer']:21}{milliseconds(r):10.2f} ms {tokens(r):9.1f} k tokens/s "
             f"{gflops(r):7.1f} GFLOP/s {share(r):5.0%} {memory:12}  x {ratio(r, base):.2f}"
         )
-    return said
+    return report
 
 
 def summary(results: list[Result]) -> list[tuple[str, ...]]:
-    """Return the geometric means of the ratios that matter, with the extremes."""
+    """Return the geometric mean of each ratio of interest, its least and its greatest value."""
     table: dict[tuple[str, tuple[int, ...]], dict[str, Result]] = {}
     for r in results:
         if r["ms"]:
             table.setdefault((r["cell"], tuple(r["size"])), {})[r["peer"]] = r
     rows: list[tuple[str, ...]] = []
 
-    def row(what: str, above: str, below: Iterable[str], keep: Any = lambda cell, size: True):
+    def row(title: str, above: str, below: Iterable[str], keep: Any = lambda cell, size: True):
         found = []
         for (cell, size), peers in table.items():
             mine = next((peers[name] for name in below if name in peers), None)
@@ -513,7 +515,7 @@ def summary(results: list[Result]) -> list[tuple[str, ...]]:
         if found:
             mean = statistics.geometric_mean(found)
             figures = [f"{x:.2f}" for x in (mean, min(found), max(found))]
-            rows.append((what, *figures, str(len(found))))
+            rows.append((title, *figures, str(len(found))))
 
     for extra in ("", "+capture", "+c", "+c+capture"):
         how = {"": "", "+capture": ", captured", "+c": ", C kernel"}.get(
@@ -539,7 +541,7 @@ def summary(results: list[Result]) -> list[tuple[str, ...]]:
 
 
 def markdown(measured: dict[str, Any]) -> str:
-    """Return the page's part that is measured."""
+    """Return the tables of the page on speed, as Markdown."""
     results = measured["results"]
     text = [f"- {key}: {value}" for key, value in measured["about"].items()]
     head = ["time of the first / time of the second", "geometric mean", "least", "greatest", "of"]
@@ -547,7 +549,7 @@ def markdown(measured: dict[str, Any]) -> str:
     figures = {
         "Milliseconds a step": lambda r: f"{milliseconds(r):.3g}",
         "Thousands of tokens a second": lambda r: f"{tokens(r):.3g}",
-        "GFLOP/s, and the share of what NumPy's matrix product reaches alone": lambda r: (
+        "GFLOP/s, and the share of the rate of NumPy's matrix product": lambda r: (
             f"{gflops(r):.0f} ({share(r):.0%})"
         ),
         "Peak memory of a step, MiB": lambda r: (
@@ -582,7 +584,7 @@ def rows_of(head: list[str], body: Iterable[Iterable[str]]) -> list[str]:
 
 
 def plot(file: str, measured: dict[str, Any]) -> None:
-    """Draw the milliseconds, a panel for each size."""
+    """Plot the milliseconds, with a panel for each size."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -646,12 +648,12 @@ def check(options: argparse.Namespace) -> int:
                     finally:
                         child.close()
             for peer, mine in found.items():
-                worst, what = differ(cell, peer, mine, found)
+                worst, name = differ(cell, peer, mine, found)
                 fine = worst <= TOLERANCE
                 wrong += not fine
                 print(
                     f"{cell:10} {peer:21} {'equal to' if fine else 'DIFFERS by'} {worst:.1e} "
-                    f"({what})"
+                    f"({name})"
                 )
     return wrong
 
@@ -659,8 +661,8 @@ def check(options: argparse.Namespace) -> int:
 def differ(
     cell: str, peer: str, mine: steps.Arrays, found: dict[str, steps.Arrays]
 ) -> tuple[float, str]:
-    """Return the greatest difference to the first peer, relative to the greatest element."""
-    # A layer with two biases where one would do trains twice as fast in it: like with like.
+    """Return the greatest difference from the first peer, relative to the greatest element."""
+    # With a redundant second bias, the sum of both trains twice as fast: compare like with like.
     doubled = {"pytorch", *(name for name in found if name.startswith("ours"))}
     alike = next(other for other in found if (other in doubled) == (peer in doubled))
     reference = next(iter(found.values()))
@@ -695,15 +697,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", choices=list(steps.PEERS), default=DEFAULT)
     parser.add_argument("--rounds", type=int, default=5, help="turns of every peer")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
-    parser.add_argument("--tries", type=int, default=5, help="to be alone on the machine in a turn")
+    parser.add_argument("--tries", type=int, default=5, help="repetitions of a disturbed turn")
     parser.add_argument("--limit", type=float, default=180.0, help="seconds to wait for an answer")
     parser.add_argument("--threads", type=int, default=cores)
     parser.add_argument("--check", action="store_true", help="compare values instead of times")
     parser.add_argument("--smoke", action="store_true", help="a tiny size, one short turn")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
-    parser.add_argument("--read", metavar="FILE", help="read them from there, and measure nothing")
+    parser.add_argument(
+        "--read", metavar="FILE", help="read the figures from this file instead of measuring"
+    )
     parser.add_argument("--table", metavar="FILE", help="write the tables, as Markdown")
-    parser.add_argument("--plot", metavar="FILE", help="draw the times (extra plot)")
+    parser.add_argument("--plot", metavar="FILE", help="plot the times (extra plot)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -724,8 +728,8 @@ def main() -> int:
         return int(check(options) > 0)
     measured = json.loads(Path(options.read).read_text()) if options.read else measure(options)
     print("\nratios of times: geometric mean, least, greatest, of how many")
-    for what, *figures in summary(measured["results"]):
-        print(f"  {what:60}", *(f"{figure:>8}" for figure in figures))
+    for title, *figures in summary(measured["results"]):
+        print(f"  {title:60}", *(f"{figure:>8}" for figure in figures))
     if options.json:
         Path(options.json).write_text(json.dumps(measured, indent=1), encoding="utf-8")
     if options.table:

@@ -1,4 +1,4 @@
-"""What one tiny operation costs, forward and backward, ours beside PyTorch's eager mode.
+"""The cost of one tiny operation, forward and backward, here and in PyTorch's eager mode.
 
     python benchmarks/overhead.py [--rounds 5] [--length 1000]
 
@@ -82,8 +82,8 @@ def main() -> None:
         ]
         mine, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
         ratio = statistics.median(b / a for a, b in pairs)
-        what = "constants" if constants else "parameters"
-        print(f"a, b {what:10} ours {mine:5.2f} µs   PyTorch {theirs:5.2f} µs   ratio {ratio:.2f}")
+        kind = "constants" if constants else "parameters"
+        print(f"a, b {kind:10} ours {mine:5.2f} µs   PyTorch {theirs:5.2f} µs   ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":

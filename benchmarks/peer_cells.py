@@ -1,12 +1,12 @@
 """The six cells of `cells.py` for the other libraries, each written once.
 
-`F` is what a library has: `sigmoid`, `tanh`, `split`, `normalize` (layer normalisation) and
-`product_sum`, z + h U, which is one call where the library has one (PyTorch's addmm). `steps.py`
-fills it in. A parameter is named as in `cells.py`; a weight comes transposed, (I, H) and (H, H), so
-that a step does not transpose it again.
+`F` has the functions of a library: `sigmoid`, `tanh`, `split`, `normalize` (layer normalisation)
+and `product_sum`, z + h U, in one call where the library has one (PyTorch's addmm). `steps.py`
+creates it. A parameter has its name in `cells.py`; weights are transposed, (I, H) and (H, H), so
+that a step does not transpose them.
 
-A cell is two functions: what depends on the input alone, and one step from it and the state to the
-new state, whose first element is the output.
+A cell is two functions: one computes the part that depends on the input alone, the other maps it
+and the state to the new state, whose first element is the output.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Weights = dict[str, Any]
 
 
 class PeerCell(NamedTuple):
-    """A cell, and how many elements its state has."""
+    """A cell, and the number of arrays in its state."""
 
     project: Callable[[Any, Weights, Any], Any]
     step: Callable[[Any, Weights, Any, State], State]

@@ -3,14 +3,14 @@
     python benchmarks/scaling.py [--cells rnn gru lstm] [--rounds 5] [--plot scaling.svg]
 
 Forward and backward pass of a recurrent layer with a loss at every step, in float32. One size
-grows, the others stay. The sizes take turns; a figure is the least time over the rounds, the one
-that other programs disturbed least. An exponent is the slope of log(time) over log(size).
-Against T and against layers it must be 1 ± 0.05: the cost is linear, to 10,000 steps; the program
-fails if not. Against B and H it depends on where the cost of the calls gives way to that of the
-arithmetic, and is reported only.
+grows, the others are fixed. The sizes take turns; a figure is the least time over the rounds, which
+other programs disturbed least. An exponent is the slope of log(time) over log(size). For T and for
+layers it must be 1 ± 0.05: the cost is linear, to 10,000 steps; otherwise the program fails. For B
+and H it depends on the size at which the arithmetic costs more than the calls, and is only
+reported.
 
-Python's cyclic collector runs, as in a user's program. A long graph is many objects, and the
-collector looks at them again while they are being made; --no-collector shows the cost without it.
+Python's cyclic GC runs, as in a user's program. A long graph is many objects, and the GC traverses
+them repeatedly while they are created; --no-collector shows the cost without it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LINEAR, TOLERANCE = ("T", "layers"), 0.05
 
 
 def both_passes(cell: str, T: int, layers: int, B: int, H: int) -> Callable[[], None]:
-    """Return what is timed."""
+    """Return a function that runs the forward and the backward pass of a new layer."""
     layer, x = CELLS[cell](H, H, num_layers=layers), tg.randn(T, B, H)
 
     def step() -> None:
@@ -52,7 +52,7 @@ def times(cell: str, name: str, sizes: list[int], rounds: int) -> list[float]:
     """Return the least time of a step for each size, in ms."""
     steps = [both_passes(cell, **{**BASE, name: size}) for size in sizes]
     least = [float("inf")] * len(sizes)
-    for _ in range(rounds + 1):  # the first pays for fresh memory, and is never the least
+    for _ in range(rounds + 1):  # the first allocates memory, and is never the least
         for i, step in enumerate(steps):
             start = time.perf_counter()
             step()
@@ -66,16 +66,18 @@ def main() -> int:
     )
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, and no bound to keep")
-    parser.add_argument("--plot", metavar="FILE", help="draw the curves (extra plot)")
-    parser.add_argument("--no-collector", action="store_true", help="without Python's gc")
+    parser.add_argument(
+        "--smoke", action="store_true", help="tiny sizes, no bound on the exponents"
+    )
+    parser.add_argument("--plot", metavar="FILE", help="plot the curves (extra plot)")
+    parser.add_argument("--no-collector", action="store_true", help="without Python's cyclic GC")
     options = parser.parse_args()
     if options.no_collector:
         gc.disable()
     growth = SMOKE if options.smoke else GROWTH
     rounds = 1 if options.smoke else options.rounds
 
-    print("otherwise", ", ".join(f"{name} = {size}" for name, size in BASE.items()))
+    print("fixed sizes:", ", ".join(f"{name} = {size}" for name, size in BASE.items()))
     curves, missed = {}, 0
     for name, sizes in growth.items():
         print(f"\n{name + ', ms':12}", *(f"{size:9,}" for size in sizes), "  exponent")
@@ -94,7 +96,7 @@ def main() -> int:
 def plot(
     file: str, growth: dict[str, list[int]], curves: dict[tuple[str, str], list[float]]
 ) -> None:
-    """Draw time over size, both logarithmic, a panel for each size."""
+    """Plot time over size, both logarithmic, with a panel for each size."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

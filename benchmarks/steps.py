@@ -2,8 +2,8 @@
 
 The step: lookup of the input rows, recurrent layer, linear layer, cross-entropy, clipping of the
 gradient's norm to 1, SGD. `PEERS` has a function for each library. It makes a `Trainer` from a
-`Problem`: the same parameters and the same characters for all. A library is imported when it is
-asked for, since no two of them share a process.
+`Problem`: the same parameters and the same characters for all. Each function imports its library,
+since no two libraries share a process.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Arrays = dict[str, np.ndarray]
 
 
 class Unavailable(Exception):
-    """There is no such peer here, for the reason it names."""
+    """A peer cannot run here; the message is the reason."""
 
 
 class Problem(NamedTuple):
-    """What is trained: `start` has the parameters by name, `x` and `y` the characters, (T, B)."""
+    """A training problem: `start` has the parameters by name, `x` and `y` the ids (T, B)."""
 
     cell: str
     start: Arrays
@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 
     @property
     def weights(self) -> Arrays:
-        """The parameters as `peer_cells` takes them: matrices that are multiplied, transposed."""
+        """The parameters for `peer_cells`: with the matrices of products transposed."""
         return {name: v.T.copy() if transposed(name, v) else v for name, v in self.start.items()}
 
     @property
@@ -49,9 +49,9 @@ class Problem(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """`step` trains once; `gradients` gives the loss and its gradients; `compile` comes first.
+    """`step` trains once; `gradients` returns the loss and its gradients; call `compile` first.
 
-    `trouble` tells, after three steps, whether they ran otherwise than the peer's name says.
+    `trouble` returns, after three steps, how they deviate from the peer's name, or None.
     """
 
     step: Callable[[], Any]
@@ -71,7 +71,7 @@ def as_ours(weights: Arrays) -> Arrays:
 
 
 def problem(cell: str, size: tuple[int, int, int, int], threads: int = 1, seed: int = 0) -> Problem:
-    """Draw a problem; what parameters there are is what our own model of `cells.py` has."""
+    """Draw a problem, with the parameters of our model of `cells.py`."""
     from cells import CELLS
 
     import tinygrad_rnn as tg
@@ -80,7 +80,7 @@ def problem(cell: str, size: tuple[int, int, int, int], threads: int = 1, seed: 
     tg.manual_seed(seed)
     rng = np.random.default_rng(seed)
     _, parameters = character_model(tg.nn.Recurrent(CELLS[cell], V, H), V, H)
-    # Noise, since with zeros in the peepholes and biases a wrong formula could go unseen.
+    # Noise, since zeros in the peepholes and biases could hide a wrong formula.
     start = {
         name: (p.numpy() + 0.05 * rng.normal(size=p.shape)).astype(np.float32)
         for name, p in parameters.items()
@@ -105,7 +105,7 @@ def character_model(layer: Any, V: int, H: int) -> tuple[dict[str, Any], dict[st
     return parts, parameters
 
 
-# How the parameters of a cell of `cells.py` are called in the built-in layers, ours and PyTorch's.
+# The names of the parameters of `cells.py` in the built-in layers, ours and PyTorch's.
 BUILT_IN_NAMES = {
     "layer.W.weight": "layer.weight_ih",
     "layer.U.weight": "layer.weight_hh",
@@ -135,7 +135,7 @@ def ours(
     layer = tg.nn.Recurrent(CELLS[problem.cell], V, H) if own else BUILT_IN[problem.cell](V, H)
     parts, everything = character_model(layer, V, H)
     for p in everything.values():
-        p.data = np.zeros(p.shape, np.float32)  # of two biases that are one too many, one is zero
+        p.data = np.zeros(p.shape, np.float32)  # the second bias is redundant and stays zero
     names = {} if own else BUILT_IN_NAMES
     named = {name: everything[names.get(name, name)] for name in problem.start}
     for name, value in problem.start.items():
@@ -181,7 +181,8 @@ def ours(
 def pytorch(problem: Problem, own: bool = False, compiled: str = "") -> Trainer:
     """Train the built-in layer or, with `own`, the cell of `peer_cells.py` in a loop over `unbind`.
 
-    `compiled` is what torch.compile is given: the "step" of the cell, or the loss with the "loop".
+    `compiled` names the part under torch.compile: the "step" of the cell, or the loss with its
+    "loop".
     """
     import torch
 
@@ -259,7 +260,7 @@ def pytorch(problem: Problem, own: bool = False, compiled: str = "") -> Trainer:
 
 
 def unrolled(F: Any, cell: PeerCell, named: Any, x: Any, y: Any) -> Any:
-    """Return the loss, for the libraries whose loop over time is Python's."""
+    """Return the loss, for the libraries with a loop over time in Python."""
     w = of_layer(named)
     H = named["out.weight"].shape[0]
     state = tuple(F.zeros((x.shape[1], H)) for _ in range(cell.elements))
@@ -343,7 +344,7 @@ def jax(problem: Problem) -> Trainer:
 
 
 def descend(parameters: Arrays, grads: Arrays) -> None:
-    """Clip and step, in place, for the libraries that have no optimisers of their own."""
+    """Clip and step, in place, for the libraries without optimizers."""
     norm = sum(float(np.vdot(g, g)) for g in grads.values()) ** 0.5
     scale = np.float32(RATE * min(1.0, NORM / norm))
     for name, p in parameters.items():
@@ -351,7 +352,7 @@ def descend(parameters: Arrays, grads: Arrays) -> None:
 
 
 def mygrad(problem: Problem) -> Trainer:
-    """Look up and project step by step: a slice of a long array would cost its whole length."""
+    """Look up and project step by step: the gradient of a slice costs the whole array."""
     import mygrad as mg
     from mygrad.nnet.activations import sigmoid
     from mygrad.nnet.losses import softmax_crossentropy

@@ -1,4 +1,4 @@
-"""The site: tutorials that its build executes, and a reference made of the docstrings."""
+"""The site: tutorials that the build executes, and a reference generated from the docstrings."""
 
 import os
 import sys
@@ -25,10 +25,10 @@ extensions = [
     "offline",
     "reference",
 ]
-exclude_patterns = ["_build", "_measured"]
+exclude_patterns = ["README.md", "_build", "_measured"]
 
-# -- tutorials: every page is executed by every build, and fails it by an error, a warning or a word
-# on stderr. What runs is this working tree, with one thread, so that nothing fights for the cores.
+# -- tutorials: every build executes every page; an error, a warning or output on stderr fails it.
+# The pages import this working tree and run with one thread, since they run at the same time.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
@@ -38,7 +38,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(HERE / "_ext"), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 os.environ["PYTHONWARNINGS"] = "error::UserWarning,error::RuntimeWarning"
-ipython = tempfile.TemporaryDirectory()  # nobody's own start-up files and history
+ipython = tempfile.TemporaryDirectory()  # without the user's start-up files and history
 (Path(ipython.name) / "profile_default").mkdir()
 kernel = Path(ipython.name) / "profile_default" / "ipython_kernel_config.py"
 kernel.write_text("get_config().IPKernelApp.log_level = 'ERROR'\n")
@@ -48,13 +48,13 @@ for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
-# -- reference: a name in single backticks becomes a link where it is one; an explicit role must be
+# -- reference: a name in single backticks is a link if it resolves; an explicit role must resolve
 nitpicky = True
 default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", ".*")]
 autodoc_typehints = "none"  # the docstrings give the types, in words
 autodoc_preserve_defaults = True
-autosummary_generate = False  # `reference` writes the pages
+autosummary_generate = False  # the extension `reference` writes the pages
 numpydoc_show_class_members = False  # and lists the members
 numpydoc_xref_param_type = False
 add_module_names = False

@@ -3,13 +3,13 @@
     python examples/adding_problem.py                  # a GRU and the plain RNN over 100 steps
     python examples/adding_problem.py --cells rnn gru lstm --sequence 50 --steps 3000
 
-Always answering 1 has a mean squared error of 1/6 = 0.167, the variance of the sum. Of the marked
-numbers the first lies 50 steps back and more. The gradient that should tell the plain RNN so has
-vanished on the way; the gates of the GRU let it through.
+The constant answer 1 has a mean squared error of 1/6 = 0.167, the variance of the sum. The first
+marked number is at least 50 steps before the answer. In the plain RNN its gradient vanishes over
+this distance; the gates of the GRU preserve it.
 
-The targets, on sequences not seen before and after the same minibatches for both: the gated cells
+The targets, on new sequences and after the same number of minibatches for both: the gated cells
 have a mean squared error of at most 0.01, the average error at which Hochreiter and Schmidhuber
-(1997, Long Short-Term Memory, experiment 4) stop training; the plain RNN has not.
+(1997, Long Short-Term Memory, experiment 4) stop training; the plain RNN has a larger one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CELLS = {"rnn": tg.nn.RNN, "gru": tg.nn.GRU, "lstm": tg.nn.LSTM}
 
 
 class Adder(tg.nn.Module):
-    """A recurrent layer, and an answer from its last output."""
+    """A recurrent layer, and a linear map of its last output to the answer."""
 
     def __init__(self, cell: str, hidden: int) -> None:
         super().__init__()
@@ -74,8 +74,8 @@ def main() -> int:
         errors[cell] = learn(Adder(cell, args.hidden), args.sequence, steps)
     solved = {cell: error <= 0.01 for cell, error in errors.items()}
     print(f"{args.sequence} steps, mean squared error: ", end="")
-    said = {True: "solved", False: "not solved"}
-    print(", ".join(f"{cell} {errors[cell]:.5f} ({said[solved[cell]]})" for cell in args.cells))
+    verdict = {True: "solved", False: "not solved"}
+    print(", ".join(f"{cell} {errors[cell]:.5f} ({verdict[solved[cell]]})" for cell in args.cells))
     return int(not args.smoke and any(solved[cell] == (cell == "rnn") for cell in args.cells))
 
 

@@ -1,16 +1,16 @@
-"""Full, truncated and randomized backpropagation through time beside the exact gradient.
+"""Full, truncated and randomized backpropagation through time, compared with the exact gradient.
 
     python examples/bptt_strategies.py
 
-1. Over windows: bias and noise (standard deviation) of a gradient, in units of the exact gradient's
+1. Over windows: bias and noise (standard deviation) of a gradient, relative to the exact gradient's
    norm, its time and memory; and how the noise grows with the length and with 1/π.
 2. Over a stream whose state is carried: windows that end where ξ = 0 are unbiased; windows of fixed
    length with random cuts inside have the bias of plain truncation.
-3. Learning to recall the first of 15 numbers, with equally many time steps computed.
+3. Learning to recall the first of 15 numbers, with the same number of time steps computed.
 
 The targets: the biases of Randomized(0.8) are below three standard errors, that of fixed windows is
-above five; Full and Randomized(0.95) learn (squared error at most 0.01; always answering the mean
-has 0.083), and Truncated(5) does not: no gradient reaches from the answer to the number.
+above five; Full and Randomized(0.95) learn (squared error at most 0.01; the constant mean has
+0.083), and Truncated(5) does not: its gradient does not reach from the answer to the number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Full, Truncated, Randomized = tg.bptt.Full, tg.bptt.Truncated, tg.bptt.Randomize
 
 
 def remembering(inputs: int) -> tg.nn.RNN:
-    """Return a layer through which a gradient shrinks by 0.85 a step, where its relu is open."""
+    """Return a layer that scales a gradient by 0.85 in each step where its relu is active."""
     layer = tg.nn.RNN(inputs, 16, nonlinearity="relu", dtype=tg.float64)
     layer.weight_hh_l0.data = 0.85 * np.eye(16)
     return layer
@@ -47,7 +47,7 @@ def moments(draw: Callable[[], np.ndarray], exact: np.ndarray, n: int) -> tuple[
 
 
 def compare(name: str, draw: Callable[[], np.ndarray], exact: np.ndarray, n: int) -> float:
-    """Print what a gradient is worth and costs; return its bias in standard errors."""
+    """Print bias, noise, time and memory of a gradient; return its bias in standard errors."""
     n = n if "Randomized" in name else 1
     tracemalloc.start()
     draw()

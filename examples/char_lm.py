@@ -1,4 +1,4 @@
-r"""Train a character language model on a text, then let it write.
+r"""Train a character language model on a text, then sample from it.
 
     python examples/char_lm.py
     python examples/char_lm.py --text book.txt --cell gru --prefix "Once " --save run.ckpt --resume
@@ -6,17 +6,17 @@ r"""Train a character language model on a text, then let it write.
     python examples/char_lm.py --text time_machine --clean letters --max-tokens 10000 \
         --cell rnn --optimizer sgd --lr 1 --epochs 500 --valid 0
 
-The last takes the settings of the book Dive into Deep Learning, which however has one-hot
-characters and a constant learning rate (--embedding 0 --decay none). The text is split first;
---max-tokens shortens the part to train on, and the vocabulary is made of what is left of it.
+The last command has the settings of the book Dive into Deep Learning, except that the book has
+one-hot characters and a constant learning rate (--embedding 0 --decay none). The text is split
+first; --max-tokens then shortens the training part, and the vocabulary is made from the result.
 
-A report comes every --every steps: the mean loss since the one before, each taken before its step,
-and the loss of validation, in which every held-out character is predicted once, with the state
-carried from window to window. Then the run is saved (--save run.ckpt), and beside it the
-best one so far in validation (run.best.ckpt). The same command with --resume goes on from there:
-after a kill, a power failure or Ctrl-C, the parameters become bit for bit those of a run that
-nobody interrupted, on the same machine with the same number of threads and the same versions of
-Python and NumPy. Ctrl-C saves, lets the model write, and exits with status 130.
+Every --every steps there is a report: the mean training loss since the last report, each loss taken
+before its step, and the validation loss, in which every held-out character is predicted once, with
+the state carried from window to window. Then the run is saved (--save run.ckpt), and so is the best
+run in validation (run.best.ckpt). The same command with --resume continues: after a kill, a power
+failure or Ctrl-C, the parameters are bit for bit those of an uninterrupted run, on the same machine
+with the same number of threads and the same versions of Python and NumPy. Ctrl-C saves the run,
+prints a sample, and exits with status 130.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ CELLS = {"rnn": tg.nn.RNNCell, "gru": tg.nn.GRUCell, "lstm": tg.nn.LSTMCell}
 OPTIMIZERS = {"sgd": tg.optim.SGD, "adam": tg.optim.Adam, "rmsprop": tg.optim.RMSprop}
 PARTITIONS = {"sequential": text_data.sequential, "random": text_data.random}
 DECAYS = {"cosine": schedule.cosine, "none": lambda epochs: schedule.constant()}
-# A run that goes on cannot change the first of these, and does not take over the second.
+# A resumed run cannot change the options of the first, and does not inherit those of the second.
 COURSE = """clean normalize valid max_tokens partition cell embedding hidden layers steps batch
             optimizer lr decay clip dropout seed"""
 THIS_TIME = {"save", "resume", "sample_only", "json"}
 
 
 class Data(NamedTuple):
-    """A text, its two parts, and what they are to the model."""
+    """A text, its two parts, the vocabulary, and the encoded parts."""
 
     text: str | text_data.TextFile
     train_text: str | text_data.TextFile
@@ -62,7 +62,7 @@ class Data(NamedTuple):
 
 
 def read(args: argparse.Namespace) -> Data:
-    """Split and encode the text. A file is read piece by piece; --ids leaves its ids in a file."""
+    """Split and encode the text. A file is read piece by piece; --ids keeps its ids in a file."""
     if args.clean or not Path(args.text).is_file():
         text = text_data.corpus(args.text, args.encoding, args.clean, args.normalize)
     else:
@@ -80,12 +80,12 @@ def read(args: argparse.Namespace) -> Data:
         print(f"validation on {len(valid_ids):,} characters, {unknown:.3%} unknown")
     missing = "".join(c for c in args.prefix if c not in vocab)
     if missing:
-        print(f"--prefix: the text has no {missing!r}: the model sees unknown characters")
+        print(f"--prefix: {missing!r} is not in the text: the model reads unknown characters")
     return Data(text, train_text, valid_text, vocab, train_ids, valid_ids, sha256)
 
 
 def language_model(vocab: text_data.Vocabulary, args: Any) -> tg.models.RecurrentLM:
-    """Return an embedding or one-hot characters, recurrent layers, logits for the next one."""
+    """Return a model: an embedding or one-hot characters, recurrent layers, a linear layer."""
     return tg.models.RecurrentLM(
         CELLS[args.cell],
         vocab,
@@ -98,16 +98,16 @@ def language_model(vocab: text_data.Vocabulary, args: Any) -> tg.models.Recurren
 
 
 class Run:
-    """All that changes while a model learns; what has no underscore is saved."""
+    """The state of a training run; attributes without an underscore are saved."""
 
     def __init__(self, data: Data, args: argparse.Namespace) -> None:
         self._data, self._args = data, args
         self.model = language_model(data.vocab, args)
         self.optimizer = OPTIMIZERS[args.optimizer](self.model.parameters(), lr=args.lr)
         self.scheduler = schedule.Scheduler(self.optimizer, DECAYS[args.decay](args.epochs))
-        self.epoch, self.step, self.tokens, self.seconds = 0, 0, 0, 0.0  # that are over
+        self.epoch, self.step, self.tokens, self.seconds = 0, 0, 0, 0.0  # completed
         self.windows: Any = None  # of the epoch, once it has begun
-        self.state: Any = None  # what the next window takes over from the last one
+        self.state: Any = None  # the recurrent state for the next window
         self.losses = tg.metrics.Perplexity()  # of the epoch
         self.recent = tg.metrics.Perplexity()  # since the last report
         self.recent_norms: list[float] = []
@@ -116,21 +116,21 @@ class Run:
         self.curve: list[tuple[float, float, float | None]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the rest of the run depends on."""
+        """Return everything that the rest of the run depends on."""
         saved = {name: value for name, value in vars(self).items() if name[0] != "_"}
         return saved | {"random": tg.random.get_state()}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take the place of the run that was saved."""
+        """Continue the saved run."""
         if saved["windows"] is not None:
-            self.begin_epoch()  # something to load the place in the epoch into
+            self.begin_epoch()  # creates the windows, which load their position below
         for name in vars(self).keys() & saved.keys():
             if hasattr(part := getattr(self, name), "load_state_dict"):
                 part.load_state_dict(saved[name])
             else:
                 setattr(self, name, saved[name])
         self.state = tg.bptt.restore(self.state, self._args.device)
-        tg.random.set_state(saved["random"])  # last: what was made on the way drew numbers
+        tg.random.set_state(saved["random"])  # last, since the lines above draw numbers
 
     def begin_epoch(self) -> None:
         """Draw new windows; the first starts from the initial state."""
@@ -146,7 +146,7 @@ class Run:
         self.scheduler.step()
 
     def learn(self, x: tg.Tensor, y: tg.Tensor) -> None:
-        """Take one step of the optimiser. A loss that is not finite changes nothing and raises."""
+        """Take one step of the optimizer. A loss that is not finite changes nothing and raises."""
         began, random = time.perf_counter(), tg.random.get_state()
         self.model.train()
         loss, state = self.loss(x, y)
@@ -161,7 +161,7 @@ class Run:
                 f"{norm:.6g}{self.first_anomaly(x, y)}: use a smaller --lr or --clip"
             )
         self.optimizer.step()
-        # A window that continues the last one takes its state, without the gradient's way back.
+        # A window that continues the last one starts from its state, detached from its graph.
         self.state = tg.bptt.detach(state) if self._args.partition == "sequential" else None
         self.losses.update(nats, y.size)
         self.recent.update(nats, y.size)
@@ -178,7 +178,7 @@ class Run:
         return F.cross_entropy(logits, y), state
 
     def first_anomaly(self, x: tg.Tensor, y: tg.Tensor) -> str:
-        """Repeat the step from the same state; tell which operation was the first to fail."""
+        """Repeat the step from the same state; return the first operation that fails."""
         try:
             with tg.detect_anomaly():
                 self.loss(x, y)[0].backward()
@@ -195,21 +195,21 @@ def evaluate(model: tg.models.RecurrentLM, ids: np.ndarray, args: Any) -> Any:
 
 
 def write(model: tg.models.RecurrentLM, args: Any) -> str:
-    """Return the prefix and ``length`` characters that the model makes follow it."""
+    """Return the prefix and ``length`` characters that the model samples after it."""
     greedy = args.temperature == 0
-    written = model.sample(
-        model.vocabulary.encode(args.prefix),  # ids: of a str it refuses unknown characters
+    sample = model.sample(
+        model.vocabulary.encode(args.prefix),  # ids, since a str may have no unknown characters
         args.length,
         temperature=1 if greedy else args.temperature,
         top_k=1 if greedy else args.top_k,
         top_p=args.top_p,
-        rng=args.seed,  # a generator of its own: to write changes nothing in training
+        rng=args.seed,  # a generator of its own, so that sampling does not change the training
     )
-    return f"\n{args.prefix}{model.vocabulary.decode(written)}\n"
+    return f"\n{args.prefix}{model.vocabulary.decode(sample)}\n"
 
 
 def report(run: Run, data: Data, args: argparse.Namespace) -> str:
-    """Validate, log and save; return a line to be printed."""
+    """Validate, log and save; return a line to print."""
     valid = evaluate(run.model, data.valid_ids, args).nats if len(data.valid_ids) else None
     if valid is not None and not math.isfinite(valid):
         raise FloatingPointError(
@@ -249,7 +249,7 @@ def report(run: Run, data: Data, args: argparse.Namespace) -> str:
 
 
 def save(path: Path, run: Run, data: Data, args: argparse.Namespace) -> None:
-    """Write all that the run, or somebody who only samples, has to know; never broken weights."""
+    """Write the run, and the vocabulary and options for sampling; refuse weights that are nan."""
     for name, parameter in run.model.named_parameters():
         if not np.isfinite(parameter.numpy()).all():
             raise FloatingPointError(
@@ -261,10 +261,10 @@ def save(path: Path, run: Run, data: Data, args: argparse.Namespace) -> None:
 
 
 def trim(log: Path, step: int) -> None:
-    """Keep the lines of a log up to a step: those after it, or half of one, came before a kill."""
+    """Remove the lines of a log after a step: a killed run wrote them, the last one in part."""
     kept = ""
     if step and log.exists():
-        with contextlib.suppress(ValueError):  # half a line is no JSON
+        with contextlib.suppress(ValueError):  # a partial line is not valid JSON
             for line in log.read_text(encoding="utf-8").splitlines():
                 if json.loads(line)["step"] <= step:
                     kept += f"{line}\n"
@@ -274,7 +274,7 @@ def trim(log: Path, step: int) -> None:
 
 @contextlib.contextmanager
 def ctrl_c() -> Iterator[list[int]]:
-    """Collect Ctrl-C, so that it ends the run between two steps; a second one ends it at once."""
+    """Record Ctrl-C, so that it ends the run between two steps; a second one interrupts it."""
     pressed: list[int] = []
 
     def press(number: int, frame: Any) -> None:
@@ -289,7 +289,7 @@ def ctrl_c() -> Iterator[list[int]]:
 
 
 def progress_bar(total: int, done: int) -> Any:
-    """Return a bar of tqdm, or None where it is not installed."""
+    """Return a progress bar of tqdm, or None where it is not installed."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -299,7 +299,7 @@ def progress_bar(total: int, done: int) -> Any:
 
 
 def train(run: Run, data: Data, args: argparse.Namespace) -> bool:
-    """Go on with a run to its end, and return True, or until Ctrl-C, and return False."""
+    """Train to the end and return True, or until Ctrl-C and return False."""
     bar = progress_bar(args.epochs * len(data.train_ids), run.tokens)
     say = bar.write if bar is not None else lambda line: print(line, flush=True)
     steps = args.epochs * len(data.train_ids) // (args.batch * args.steps)
@@ -330,7 +330,7 @@ def train(run: Run, data: Data, args: argparse.Namespace) -> bool:
 
 
 def figures_of(losses: Any, text: Any, tokens_per_s: float) -> dict[str, float]:
-    """Return the figures of a text from the losses of its characters."""
+    """Return loss, perplexity, bits and speed from the losses of a text's characters."""
     pieces = [text] if isinstance(text, str) else text
     bytes_per_char = sum(len(p.encode("utf-8", "surrogatepass")) for p in pieces) / len(text)
     return {
@@ -351,7 +351,7 @@ def show(name: str, figures: dict[str, float]) -> None:
 
 
 def conclude(run: Run, data: Data, args: argparse.Namespace) -> dict[str, Any]:
-    """Print the figures of the last epoch and of the validation after it, and return them."""
+    """Print and return the figures of the last epoch and of the validation after it."""
     figures: dict[str, Any] = figures_of(run.losses, data.train_text, run.tokens / run.seconds)
     show("training", figures)
     valid: dict[str, Any] = dict.fromkeys(figures)
@@ -368,11 +368,11 @@ def conclude(run: Run, data: Data, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def plot(path: Path, curve: list[tuple[float, float, float | None]]) -> None:
-    """Draw the losses over the epochs."""
+    """Plot the losses over the epochs."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        print("no plot: it needs matplotlib: pip install 'tinygrad-rnn[plot]'")
+        print("--plot needs matplotlib: pip install 'tinygrad-rnn[plot]'")
         return
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats a character)")
@@ -391,7 +391,7 @@ def positive(text: str) -> int:
 
 
 def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
-    """Return the options, and the checkpoint that the run goes on from, or None."""
+    """Return the options, and the checkpoint that the run continues, or None."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -400,7 +400,7 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     add("--encoding", default="utf-8-sig", help="of the file, for example gb18030")
     add("--clean", choices=["letters"], help="a-z and space only")
     add("--normalize", choices=["NFC"], help="one code point for a letter and its accents")
-    add("--ids", type=Path, metavar="PATH", help="leave the encoded text in this file (.npy)")
+    add("--ids", type=Path, metavar="PATH", help="keep the encoded text in this file (.npy)")
     add("--valid", type=float, default=0.1, help="the share of the text that is held out")
     add("--max-tokens", type=positive, help="train on the first so many characters")
     add("--partition", choices=list(PARTITIONS), default="sequential")
@@ -409,7 +409,7 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     add("--hidden", type=positive, default=256)
     add("--layers", type=positive, default=1)
     add("--steps", type=positive, default=35, help="characters in a window")
-    add("--batch", type=positive, default=32, help="windows beside each other")
+    add("--batch", type=positive, default=32, help="windows in a minibatch")
     add("--epochs", type=positive, default=8)
     add("--optimizer", choices=list(OPTIMIZERS), default="adam")
     add("--lr", type=float, default=4e-3, help="the learning rate")
@@ -418,29 +418,44 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     add("--dropout", type=float, default=0.0)
     add("--seed", type=int, default=0)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
-    add("--save", type=Path, metavar="PATH", help="keep the run here, and PATH's .best beside it")
-    add("--resume", action="store_true", help="go on with the run at --save, if there is one")
-    add("--every", type=positive, metavar="STEPS", help="between reports; a tenth of the run")
+    add(
+        "--save",
+        type=Path,
+        metavar="PATH",
+        help="save the run here, and the best one as PATH's .best",
+    )
+    add("--resume", action="store_true", help="continue the run at --save, if there is one")
+    add(
+        "--every",
+        type=positive,
+        metavar="STEPS",
+        help="steps between reports; default: a tenth of the run",
+    )
     add("--log", type=Path, metavar="PATH", help="add one line of JSON for each report")
-    add("--sample-every", type=positive, metavar="STEPS", help="let it write while it learns")
-    add("--sample-only", type=Path, metavar="PATH", help="let a saved model write, no training")
-    add("--prefix", default="the ", help="what the model continues")
-    add("--length", type=positive, default=400, help="characters to write")
+    add("--sample-every", type=positive, metavar="STEPS", help="print a sample every so many steps")
+    add("--sample-only", type=Path, metavar="PATH", help="sample from a saved model, do not train")
+    add("--prefix", default="the ", help="the text that the sample continues")
+    add("--length", type=positive, default=400, help="characters to sample")
     add("--temperature", type=float, default=0.7, help="0 takes the likeliest character")
     add("--top-k", type=positive, help="draw from the k likeliest characters")
-    add("--top-p", type=float, default=1.0, help="draw from the fewest that hold this probability")
-    add("--plot", type=Path, metavar="PATH", help="draw the losses (.png, .svg, ...)")
+    add(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help="draw from the fewest characters with this probability",
+    )
+    add("--plot", type=Path, metavar="PATH", help="plot the losses (.png, .svg, ...)")
     add("--json", action="store_true", help="the last line is one JSON object with all figures")
-    add("--smoke", action="store_true", help="seconds instead of minutes: does it run?")
+    add("--smoke", action="store_true", help="a run of seconds, to test that it works")
     args, saved = parser.parse_args(), None
     if args.resume and not args.save:
-        parser.error("--resume goes on with the run at --save PATH: which one?")
+        parser.error("--resume continues the run at --save PATH: pass --save too")
     source = args.sample_only or (args.save if args.resume and args.save.exists() else None)
     if source:
         saved = tg.load(source)
         if saved.keys() != {"run", "vocabulary", "options", "sha256"}:
-            parser.error(f"{source} is no run of this example")
-        # What was given then is what is not given now.
+            parser.error(f"{source} is not a run of this example")
+        # Options that are not given now have their values of the saved run.
         parser.set_defaults(**{k: v for k, v in saved["options"].items() if k not in THIS_TIME})
         args = parser.parse_args()
     if args.smoke:
@@ -449,22 +464,22 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
         then, now = saved["options"].get(name), getattr(args, name)
         if then != now:
             option = f"--{name.replace('_', '-')}"
-            parser.error(f"{source} has {option} {then}, which cannot become {now} on the way")
+            parser.error(f"{source} has {option} {then}: a resumed run cannot change it to {now}")
     if not args.prefix:
         parser.error("--prefix: the model needs a character to start from")
     if args.temperature < 0 or not 0 < args.top_p <= 1:
         parser.error("--temperature is at least 0, --top-p above 0 and at most 1")
     for path in (args.save, args.log, args.ids, args.plot):
         if path is not None and not path.parent.is_dir():
-            parser.error(f"{path}: there is no such directory")
+            parser.error(f"{path}: no such directory")
     for path in (args.save, args.log):
         if path is not None and path.exists() and not (args.resume or args.sample_only):
-            parser.error(f"{path} is there: go on with --resume, or choose another name")
+            parser.error(f"{path} exists: continue it with --resume, or choose another name")
     return args, saved
 
 
 def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
-    """Do what is asked for and return the exit status."""
+    """Train or sample, as the options say; return the exit status."""
     if args.sample_only:
         vocab = text_data.Vocabulary.from_state_dict(saved["vocabulary"])
         model = language_model(vocab, args)
@@ -477,21 +492,21 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
     print(run.model)
     if saved:
         if saved["sha256"] != data.sha256:
-            raise ValueError(f"{args.save}: the run has learned another text: {saved['sha256']}")
+            raise ValueError(f"{args.save}: the run was trained on another text: {saved['sha256']}")
         run.load_state_dict(saved["run"])
-        print(f"going on after step {run.step:,}")
+        print(f"continuing after step {run.step:,}")
         now = {"numpy": np.__version__, "python": platform.python_version()}
         then = tg.io.versions(args.save)
         if then != now | {"tinygrad_rnn": tg.__version__}:
             print(f"saved by other versions, {then}: the last bits may differ")
     if args.log:
         trim(args.log, run.step)
-    over = train(run, data, args)
-    figures = conclude(run, data, args) if over else {}
+    finished = train(run, data, args)
+    figures = conclude(run, data, args) if finished else {}
     print(write(run.model, args))
     if args.plot and run.curve:
         plot(args.plot, run.curve)
-    if not over:
+    if not finished:
         print("interrupted; " + (f"saved: {args.save}" if args.save else "not saved: no --save"))
         return 130
     if args.json:
@@ -500,7 +515,7 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
 
 
 def main() -> None:
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character
+    sys.stdout.reconfigure(errors="backslashreplace")  # for characters that a terminal cannot show
     try:
         sys.exit(run(*arguments()))
     except (ValueError, ImportError, OSError, FloatingPointError) as error:

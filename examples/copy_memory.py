@@ -1,18 +1,18 @@
-"""The copying memory problem: repeat symbols that were seen many steps ago.
+"""The copying memory problem: repeat symbols after a long delay.
 
     python examples/copy_memory.py                  # a GRU and the plain RNN, a delay of 50
     python examples/copy_memory.py --cells lstm --delay 100 --steps 6000
 
-Ten symbols, a long blank, a sign, and then the symbols are due again. Whoever remembers nothing can
-predict the blanks and guess the symbols, which is a cross-entropy of K ln S / (delay + 2 K) for K
-symbols out of S. That baseline is the threshold of Arjovsky, Shah and Bengio 2016 (Unitary
-Evolution Recurrent Neural Networks, section 5.1): many networks never get below it. The delays in
-training are drawn from 1 to --delay, since short ones teach what is to be done; the test has the
-whole delay.
+The input is ten symbols, a long blank and a marker; after the marker the output is the ten symbols.
+A model without memory can predict the blanks and guess the symbols, with a cross-entropy of
+K ln S / (delay + 2 K) for K symbols out of S. This baseline is the threshold of Arjovsky, Shah and
+Bengio 2016 (Unitary Evolution Recurrent Neural Networks, section 5.1): many networks never get
+below it. The delays in training are drawn from 1 to --delay, since the task is easier to learn from
+short ones; the test has the full delay.
 
-The gates are told by their first biases how long they may have to remember: the times after which
-the units forget are spread over 1 to the whole length (chrono initialisation: Tallec and Ollivier
-2018, Can Recurrent Neural Networks Warp Time?).
+The first biases of the gates set how long each unit remembers: these times are spread over 1 to the
+whole length (chrono initialisation: Tallec and Ollivier 2018, Can Recurrent Neural Networks Warp
+Time?).
 
 The targets, after the same minibatches for both: the gated cells end below a tenth of the baseline,
 and the plain RNN above half of it.
@@ -33,7 +33,7 @@ SYMBOLS, LENGTH = 8, 10
 
 
 class Copier(tg.nn.Module):
-    """An embedding, a recurrent layer, and at every step the logits of what is due."""
+    """An embedding, a recurrent layer, and the logits of the output at every step."""
 
     def __init__(self, cell: str, hidden: int, longest: int) -> None:
         super().__init__()
@@ -42,7 +42,8 @@ class Copier(tg.nn.Module):
         self.head = tg.nn.Linear(hidden, SYMBOLS + 2)
         if cell != "rnn":
             bias = np.zeros((4 if cell == "lstm" else 3, hidden), np.float32)
-            # Row 1 is the gate that keeps, f of the LSTM and z of the GRU; row 0 of the LSTM is i.
+            # Row 1 is the gate that keeps the state: f of the LSTM, z of the GRU. Row 0 of the LSTM
+            # is i.
             bias[1] = np.log(tg.random.generator().uniform(1, longest - 1, hidden))
             bias[0] = -bias[1] if cell == "lstm" else 0
             self.rnn.bias_ih_l0.data = bias.ravel()
@@ -55,7 +56,7 @@ class Copier(tg.nn.Module):
 
 
 def learn(model: Copier, delay: int, steps: int, baseline: float) -> float:
-    """Train on new sequences in every step; return the share of the baseline on 500 others."""
+    """Train on new sequences in every step; return test cross-entropy / baseline on 500 others."""
     optimizer, rng = tg.optim.Adam(model.parameters(), lr=1e-2), tg.random.generator()
     schedule = tg.optim.schedule.Scheduler(optimizer, lambda t: min(1.0, 4 * (1 - t / steps)))
     for step in range(1, steps + 1):
@@ -74,7 +75,7 @@ def learn(model: Copier, delay: int, steps: int, baseline: float) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Learn to repeat what was seen long ago.")
+    parser = argparse.ArgumentParser(description="Learn to repeat symbols after a long delay.")
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=["rnn", "gru"])
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--delay", type=int, default=50)

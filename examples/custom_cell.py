@@ -1,15 +1,15 @@
-"""A recurrent cell of one's own: an LSTM with peepholes, trained beside the built-in LSTM.
+"""A user-defined recurrent cell: an LSTM with peepholes, compared with the built-in LSTM.
 
     python examples/custom_cell.py
 
-The gates of a peephole LSTM (Gers, Schraudolph and Schmidhuber 2002) see the memory c too:
+The gates of a peephole LSTM (Gers, Schraudolph and Schmidhuber 2002) also read the memory c:
 
     i = σ(W_i x + U_i h + p_i ⊙ c)      f = σ(W_f x + U_f h + p_f ⊙ c)
     g = tanh(W_g x + U_g h)             c' = f ⊙ c + i ⊙ g
     o = σ(W_o x + U_o h + p_o ⊙ c')     h' = o ⊙ tanh(c')
 
 Both learn the adding problem over 30 steps; the target of both is a mean squared error of at most
-0.01 on sequences not seen before, where always answering 1 has 0.167.
+0.01 on new sequences, where the constant answer 1 has 0.167.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ State = tuple[tg.Tensor, tg.Tensor]
 
 
 class PeepholeLSTMCell(tg.nn.Cell):
-    """The equations above, one time step of them."""
+    """One time step of the equations above."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class PeepholeLSTMCell(tg.nn.Cell):
         self.p_o = tg.nn.Parameter(tg.zeros(hidden_size))
 
     def project(self, x: tg.Tensor) -> tg.Tensor:
-        """Return what depends on the input alone, for all time steps at once."""
+        """Return the part that depends on the input alone, for all time steps at once."""
         return self.W(x)
 
     def step(self, z: tg.Tensor, state: State) -> State:
@@ -51,7 +51,7 @@ class PeepholeLSTMCell(tg.nn.Cell):
 
 
 def train(rnn: tg.nn.Recurrent, hidden: int, steps: int) -> tuple[float, float]:
-    """Return the error on unseen sequences and the milliseconds that a training step took."""
+    """Return the error on new sequences and the milliseconds of a training step."""
     head = tg.nn.Linear(hidden, 1)
     parameters = [*rnn.parameters(), *head.parameters()]
     optimizer = tg.optim.Adam(parameters, lr=1e-2)
@@ -75,7 +75,7 @@ def train(rnn: tg.nn.Recurrent, hidden: int, steps: int) -> tuple[float, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Train a cell of one's own beside the LSTM.")
+    parser = argparse.ArgumentParser(description="Train a user-defined cell and the built-in LSTM.")
     parser.add_argument("--hidden", type=int, default=32)
     parser.add_argument("--steps", type=int, default=1000, help="minibatches to train on")
     parser.add_argument("--seed", type=int, default=0)

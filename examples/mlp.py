@@ -1,8 +1,8 @@
-"""Two tasks for a multilayer perceptron: which spiral a point is on, and the value of a surface.
+"""Two tasks for a multilayer perceptron: classify the spiral of a point, fit a surface.
 
     python examples/mlp.py
 
-The targets: 95 % of unseen points on the right spiral; a squared error below 1 % of the variance of
+The targets: 95 % of new points classified correctly; a squared error below 1 % of the variance of
 the surface.
 """
 
@@ -28,7 +28,7 @@ def perceptron(inputs: int, outputs: int, hidden: int = 64) -> tg.nn.Sequential:
 
 
 def spirals(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return n points (n, 2) on three arms that wind about the origin, and their arms (n,)."""
+    """Return n points (n, 2) on three spiral arms around the origin, and their arms (n,)."""
     arm, radius = rng.integers(CLASSES, size=n), rng.random(n)
     angle = 2 * np.pi * arm / CLASSES + 5 * radius + 0.15 * rng.standard_normal(n)
     points = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)

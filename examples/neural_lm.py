@@ -1,17 +1,16 @@
-"""Bengio's neural probabilistic language model on words, beside the n-grams it was made to beat.
+"""Bengio's neural probabilistic language model on words, compared with n-grams.
 
     python examples/neural_lm.py
     python examples/neural_lm.py --text book.txt --context 5
 
-An n-gram model treats two words as different as any others: what it counted after "the tuple" says
-nothing about "the list". The neural model gives every word a vector, learned with the rest, and
-predicts from the vectors of the last --context words; words that are used alike come to lie beside
-each other, as is shown for some. Its mixture with the trigram, half and half, is better than both,
-since they are wrong at different places (Bengio, Ducharme, Vincent and Jauvin 2003, A Neural
-Probabilistic Language Model, section 4.2).
+In an n-gram model all pairs of words are equally different: counts after "the tuple" have no effect
+on predictions after "the list". The neural model learns a vector for every word and predicts from
+the vectors of the last --context words; words with a similar use get similar vectors, as the output
+shows for a few. The equal mixture with the trigram is better than both, since their errors differ
+(Bengio, Ducharme, Vincent and Jauvin 2003, A Neural Probabilistic Language Model, section 4.2).
 
 The targets: the neural model has a lower perplexity than the trigram, whose smoothing is chosen on
-the end of the training text, and the mixture a lower one than either.
+the end of the training text, and the mixture has a lower one than both.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ models, text_data = tg.models, tg.data.text
 
 
 def learn(model: models.NeuralLM, ids: np.ndarray, epochs: int, batch_size: int = 16) -> None:
-    """Train with a learning rate that falls to zero."""
+    """Train with a learning rate that decays to zero."""
     steps = 16
     optimizer = tg.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
     total = epochs * (len(ids) // (batch_size * steps))
@@ -83,7 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train a neural language model on words.")
     parser.add_argument("--text", default="python_docs", help="python_docs, or a file")
     parser.add_argument("--encoding", default="utf-8-sig", help="of the file")
-    parser.add_argument("--context", type=int, default=4, help="words to look back at")
+    parser.add_argument("--context", type=int, default=4, help="words that a prediction reads")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="one epoch of little text, no target")

@@ -1,16 +1,16 @@
-"""Language models that count beside models that learn: one text, one split, one vocabulary.
+"""N-grams compared with neural language models: one text, one split, one vocabulary.
 
     python examples/ngram_vs_rnn.py
     python examples/ngram_vs_rnn.py --text book.txt --seconds 120
 
 The last tenth of the text is held out, and every character of it is predicted once. The n-grams'
 smoothing is chosen on the end of the training text; each network learns for --seconds of processor
-time, whatever else the machine is doing. The order that comes out is that of the contexts: none,
-one character, two (a table for three would be V times as large, and mostly empty); eight by the
-MLP, whose embeddings let similar contexts share what they learn; and in the recurrent networks all
-of the text before, as far as their state keeps it: gates keep it longer than the plain tanh does.
+time, independent of other programs. The ranking is that of the contexts: none, one character, two
+(a table for three would be V times as large, and mostly empty); eight in the MLP, whose embeddings
+let similar contexts share parameters; and in the recurrent networks all of the text before, as far
+as their state keeps it: gates keep it longer than the plain tanh.
 
-The targets: more context is better among the n-grams, and every network beats the trigram.
+The targets: a longer context is better among the n-grams, and every network beats the trigram.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ models, text_data = tg.models, tg.data.text
 
 
 def learn(model: Any, ids: np.ndarray, seconds: float, lr: float = 4e-3) -> Any:
-    """Train a network for so many seconds; the learning rate falls to zero meanwhile."""
+    """Train a network for some seconds of processor time; the learning rate decays to zero."""
     optimizer, began, over = tg.optim.Adam(model.parameters(), lr=lr), time.process_time(), 0.0
     while over < 1:
         state = None

@@ -1,17 +1,17 @@
-"""Real-time recurrent learning: the gradient of a vanilla RNN, carried forward instead of back.
+"""Real-time recurrent learning: the gradient of a plain RNN, computed forward in time.
 
     python examples/rtrl.py
 
-Backpropagation through time keeps every state and goes back over them. Real-time recurrent learning
+Backpropagation through time keeps every state for its backward pass. Real-time recurrent learning
 (Williams and Zipser 1989) keeps one matrix, the influence P_t = dh_t/dw of all parameters w on the
-state, and updates it at each step, here f being one step of the cell:
+state, and updates it at each step, where f is one step of the cell:
 
     P_t = (∂f/∂h) P_{t-1} + ∂f/∂w        dℓ_t/dw = (∂ℓ_t/∂h_t) P_t
 
-so that the exact gradient of each loss is there as soon as the loss is, and memory does not grow
-with time. The price is the matrix: H rows of as many columns as there are parameters, and a product
-H² · columns at each step. Its Jacobians are H vector-Jacobian products with the library's own
-`tg.grad`; there is not one derivative by hand.
+so that the exact gradient of each loss is available at its time step, and memory does not grow with
+time. The cost is the matrix: H rows, one column for each parameter, and a product of H² · columns
+operations at each step. Its Jacobians are H vector-Jacobian products with `tg.grad`; no derivative
+is written by hand.
 
 The target: the summed gradient equals that of backpropagation through time to 1e-12.
 """
@@ -38,7 +38,7 @@ def flat(tensors: Any) -> np.ndarray:
 
 
 def rtrl(cell: tg.nn.Cell, x: tg.Tensor, y: tg.Tensor) -> Iterator[np.ndarray]:
-    """Yield the gradient of the loss at each step, with nothing of the past but h and P."""
+    """Yield the gradient of the loss at each step; only h and P are carried."""
     w = list(cell.parameters())
     H = cell.hidden_size
     h = np.zeros((1, H))
@@ -58,13 +58,13 @@ def rtrl(cell: tg.nn.Cell, x: tg.Tensor, y: tg.Tensor) -> Iterator[np.ndarray]:
 
 
 def bptt(cell: tg.nn.Cell, x: tg.Tensor, y: tg.Tensor) -> np.ndarray:
-    """Return the gradient of all losses, by the graph of all steps."""
+    """Return the gradient of the sum of all losses, from the graph of all steps."""
     output, _ = tg.nn.Recurrent([cell], cell.input_size, cell.hidden_size)(x)
     return flat(tg.grad(losses(output, y), list(cell.parameters())))
 
 
 def peak(function: Any) -> tuple[Any, float]:
-    """Return the result, and the most memory in use on the way, in KiB."""
+    """Return the result of a function, and its peak memory in KiB."""
     tracemalloc.start()
     result = function()
     most = tracemalloc.get_traced_memory()[1]
@@ -73,7 +73,7 @@ def peak(function: Any) -> tuple[Any, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Carry the gradient forward in time.")
+    parser = argparse.ArgumentParser(description="Compute the gradient forward in time.")
     parser.add_argument("--hidden", type=int, default=8)
     parser.add_argument("--sequence", type=int, default=1000, help="time steps of the longest")
     parser.add_argument("--seed", type=int, default=0)
@@ -91,7 +91,9 @@ def main() -> int:
         forward, small = peak(lambda: sum(rtrl(cell, x[:steps], y[:steps])))  # noqa: B023
         back, large = peak(lambda: bptt(cell, x[:steps], y[:steps]))  # noqa: B023
         error = np.abs(forward - back).max() / np.abs(back).max()
-        print(f"{steps} steps: difference {error:.1e}; {small:.0f} KiB forward, {large:.0f} back")
+        print(
+            f"{steps} steps: difference {error:.1e}; {small:.0f} KiB forward, {large:.0f} backward"
+        )
     return int(error > 1e-12)
 
 

@@ -1,13 +1,13 @@
-"""Translate dates as people write them into ISO dates: an encoder, attention, a decoder, beams.
+"""Translate written dates into ISO dates: an encoder, attention, a decoder, beam search.
 
     python examples/seq2seq.py
 
-"Monday, 9 March 1987" or "Mar 9, 1987" becomes "1987-03-09". A bidirectional GRU reads the
-characters; a GRU writes, and at every step looks back at what was read: the dot-product attention
-of Luong, Pham and Manning 2015 (Effective Approaches to Attention-based Neural Machine
-Translation), sections 3 and 3.1. The beam keeps the --beam likeliest beginnings instead of one.
+"Monday, 9 March 1987" or "Mar 9, 1987" becomes "1987-03-09". A bidirectional GRU encodes the
+characters; a GRU generates the output and attends to the encodings at every step, with the
+dot-product attention of Luong, Pham and Manning 2015 (Effective Approaches to Attention-based
+Neural Machine Translation), sections 3 and 3.1. Beam search keeps the --beam likeliest prefixes.
 
-The target: 99 % of the dates right, character for character, on days it has not been trained on.
+The target: 99 % of the dates correct in every character, on days that are not in the training set.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ vocab = tg.data.text.Vocabulary(f"0123456789 ,.-{BEGIN}{END}{MONTHS}{DAYS}")
 
 
 def dates(n: int, new: bool, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Return dates in both ways of writing; every tenth day is kept for the test (`new`)."""
+    """Return pairs of a written and an ISO date; every tenth day is for the test (`new`)."""
     pairs = []
     while len(pairs) < n:
         day = int(rng.integers(FIRST, LAST))
@@ -42,7 +42,7 @@ def dates(n: int, new: bool, rng: np.random.Generator) -> list[tuple[str, str]]:
 
 
 def padded(texts: list[str]) -> tuple[tg.Tensor, np.ndarray]:
-    """Return the ids (T, B) of texts, those that are over filled up with 0, and their lengths."""
+    """Return the ids (T, B) of texts, padded with 0, and their lengths."""
     lengths = np.array([len(text) for text in texts])
     ids = np.zeros((lengths.max(), len(texts)), np.int64)
     for column, text in enumerate(texts):
@@ -51,7 +51,7 @@ def padded(texts: list[str]) -> tuple[tg.Tensor, np.ndarray]:
 
 
 class Translator(tg.nn.Module):
-    """What is read becomes a memory (S, B, H); what is written attends to it."""
+    """An encoder of the input to a memory (S, B, H), and a decoder that attends to it."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -62,32 +62,32 @@ class Translator(tg.nn.Module):
         self.head = tg.nn.Linear(hidden, len(vocab))
 
     def encode(self, texts: list[str]) -> tuple[tg.Tensor, np.ndarray, tg.Tensor]:
-        """Return the memory, where it is only filling (B, 1, S), and the decoder's first state."""
+        """Return the memory, its padding mask (B, 1, S), and the decoder's first state."""
         ids, lengths = padded(texts)
         memory, state = self.encoder(self.embedding(ids), lengths=lengths)
-        filling = np.arange(len(ids.numpy())) >= lengths[:, None]
-        return memory, filling[:, None], tg.concatenate([state[:1], state[1:]], axis=-1)
+        padding = np.arange(len(ids.numpy())) >= lengths[:, None]
+        return memory, padding[:, None], tg.concatenate([state[:1], state[1:]], axis=-1)
 
     def decode(
-        self, ids: tg.Tensor, memory: tg.Tensor, filling: np.ndarray, state: tg.Tensor
+        self, ids: tg.Tensor, memory: tg.Tensor, padding: np.ndarray, state: tg.Tensor
     ) -> tuple[tg.Tensor, tg.Tensor]:
-        """Return the logits (T, B, V) of what follows ids (T, B), and the new state."""
+        """Return the logits (T, B, V) of the next ids after ids (T, B), and the new state."""
         h, state = self.decoder(self.embedding(ids), state)
         scores = tg.einsum("tbh,sbh->bts", h, memory)
-        weights = tg.softmax(tg.where(tg.tensor(filling), -1e9, scores), axis=-1)
-        seen = tg.einsum("bts,sbh->tbh", weights, memory)
-        return self.head(tg.tanh(self.combine(tg.concatenate([h, seen], axis=-1)))), state
+        weights = tg.softmax(tg.where(tg.tensor(padding), -1e9, scores), axis=-1)
+        context = tg.einsum("bts,sbh->tbh", weights, memory)
+        return self.head(tg.tanh(self.combine(tg.concatenate([h, context], axis=-1)))), state
 
 
 @tg.no_grad()
 def translate(model: Translator, text: str, width: int) -> str:
-    """Return the likeliest translation that a beam of so many beginnings finds."""
-    memory, filling, state = model.encode([text])
+    """Return the likeliest translation that a beam search of this width finds."""
+    memory, padding, state = model.encode([text])
     beams, done = [(0.0, BEGIN)], []
     for _ in range(12):
         ids, _ = padded([written[-1] for _, written in beams])
-        among = tg.broadcast_to(memory, (memory.shape[0], len(beams), memory.shape[2]))
-        logits, state = model.decode(ids, among, filling, state)
+        repeated = tg.broadcast_to(memory, (memory.shape[0], len(beams), memory.shape[2]))
+        logits, state = model.decode(ids, repeated, padding, state)
         log_p = np.array([[p] for p, _ in beams]) + tg.log_softmax(logits[0], axis=-1).numpy()
         best = np.argsort(-log_p, axis=None)[:width]
         rows, tokens = np.unravel_index(best, log_p.shape)
@@ -99,14 +99,14 @@ def translate(model: Translator, text: str, width: int) -> str:
         open_ = [i for i, beam in enumerate(grown) if not beam[1].endswith(END)]
         beams, state = [grown[i] for i in open_], state[:, rows[open_]]
         if not beams or (done and max(done) >= max(beams)):
-            break  # what is longer is less likely
+            break  # a longer text is less likely
     return max(done or beams)[1][1:].removesuffix(END)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Translate dates.")
     parser.add_argument("--steps", type=int, default=300, help="minibatches to train on")
-    parser.add_argument("--beam", type=int, default=4, help="beginnings that are kept")
+    parser.add_argument("--beam", type=int, default=4, help="prefixes that are kept")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="three minibatches, no target")
     args = parser.parse_args()
@@ -134,12 +134,12 @@ def main() -> int:
 
     pairs = dates(tests, True, rng)
     print(f"{pairs[0][0]!r} becomes {translate(model, pairs[0][0], args.beam)!r}")
-    right = {
+    correct = {
         width: sum(translate(model, text, width) == iso for text, iso in pairs) / tests
         for width in (1, args.beam)
     }
-    print(f"right: greedy {right[1]:.1%}, beam of {args.beam} {right[args.beam]:.1%}")
-    return int(not args.smoke and right[args.beam] < 0.99)
+    print(f"correct: greedy {correct[1]:.1%}, beam of {args.beam} {correct[args.beam]:.1%}")
+    return int(not args.smoke and correct[args.beam] < 0.99)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Forecast a noisy sine with a GRU, by one step and by many.
+"""Forecast a noisy sine with a GRU, one step and 64 steps ahead.
 
     python examples/sine_wave.py
 
-The model learns the change from each value of the first 600 to the next. Then it reads all values,
-predicting one step ahead; and from value 600 on it also reads its own predictions in their place,
-64 steps far. The targets: one step ahead the root mean squared error is at most 1.25 times the
-noise, which nobody can predict; 64 steps ahead, against the sine itself, at most 0.4.
+The model learns the change from each of the first 600 values to the next. The test reads all values
+and predicts one step ahead; and from value 600 on it reads its own predictions instead, for 64
+steps. The targets: one step ahead the root mean squared error is at most 1.25 times the noise,
+which is unpredictable; 64 steps ahead, compared with the sine without noise, it is at most 0.4.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Forecaster(tg.nn.Module):
         self.head = tg.nn.Linear(hidden, 1)
 
     def forward(self, x: tg.Tensor, state: tg.Tensor | None = None) -> tuple[tg.Tensor, tg.Tensor]:
-        """Return the predictions (T, B, 1) of what follows each of x (T, B, 1), and the state."""
+        """Return predictions (T, B, 1) of the next values after x (T, B, 1), and the state."""
         output, state = self.rnn(x, state)
         return x + self.head(output), state
 

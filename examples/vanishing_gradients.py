@@ -1,18 +1,18 @@
-"""Why plain recurrent networks forget: the gradient against the distance in time.
+"""Vanishing gradients of recurrent networks: the gradient's norm by the distance in time.
 
     python examples/vanishing_gradients.py
     python examples/vanishing_gradients.py --plot norms.png
 
 The gradient of a loss by the state d steps earlier is a product of d step Jacobians, so it shrinks
-or grows like ρ^d, ρ being about their spectral radius (Bengio, Simard and Frasconi 1994). Each
-network is looked at fresh and after training on the adding problem, where what matters is far back.
-Printed are its error, the share of the gradient that arrives at the far end, the factor a step
-which makes it, and the mean spectral radius of the Jacobians on the way. Always answering 1 has the
-error 0.167; in so few steps the plain RNN and the LSTM get further with some seeds only.
+or grows like ρ^d, where ρ is about their spectral radius (Bengio, Simard and Frasconi 1994). Each
+network is measured fresh and after training on the adding problem, whose answer depends on early
+steps. The output has its error, the share of the gradient that reaches the first step, the factor
+per step, and the mean spectral radius of the step Jacobians. The constant answer 1 has the error
+0.167; in so few steps the plain RNN and the LSTM improve on it with some seeds only.
 
-The targets: fresh networks lose the gradient (a share below 0.001); the trained GRU has it back
-(above 0.01) and solves the problem (an error of at most 0.02), as no network does without; and the
-spectral radius foretells the factor of each fresh network to 20 %.
+The targets: the gradients of fresh networks vanish (a share below 0.001); that of the trained GRU
+does not (above 0.01), and it solves the problem (an error of at most 0.02); no network solves it
+without such a share; and the spectral radius predicts the factor of each fresh network to 20 %.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> int:
         parser.error("--hidden and --steps must be at least 1, --sequence at least 2")
     length, steps = args.sequence, 3 if args.smoke else args.steps
 
-    norms, shares, errors, foretold = {}, {}, {}, []
+    norms, shares, errors, deviations = {}, {}, {}, []
     for name, kind in LAYERS.items():
         tg.manual_seed(args.seed)
         layer, head = kind(2, args.hidden), tg.nn.Linear(args.hidden, 1)
@@ -90,18 +90,18 @@ def main() -> int:
                 f"radius {rho:.3f}"
             )
             if when == "fresh":
-                foretold.append(abs(rho / factor - 1))
+                deviations.append(abs(rho / factor - 1))
     if args.plot:
         tg.viz.plot_gradient_norms(norms).savefig(args.plot)
 
-    lost = max(shares[name, "fresh"] for name in LAYERS)
-    back, error = shares["GRU", "trained"], errors["GRU", "trained"]
+    fresh = max(shares[name, "fresh"] for name in LAYERS)
+    trained, error = shares["GRU", "trained"], errors["GRU", "trained"]
     print(
-        f"at distance {length - 1}: fresh at most {lost:.1e}, trained GRU {back:.1e} with error "
-        f"{error:.4f}; radius off by at most {max(foretold):.1%}"
+        f"at distance {length - 1}: fresh at most {fresh:.1e}, trained GRU {trained:.1e} with "
+        f"error {error:.4f}; radius off by at most {max(deviations):.1%}"
     )
     solved = [key for key in errors if errors[key] <= 0.02]
-    reached = lost < 1e-3 and error <= 0.02 and max(foretold) < 0.2
+    reached = fresh < 1e-3 and error <= 0.02 and max(deviations) < 0.2
     reached = reached and all(shares[key] > 0.01 for key in solved)
     return int(not args.smoke and not reached)
 

@@ -1,12 +1,12 @@
-"""A recurrent language model on words: Zipf's law, the unknown word, an LSTM, and what it writes.
+"""A recurrent language model on words: Zipf's law, the unknown word, an LSTM, sampling.
 
     python examples/word_lm.py
     python examples/word_lm.py --text book.txt --min-freq 3
 
-Few words are frequent and most are rare: the frequency of the r-th word goes like r^-a, and so does
-that of pairs and triples, with smaller a. So most triples of a new text were never counted, and
-words that occur only once are too rare to be learned: they become one unknown word, whose share
-stands beside every perplexity, since what is unknown is easily predicted.
+Few words are frequent and most are rare: the frequency of the r-th word is about r^-a, and so is
+that of pairs and triples, with smaller a. So most triples of a new text were never counted. Words
+that occur only once are too rare to learn: they become one unknown word. Its share is printed with
+every perplexity, since the unknown word is easy to predict.
 
 The target: on held-out text the LSTM has a lower perplexity than the trigram, whose smoothing is
 chosen on the end of the training text.
@@ -32,7 +32,7 @@ def zipf(counts: np.ndarray) -> float:
 
 
 def learn(model: models.RecurrentLM, ids: np.ndarray, epochs: int) -> None:
-    """Train with the state carried from window to window and a learning rate that falls to zero."""
+    """Train with the state carried from window to window; the learning rate decays to zero."""
     batch_size, steps = 16, 32
     optimizer = tg.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
     total = epochs * (len(ids) // (batch_size * steps))

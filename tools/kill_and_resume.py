@@ -2,8 +2,8 @@
 
     python tools/kill_and_resume.py 10 --max-tokens 30000 --hidden 64 --epochs 3 --every 1
 
-The first number says how often; what follows are options of examples/char_lm.py. The run that was
-killed must end with the checkpoints and the log of one that was not, but for the time it took.
+The first argument is the number of kills; the others are options of examples/char_lm.py. The killed
+run must end with the checkpoints and the log of an uninterrupted run, except for times.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ ROOT = Path(__file__).resolve().parents[1]
 CLOCKS = {"seconds", "seconds_left", "tokens_per_s", "recent_seconds"}
 
 
-def leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what there is at each place, arrays as bytes, without the time that things took."""
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of each leaf, arrays as bytes, without times."""
     if isinstance(tree, dict | list | tuple):
         for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
             if key not in CLOCKS:
-                yield from leaves(item, f"{place}.{key}")
+                yield from leaves(item, f"{path}.{key}")
     elif isinstance(tree, np.ndarray):
-        yield place, (str(tree.dtype), tree.shape, tree.tobytes())
+        yield path, (str(tree.dtype), tree.shape, tree.tobytes())
     else:
-        yield place, tree
+        yield path, tree
 
 
 def contents(folder: Path, name: str) -> dict[str, Any]:
-    """Return all that a run has left behind."""
+    """Return the contents of a run's checkpoints and log."""
     log = (folder / f"{name}.jsonl").read_text().splitlines()
     files = {kind: tg.load(folder / f"{name}{kind}")["run"] for kind in (".ckpt", ".best.ckpt")}
     return dict(leaves(files | {"log": [json.loads(line) for line in log]}))
@@ -56,7 +56,7 @@ def job(folder: Path, name: str, options: list[str]) -> subprocess.Popen[str]:
 
 
 def main() -> None:
-    """Run once in peace and once under fire."""
+    """Run once without and once with kills, and compare."""
     kills, options = int(sys.argv[1]), sys.argv[2:]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -67,7 +67,7 @@ def main() -> None:
         for kill in range(1, kills + 1):
             process = job(folder, "killed", options)
             assert process.stdout is not None
-            next(line for line in process.stdout if "head: Linear" in line)  # it is about to learn
+            next(line for line in process.stdout if "head: Linear" in line)  # training begins
             wait = random.uniform(0, 1.5 * seconds / kills)
             time.sleep(wait)
             over = process.poll() is not None
@@ -78,10 +78,10 @@ def main() -> None:
             torn = [name for name in os.listdir(folder) if name.endswith(".tmp")]
             print(f"kill {kill} after {wait:.2f} s: step {step} is saved", *torn, flush=True)
             if over:
-                sys.exit("the run was over before the kill: give it more to do")
+                sys.exit("the run had finished before the kill: use options for a longer run")
         job(folder, "killed", options).communicate()
         whole, killed = contents(folder, "whole"), contents(folder, "killed")
-        differ = [place for place in whole | killed if whole.get(place) != killed.get(place)]
+        differ = [path for path in whole | killed if whole.get(path) != killed.get(path)]
         print(f"{len(whole)} values and arrays, {len(differ)} differ", *differ[:10])
         sys.exit(bool(differ))
 

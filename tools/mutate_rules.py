@@ -1,15 +1,14 @@
-"""Change the vjp rules one small way at a time, and see whether the tests of the operations notice.
+"""Mutation tests of the gradient rules: change one rule a little, and run the operations' tests.
 
-A mutant is the package with one change in one rule of ``engine/ops`` (or in `unbroadcast`, which
-sums over broadcast axes): another operator, a dropped factor or call, exchanged arguments, a
-constant one off, a condition turned round, a sign. First the derivatives of the operations in
-question are tested;
-whoever survives that meets the tests of the graph, memory, counts, primitives and devices. It takes
-an hour on two cores, so it is no part of CI; run it from the root of the repository:
+A mutant is the package with one change in one rule of ``engine/ops`` (or in `unbroadcast`): another
+operator, a dropped factor or call, exchanged arguments, a constant one off, a negated condition, a
+sign. First it is tested with the derivatives of the operations that use the rule; a survivor is
+then tested with the tests of the graph, memory, counts, primitives and devices. This takes an hour
+or more on two cores, so it is not part of CI; run it from the root of the repository:
 
     nice python tools/mutate_rules.py --workers 2 --log mutants.jsonl
     python tools/mutate_rules.py --brief                    # without all tests for survivors
-    python tools/mutate_rules.py --list                     # what would be changed
+    python tools/mutate_rules.py --list                     # print the mutants
     python tools/mutate_rules.py --only softmax             # some files or rules
 """
 
@@ -36,7 +35,7 @@ import pytest
 FORK: Any = multiprocessing.get_context("fork")
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tinygrad_rnn"
-OPS = PACKAGE / "engine" / "ops"
+RULES = PACKAGE / "engine" / "ops"
 GRAPH = PACKAGE / "engine" / "graph.py"
 QUICK = [
     "test_gradients_of_two_orders_equal_differences",
@@ -55,8 +54,8 @@ CONVENTIONS = [
 ]
 MORE = [f"core/engine/test_{name}" for name in ("graph", "memory", "counts", "primitive")]
 MORE += ["project/test_device", "core/bptt/test_bptt"]
-TEST_OPS = "tests/core/tensors/test_ops.py"
-TIMEOUT = 900  # seconds: whoever takes longer hangs
+TESTS = "tests/core/tensors/test_ops.py"
+TIMEOUT = 900  # seconds: a mutant that takes longer hangs
 PROFILE = """\
 from hypothesis import HealthCheck, Phase, settings
 
@@ -64,7 +63,7 @@ settings.register_profile(
     "mutants", max_examples=60, deadline=None, derandomize=True, database=None,
     phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck),
 )
-"""  # that of CI, but nothing is shrunk
+"""  # the profile of CI, without shrinking
 
 SWAPPED_OPERATORS: dict[type, list[type]] = {
     ast.Add: [ast.Sub],
@@ -99,7 +98,7 @@ SWAPPED_NAMES = {
 
 @dataclass
 class Rule:
-    """A piece of a module that computes gradients, and the primitives whose gradients they are."""
+    """A vjp or a function that vjps call, and the primitives that use it."""
 
     file: Path
     name: str
@@ -119,15 +118,15 @@ class Mutant:
 
     @property
     def place(self) -> str:
-        """Where the change is."""
+        """The file, line, column and rule of the change."""
         return f"{self.rule.file.name}:{self.line}:{self.column} {self.rule.name}"
 
 
-# -- where the rules are ---------------------------------------------------------------------------
+# -- finding the rules -----------------------------------------------------------------------------
 
 
 def decorator(function: ast.FunctionDef) -> ast.Call | None:
-    """Return the call ``@primitive(...)`` above a function, if there is one."""
+    """Return the decorator ``@primitive(...)`` of a function, if there is one."""
     for call in function.decorator_list:
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "primitive":
             return call
@@ -135,7 +134,7 @@ def decorator(function: ast.FunctionDef) -> ast.Call | None:
 
 
 def names_in(node: ast.AST) -> set[str]:
-    """Return every name that a piece of code uses."""
+    """Return every name in a piece of code."""
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
@@ -145,7 +144,7 @@ def rules(file: Path, tree: ast.Module) -> Iterator[Rule]:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == "unbroadcast":
                 rows = ["add", "multiply", "where", "F.cast", "divide"]
-                yield Rule(file, "unbroadcast", node, rows)
+                yield Rule(file, node.name, node, rows)
         return
     functions = {f.name: f for f in tree.body if isinstance(f, ast.FunctionDef)}
     uses: dict[str, list[str]] = {}
@@ -167,7 +166,7 @@ def rules(file: Path, tree: ast.Module) -> Iterator[Rule]:
         yield Rule(file, helper, functions[helper], sorted(set(primitives)))
 
 
-# -- how they are changed --------------------------------------------------------------------------
+# -- changing them ---------------------------------------------------------------------------------
 
 
 def negated(node: ast.expr) -> ast.expr:
@@ -176,7 +175,7 @@ def negated(node: ast.expr) -> ast.expr:
 
 
 def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield each way to change one node, not what is below it, with a word for it."""
+    """Yield each change of one node, without its children, and a name for it."""
     new = copy.deepcopy(node)
     if isinstance(node, ast.BinOp):
         for operator in SWAPPED_OPERATORS.get(type(node.op), []):
@@ -196,13 +195,13 @@ def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     elif isinstance(node, ast.IfExp):
         yield "always", node.body
         yield "never", node.orelse
-        yield "turned round", ast.IfExp(node.test, node.orelse, node.body)
+        yield "negated", ast.IfExp(node.test, node.orelse, node.body)
     elif isinstance(node, ast.If):
         yield "always", ast.If(ast.Constant(True), node.body, node.orelse)
         yield "never", ast.If(ast.Constant(False), node.body, node.orelse)
     elif isinstance(node, ast.Constant):
         if isinstance(node.value, bool):
-            yield "turned round", ast.Constant(not node.value)
+            yield "negated", ast.Constant(not node.value)
         elif isinstance(node.value, int | float):
             yield "one more", ast.Constant(node.value + 1)
             yield "one less", ast.Constant(node.value - 1)
@@ -249,18 +248,18 @@ def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 class Replace(ast.NodeTransformer):
-    """Put one node in the place of another."""
+    """Replace one node by another."""
 
     def __init__(self, old: ast.AST, new: ast.AST) -> None:
         self.old, self.new = old, new
 
     def visit(self, node: ast.AST) -> ast.AST:
-        """Return what stands in this place."""
+        """Return the new node for the old one."""
         return self.new if node is self.old else self.generic_visit(node)
 
 
 def outside_annotations(rule: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a rule that run: no docstrings, annotations, names of exceptions."""
+    """Yield the nodes of a rule that run: no docstrings, annotations or messages."""
     stack: list[ast.AST] = [rule]
     while stack:
         node = stack.pop()
@@ -280,7 +279,7 @@ def outside_annotations(rule: ast.AST) -> Iterator[ast.AST]:
 
 def mutants(only: list[str]) -> Iterator[Mutant]:
     """Yield every mutant of the rules whose file or name contains one of the words."""
-    for file in [*sorted(OPS.glob("*.py")), GRAPH]:
+    for file in [*sorted(RULES.glob("*.py")), GRAPH]:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for rule in rules(file, tree):
             if only and not any(word in f"{file.stem}.{rule.name}" for word in only):
@@ -289,8 +288,8 @@ def mutants(only: list[str]) -> Iterator[Mutant]:
             for node in outside_annotations(rule.node):
                 for word, new in variants(node):
                     before, after = ast.unparse(node), ast.unparse(new)
-                    # A copy of the tree shares its nodes' identity with nothing: replace, unparse,
-                    # and put the old node back.
+                    # `Replace` finds a node by its identity, so it cannot work on a copy of the
+                    # tree: replace the node, unparse, and restore it.
                     changed = ast.unparse(Replace(node, new).visit(tree))
                     Replace(new, node).visit(tree)
                     if changed in seen:
@@ -301,11 +300,11 @@ def mutants(only: list[str]) -> Iterator[Mutant]:
                     yield Mutant(rule, line, column, f"{word}: {before}  ->  {after}", changed)
 
 
-# -- who notices -----------------------------------------------------------------------------------
+# -- testing them ----------------------------------------------------------------------------------
 
 
 def run_tests(copied: Path, tests: list[str], output: Path) -> None:
-    """Run tests on a copy of the package, in a process that was forked for it."""
+    """Run tests on a copy of the package, in a forked process."""
     os.chdir(copied)
     sys.path[:0] = [str(copied), str(copied / "tests")]
     os.environ.update(
@@ -332,26 +331,25 @@ def first_failure(copied: Path, tests: list[str]) -> str | None:
         process.kill()
         process.join()
         return "timeout"
-    said = output.read_text(encoding="utf-8")
+    text = output.read_text(encoding="utf-8")
     if process.exitcode == 0:
         return None
-    failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    failed += [line for line in said.splitlines() if "Error" in line and process.exitcode == 4]
-    if not failed or "ERROR: not found" in said:
-        raise RuntimeError(said)
+    failed = [line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed += [line for line in text.splitlines() if "Error" in line and process.exitcode == 4]
+    if not failed or "ERROR: not found" in text:
+        raise RuntimeError(text)
     return failed[0].partition(" - ")[0]
 
 
 def tried(mutant: Mutant, copied: Path, rows: list[str], brief: bool) -> str | None:
-    """Return the first test that notices a mutant, None if none does."""
+    """Return the first test that fails for a mutant, or None."""
     target = copied / mutant.rule.file.relative_to(ROOT)
     original = target.read_text(encoding="utf-8")
     target.write_text(mutant.source, encoding="utf-8")
     try:
-        names = {name for rule in mutant.rule.primitives for name in (rule, f"F.{rule}")}
-        names = sorted(names.intersection(rows))
-        quick = [f"{TEST_OPS}::{test}[{name}]" for name in names for test in QUICK]
-        quick += [f"{TEST_OPS}::{test}" for test in CONVENTIONS]
+        names = [row for row in rows if row.removeprefix("F.") in mutant.rule.primitives]
+        quick = [f"{TESTS}::{test}[{name}]" for name in names for test in QUICK]
+        quick += [f"{TESTS}::{test}" for test in CONVENTIONS]
         more = [f"tests/{name}.py" for name in MORE]
         more += ["--deselect", "tests/project/test_device.py::test_the_main_job_learns_the_same"]
         more += ["-k", "not million"]  # these two need the examples, and time
@@ -362,18 +360,18 @@ def tried(mutant: Mutant, copied: Path, rows: list[str], brief: bool) -> str | N
 
 
 def prepare(copied: Path, rows: list[str]) -> None:
-    """Copy the package and its tests, and see that these pass without any change."""
+    """Copy the package and its tests, and check that the tests pass without a change."""
     for part in ("tinygrad_rnn", "tests"):
         shutil.copytree(ROOT / part, copied / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copied)
     (copied / "profile_of_mutants.py").write_text(PROFILE)
-    failed = first_failure(copied, [f"{TEST_OPS}::{QUICK[0]}[{name}]" for name in rows])
+    failed = first_failure(copied, [f"{TESTS}::{QUICK[0]}[{name}]" for name in rows])
     if failed:
-        raise RuntimeError(f"without any change: {failed}\n{(copied / 'output').read_text()}")
+        raise RuntimeError(f"without a change: {failed}\n{(copied / 'output').read_text()}")
 
 
 def work(share: list[Mutant], copied: Path, rows: list[str], brief: bool, results: Any) -> None:
-    """Try a share of the mutants, and report each; report a failure of this tool, too."""
+    """Test a share of the mutants and report each; also report an error of this tool."""
     try:
         prepare(copied, rows)
         for mutant in share:
@@ -383,7 +381,7 @@ def work(share: list[Mutant], copied: Path, rows: list[str], brief: bool, result
 
 
 def names_of_rows() -> list[str]:
-    """Return the names of the operations of the tests' table that have gradients."""
+    """Return the names of the rows of the table that have gradients."""
     code = "from op_table import ROWS; print(*[row.name for row in ROWS if row.smooth])"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     done = subprocess.run(
@@ -393,13 +391,13 @@ def names_of_rows() -> list[str]:
 
 
 def main() -> int:
-    """Try the mutants, print the survivors and the score; return 1 if there are survivors."""
+    """Test the mutants, print the survivors and the score; return 1 if there are survivors."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[], help="words in 'file.rule'")
-    parser.add_argument("--brief", action="store_true", help="tests of derivatives alone")
-    parser.add_argument("--log", type=Path, help="a line for each; what it has is not tried again")
-    parser.add_argument("--list", action="store_true", help="print the mutants, try none")
+    parser.add_argument("--brief", action="store_true", help="run the tests of derivatives only")
+    parser.add_argument("--log", type=Path, help="write a line for each mutant; skip those in it")
+    parser.add_argument("--list", action="store_true", help="print the mutants, run no test")
     options = parser.parse_args()
     every = list(mutants(options.only))
     if options.list:
@@ -446,7 +444,7 @@ def main() -> int:
     for mutant in survivors:
         print(f"SURVIVED {mutant.place}: {mutant.change}")
     killed = len(every) - len(survivors)
-    print(f"{killed} of {len(every)} mutants are noticed ({killed / max(len(every), 1):.1%})")
+    print(f"{killed} of {len(every)} mutants fail a test ({killed / max(len(every), 1):.1%})")
     return int(bool(survivors))
 
 

@@ -1,7 +1,7 @@
-"""Figures in the colours and the type of the page, in the light as in the dark.
+"""Figures in the colours and the font of the page, in the light and in the dark theme.
 
-A page imports this once, hidden. Matplotlib's figures then become SVG inside the page, in which ink
-is the colour of the text and lines have the colours that ``site.css`` gives them.
+A page imports this once, in a hidden cell. Matplotlib's figures are then inlined as SVG: axes have
+the colour of the text, and lines have the colours of ``site.css``.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ numbers = itertools.count()
 
 
 def inline_svg(figure: Figure) -> str:
-    """Return a figure as SVG for the middle of a page."""
+    """Return a figure as inline SVG."""
     buffer = io.StringIO()
-    with plt.rc_context({"svg.hashsalt": f"figure {next(numbers)}"}):  # no id twice on a page
+    with plt.rc_context({"svg.hashsalt": f"figure {next(numbers)}"}):  # ids are unique on a page
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -67,7 +67,7 @@ def inline_svg(figure: Figure) -> str:
 
 
 def scrolled(graph: Graph) -> str:
-    """Return the drawing of a graph at its own size; it is wide, so the page lets it scroll."""
+    """Return the drawing of a graph at its full size; it is wide, so it scrolls."""
     data = base64.b64encode(graph.svg().encode()).decode()
     label = html.escape(repr(graph), quote=True)
     image = f'<img alt="{label}" src="data:image/svg+xml;base64,{data}">'

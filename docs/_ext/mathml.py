@@ -1,4 +1,4 @@
-"""Mathematics as MathML, which browsers draw without a script, a style sheet or a font."""
+"""Formulas as MathML, which browsers render without a script, a style sheet or a font."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sphinx.util import logging
 log = logging.getLogger(__name__)
 
 
-# A function's name is set apart from its argument, unless that stands in brackets: log P, log(P).
+# A space follows a function's name, unless its argument is in brackets: log P, log(P).
 APPLIED = re.compile(r"(<mi>[a-z]{2,}</mi>)(?=<(?:mi|mn|msub|msup|msubsup|mfrac)>)")
 
 
 def mathml(latex: str, display: str, node: nodes.Node) -> str:
-    """Return LaTeX as MathML, and warn where a command was not understood."""
+    """Return LaTeX as MathML, and warn about an unknown command."""
     latex = latex.replace(r"\|", r"\Vert ").strip()
     if display == "block" and (r"\\" in latex or "&" in latex) and r"\begin" not in latex:
         latex = rf"\begin{{split}}{latex}\end{{split}}"
@@ -30,7 +30,7 @@ def mathml(latex: str, display: str, node: nodes.Node) -> str:
     except Exception as error:
         log.warning("no MathML of %r: %r", latex, error, location=node)
         return f"<code>{html.escape(latex)}</code>"
-    if "\\" in result:  # an unknown command is copied as it stands
+    if "\\" in result:  # latex2mathml copies an unknown command
         log.warning("a command in %r has no MathML", latex, location=node)
     result = APPLIED.sub(r'\1<mspace width="0.17em" />', result)
     label = html.escape(latex, quote=True)

@@ -1,4 +1,4 @@
-"""Fail a build whose pages would load anything from elsewhere; links to follow are no load."""
+"""Fail a build whose pages load anything from other hosts; ordinary links are allowed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Loads(HTMLParser):
 
 
 def loads(file: Path) -> list[str]:
-    """Return what a built page or style sheet would fetch from other hosts."""
+    """Return the addresses on other hosts that a built page or style sheet loads."""
     text = file.read_text(encoding="utf-8")
     found = IN_CSS.findall(text)
     if file.suffix == ".html":
@@ -42,7 +42,7 @@ def loads(file: Path) -> list[str]:
 
 
 def check(app: Sphinx, exception: Exception | None) -> None:
-    """Look at every page and style sheet that was written."""
+    """Check every page and style sheet of the build."""
     if exception or app.builder.format != "html":
         return
     out = Path(app.outdir)
@@ -53,6 +53,6 @@ def check(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Look when the build has finished."""
+    """Check when the build has finished."""
     app.connect("build-finished", check)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

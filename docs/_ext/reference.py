@@ -1,8 +1,8 @@
-"""The reference: a page for every public name, written from the package, and proved complete.
+"""The reference: a page for every public name, generated from the package and checked for gaps.
 
-What is public is what the package says is: a name that a module defines without an underscore, or
-imports under its own name (``from .a import b as b``), and so on through the modules among these.
-The shortest path is the name's home and has the page; longer ones link there.
+A name is public if a public module defines it without a leading underscore, or imports it under its
+own name (``from .a import b as b``); imported modules are public too. The page of an object is at
+its shortest path; longer paths link there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def public(module: ModuleType) -> Iterator[str]:
 
 
 def walk() -> dict[str, list[str]]:
-    """Return the public names of each public module, modules that are inside others after them."""
+    """Return the public names of each public module, outer modules first."""
     found: dict[str, list[str]] = {}
     waiting, seen = [(ROOT, tg)], {id(tg)}
     while waiting:
@@ -53,7 +53,7 @@ def walk() -> dict[str, list[str]]:
 
 
 def resolve(path: str) -> Any:
-    """Return what a dotted path from the package names."""
+    """Return the object at a dotted path from the package."""
     value: Any = tg
     for name in path.split(".")[1:]:
         value = getattr(value, name)
@@ -61,7 +61,7 @@ def resolve(path: str) -> Any:
 
 
 def homes(modules: dict[str, list[str]]) -> dict[int, str]:
-    """Return the path of the page of every public object, by its identity."""
+    """Return the path of the page of every public object, by the object's id."""
     home: dict[int, str] = {}
     for path in sorted(modules, key=lambda path: path.count(".")):
         for name in modules[path]:
@@ -77,7 +77,7 @@ def is_data(value: Any) -> bool:
 def members(cls: type, home: dict[int, str]) -> tuple[list[str], list[str]]:
     """Return the members that a class's page describes, and the functions that it links to.
 
-    What a public base describes is left to it.
+    Members of a public base class are described on the page of the base.
     """
     own, linked = [], []
     for name in dir(cls):
@@ -85,7 +85,7 @@ def members(cls: type, home: dict[int, str]) -> tuple[list[str], list[str]]:
             continue
         try:
             value = getattr(cls, name)
-        except AttributeError:  # another library's name, answered with ours
+        except AttributeError:  # another library's name: the message gives ours
             continue
         definer = next(c for c in cls.__mro__ if name in vars(c))
         if definer.__module__.split(".")[0] != ROOT:
@@ -100,7 +100,7 @@ def members(cls: type, home: dict[int, str]) -> tuple[list[str], list[str]]:
 
 
 def public_bases(cls: type, home: dict[int, str]) -> list[type]:
-    """Return the nearest bases of a class that have a page, or come with Python."""
+    """Return the nearest bases of a class that have a page or are built into Python."""
     known = [c for c in cls.__mro__[1:-1] if id(c) in home or c.__module__ == "builtins"]
     return [c for c in known if not any(issubclass(o, c) for o in known if o is not c)]
 
@@ -125,10 +125,10 @@ def page(full: str, home: dict[int, str]) -> str:
     short = full.replace(ROOT, "tg", 1)
     text = heading(short.replace("_", r"\_")) + f".. currentmodule:: {path}\n\n"
     if is_data(value):
-        said = (
-            f"A dict by the names {', '.join(map(repr, value))}." if isinstance(value, dict) else ""
-        )
-        return text + f".. py:data:: {name}\n\n   {said or f'``{value!r}``'}\n"
+        shown = f"``{value!r}``"
+        if isinstance(value, dict):
+            shown = f"A dict with the keys {', '.join(map(repr, value))}."
+        return text + f".. py:data:: {name}\n\n   {shown}\n"
     if not inspect.isclass(value):
         return text + f".. autofunction:: {name}\n"
     kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
@@ -137,12 +137,12 @@ def page(full: str, home: dict[int, str]) -> str:
     text += "   :show-inheritance:\n" if public_bases(value, home) else ""
     text += f"   :members: {', '.join(own)}\n\n" if own else "\n"
     if linked:
-        text += "Methods that are functions too\n" + "-" * 30 + "\n\n" + table(linked, path)
+        text += heading("Methods that are also functions", "-") + table(linked, path)
     return text
 
 
 def module_page(path: str, modules: dict[str, list[str]], home: dict[int, str]) -> str:
-    """Return the page of one public module: its docstring, and its names by where they are made."""
+    """Return the page of one public module: its docstring, and its names, grouped by origin."""
     module = resolve(path)
     short = path.replace(ROOT, "tg", 1)
     text = heading(short) + f".. automodule:: {path}\n\n"
@@ -163,7 +163,7 @@ def module_page(path: str, modules: dict[str, list[str]], home: dict[int, str]) 
     return text + f".. toctree::\n   :hidden:\n\n{listed}"
 
 
-HEADINGS = {  # of what a module makes; for the others it is the first words of their docstring
+HEADINGS = {  # by the defining module; other modules have the first words of their docstring
     "engine.tensor": "Tensors",
     "tensors.creation": "Tensors",
     "tensors.dlpack": "Tensors",
@@ -175,17 +175,15 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "transforms.anomaly": "Recording",
     "recurrence.loop": "Recurrence",
     "engine.primitive": "Operations of your own",
-    "engine.ops.arithmetic": "Element by element",
-    "engine.ops.comparison": "Element by element",
-    "engine.ops.exponential": "Element by element",
-    "tensors.elementwise": "Element by element",
-    "engine.ops.shape": "Shapes",
-    "tensors.shape": "Shapes",
-    "engine.ops.reduce": "Over axes",
-    "tensors.reduce": "Over axes",
-    "tensors.linalg": "Products",
-    "engine.ops.softmax": "Softmax and its logarithm",
-    "tensors.indexing": "Reading parts",
+    "ops.arithmetic": "Element by element",
+    "ops.comparison": "Element by element",
+    "ops.elementwise": "Element by element",
+    "ops.exponential": "Element by element",
+    "ops.shape": "Shapes",
+    "ops.reduce": "Over axes",
+    "ops.linalg": "Products",
+    "ops.softmax": "Softmax and its logarithm",
+    "ops.indexing": "Indexing",
     "engine.backend": "Dtypes",
     "random": "Random numbers",
     "io.checkpoint_file": "Files",
@@ -197,16 +195,18 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
 
 
 def group(value: Any) -> str:
-    """Return the heading under which a name stands on its module's page."""
+    """Return the heading for a name on its module's page."""
     if is_data(value):
         return "Dtypes" if "dtype" in type(value).__name__.lower() else "Values"
     origin = value.__module__
+    module = origin.removeprefix(f"{ROOT}.")
+    family = re.sub(r"^(engine\.ops|tensors)\.", "ops.", module)  # a primitive or made of them
     first = (inspect.getdoc(importlib.import_module(origin)) or origin).split("\n")[0]
-    return HEADINGS.get(origin.removeprefix(f"{ROOT}."), re.split(r"[:;,.]", first)[0])
+    return HEADINGS.get(module) or HEADINGS.get(family) or re.split(r"[:;,.]", first)[0]
 
 
 def write(app: Sphinx) -> None:
-    """Write the pages, those that changed only, and remove those of names that are gone."""
+    """Write the pages that changed, and remove those of names that no longer exist."""
     folder = Path(app.srcdir) / GENERATED
     folder.mkdir(exist_ok=True)
     modules = walk()
@@ -232,13 +232,13 @@ T (time steps), B (batch), I (input size), H (hidden size), V (vocabulary).
 """
 
 
-# -- proving ---------------------------------------------------------------------------------------
+# -- checking --------------------------------------------------------------------------------------
 
 
 def undocumented(described: set[str]) -> list[str]:
     """Return the public names, and members of public classes, that no page describes.
 
-    This asks Python (``dir``) and not the pages' writer, so that what the writer overlooks is seen.
+    This uses ``dir``, not the functions that write the pages, so that it finds their omissions.
     """
     modules = walk()
     home = homes(modules)
@@ -280,7 +280,7 @@ def check(app: Sphinx, env: Any) -> None:
 
 
 def spelled_short(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
-    """Link a name that is written from the package on: ``tg.grad``, ``nn.Cell``."""
+    """Link a name that is written relative to the package: ``tg.grad``, ``nn.Cell``."""
     if node.get("refdomain") != "py":
         return None
     full = f"{ROOT}.{node.get('reftarget', '').removeprefix('tg.')}"
@@ -291,7 +291,7 @@ def spelled_short(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
 
 
 def show_public_bases(app: Sphinx, name: str, obj: type, options: Any, bases: list[Any]) -> None:
-    """Name a class's nearest public bases; what stands between is the package's own business."""
+    """Show a class's nearest public bases, without private classes in between."""
     bases[:] = public_bases(obj, homes(walk()))
 
 
@@ -302,8 +302,8 @@ BARS = re.compile(r"(?<!\\)\|(?=\S)(.*?\S)\|")  # max |x|
 def escape_marks(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Let (*leading, H) begin no emphasis and |x| no substitution; code and formulas stay."""
-    directive = None  # the indentation of the one that a line may belong to
+    """Escape the marks of (*leading, H) and |x|; code and formulas are not changed."""
+    directive = None  # the indentation of the directive that a line may belong to
     for number, line in enumerate(lines):
         indent = len(line) - len(line.lstrip())
         if line.strip() and directive is not None and indent <= directive:
@@ -315,7 +315,7 @@ def escape_marks(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Write before the sources are read, prove when they have been."""
+    """Write before the sources are read, check afterwards."""
     app.connect("builder-inited", write)
     app.connect("env-check-consistency", check)
     app.connect("missing-reference", spelled_short)

@@ -1,4 +1,4 @@
-"""The benchmarks compute what they say: the same step in every library, and they run. No times."""
+"""The benchmarks run, and compute the same step in every library. No times are tested."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CELLS = ["rnn", "gru", "lstm", "peephole", "layernorm", "mgu"]
 
 
 def run(program: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a benchmark; whatever it does, it must not end in a traceback."""
+    """Run a benchmark; it must not end in a traceback."""
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / program), *options],
         capture_output=True,
@@ -124,7 +124,7 @@ def test_the_check_passes_and_finds_a_difference(tmp_path: Path) -> None:
     assert ["its loss is" in r.get("error", "") for r in results].count(True) == 1
 
 
-def test_compare_writes_what_it_measured(tmp_path: Path) -> None:
+def test_compare_writes_its_measurements(tmp_path: Path) -> None:
     files = {name: str(tmp_path / name) for name in ("all.json", "table.md", "times.svg")}
     write = ["--table", files["table.md"]]
     pytest.importorskip("matplotlib")
@@ -140,7 +140,9 @@ def test_compare_writes_what_it_measured(tmp_path: Path) -> None:
     assert results[2]["error"] == "not a built-in cell"
     assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-6)
     if sys.platform == "linux":
-        assert results[0]["bytes"] >= 0  # a step this small may fit into what is there
+        assert (
+            results[0]["bytes"] >= 0
+        )  # a step this small may fit into memory that is already allocated
     assert Path(files["times.svg"]).read_text(encoding="utf-8").startswith("<?xml")
 
     # The table holds these figures, and reading them again writes the same.

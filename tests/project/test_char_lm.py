@@ -145,7 +145,7 @@ def test_every_option_is_taken(tmp_path: Path) -> None:
     status, out = job("--smoke", *options.split(), "--top-p", 0.9, "--json", "--plot", path)
     assert status == 0
     installed = importlib.util.find_spec("matplotlib") is not None
-    assert path.exists() == installed != ("no plot" in out)
+    assert path.exists() == installed != ("--plot needs" in out)
     assert json.loads(out.splitlines()[-1])["valid_perplexity"] is None
 
 
@@ -224,7 +224,7 @@ def test_gb18030_teaches_the_same(text: list[str], tmp_path: Path) -> None:
 
 def test_what_the_text_has_not_is_said(text: list[str]) -> None:
     _, out = job(*text[:2], *TINY, "--prefix", "道x")
-    assert "--prefix: the text has no 'x'" in out
+    assert "--prefix: 'x' is not in the text" in out
 
 
 # -- how it stops and goes on ----------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_ctrl_c_then_resume_gives_the_same_bits(
     # What was chosen at the start is known; the next call need not say it again.
     status, out = job("--save", files["run.ckpt"], "--resume")
     assert status == 0
-    assert f"going on after step {step}" in out
+    assert f"continuing after step {step}" in out
     assert saved(files["run.ckpt"]) == saved(files["whole.ckpt"])
     assert logged(files["run.log"]) == logged(files["whole.log"])
     assert out.splitlines()[-2] == whole.splitlines()[-2], "another text was written"
@@ -351,7 +351,7 @@ def test_a_run_that_is_over_stays_what_it_is(text: list[str], tmp_path: Path) ->
 def test_resume_starts_where_there_is_nothing_yet(text: list[str], tmp_path: Path) -> None:
     path = tmp_path / "run.ckpt"
     status, out = job(*text, *TINY, "--save", path, "--resume")
-    assert (status, path.exists(), "going on" in out) == (0, True, False)
+    assert (status, path.exists(), "continuing" in out) == (0, True, False)
 
 
 def test_a_loss_that_is_not_finite(
@@ -434,12 +434,12 @@ def test_a_run_that_diverges_stops() -> None:
         ("--text {empty}", "0 tokens"),
         ("--text {short}", "too few"),
         ("--save {text} --resume", "{text}"),
-        ("--save {run} --resume --hidden 9", "--hidden 8, which cannot become 9"),
-        ("--save {run} --resume --lr 1", "--lr 0.004, which cannot become 1.0"),
+        ("--save {run} --resume --hidden 9", "--hidden 8: a resumed run cannot change it to 9"),
+        ("--save {run} --resume --lr 1", "--lr 0.004: a resumed run cannot change it to 1.0"),
         ("--save {run} --resume --text {other}", "another text"),
-        ("--save {alien} --resume", "no run of this example"),
-        ("--save {alien}", "{alien} is there: go on with --resume"),
-        ("--log {other}", "{other} is there"),
+        ("--save {alien} --resume", "not a run of this example"),
+        ("--save {alien}", "{alien} exists: continue it with --resume"),
+        ("--log {other}", "{other} exists"),
     ],
 )
 def test_an_error_is_one_message(

@@ -30,7 +30,7 @@ PHRASES = [
     r"(has|have|had) not(?! been)",
     r"(is|are|was|were) no(?! longer)(?! more)",
     r"whatever|whoever|nobody|somebody|everybody",
-    r"diary|workshop",
+    r"diary|workshop(?!\.py)",
     r"what (is|was|are|were|it|they|a|an|the|has|have|nobody|else|that|this|one|we|every|each)",
     r"(of|from|by|with|to|in|than|and|as|for|on|at) what",
     r"there and back",

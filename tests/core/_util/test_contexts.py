@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
+from tinygrad_rnn.engine.grad_mode import thread
 from tinygrad_rnn.errors import ArgumentError, DeviceError, GraphError
-from tinygrad_rnn.transforms import anomaly, fuse
+from tinygrad_rnn.transforms import fuse
 
 # What makes the block, and what tells whether this thread is in one.
 BLOCKS: dict[str, tuple[Callable[[], Any], Callable[[], bool]]] = {
     "no_grad": (tg.no_grad, lambda: not tg.is_grad_enabled()),
-    "detect_anomaly": (tg.detect_anomaly, lambda: anomaly._mode.watching),
+    "detect_anomaly": (tg.detect_anomaly, lambda: thread.watcher is not None),
     "eager": (fuse.eager, lambda: fuse.mode.eager),
 }
 blocks = pytest.mark.parametrize("name", BLOCKS)
