@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine.backend import cuda_unavailable_because
+from tinygrad_rnn.transforms.fuse import Pointwise
 
 # Hypothesis picks its own profile where CI is set, so ours is always loaded by name.
 _slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -68,6 +69,15 @@ def gpu(request: pytest.FixtureRequest) -> str:
     return device_called(request.param)
 
 
+@pytest.fixture
+def fresh_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace fused functions again, with the mistake that a test plants; discard that trace."""
+    for module in (tg.nn.cells, tg.functional):
+        for value in vars(module).values():
+            if isinstance(value, Pointwise):
+                monkeypatch.setattr(value, "plans", {}, raising=False)
+
+
 def device_called(name: str) -> str:
     """Return the device of a fixture's value; skip the test if it needs a GPU and none is found."""
     reason = cuda_unavailable_because() if name == "cuda" else None
@@ -95,6 +105,7 @@ def global_state() -> dict[str, Any]:
     return {
         "grad mode": tg.is_grad_enabled(),
         "default dtype": tg.get_default_dtype(),
+        "fuse's backend": getattr(tg.fuse, "backend", lambda: None)(),  # provided by speed
         "NumPy's global random state": (random["state"]["pos"], random["state"]["key"].tobytes()),
         "Python's global random state": python_random.getstate(),
     }
