@@ -1,8 +1,9 @@
 """Change the vjp rules one small way at a time, and see whether the tests of the operations notice.
 
-A mutant is the package with one change in one rule of ``engine/ops`` (or in `fit`, which sums what
-was broadcast): another operator, a dropped factor or call, exchanged arguments, a constant one off,
-a condition turned round, a sign. First the derivatives of the operations in question are tested;
+A mutant is the package with one change in one rule of ``engine/ops`` (or in `unbroadcast`, which
+sums over broadcast axes): another operator, a dropped factor or call, exchanged arguments, a
+constant one off, a condition turned round, a sign. First the derivatives of the operations in
+question are tested;
 whoever survives that meets the tests of the graph, memory, counts, primitives and devices. It takes
 an hour on two cores, so it is no part of CI; run it from the root of the repository:
 
@@ -53,8 +54,8 @@ CONVENTIONS = [
     "test_between_floating_tensors_the_wider_wins_and_gradients_go_back_narrow",
 ]
 MORE = [f"core/engine/test_{name}" for name in ("graph", "memory", "counts", "primitive")]
-MORE += ["project/test_device"]
-OPS = "tests/core/tensors/test_ops.py"
+MORE += ["project/test_device", "core/bptt/test_bptt"]
+TEST_OPS = "tests/core/tensors/test_ops.py"
 TIMEOUT = 900  # seconds: whoever takes longer hangs
 PROFILE = """\
 from hypothesis import HealthCheck, Phase, settings
@@ -142,15 +143,16 @@ def rules(file: Path, tree: ast.Module) -> Iterator[Rule]:
     """Yield the vjps of a module's primitives, and the functions that these call."""
     if file == GRAPH:
         for node in tree.body:
-            if isinstance(node, ast.FunctionDef) and node.name == "fit":
-                yield Rule(file, "fit", node, ["add", "multiply", "where", "cast", "divide"])
+            if isinstance(node, ast.FunctionDef) and node.name == "unbroadcast":
+                rows = ["add", "multiply", "where", "F.cast", "divide"]
+                yield Rule(file, "unbroadcast", node, rows)
         return
     functions = {f.name: f for f in tree.body if isinstance(f, ast.FunctionDef)}
     uses: dict[str, list[str]] = {}
     for name, function in functions.items():
         call = decorator(function)
         for keyword in call.keywords if call else []:
-            if keyword.arg in ("floating", "view", "pending"):
+            if keyword.arg in ("name", "floating", "view", "pending"):
                 continue
             if isinstance(keyword.value, ast.Lambda):
                 yield Rule(file, f"{name}.{keyword.arg}", keyword.value, [name])
@@ -346,9 +348,10 @@ def tried(mutant: Mutant, copied: Path, rows: list[str], brief: bool) -> str | N
     original = target.read_text(encoding="utf-8")
     target.write_text(mutant.source, encoding="utf-8")
     try:
-        names = [name for name in mutant.rule.primitives if name in rows]
-        quick = [f"{OPS}::{test}[{name}]" for name in names for test in QUICK]
-        quick += [f"{OPS}::{test}" for test in CONVENTIONS]
+        names = {name for rule in mutant.rule.primitives for name in (rule, f"F.{rule}")}
+        names = sorted(names.intersection(rows))
+        quick = [f"{TEST_OPS}::{test}[{name}]" for name in names for test in QUICK]
+        quick += [f"{TEST_OPS}::{test}" for test in CONVENTIONS]
         more = [f"tests/{name}.py" for name in MORE]
         more += ["--deselect", "tests/project/test_device.py::test_the_main_job_learns_the_same"]
         more += ["-k", "not million"]  # these two need the examples, and time
@@ -364,7 +367,7 @@ def prepare(copied: Path, rows: list[str]) -> None:
         shutil.copytree(ROOT / part, copied / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copied)
     (copied / "profile_of_mutants.py").write_text(PROFILE)
-    failed = first_failure(copied, [f"{OPS}::{QUICK[0]}[{name}]" for name in rows])
+    failed = first_failure(copied, [f"{TEST_OPS}::{QUICK[0]}[{name}]" for name in rows])
     if failed:
         raise RuntimeError(f"without any change: {failed}\n{(copied / 'output').read_text()}")
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._util import LIBRARY
-from .._util.api_hints import PUBLIC_NAMES
 from .._util.foreign_arrays import copy_aliased_output, copy_arrays
 from ..errors import GraphError
 from . import backend, primitive_checks
@@ -179,12 +178,16 @@ class OpDefinition:
     """
 
     def __init__(
-        self, forward: Callable[..., Array], vjps: dict[str, Vjp | None], joint: Vjp | None
+        self,
+        forward: Callable[..., Array],
+        vjps: dict[str, Vjp | None],
+        joint: Vjp | None,
+        name: str | None = None,
     ) -> None:
         self.name = primitive_checks.name_of(forward, vjps, joint, RESERVED.union(_SCOPE))
         self.forward, self.joint = forward, joint
         self.user_defined = not (forward.__module__ or "").startswith(f"{LIBRARY}.")
-        self.title = PUBLIC_NAMES.get(self.name, self.name)  # in messages
+        self.title = name or self.name  # in messages and reprs
         self.parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = [p.name for p in self.parameters[: len(vjps)]]
         self.params = [p.name for p in self.parameters[len(vjps) or 1 :]]
@@ -266,7 +269,7 @@ class OpDefinition:
         needs_conversion, converted = "out.__class__ not in modules", "xp.asarray(out)"
         if self.user_defined:
             needs_conversion += " or out.dtype.kind not in 'fiub'"
-            converted = "primitive_checks.one_array(definition.name, xp, out)"
+            converted = "primitive_checks.one_array(definition.title, xp, out)"
         signature = [*map(_parameter, self.parameters), *["**unknown"] * bool(self.params)]
         holes = {
             "name": self.name,

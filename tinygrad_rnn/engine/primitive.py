@@ -28,6 +28,7 @@ from .namespaces import PRIMITIVES, Operation
 @explain_errors
 def primitive(
     *,
+    name: str | None = None,
     floating: bool = False,
     view: bool = False,
     pending: bool = False,
@@ -38,6 +39,10 @@ def primitive(
 
     Parameters
     ----------
+    name : str, optional
+        The name that users see: in error messages, in reprs (``grad_fn=<name>``) and in
+        `tinygrad_rnn.viz.graph`. Without it they see the forward's name. Vjps always call the
+        operation by the forward's name, ``F.<forward>``.
     floating
         Whether integer arguments are converted to floating ones first (exp, divide …).
     view
@@ -61,7 +66,8 @@ def primitive(
     Raises
     ------
     TypeError
-        If the forward has no name (a lambda, a partial), or the vjps do not fit its arguments.
+        If `name` is not a non-empty string, if the forward has no name (a lambda, a partial), or
+        if the vjps do not fit its arguments.
     DTypeError
         At a call: if the forward does not return one array of real numbers.
     GraphError
@@ -85,6 +91,14 @@ def primitive(
     >>> x.grad
     tensor([12.])
 
+    The same rule for an operation whose function is private:
+
+    >>> @tg.primitive(name="cube", x=lambda F, g, x: 3 * g * x * x)
+    ... def _cube_on_arrays(xp, x):
+    ...     return x * x * x
+    >>> _cube_on_arrays(x)
+    tensor([8.], grad_fn=<cube>)
+
     ``tg.gradcheck`` checks its derivatives, here for shapes and values drawn by hypothesis:
 
     >>> from hypothesis import given
@@ -93,9 +107,11 @@ def primitive(
     ...     tg.gradcheck(cube, x)
     >>> test_cube()
     """
+    if name is not None and not (isinstance(name, str) and name):
+        raise TypeError(f"primitive: name is a non-empty string, got {name!r:.60}")
 
     def decorate(forward: Callable[..., Array]) -> Operation:
-        definition = OpDefinition(forward, vjps, joint)
+        definition = OpDefinition(forward, vjps, joint, name)
         definition.floating, definition.view, definition.pending = floating, view, pending
         operation = definition.operation()
         held: Any = PRIMITIVES.get(definition.name)

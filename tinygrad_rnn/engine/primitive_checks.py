@@ -199,7 +199,7 @@ def gradients(op: Any, grads: Any, parents: Sequence[Any], F: Any) -> Sequence[A
         sized = isinstance(grads, tuple | list)
         got = f"{len(grads)} gradients" if sized else f"an object of {class_name(grads)}"
         raise GraphError(
-            f"the joint vjp of {op.name} returned {got} for {len(parents)} arguments: return a "
+            f"the joint vjp of {op.title} returned {got} for {len(parents)} arguments: return a "
             "list with a gradient, or None, for each"
         )
     for i, (grad, parent) in enumerate(zip(grads, parents, strict=True)):
@@ -208,7 +208,7 @@ def gradients(op: Any, grads: Any, parents: Sequence[Any], F: Any) -> Sequence[A
         problem = _problem(grad, parent.shape, F)
         if problem:
             argument = op.differentiable[i] if op.differentiable else f"argument {i}"
-            raise GraphError(f"the vjp of {op.name} by {argument} returned {problem}")
+            raise GraphError(f"the vjp of {op.title} by {argument} returned {problem}")
     return grads
 
 

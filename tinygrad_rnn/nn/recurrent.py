@@ -390,7 +390,7 @@ class Recurrent(Module):
             If sizes, dtypes or lengths do not fit.
         """
         kind = type(self).__name__
-        x = checks.as_tensor(x, kind)
+        x = checks.require_tensor(x, kind)
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             order = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ShapeError(
@@ -476,7 +476,7 @@ class Recurrent(Module):
                 finals += final
                 if wanted:
                     sides.append(
-                        ops.feature_major(ops.sequence(*outputs[:: -1 if direction else 1]))
+                        ops.feature_major(ops.stack_over_time(*outputs[:: -1 if direction else 1]))
                     )
             if wanted:
                 x = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
@@ -517,7 +517,7 @@ class Recurrent(Module):
                 outputs: list[Tensor] = []
                 for i, number in enumerate(numbers):
                     if i:
-                        z = ops.sequence(*outputs)
+                        z = ops.stack_over_time(*outputs)
                     if i and masks:
                         z = masked(z, masks[i - 1][start:stop], self.dropout)
                     own: State = state[i * width : (i + 1) * width]

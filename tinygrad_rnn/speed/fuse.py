@@ -51,7 +51,7 @@ from ..engine.namespaces import PRIMITIVES, Raw, namespaces
 from ..engine.ops import kernels
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, GraphError, ShapeError
-from ..tensors.shape import as_tensor
+from ..tensors.checks import as_tensor
 from ..transforms.fuse import Pointwise, Symbolic, mode, register
 from . import compiled
 from .compiled import chosen
@@ -324,7 +324,9 @@ class Trace:
 
 
 _ROOT = __name__.partition(".")[0]
-ACCESS = frozenset((f"{_ROOT}.engine.tensor", f"{_ROOT}.tensors.methods"))
+ACCESS = frozenset(
+    f"{_ROOT}.{part}" for part in ("engine.tensor", "tensors.methods", "tensors.numpy_protocols")
+)
 POINTWISE = tuple(f"{_ROOT}.{part}" for part in ("engine", "tensors", "speed"))
 MAKES = tuple(f"{_ROOT}.tensors.{part}" for part in ("checks", "creation"))  # zeros_like(x) …
 
@@ -360,7 +362,7 @@ def interpret(
         elif x.op == "part":
             known[x] = args[0][..., args[1] : args[2]]
         elif x.op == "join":
-            known[x] = PRIMITIVES["join"](*args, axis=-1)
+            known[x] = PRIMITIVES["concatenate"](*args, axis=-1)
         elif x.op == "sum":
             known[x] = args[0].sum(axis=args[1], keepdims=True)
         elif x.op == "reshape":

@@ -23,7 +23,7 @@ from tinygrad_rnn._util.nested import leaves, map_nested
 from tinygrad_rnn.errors import GraphError
 
 MEMORY = settings(max_examples=25)
-KEYED = ("index", "scatter")  # the functions above these copy the keys
+KEYED = ("F.getitem", "F.scatter")  # the functions above these copy the keys
 
 
 def refilled(value: Any) -> None:

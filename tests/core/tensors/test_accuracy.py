@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import functional as F
-from tinygrad_rnn.engine.ops import kernels
-from tinygrad_rnn.tensors import scatter
+from tinygrad_rnn.engine.ops import kernels, scatter
 
 INF = math.inf
 Function = Callable[..., tg.Tensor]
