@@ -1,7 +1,8 @@
 """The table that the tests of the operations are generated from: one row for each of them.
 
-A row says how an operation is called, what NumPy says that it gives, and from where its arguments
-are drawn: shapes, axes and values inside its domain and away from its kinks. Values lie on grids of
+A row has an operation, its reference in NumPy, and the strategy that its arguments are drawn from:
+shapes, axes and values inside its domain and away from its kinks. The name ``F.<function>`` is that
+of a primitive that users do not call under its own name. Values lie on grids of
 0.1, so that two grids half a step apart never meet (``maximum``) and no difference quotient
 reaches over a kink.
 """
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinygrad_rnn import tensors as ops
-from tinygrad_rnn.engine.namespaces import PRIMITIVES
+from tinygrad_rnn.engine import ops as primitives
 from tinygrad_rnn.testing import (
     arrays,
     axes,
@@ -104,6 +105,13 @@ def log_powers(draw):
 
 
 @st.composite
+def number_clips(draw):
+    low, high = sorted([draw(REAL), draw(REAL)])
+    bounds = draw(st.sampled_from([(low, high), (None, high), (low, None)]))
+    return Case((draw(arrays(SHAPES, BETWEEN)),), {"min": bounds[0], "max": bounds[1]})
+
+
+@st.composite
 def clips(draw):
     if draw(st.booleans()):  # limits that are arrays, on grids of their own
         between = [BETWEEN, REAL, grid(-3, 3, offset=0.025)]
@@ -164,21 +172,14 @@ def along(draw, values=REAL, flat=False, positive=False, empty=True):
 
 
 @st.composite
-def classified(draw, primitive=False):
-    """Logits, the classes that were meant, the axis of the classes."""
-    case = draw(along(empty=False, positive=primitive))
+def classified(draw):
+    """Logits, the target classes, the axis of the classes."""
+    case = draw(along(empty=False, positive=True))
     (x,), axis = case.arrays, case.keywords["axis"] % case.arrays[0].ndim
     rest = x.shape[:axis] + x.shape[axis + 1 :]
     target = draw(hnp.arrays(np.int64, rest, elements=st.integers(0, x.shape[axis] - 1)))
     smoothing = draw(st.sampled_from([0.0, 0.1, 1.0]))
     return Case((x,), {"target": target, "label_smoothing": smoothing, **case.keywords})
-
-
-@st.composite
-def one_hots(draw):
-    case = draw(classified(primitive=True))
-    smoothing = case.keywords.pop("label_smoothing")
-    return Case(case.arrays, {**case.keywords, "smoothing": smoothing})
 
 
 @st.composite
@@ -390,7 +391,7 @@ def gemms(draw):
 
 
 @st.composite
-def maps(draw, bias=False):
+def linear_maps(draw, bias=False):
     n, m = (draw(st.integers(0, 3)) for _ in range(2))
     x = arrays((*draw(st.sampled_from([(3,), (2, 2), (0,), (2, 1, 2)])), n))
     return Case((draw(x), draw(arrays((m, n))), *([draw(arrays((m,)))] if bias else [])))
@@ -474,10 +475,10 @@ def logsumexp(x, axis=None, keepdims=False):
     return np.log(np.sum(np.exp(x), axis=axes, keepdims=keepdims))
 
 
-def one_hot(logits, target, axis, smoothing):
+def one_hot(logits, target, axis, label_smoothing):
     size = logits.shape[axis]
     hot = np.moveaxis(np.eye(size)[target], -1, axis)
-    return ((1 - smoothing) * hot + smoothing / size).astype(logits.dtype)
+    return ((1 - label_smoothing) * hot + label_smoothing / size).astype(logits.dtype)
 
 
 def cross_entropy(logits, target, axis, label_smoothing):
@@ -514,18 +515,46 @@ ANYWHERE: Any = {"everywhere": True}
 NO_GRADIENT: Any = {"smooth": False}
 
 ROWS = [
+    Row(
+        "F.affine",
+        primitives.affine,
+        lambda x, weight, bias: x @ weight.T + bias,
+        linear_maps(bias=True),
+    ),
+    Row("F.cast", primitives.cast, np.ndarray.astype, unary(dtype=np.dtype(np.float64))),
+    Row("F.clip", primitives.clip, lambda x, min, max: np.clip(x, min, max), number_clips()),
+    Row("F.concatenate", primitives.concatenate, in_a_list(np.concatenate), joins(), **KEPT),
+    Row("F.cross_entropy", primitives.cross_entropy, cross_entropy, classified()),
+    Row("F.cumsum", primitives.cumsum, np.cumsum, along(), **KEPT),
+    Row(
+        "F.einsum",
+        primitives.einsum,
+        lambda *arrays, operands, output: np.einsum(",".join(operands) + "->" + output, *arrays),
+        sums_of_products(),
+        **KEPT,
+    ),
+    Row("F.gemm", primitives.gemm, gemm_reference, gemms(), **KEPT),
+    Row("F.getitem", primitives.getitem, getitem, indexed(boolean=False), **KEPT),
+    Row("F.linear", primitives.linear, lambda x, weight: x @ weight.T, linear_maps(), **KEPT),
+    Row("F.log_power", primitives.log_power, lambda x, y, n: x**y * np.log(x) ** n, log_powers()),
+    Row("F.rows", primitives.rows, rows, matrices(), **KEPT),
+    Row("F.scale_gradient", primitives.scale_gradient, lambda x, xi: x.copy(), unary(xi=1.0)),
+    Row("F.scatter", primitives.scatter, scatter_reference, scattered(), **KEPT),
+    Row("F.smoothed_one_hot", primitives.smoothed_one_hot, one_hot, classified(), **NO_GRADIENT),
+    Row("F.stack", primitives.stack, in_a_list(np.stack), piles(), **KEPT),
+    Row(
+        "F.to_device",
+        primitives.to_device,
+        lambda x, device, source: x.copy(),
+        unary(device="cpu", source="cpu"),
+        **KEPT,
+    ),
+    Row("F.transpose", primitives.transpose, transposed, permutations(negative=False), **KEPT),
     Row("abs", ops.abs, np.abs, unary(BETWEEN), **KEPT, **ANYWHERE),
     Row("add", ops.add, np.add, binary(), **KEPT, **ANYWHERE),
-    Row(
-        "affine_map",
-        PRIMITIVES["affine_map"],
-        lambda x, weight, bias: x @ weight.T + bias,
-        maps(bias=True),
-    ),
     Row("argmax", ops.argmax, np.argmax, positions(), **NO_GRADIENT, **KEPT),
     Row("argmin", ops.argmin, np.argmin, positions(), **NO_GRADIENT, **KEPT),
     Row("broadcast_to", ops.broadcast_to, np.broadcast_to, stretches(), **KEPT),
-    Row("cast", ops.cast, np.ndarray.astype, unary(dtype=np.dtype(np.float64))),
     Row("clip", ops.clip, lambda x, min=None, max=None: np.clip(x, min, max), clips()),
     Row(
         "concatenate",
@@ -534,17 +563,8 @@ ROWS = [
         joins(flat=True),
         **KEPT,
     ),
-    Row(
-        "contract",
-        PRIMITIVES["contract"],
-        lambda *arrays, operands, output: np.einsum(",".join(operands) + "->" + output, *arrays),
-        sums_of_products(),
-        **KEPT,
-    ),
     Row("cos", ops.cos, np.cos, unary(), **FLOATING),
-    Row("cross_entropy", ops.cross_entropy, cross_entropy, classified()),
     Row("cumsum", ops.cumsum, np.cumsum, along(flat=True), **KEPT),
-    Row("cumsum_along", PRIMITIVES["cumsum_along"], np.cumsum, along(), **KEPT),
     Row("divide", ops.divide, np.divide, binary(REAL, NONZERO), shared=1, **FLOATING, **ANYWHERE),
     Row(
         "einsum",
@@ -568,24 +588,13 @@ ROWS = [
         **KEPT,
         **ANYWHERE,
     ),
-    Row("gemm", ops.gemm, gemm_reference, gemms(), **KEPT),
     Row("getitem", ops.getitem, getitem, indexed(), **KEPT),
     Row("greater", ops.greater, np.greater, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
     Row("greater_equal", ops.greater_equal, np.greater_equal, binary(), **NO_GRADIENT, **ANYWHERE),
-    Row("index", ops.index, getitem, indexed(boolean=False), **KEPT),
-    Row(
-        "join",
-        lambda *arrays, axis: PRIMITIVES["join"](*arrays, axis=axis),
-        in_a_list(np.concatenate),
-        joins(),
-        **KEPT,
-    ),
     Row("less", ops.less, np.less, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
     Row("less_equal", ops.less_equal, np.less_equal, binary(), **NO_GRADIENT, **ANYWHERE),
-    Row("linear_map", PRIMITIVES["linear_map"], lambda x, weight: x @ weight.T, maps(), **KEPT),
     Row("log", ops.log, np.log, unary(POSITIVE), **FLOATING, **ANYWHERE),
     Row("log1p", ops.log1p, np.log1p, unary(ABOVE_MINUS_ONE), **FLOATING, **ANYWHERE),
-    Row("log_power", ops.log_power, lambda x, y, n: x**y * np.log(x) ** n, log_powers()),
     Row("log_softmax", ops.log_softmax, log_softmax, along(empty=False), **FLOATING),
     Row("logaddexp", ops.logaddexp, np.logaddexp, binary(), **FLOATING, **ANYWHERE),
     Row("logsumexp", ops.logsumexp, logsumexp, reductions(), **FLOATING),
@@ -597,18 +606,9 @@ ROWS = [
     Row("minimum", ops.minimum, np.minimum, binary(REAL, BETWEEN), **KEPT, **ANYWHERE),
     Row("moveaxis", ops.moveaxis, np.moveaxis, moves(), **KEPT),
     Row("multiply", ops.multiply, np.multiply, binary(), **KEPT, **ANYWHERE),
-    Row("nats", PRIMITIVES["nats"], cross_entropy, classified(primitive=True)),
     Row("negative", ops.negative, np.negative, unary(), **KEPT, **ANYWHERE),
     Row("not_equal", ops.not_equal, np.not_equal, binary(), **NO_GRADIENT, **KEPT, **ANYWHERE),
     Row("pad", ops.pad, np.pad, borders(), **KEPT),
-    Row("permute", PRIMITIVES["permute"], transposed, permutations(negative=False), **KEPT),
-    Row(
-        "pile",
-        lambda *arrays, axis: PRIMITIVES["pile"](*arrays, axis=axis),
-        in_a_list(np.stack),
-        piles(),
-        **KEPT,
-    ),
     Row("power", ops.power, lambda x, y: x**y, powers()),
     Row("prod", ops.prod, np.prod, reductions(empty=True), **KEPT),
     Row("relu", ops.relu, lambda x: np.maximum(x, 0), unary(BETWEEN), **KEPT, **ANYWHERE),
@@ -620,19 +620,9 @@ ROWS = [
         reshapes(),
         **KEPT,
     ),
-    Row("rows", PRIMITIVES["rows"], rows, matrices(), **KEPT),
-    Row("scatter", ops.scatter, scatter_reference, scattered(), **KEPT),
-    Row(
-        "sequence",
-        lambda *arrays: PRIMITIVES["sequence"](*arrays),
-        lambda *arrays: np.stack(arrays),
-        steps(),
-        **KEPT,
-    ),
     Row("sigmoid", ops.sigmoid, sigmoid, unary(), **FLOATING, **ANYWHERE),
     Row("sign", ops.sign, np.sign, unary(BETWEEN), **NO_GRADIENT, **KEPT, **ANYWHERE),
     Row("sin", ops.sin, np.sin, unary(), **FLOATING),
-    Row("smoothed_one_hot", PRIMITIVES["smoothed_one_hot"], one_hot, one_hots(), **NO_GRADIENT),
     Row(
         "softmax",
         ops.softmax,
@@ -645,6 +635,7 @@ ROWS = [
     Row("sqrt", ops.sqrt, np.sqrt, unary(POSITIVE), **FLOATING, **ANYWHERE),
     Row("squeeze", ops.squeeze, np.squeeze, squeezes(), **KEPT),
     Row("stack", in_a_list(ops.stack), in_a_list(np.stack), piles(), **KEPT),
+    Row("stack_over_time", ops.stack_over_time, in_a_list(np.stack), steps(), **KEPT),
     Row("std", ops.std, np.std, reductions(COARSE, unique=True, ddof=True)),
     Row("subtract", ops.subtract, np.subtract, binary(), **KEPT, **ANYWHERE),
     Row("sum", ops.sum, np.sum, reductions(empty=True), **KEPT),
@@ -653,13 +644,6 @@ ROWS = [
     Row("take_along_axis", ops.take_along_axis, np.take_along_axis, taken_along(), **KEPT),
     Row("tanh", ops.tanh, np.tanh, unary(), **FLOATING, **ANYWHERE),
     Row("tensordot", ops.tensordot, np.tensordot, tensordots(), **KEPT),
-    Row(
-        "to_device",
-        ops.to_device,
-        lambda x, device, source: x.copy(),
-        unary(device="cpu", source="cpu"),
-        **KEPT,
-    ),
     Row("transpose", ops.transpose, transposed, permutations(), **KEPT),
     Row("unbind", ops.unbind, unbind, along(), **KEPT),
     Row("var", ops.var, np.var, reductions(ddof=True)),

@@ -99,7 +99,6 @@ from .tensors import where as where
 from .tensors.creation import arange as arange
 from .tensors.creation import default_device as default_device
 from .tensors.creation import eye as eye
-from .tensors.creation import from_dlpack as from_dlpack
 from .tensors.creation import full as full
 from .tensors.creation import linspace as linspace
 from .tensors.creation import ones as ones
@@ -109,6 +108,7 @@ from .tensors.creation import randn as randn
 from .tensors.creation import tensor as tensor
 from .tensors.creation import zeros as zeros
 from .tensors.creation import zeros_like as zeros_like
+from .tensors.dlpack import from_dlpack as from_dlpack
 from .testing import gradcheck as gradcheck
 from .transforms.anomaly import detect_anomaly as detect_anomaly
 from .transforms.checkpoint import checkpoint as checkpoint

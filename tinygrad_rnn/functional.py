@@ -1,27 +1,22 @@
-"""Composed mathematics: losses, regularisers and layers as functions of tensors.
+"""Losses, regularizers and layers as functions of Tensors.
 
-Every function here is made of the engine's operations, so its gradients of any order come by
-themselves; where a formula needs care in floating point, its form here is the stable one.
+Every function here is made of operations of the engine, whose gradients of any order it has. No
+gradient rule is defined here. Formulas are in their numerically stable form.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import random as tg_random
-from . import tensors as ops
 from ._util.api_hints import explain_errors, module_getattr
-from .engine import backend
+from .engine import backend, ops
 from .engine.backend import Array
-from .engine.codegen import check_saved
-from .engine.grad_mode import is_grad_enabled
-from .engine.graph import Node, OutputNode, Parents
 from .engine.namespaces import namespaces
-from .engine.pending import DeferredMatmul
-from .engine.primitive import primitive
+from .engine.ops.axes import axis_of
+from .engine.ops.normalize import standardize_by_primitives
 from .engine.tensor import Tensor, wrap
 from .errors import ArgumentError, DTypeError, ShapeError
 from .tensors import checks
@@ -31,26 +26,6 @@ from .transforms.fuse import fuse, mode
 
 if TYPE_CHECKING:
     from numpy.random import Generator
-
-
-def _to_map(F: Any, g: Any, x: Any) -> Any:
-    if len(g.shape) == 2:  # perhaps of one step
-        return DeferredMatmul(F, [g], [x])
-    return F.gemm(F.permute(F.rows(g), axes=(1, 0)), F.rows(x))
-
-
-@primitive(x=lambda F, g, weight: F.gemm(g, weight), weight=_to_map)
-def linear_map(xp: Any, x: Array, weight: Array) -> Array:
-    """Return x Wᵀ."""
-    return backend.gemm(x, weight.T)
-
-
-@primitive(x=lambda F, g, weight: F.gemm(g, weight), weight=_to_map, bias=lambda F, g: g)
-def affine_map(xp: Any, x: Array, weight: Array, bias: Array) -> Array:
-    """Return x Wᵀ + b, the bias added where the product is."""
-    out = backend.gemm(x, weight.T)
-    out += bias
-    return out
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -83,7 +58,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> tg.functional.linear(tg.ones(2, 3), tg.ones(4, 3)).shape
     (2, 4)
     """
-    x = checks.as_tensor(x, "Linear")
+    x = checks.require_tensor(x, "Linear")
     if x.shape[-1:] != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
         raise ShapeError(_linear_misfit(x, weight, bias))
     for part, other in (("input", x), ("bias", bias)):
@@ -95,23 +70,23 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if x.ndim == 1:
         return linear(x.reshape(1, -1), weight, bias).reshape(-1)
-    return linear_map(x, weight) if bias is None else affine_map(x, weight, bias)
+    return ops.linear(x, weight) if bias is None else ops.affine(x, weight, bias)
 
 
 def _linear_misfit(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
-    """Return what is wrong with the shapes that `linear` was given."""
+    """Return the error message for shapes that do not fit."""
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         parts = f"{weight.shape}" if bias is None else f"{weight.shape} and {bias.shape}"
         return f"Linear: a weight (out, in) and a bias (out,) are expected, got {parts}"
     seen = f"{x.shape[-1]} features" if x.ndim else "no axis"
     return (
         f"Linear: input {x.shape} has {seen}, weight {weight.shape} expects {weight.shape[-1]}: "
-        "the features stand on the last axis"
+        "the features are on the last axis"
     )
 
 
 def embedding(ids: Any, weight: Tensor) -> Tensor:
-    """Return the rows of a table that `ids` name.
+    """Return the rows of a table at the indices `ids`.
 
     Parameters
     ----------
@@ -130,7 +105,7 @@ def embedding(ids: Any, weight: Tensor) -> Tensor:
     DTypeError
         `ids` are not integers.
     ArgumentError
-        An id lies outside the table. On a GPU this is not looked at, since it would make the host
+        An id is outside the table. On a GPU the ids are not checked, because the host would have to
         wait for the device.
 
     Examples
@@ -140,7 +115,7 @@ def embedding(ids: Any, weight: Tensor) -> Tensor:
     tensor([[1., 0., 0.],
             [0., 0., 1.]])
     """
-    weight = checks.as_tensor(weight, "Embedding: weight")
+    weight = checks.require_tensor(weight, "Embedding: weight")
     if weight.ndim != 2:
         raise ShapeError(f"Embedding: a weight (V, D) is expected, got {weight.shape}")
     return weight[_check_ids(_array(ids, weight), weight.shape[0], "Embedding")]
@@ -169,7 +144,7 @@ def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     DTypeError
         `ids` are not integers.
     ArgumentError
-        An id lies outside [0, num_classes) (looked at on the CPU alone).
+        An id is outside [0, num_classes) (checked on the CPU only).
 
     Examples
     --------
@@ -185,84 +160,7 @@ def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     return wrap(hot.astype(dtype), None, None)
 
 
-class Standardized(Node):
-    """The node of y = (x - μ) r with r = 1 / √(σ² + ε): both are kept."""
-
-    __slots__ = ("axis", "saved")
-    name = "layer_norm"
-    axis: tuple[int, ...]
-    saved: Any  # y and r; None when let go
-
-    def vjp(self, F: Any, grad: Any, parents: Parents, retain: bool) -> tuple[Any]:
-        """Return the gradient of x from that of y; of r too where that is part of a derivative."""
-        check_saved(self, self.saved, ())
-        y, r = self.saved
-        if not retain:
-            self.saved = None
-        if F.records:
-            y, r = self.result(0, y), self.result(1, r)
-        elif grad.keys() == {0}:
-            return (_in_blocks(_to_standardized, self.axis, grad[0], y, r)[0],)
-        total = _to_standardized(F, self.axis, grad[0], y, r)[0] if 0 in grad else 0.0
-        if 1 in grad:
-            n = math.prod(self.shape[i] for i in self.axis)
-            total = total - y * (grad[1] * r * r / n)
-        return (total,)
-
-    def result(self, i: int, data: Array) -> Tensor:
-        """Return y (0) or r (1) as a Tensor."""
-        return wrap(data, OutputNode(self, i, data.shape, data.dtype), None)
-
-
-@fuse
-def _from_mean(x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    centred = x - mean
-    return centred, centred * centred
-
-
-@fuse
-def _without_means(g: Tensor, y: Tensor, r: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor]:
-    return ((g - one - y * other) * r,)
-
-
-def _standard(F: Any, axis: tuple[int, ...], x: Any, eps: float) -> tuple[Any, Any]:
-    """Return y and r."""
-    from_mean = _from_mean if F.records else _from_mean.on_arrays
-    centred, square = from_mean(x, F.mean(x, axis=axis, keepdims=True))
-    r = 1 / F.sqrt(F.mean(square, axis=axis, keepdims=True) + eps)
-    return centred * r, r
-
-
-def _to_standardized(F: Any, axis: tuple[int, ...], g: Any, y: Any, r: Any) -> tuple[Any]:
-    without_means = _without_means if F.records else _without_means.on_arrays
-    along_one = F.mean(g, axis=axis, keepdims=True)
-    return without_means(g, y, r, along_one, F.mean(g * y, axis=axis, keepdims=True))
-
-
-BLOCK_BYTES = 1 << 19  # what a block of rows may take, so that several fit into the cache
-
-
-def _in_blocks(
-    function: Callable[..., tuple[Array, ...]], axis: tuple[int, ...], *arrays: Array
-) -> Sequence[Array]:
-    """Return what a function makes of arrays, of some rows at a time where there are many."""
-    x, whole = arrays[0], list[Array]()
-    F = namespaces[x.__class__]
-    few = x.nbytes <= 2 * BLOCK_BYTES or x.ndim == len(axis)
-    if few or backend.device_of(x) != "cpu":
-        return function(F, axis, *arrays)
-    rows = max(1, len(x) * BLOCK_BYTES // x.nbytes)
-    for start in range(0, len(x), rows):
-        parts = function(F, axis, *[a[start : start + rows] for a in arrays])
-        if not whole:
-            new = backend.module_of(x).empty_like
-            whole = [new(x, shape=(len(x), *part.shape[1:])) for part in parts]
-        for y, part in zip(whole, parts, strict=True):
-            y[start : start + rows] = part
-    return whole
-
-
-def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
+def standardize(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
     """Return (x - μ) / √(σ² + ε), with mean μ and variance σ² along the last axes.
 
     Parameters
@@ -270,7 +168,7 @@ def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
     x : Tensor
         Of any shape; integers give the default dtype.
     axis : tuple of int
-        The last axes of x, as negative numbers: what one mean and one variance are taken over.
+        The last axes of x, as negative numbers, over which one mean and one variance are taken.
     eps : float
         ε.
 
@@ -282,26 +180,21 @@ def standardized(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
     Notes
     -----
     σ² is the biased variance. Half precision is computed in single. It is one operation, which
-    keeps its result and a number for each row; inside ``with tg.fuse.disabled():`` it is several.
+    saves its result and one number per row; inside ``with tg.fuse.disabled():`` it is several.
 
     Examples
     --------
     >>> import tinygrad_rnn as tg
-    >>> tg.functional.standardized(tg.tensor([[1.0, 3.0]]), (-1,), 0.0)
+    >>> tg.functional.standardize(tg.tensor([[1.0, 3.0]]), (-1,), 0.0)
     tensor([[-1.,  1.]])
     """
     if x.dtype.kind != "f":
         x = x.astype(backend.get_default_dtype())
     if x.dtype == backend.float16:
-        return standardized(x.astype(backend.float32), axis, eps).astype(backend.float16)
+        return standardize(x.astype(backend.float32), axis, eps).astype(backend.float16)
     if mode.eager:
-        return _standard(namespaces[Tensor], axis, x, eps)[0]
-    y, r = _in_blocks(functools.partial(_standard, eps=eps), axis, x._data)
-    if x._node is None or not is_grad_enabled():
-        return wrap(y, None, None)
-    node = Standardized((x._node,), x.shape, x.dtype)
-    node.axis, node.saved = axis, (y, r)
-    return node.result(0, y)
+        return standardize_by_primitives(namespaces[Tensor], axis, x, eps)[0]
+    return ops.standardize(x, axis, eps)
 
 
 @fuse
@@ -352,7 +245,7 @@ def layer_norm(
     >>> tg.functional.layer_norm(tg.tensor([[1.0, 3.0]]), 2, eps=0.0)
     tensor([[-1.,  1.]])
     """
-    x = checks.as_tensor(x, "LayerNorm")
+    x = checks.require_tensor(x, "LayerNorm")
     shape = checks.lengths((normalized_shape,), "LayerNorm: normalized_shape")
     if not shape or x.shape[-len(shape) :] != shape:
         raise ShapeError(f"LayerNorm: input {x.shape} does not end in the normalized shape {shape}")
@@ -365,7 +258,7 @@ def layer_norm(
                 f".astype({str(part.dtype)!r}) or the layer by .to({str(x.dtype)!r})"
             )
     axes = tuple(range(-len(shape), 0))
-    y = standardized(x, axes, eps)
+    y = standardize(x, axes, eps)
     if weight is not None and bias is not None:
         return _scaled(y, weight, bias)
     y = y if weight is None else y * weight
@@ -385,7 +278,7 @@ def dropout(
     p : float
         Probability of zero, in [0, 1].
     training : bool
-        If false, or if p is 0, `x` itself is returned and no number is drawn.
+        If false, or if p is 0, `x` itself is returned and no random number is drawn.
     rng : int or Generator, optional
         Seed or generator; the library's own generator if None. An integer draws the same mask
         at every call.
@@ -408,7 +301,7 @@ def dropout(
     [0.0, 1.3333]
     """
     p = checks.number(p, "Dropout: p", 0, 1)
-    x = checks.as_tensor(x, "Dropout")
+    x = checks.require_tensor(x, "Dropout")
     if not training or p == 0.0:
         return x
     if x.dtype.kind != "f":
@@ -417,21 +310,21 @@ def dropout(
 
 
 def masked(x: Tensor, mask: Any, p: float) -> Tensor:
-    """Return what `dropout` makes of x with a mask that was drawn before.
+    """Apply dropout to x with a mask that was drawn before.
 
     Parameters
     ----------
     x : Tensor
         Of any shape.
     mask : array of booleans, of the same shape
-        What is kept, from `tg.random.keep_mask`.
+        The elements to keep, from `tg.random.keep_mask`.
     p : float
-        The probability that an element was to be dropped.
+        The probability of zero that the mask was drawn with.
 
     Returns
     -------
     Tensor
-        x / (1 - p) where it is kept, 0 elsewhere.
+        x / (1 - p) where the mask holds, 0 elsewhere.
 
     Examples
     --------
@@ -466,8 +359,8 @@ def cross_entropy(
     reduction : {"mean", "sum", "none"}
         Over all positions.
     ignore_index : int, optional
-        Positions with this target have loss and gradient 0, also where their logits are infinite
-        or nan, and do not count in the mean.
+        Positions with this target have loss and gradient 0, also if their logits are infinite or
+        nan, and do not count in the mean.
     label_smoothing : float
         s in [0, 1]: the target distribution is (1 - s) one-hot + s / V.
 
@@ -483,8 +376,8 @@ def cross_entropy(
     DTypeError
         `target` are not integers.
     ArgumentError
-        A target lies outside [0, V), or there is none to take the mean of. Both are looked at
-        on the CPU alone; on a GPU the mean of nothing is nan.
+        A target is outside [0, V), or all are ignored and the mean does not exist. Both are checked
+        on the CPU only; on a GPU the mean of nothing is nan.
 
     Notes
     -----
@@ -498,29 +391,55 @@ def cross_entropy(
     >>> round(tg.functional.cross_entropy(logits, target).item(), 4)  # log 28
     3.3322
     """
-    logits = checks.as_tensor(logits, "cross_entropy: logits")
+    logits = checks.require_tensor(logits, "cross_entropy: logits")
     if logits.dtype.kind != "f":
         raise DTypeError(
             f"cross_entropy: logits are {logits.dtype}; floating numbers are expected: use "
             ".astype(...)"
         )
     label_smoothing = checks.number(label_smoothing, "cross_entropy: label_smoothing", 0, 1)
+    axis = axis_of(axis, logits.ndim)
     ids, keep = _array(target, logits), None
+    _check_targets(ids, logits.shape, axis)
     if ignore_index is not None:
         if isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__"):
             raise ArgumentError(f"cross_entropy: ignore_index is an id, got {ignore_index!r}")
         keep = ids != ignore_index
-        ids = ids * keep  # where a target is ignored, class 0 stands in
-    losses = ops.cross_entropy(logits, ids, axis, label_smoothing, keep)
+        ids = ids * keep  # class 0 replaces an ignored target
+        # Zeros replace the logits: 0 times the gradient of a softmax of infinities is nan.
+        logits = ops.where(backend.module_of(keep).expand_dims(keep, axis), logits, 0.0)
+    size = logits.shape[axis]
+    on_cpu = backend.device_of(ids) == "cpu"
+    if on_cpu and ids.size and (ids.min() < 0 or ids.max() >= size):
+        raise ArgumentError(
+            f"cross_entropy: targets from {ids.min()} to {ids.max()}, but there are {size} classes"
+        )
+    losses = ops.cross_entropy(logits, ids, axis=axis, label_smoothing=label_smoothing)
+    losses = losses if keep is None else ops.where(keep, losses, 0.0)
     if keep is None or reduction != "mean":
         return _reduce(losses, reduction, "cross_entropy")
     count = keep.sum()
-    if backend.device_of(ids) == "cpu" and not count:
-        raise ArgumentError("cross_entropy: every target is ignored, so there is no mean to take")
-    if losses.dtype == backend.float16:  # which holds neither the sum nor the count of many
+    if on_cpu and not count:
+        raise ArgumentError("cross_entropy: every target is ignored, so the mean does not exist")
+    if losses.dtype == backend.float16:  # sum and count of many may be out of its range
         total = ops.sum(losses.astype(backend.float32))
         return ops.divide(total, count).astype(backend.float16)
     return ops.divide(ops.sum(losses), count)
+
+
+def _check_targets(ids: Array, logits: tuple[int, ...], axis: int) -> None:
+    """Raise unless the targets are integers of the shape of the logits without `axis`."""
+    rest = logits[:axis] + logits[axis + 1 :]
+    if ids.dtype.kind not in "iu":
+        raise DTypeError(f"cross_entropy: targets are class numbers (integers), got {ids.dtype}")
+    if ids.shape != rest:
+        hint = ""
+        if len(logits) > 1 and axis != 1 and ids.shape == logits[:1] + logits[2:]:
+            hint = "; if the classes are on axis 1, as in PyTorch, pass axis=1"
+        raise ShapeError(
+            f"cross_entropy: logits {logits} with classes on axis {axis} need a target of {rest}, "
+            f"got {ids.shape}{hint}"
+        )
 
 
 @explain_errors
@@ -532,7 +451,7 @@ def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor
     prediction : Tensor
         Any shape.
     target : Tensor or array_like
-        The same shape: nothing is broadcast.
+        The same shape; it is not broadcast.
     reduction : {"mean", "sum", "none"}
         Over all elements.
 
@@ -552,7 +471,7 @@ def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor
     >>> tg.functional.mse_loss(tg.tensor([1.0, 2.0]), [1.0, 4.0])
     tensor(2.)
     """
-    prediction = checks.as_tensor(prediction, "mse_loss: prediction")
+    prediction = checks.require_tensor(prediction, "mse_loss: prediction")
     target = _like(target, prediction, "mse_loss")
     error = prediction - target
     return _reduce(error * error, reduction, "mse_loss")
@@ -569,7 +488,7 @@ def binary_cross_entropy_with_logits(
     logits : Tensor
         x, any shape.
     target : Tensor or array_like
-        y in [0, 1], the same shape: nothing is broadcast. Booleans and integers will do.
+        y in [0, 1], the same shape; it is not broadcast. Booleans and integers are accepted.
     reduction : {"mean", "sum", "none"}
         Over all elements.
 
@@ -585,7 +504,7 @@ def binary_cross_entropy_with_logits(
 
     Notes
     -----
-    Computed as y softplus(-x) + (1 - y) softplus(x): no overflow, and no cancellation either.
+    Computed as y softplus(-x) + (1 - y) softplus(x), without overflow and cancellation.
 
     Examples
     --------
@@ -594,10 +513,10 @@ def binary_cross_entropy_with_logits(
     tensor(0.)
     """
     op = "binary_cross_entropy_with_logits"
-    logits = checks.as_tensor(logits, f"{op}: logits")
+    logits = checks.require_tensor(logits, f"{op}: logits")
     y = _like(target, logits, op)
     if backend.device_of(y._data) == "cpu" and y.size and (y._data.min() < 0 or y._data.max() > 1):
-        raise ArgumentError(f"{op}: targets lie in [0, 1], got {y._data.min()} to {y._data.max()}")
+        raise ArgumentError(f"{op}: targets are in [0, 1], got {y._data.min()} to {y._data.max()}")
     losses = y * ops.softplus(-logits) + (1.0 - y) * ops.softplus(logits)
     return _reduce(losses, reduction, op)
 
@@ -608,7 +527,7 @@ def perplexity(mean_nats: float | Tensor) -> float:
     Parameters
     ----------
     mean_nats : float or Tensor
-        The mean loss in nats a token; the value is read from a 0-d Tensor.
+        The mean loss in nats per token; a Tensor is 0-d.
 
     Returns
     -------
@@ -635,9 +554,9 @@ def perplexity(mean_nats: float | Tensor) -> float:
 
 
 def _array(data: Any, like: Tensor | None = None) -> Array:
-    """Return the array of a Tensor, or make one of anything else, beside `like`.
+    """Return the array of a Tensor, or convert any other value, on the device of `like`.
 
-    It may be the memory of the user's array: an operation copies what it saves of it.
+    It may share the memory of the user's array: operations save copies.
     """
     if isinstance(data, Tensor):
         return data._data
@@ -645,12 +564,12 @@ def _array(data: Any, like: Tensor | None = None) -> Array:
 
 
 def _check_ids(ids: Array, count: int, op: str) -> Array:
-    """Return `ids` if they are integers in [0, count); the range is looked at on the CPU alone."""
+    """Return `ids` if they are integers in [0, count); the range is checked on the CPU only."""
     if ids.dtype.kind not in "iu":
         raise DTypeError(f"{op}: ids must be integers, got {ids.dtype}")
     if backend.device_of(ids) == "cpu" and ids.size and (ids.min() < 0 or ids.max() >= count):
         bad = ids[(ids < 0) | (ids >= count)]
-        raise ArgumentError(f"{op}: id {bad.flat[0]} lies outside [0, {count})")
+        raise ArgumentError(f"{op}: id {bad.flat[0]} is outside [0, {count})")
     return ids
 
 
@@ -666,7 +585,7 @@ def _like(target: Any, prediction: Tensor, op: str) -> Tensor:
     if y.shape != prediction.shape:
         raise ShapeError(
             f"{op}: prediction {prediction.shape} and target {y.shape} differ; "
-            "nothing is broadcast here: reshape one of them"
+            "the loss does not broadcast: reshape one of them"
         )
     return y if y.dtype.kind == "f" else y.astype(prediction.dtype)
 
@@ -679,7 +598,7 @@ def _reduce(losses: Tensor, reduction: str, op: str) -> Tensor:
     if reduction != "mean":
         raise ArgumentError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if not losses.size:
-        raise ArgumentError(f"{op}: the mean of no losses does not exist: the batch is empty")
+        raise ArgumentError(f"{op}: the batch is empty, so the mean of the losses does not exist")
     return ops.mean(losses)
 
 

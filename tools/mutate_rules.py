@@ -53,7 +53,7 @@ CONVENTIONS = [
     "test_between_floating_tensors_the_wider_wins_and_gradients_go_back_narrow",
 ]
 MORE = [f"core/engine/test_{name}" for name in ("graph", "memory", "counts", "primitive")]
-MORE += ["project/test_device"]
+MORE += ["project/test_device", "core/bptt/test_bptt"]
 TESTS = "tests/core/tensors/test_ops.py"
 TIMEOUT = 900  # seconds: a mutant that takes longer hangs
 PROFILE = """\

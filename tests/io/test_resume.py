@@ -312,7 +312,7 @@ def objects() -> dict[str, Any]:
         ("Scheduler", {"count": -1}, "count an integer >= 0"),
         ("Scheduler", {"count": 1.5}, "count an integer >= 0"),
         ("Scheduler", {"base_lr": "high"}, "base_lr must be a float"),
-        ("Scheduler", {"base_lr": float("nan")}, "lr must lie in"),
+        ("Scheduler", {"base_lr": float("nan")}, "lr must be in"),
         ("Scheduler", {"more": 1}, "unexpected: more"),
         ("Perplexity", {"count": -1}, "count an integer >= 0"),
         ("Perplexity", {"total": None}, "total must be a float"),

@@ -36,9 +36,9 @@ def extension() -> Callable[[str], Any]:
 
 
 BREAKAGES = {
-    "nothing": ("bptt/state.py", "grad * self.xi", "grad * self.xi"),
-    "tanh": ("tensors/elementwise.py", "g * (1 - out * out)", "g * (1 - out)"),
-    "scale_gradient": ("bptt/state.py", "grad * self.xi", "grad"),
+    "nothing": ("engine/ops/gradient.py", "g * xi", "g * xi"),
+    "tanh": ("engine/ops/exponential.py", "g * (1 - out * out)", "g * (1 - out)"),
+    "scale_gradient": ("engine/ops/gradient.py", "g * xi", "g"),
     "detach": (
         "bptt/state.py",
         "return value.detach()\n\n    return",

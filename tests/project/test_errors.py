@@ -176,7 +176,7 @@ def families() -> Iterator[tuple[str, Misuse]]:
         )  # fmt: skip
         yield f"{name}(weight_decay=-1)", (
             lambda r=rule: r([P], lr=0.1, weight_decay=-1), ArgumentError,
-            f"{name}: weight_decay must lie in .0, inf., got -1",
+            f"{name}: weight_decay must be in .0, inf., got -1",
         )  # fmt: skip
     for name, make in MAKERS.items():
         for shape in ((-1,), (2.5,), ("a",), (2, None)):
@@ -229,7 +229,7 @@ SINGLE: list[Misuse] = [
     (lambda: X.flip(5), ShapeError, "flip of"),
     (lambda: X.flip(dims=(0,)), TypeError, "flip has no argument 'dims'"),
     (lambda: X.split(2, axis=1), ShapeError, "length 3.*2"),
-    (lambda: X.split([2, 1], axis=1), ShapeError, r"split: .*places to cut at.*cut at \[2\]"),
+    (lambda: X.split([2, 1], axis=1), ShapeError, r"split: .*indices to split at.*split at \[2\]"),
     (lambda: X.split([5]), ShapeError, "split: .*from 0 to 2"),
     (lambda: X.split([0.5]), ArgumentError, "split takes"),
     (lambda: X.split(True), ArgumentError, "split takes"),
@@ -420,11 +420,11 @@ SINGLE: list[Misuse] = [
     (lambda: LINEAR([X, X]), DTypeError, r"Linear: .*got list.*tinygrad_rnn\.stack\("),
     (lambda: F.mse_loss((X, X), X), DTypeError, r"got tuple.*tinygrad_rnn\.stack\("),
     (lambda: LINEAR(N), DTypeError, "Linear: input is int64, weight is float32"),
-    (lambda: tg.nn.Embedding(3, 4)([3]), ArgumentError, r"Embedding: id 3 lies outside \[0, 3\)"),
+    (lambda: tg.nn.Embedding(3, 4)([3]), ArgumentError, r"Embedding: id 3 is outside \[0, 3\)"),
     (lambda: tg.nn.Embedding(3, 4)([0.5]), DTypeError, "Embedding: ids must be integers"),
     (lambda: tg.nn.Embedding(3, 4, padding_idx=0), TypeError, "Embedding has no.*'padding_idx'"),
     (lambda: F.embedding([0], tg.ones(3)), ShapeError, r"Embedding: a weight \(V, D\)"),
-    (lambda: tg.nn.Dropout(1.5), ArgumentError, r"Dropout: p must lie in \[0, 1\], got 1.5"),
+    (lambda: tg.nn.Dropout(1.5), ArgumentError, r"Dropout: p must be in \[0, 1\], got 1.5"),
     (lambda: tg.nn.Dropout("a"), ArgumentError, "Dropout: p must be a number, got 'a'"),
     (lambda: tg.nn.Dropout(0.5, inplace=True), TypeError, "Dropout has no argument 'inplace'"),
     (lambda: tg.nn.LayerNorm(2.5), ShapeError, "LayerNorm: .*integers, got 2.5"),
@@ -446,7 +446,7 @@ SINGLE: list[Misuse] = [
     (lambda: LINEAR.load_state_dict({"weight": 3}), ArgumentError, "missing: bias"),
     (lambda: LINEAR.to("int64"), DTypeError, "Linear.to: .*floating"),
     (lambda: setattr(LINEAR, "weight", tg.ones(3)), ArgumentError, r"\.weight\.data = array"),
-    (lambda: LINEAR.register_buffer("weight", [1.0]), ArgumentError, "'weight' is taken"),
+    (lambda: LINEAR.register_buffer("weight", [1.0]), ArgumentError, "'weight' is already in use"),
     (lambda: LINEAR.register_buffer(3, [1.0]), ArgumentError, "register_buffer: 3"),
     (lambda: tg.nn.Parameter([1, 2]), DTypeError, "int64"),
     (lambda: tg.nn.ReLU, AttributeError, r"here it is the function tinygrad_rnn\.relu"),
@@ -476,7 +476,7 @@ SINGLE: list[Misuse] = [
     (lambda: GRU(TWO_BY_FIVE, tg.zeros(1, 2, 4)), ShapeError, r"batch_first=True\?"),
     (lambda: tg.nn.LSTM(3, 4, num_layers=0), ArgumentError, "LSTM: num_layers"),
     (lambda: tg.nn.LSTM(3, 4, True), ArgumentError, "LSTM: num_layers .*got True"),
-    (lambda: tg.nn.LSTM(3, 4, dropout=1.0), ArgumentError, r"LSTM: dropout must lie in \[0, 1\)"),
+    (lambda: tg.nn.LSTM(3, 4, dropout=1.0), ArgumentError, r"LSTM: dropout must be in \[0, 1\)"),
     (lambda: tg.nn.LSTM(3, 4, proj_size=4), ArgumentError, "proj_size is in"),
     (lambda: tg.nn.LSTM(3, 4, batchfirst=True), TypeError, "LSTM has.*did you mean batch_first"),
     (lambda: tg.nn.GRU(3, 4, proj_size=2), TypeError, "GRU has no argument 'proj_size'"),
@@ -499,7 +499,7 @@ SINGLE: list[Misuse] = [
     (
         lambda: F.cross_entropy(X, [0, 1], label_smoothing=2),
         ArgumentError,
-        r"lie in \[0, 1\], got 2",
+        r"be in \[0, 1\], got 2",
     ),
     (lambda: F.cross_entropy(X, [5, 5], ignore_index=5), ArgumentError, "every target is ignored"),
     (lambda: F.cross_entropy(X, [0, 1], ignore_index=0.5), ArgumentError, "ignore_index is an id"),
@@ -507,11 +507,11 @@ SINGLE: list[Misuse] = [
     (lambda: F.cross_entropy(E, np.zeros(0, int)), ArgumentError, "the batch is empty"),
     (lambda: F.cross_entropy(N, [0, 1]), DTypeError, "logits are int64"),
     (lambda: F.cross_entropy([[1.0]], [0]), DTypeError, "cross_entropy: logits: a Tensor"),
-    (lambda: F.mse_loss(X, tg.ones(3)), ShapeError, "nothing is broadcast"),
+    (lambda: F.mse_loss(X, tg.ones(3)), ShapeError, "does not broadcast"),
     (lambda: F.mse_loss(N, N), DTypeError, "mse_loss: the prediction is int64"),
     (lambda: F.mse_loss(X, X, size_average=True), TypeError, "mse_loss has no argument"),
-    (lambda: F.binary_cross_entropy_with_logits(X, X * 3), ArgumentError, r"lie in \[0, 1\]"),
-    (lambda: F.one_hot([3], 3), ArgumentError, r"one_hot: id 3 lies outside \[0, 3\)"),
+    (lambda: F.binary_cross_entropy_with_logits(X, X * 3), ArgumentError, r"are in \[0, 1\]"),
+    (lambda: F.one_hot([3], 3), ArgumentError, r"one_hot: id 3 is outside \[0, 3\)"),
     (lambda: F.one_hot([0], 2.5), ArgumentError, "one_hot: num_classes must be a positive"),
     (lambda: F.one_hot([0], 3, dtype=complex), DTypeError, "one_hot: .*complex"),
     (lambda: F.perplexity(X), ArgumentError, "perplexity: the mean"),
@@ -521,10 +521,10 @@ SINGLE: list[Misuse] = [
     (lambda: tg.metrics.Perplexity().update([1.0, 2.0], 2), ArgumentError, "leave out the count"),
     # learning
     (lambda: OPTIM.SGD([P]), TypeError, "SGD: missing a required argument: 'lr'; it takes"),
-    (lambda: OPTIM.SGD([P], 0.1, momentum=1.0), ArgumentError, r"momentum must lie in \[0, 1.0\)"),
+    (lambda: OPTIM.SGD([P], 0.1, momentum=1.0), ArgumentError, r"momentum must be in \[0, 1.0\)"),
     (lambda: OPTIM.SGD([P], 0.1, nesterov=True), ArgumentError, "needs a momentum"),
     (lambda: OPTIM.Adam([P], betas=0.9), ArgumentError, "Adam: betas are two numbers"),
-    (lambda: OPTIM.Adam([P], betas=(0.9, 1.0)), ArgumentError, "beta2 must lie"),
+    (lambda: OPTIM.Adam([P], betas=(0.9, 1.0)), ArgumentError, "beta2 must be in"),
     (lambda: OPTIM.Adam([P], amsgrad=True), TypeError, "Adam has no argument 'amsgrad'"),
     (lambda: OPTIM.clip_grad_norm([P], 0), ArgumentError, "max_norm must be above 0, got 0"),
     (lambda: OPTIM.clip_grad_norm([P], "a"), ArgumentError, "max_norm must be a number, got 'a'"),
@@ -592,7 +592,7 @@ def test_a_misuse_is_answered_with_the_cure(name: str) -> None:
     with pytest.raises(kind, match=f"(?s){message}") as caught:
         misuse()
     said = str(caught.value)
-    for inner in ("pile", "join", "permute(", "gemm", "nats of", "cumsum_along", "contract of"):
+    for inner in ("gemm", "getitem", "affine", "stack_over_time", "smoothed_one_hot"):
         assert inner not in said or "here it is" in said, said
 
 

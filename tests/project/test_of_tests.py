@@ -23,6 +23,7 @@ from tinygrad_rnn import tensors as ops
 from tinygrad_rnn.engine import backend, graph, tensor
 from tinygrad_rnn.engine.codegen import OpDefinition
 from tinygrad_rnn.engine.namespaces import PRIMITIVES
+from tinygrad_rnn.engine.ops import kernels
 from tinygrad_rnn.errors import GraphError
 from tinygrad_rnn.nn import cells
 
@@ -87,8 +88,8 @@ FIRST_ORDER = {
         },
     ),
     "a transpose is not undone": (
-        "permute",
-        {"x": lambda F, g, axes: F.permute(g, axes=axes)},
+        "transpose",
+        {"x": lambda F, g, axes: F.transpose(g, axes=axes)},
     ),
 }
 
@@ -131,7 +132,7 @@ def first_of_each(grad: Any, node: Any, F: Any) -> Any:
     """Cut a gradient down to its argument's shape instead of summing it."""
     extra = len(grad.shape) - len(node.shape)
     key = (*[slice(0, 1)] * extra, *[slice(0, n) for n in node.shape])
-    return honest_fit(F.index(grad, key=key), node, F)
+    return honest_fit(F.getitem(grad, key=key), node, F)
 
 
 @pytest.mark.parametrize("fit", [lambda grad, node, F: grad, first_of_each], ids=["none", "cut"])
@@ -144,9 +145,9 @@ def test_an_overwritten_repeated_index_is_caught(monkeypatch: Plant) -> None:
     def overwrite(target: Any, key: Any, values: Any) -> None:
         target[key] += values  # NumPy reads all, adds, writes all: the last one wins
 
-    monkeypatch.setattr(backend, "add_at", overwrite)
-    catches_in_derivatives("getitem", "index", "take")
-    catches(test_ops.test_forward_equals_numpy, row=TABLE["scatter"])
+    monkeypatch.setattr(kernels, "add_at", overwrite)
+    catches_in_derivatives("getitem", "F.getitem", "take")
+    catches(test_ops.test_forward_equals_numpy, row=TABLE["F.scatter"])
     catches(test_layers.test_embedding_looks_up_rows_and_adds_up_their_gradients)
 
 

@@ -282,24 +282,6 @@ ARGUMENT_HINTS = {  # for arguments of NumPy's functions that ours lack
 }
 
 
-PUBLIC_NAMES = {  # of the primitives that a user calls by another name
-    "cast": "astype",
-    "affine_map": "linear",
-    "contract": "einsum",
-    "linear_map": "linear",
-    "cumsum_along": "cumsum",
-    "gemm": "matmul",
-    "index": "indexing",
-    "join": "concatenate",
-    "nats": "cross_entropy",
-    "permute": "transpose",
-    "sequence": "stack",
-    "pile": "stack",
-    "smoothed_one_hot": "cross_entropy",
-    "to_device": "to",
-}
-
-
 def hint(name: str, others: Mapping[str, str], known: Iterable[str] = ()) -> str:
     """Return the end of an error for an unknown name: our name for it, or similar names."""
     if name in others:

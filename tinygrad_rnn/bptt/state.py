@@ -11,28 +11,13 @@ from typing import Any
 
 from .._util.api_hints import class_name, conversion_hint
 from .._util.nested import map_nested
+from ..engine import ops
 from ..engine.backend import default_device, is_array
 from ..engine.grad_mode import is_grad_enabled
-from ..engine.graph import Node, Parents, tick
-from ..engine.tensor import Tensor, wrap
+from ..engine.tensor import Tensor
 from ..tensors.creation import tensor
 
 State = Any
-
-
-class ScaledGradient(Node):
-    """Identity forward, gradient times ξ backward: the one operation behind every strategy."""
-
-    __slots__ = ("xi",)
-    name = "scale_gradient"
-
-    def __init__(self, parent: Node, xi: float) -> None:
-        self.order, self.parents = tick(), (parent,)
-        self.shape, self.dtype, self.xi = parent.shape, parent.dtype, xi
-
-    def vjp(self, F: Any, grad: Any, parents: Parents, retain: bool) -> tuple[Any]:
-        """Return the gradient times ξ."""
-        return (grad * self.xi,)
 
 
 def scale_gradient(state: State, xi: float) -> State:
@@ -76,12 +61,9 @@ def scale_gradient(state: State, xi: float) -> State:
             return scale_gradient(value, xi)
 
         return _each(state, one)
-    node = state._node
-    if xi == 1 or node is None or not is_grad_enabled():
+    if xi == 1 or state._node is None or not is_grad_enabled():
         return state
-    return (
-        state.detach() if xi == 0 else wrap(state._data, ScaledGradient(node, xi), state._version)
-    )
+    return state.detach() if xi == 0 else ops.scale_gradient(state, xi)
 
 
 def detach(state: State) -> State:

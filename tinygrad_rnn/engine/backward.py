@@ -20,15 +20,14 @@ def backward(self: Tensor, grad: Any = None, retain_graph: bool = False) -> None
     Parameters
     ----------
     grad : Tensor or array, optional
-        What to start from, of this tensor's shape; 1 if the tensor has one element.
+        The gradient of this tensor, of its shape. Default: 1 for a tensor of one element.
     retain_graph : bool
-        Keep what was saved, so that the graph can be walked again.
+        Keep the saved values, so that the graph can be differentiated again.
 
     Raises
     ------
     GraphError
-        If the tensor has no graph, the graph was freed, or a saved value was changed in place
-        since.
+        If the tensor has no graph, the graph was freed, or a saved value was changed in place.
 
     Examples
     --------
@@ -39,15 +38,14 @@ def backward(self: Tensor, grad: Any = None, retain_graph: bool = False) -> None
     tensor([2., 4.])
     """
     results = run(_roots([self], [grad], create_graph=False), namespaces, retain=retain_graph)
-    for leaf, (array, fresh) in results.items():
+    for leaf, (array, unshared) in results.items():
         if not leaf.on:  # type: ignore[attr-defined]
             continue
-        # A gradient that somebody else may hold (two leaves of one sum, a broadcast view) is
-        # copied before it is kept.
-        own = array if fresh and array.__class__ in backend.modules else backend.copy(array)
-        held = leaf.grad  # type: ignore[attr-defined]
-        if held is not None:  # NumPy gives a scalar for the sum of 0-d arrays
-            own = backend.asarray(held._data + own)
+        # A gradient whose memory may be shared (two leaves of one sum, a broadcast view) is copied.
+        own = array if unshared and array.__class__ in backend.modules else backend.copy(array)
+        previous = leaf.grad  # type: ignore[attr-defined]
+        if previous is not None:  # NumPy gives a scalar for the sum of 0-d arrays
+            own = backend.asarray(previous._data + own)
         leaf.grad = wrap(own, None, [0])  # type: ignore[attr-defined]
 
 
@@ -62,7 +60,7 @@ def _many(tensors: Any) -> bool:
 def _roots(
     outputs: Sequence[Tensor], grads: Sequence[Any], create_graph: bool
 ) -> list[tuple[Node, Any]]:
-    """Return where a pass starts, with the gradients to start from, both checked."""
+    """Return the nodes of the outputs with their gradients, after validation."""
     roots = []
     for output, grad in zip(outputs, grads, strict=True):
         if not isinstance(output, Tensor) or output._node is None:
@@ -108,10 +106,10 @@ def grad(
     outputs, inputs : Tensor or sequence of Tensors
         Inputs may be leaves or computed.
     grad_outputs : Tensor or sequence, optional
-        What to start from, one for each output, of its shape (of a single output also without a
-        sequence around it); 1 for outputs of one element.
+        The gradient of each output, of its shape; for a single output also without a sequence.
+        Default: 1 for outputs of one element.
     retain_graph : bool, optional
-        Keep what was saved; what `create_graph` says, if not given.
+        Keep the saved values. Default: the value of `create_graph`.
     create_graph : bool
         Record the gradient's own graph, so that it can be differentiated again.
     allow_unused : bool

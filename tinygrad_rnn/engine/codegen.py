@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._util import LIBRARY
-from .._util.api_hints import PUBLIC_NAMES
 from .._util.foreign_arrays import copy_aliased_output, copy_arrays
 from ..errors import GraphError
 from . import backend, primitive_checks
@@ -119,7 +118,7 @@ UNPACK = """\
     try:
         {arrays} = {data}
         xp = {fast_path}
-    except AttributeError:  # an argument is no Tensor
+    except AttributeError:  # an argument is not a Tensor
         xp = None
     if not xp:
         xp, ({arguments}), ({inputs}) = promote_operands(definition, ({inputs}))
@@ -179,12 +178,16 @@ class OpDefinition:
     """
 
     def __init__(
-        self, forward: Callable[..., Array], vjps: dict[str, Vjp | None], joint: Vjp | None
+        self,
+        forward: Callable[..., Array],
+        vjps: dict[str, Vjp | None],
+        joint: Vjp | None,
+        name: str | None = None,
     ) -> None:
         self.name = primitive_checks.name_of(forward, vjps, joint, RESERVED.union(_SCOPE))
         self.forward, self.joint = forward, joint
         self.user_defined = not (forward.__module__ or "").startswith(f"{LIBRARY}.")
-        self.title = PUBLIC_NAMES.get(self.name, self.name)  # in messages
+        self.title = name or self.name  # in messages and reprs
         self.parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = [p.name for p in self.parameters[: len(vjps)]]
         self.params = [p.name for p in self.parameters[len(vjps) or 1 :]]
@@ -202,9 +205,9 @@ class OpDefinition:
         return self.view or not {*self.inputs, "inputs"}.isdisjoint(self.saved_names)
 
     def _origin(self, name: str) -> Callable[[OpNode], Any] | None:
-        """Return a function: node to the graph node and version of a saved value.
+        """Return a function from an OpNode to the node and the version of a saved value.
 
-        None for values that are no arrays.
+        None for values other than arrays.
         """
         first = len(self.saved_names)  # the index of the first version
         saved_inputs = [x for x in self.saved_names if x in self.inputs]
@@ -249,13 +252,10 @@ class OpDefinition:
         """Return the expressions of the saved values, then of the versions of saved inputs."""
         values, versions = [], []
         for name in self.saved_names:
-            readers = [
-                f"{x}_node"
-                for x, names in zip(self.differentiable, self.reads, strict=False)
-                if name in names
-            ]
-            used = name in self.params or len(readers) == len(self.differentiable)
-            condition = "" if used else f" if {' or '.join(readers)} else None"
+            pairs = zip(self.differentiable, self.reads, strict=False)
+            readers = [f"{x}_node" for x, names in pairs if name in names]
+            always = name in self.params or len(readers) == len(self.differentiable)
+            condition = "" if always else f" if {' or '.join(readers)} else None"
             values.append(self._value(name) + condition)
             if name in self.inputs:
                 versions.append(f"{name}._version{condition}")
@@ -269,7 +269,7 @@ class OpDefinition:
         needs_conversion, converted = "out.__class__ not in modules", "xp.asarray(out)"
         if self.user_defined:
             needs_conversion += " or out.dtype.kind not in 'fiub'"
-            converted = "primitive_checks.one_array(definition.name, xp, out)"
+            converted = "primitive_checks.one_array(definition.title, xp, out)"
         signature = [*map(_parameter, self.parameters), *["**unknown"] * bool(self.params)]
         holes = {
             "name": self.name,
@@ -301,10 +301,8 @@ class OpDefinition:
 
     def _positional(self) -> dict[str, str]:
         """Return the expressions of an operation on a fixed number of inputs."""
-        arrays, nodes = (
-            [f"{x}_data" for x in self.inputs],
-            [f"{x}_node" for x in self.differentiable],
-        )
+        arrays = [f"{x}_data" for x in self.inputs]
+        nodes = [f"{x}_node" for x in self.differentiable]
         leading = [f"{x}_data" for x in self.differentiable] or arrays  # they decide on the dtype
         conditions = [f"{a}.__class__ is {b}.__class__" for a, b in itertools.pairwise(arrays)]
         conditions += [f"{a}.dtype is {b}.dtype" for a, b in itertools.pairwise(leading)]
@@ -329,16 +327,8 @@ class OpDefinition:
         code, file = self.source, f"<primitive {self.name}>"
         linecache.cache[file] = len(code), None, code.splitlines(True), file  # for tracebacks
         isolated = self.user_defined and not self.view  # its result shares no memory
-        node_class = type(
-            "OpNode",
-            (OpNode,),
-            {
-                "__slots__": (),
-                "definition": self,
-                "name": self.title,
-                "takes_deferred": self.pending,
-            },
-        )
+        attributes = {"definition": self, "name": self.title, "takes_deferred": self.pending}
+        node_class = type("OpNode", (OpNode,), {"__slots__": (), **attributes})
         scope = {
             **_SCOPE,
             "definition": self,

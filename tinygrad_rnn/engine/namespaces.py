@@ -1,4 +1,4 @@
-"""Namespaces: the same names for arrays and for Tensors, ``F`` of a vjp."""
+"""Namespaces: the primitives on arrays and on Tensors by the same names, ``F`` of a vjp."""
 
 from __future__ import annotations
 
@@ -25,36 +25,37 @@ class Raw:
         self.module = module
 
     def __getattr__(self, name: str) -> Any:
-        forward = functools.partial(_known(name).definition.forward, self.module)
+        forward = functools.partial(_primitive(name).definition.forward, self.module)
         setattr(self, name, forward)
         return forward
 
 
 class Recorded:
-    """The primitives on Tensors: what ``F`` is under ``create_graph=True``."""
+    """The primitives on Tensors: ``F`` under ``create_graph=True``."""
 
     records = True
 
     def __getattr__(self, name: str) -> Any:
-        operation, numbers = _known(name), getattr(namespaces[np.ndarray], name)
+        operation, on_arrays = _primitive(name), getattr(namespaces[np.ndarray], name)
 
-        def on(*args: Any, **params: Any) -> Any:  # of numbers a number: no dtype would be right
-            alone = all(x.__class__ in SCALARS for x in args)
-            return numbers(*args, **params).item() if alone else operation(*args, **params)
+        def function(*args: Any, **params: Any) -> Any:
+            if all(x.__class__ in SCALARS for x in args):  # numbers have no dtype: return a number
+                return on_arrays(*args, **params).item()
+            return operation(*args, **params)
 
-        setattr(self, name, on)
-        return on
+        setattr(self, name, function)
+        return function
 
     def wrap(self, value: Any, node: Any, version: Any) -> Any:
-        """Return saved arrays as Tensors at their places in the graph; a scalar stays."""
+        """Return saved arrays as Tensors with their nodes; scalars are returned unchanged."""
         if isinstance(value, tuple | list):
             return [self.wrap(*saved) for saved in zip(value, node, version, strict=True)]
         return value if value.__class__ in SCALARS else wrap(value, node, version)
 
 
-def _known(name: str) -> Any:
+def _primitive(name: str) -> Any:
     if name not in PRIMITIVES:
-        raise AttributeError(f"there is no primitive {name!r}")
+        raise AttributeError(f"no primitive {name!r} is defined")
     return PRIMITIVES[name]
 
 

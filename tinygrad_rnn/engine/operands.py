@@ -1,4 +1,4 @@
-"""Operands of a call: promoted to one library and dtype, and named in the errors of a call."""
+"""Operands of a call: promotion to one array library and dtype, and error messages of calls."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from . import backend
 from .backend import SCALARS
 from .tensor import Tensor
 
-OpDefinition = Any  # of codegen, which is above
+OpDefinition = Any  # defined in codegen, a higher layer
 
 _LISTS = frozenset((list, tuple))
 
 
 class _Constant:
-    """What stands for an argument that is no Tensor: it has no place in the graph."""
+    """Represents an argument other than a Tensor: it has no node in the graph."""
 
     _node = _version = None
 
 
 def promote_operands(op: OpDefinition, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
-    """Bring unlike arguments together: integers and Python scalars follow floats.
+    """Promote the arguments of a call: integers and Python scalars get the dtype of floats.
 
-    Returns the array library, the arrays (and Python scalars), and what they came from.
+    Returns the array library, the arrays (and Python scalars), and the Tensor of each, or
+    `_Constant`.
     """
     if not _LISTS.isdisjoint(map(type, args)):
-        args = [Tensor._stacked(x) for x in args]  # those of Tensors: each has its place
+        args = [Tensor._stacked(x) for x in args]  # lists of Tensors: each has a node
     sources = [x if isinstance(x, Tensor) else _Constant for x in args]
-    values = [x._data if isinstance(x, Tensor) else _foreign(x, op) for x in args]
+    values = [x._data if isinstance(x, Tensor) else _as_array(x, op) for x in args]
     xp, values = backend.common_module(values, op.title)
     differentiable = [i for i, name in enumerate(op.inputs) if name in op.differentiable] or range(
         len(values)
@@ -49,8 +50,8 @@ def promote_operands(op: OpDefinition, args: Sequence[Any]) -> tuple[Any, list[A
     return xp, values, sources
 
 
-def _foreign(x: Any, op: OpDefinition) -> Any:
-    """Return what is no Tensor as a Python scalar or an array (a copy, if it is kept)."""
+def _as_array(x: Any, op: OpDefinition) -> Any:
+    """Return an argument as a Python scalar or an array; a copy if the operation retains it."""
     x = x.item() if isinstance(x, np.generic) else x
     if x.__class__ in SCALARS:
         return x
@@ -61,19 +62,19 @@ def _foreign(x: Any, op: OpDefinition) -> Any:
 def failure(
     op: OpDefinition, values: Sequence[Any], given: dict[str, Any], error: Any
 ) -> Exception:
-    """Return an error of the array library with the operation and what it was given."""
+    """Return an error of the array library with the operation and its arguments in the message."""
     if type(error).__module__ == ShapeError.__module__:
         return prefix_message(error, op.title)
-    misplaced = backend.misplaced(values)
-    if misplaced:
-        return DeviceError(f"{op.title}: {misplaced}")
+    mismatch = backend.device_mismatch(values)
+    if mismatch:
+        return DeviceError(f"{op.title}: {mismatch}")
     shapes = " and ".join(str(getattr(x, "shape", x)) for x in values)
     options = ", ".join(f"{k}={v!r:.60}" for k, v in given.items() if v is not None)
-    ours, text = translate_error(error)
+    error_class, text = translate_error(error)
     message = f"{op.title} of {shapes}{' with ' * bool(options)}{options}: {text}"
-    return ours(message)
+    return error_class(message)
 
 
 def refuse_unknown(op: OpDefinition, unknown: dict[str, Any]) -> None:
-    """Raise for keyword arguments that the operation has not."""
+    """Raise for keyword arguments that the operation does not have."""
     raise TypeError(unknown_argument(op.title, next(iter(unknown)), [*op.inputs, *op.params]))

@@ -4,7 +4,7 @@ A rule may return one of these classes in place of an array. The pass (`graph.ru
 contributions to a node and calls `evaluate` when it reaches the node:
 
 ==================  =====================================  ========================================
-class               stands for                             computed as
+class               its value                              computed as
 ==================  =====================================  ========================================
 `SparseGradient`    zeros but for the elements ``x[key]``  one scatter for all reads of x
 `DeferredMatmul`    leftᵀ @ right                          one product for all uses of a weight
@@ -70,7 +70,7 @@ class DeferredMatmul:
 
     def transposed(self) -> DeferredMatmul:
         """Return the transpose, still deferred: (leftᵀ right)ᵀ = rightᵀ left."""
-        product = None if self.product is None else self.F.permute(self.product, axes=(1, 0))
+        product = None if self.product is None else self.F.transpose(self.product, axes=(1, 0))
         return DeferredMatmul(self.F, self.rights, self.lefts, product)
 
     def evaluate(self) -> Gradient:
@@ -78,9 +78,10 @@ class DeferredMatmul:
         if not self.lefts:
             return self.product
         left, right = (
-            x[0] if len(x) == 1 else self.F.join(*x, axis=0) for x in (self.lefts, self.rights)
+            x[0] if len(x) == 1 else self.F.concatenate(*x, axis=0)
+            for x in (self.lefts, self.rights)
         )
-        product = self.F.gemm(self.F.permute(left, axes=(1, 0)), right)
+        product = self.F.gemm(self.F.transpose(left, axes=(1, 0)), right)
         return product if self.product is None else self.product + product
 
 

@@ -4,14 +4,14 @@
     def tanh(xp, x):
         return xp.tanh(x)
 
-The keyword names the argument, and the names of the vjp's own parameters say what is saved for it:
-an argument, ``out`` (the result), a keyword argument of the forward, or the shape of an argument
-(``x_shape``). Nothing else stays alive.
+Each keyword is the name of an argument. The parameters of its vjp name the values that the forward
+saves for it: an argument, ``out`` (the result), a keyword argument of the forward, or the shape of
+an argument (``x_shape``). No other value is kept in memory.
 
-A vjp is written once and lives three lives: with arrays for ``g`` it is the backward pass; with
-Tensors it records a graph, so that every derivative has a derivative; with symbols it is the source
-of a fused kernel. ``F`` is the namespace of primitives for the kind at hand. In a vjp stand
-operators and names from ``F``, no method and no array library.
+A vjp is written once and used in three ways: with arrays for ``g`` in the backward pass; with
+Tensors under ``create_graph=True``, where it records a graph, so every derivative has a derivative;
+and with symbols as the source of a fused kernel. ``F`` is the namespace of primitives for the kind
+of ``g``. So a vjp uses operators and functions of ``F`` only, no methods and no array library.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from .namespaces import PRIMITIVES, Operation
 @explain_errors
 def primitive(
     *,
+    name: str | None = None,
     floating: bool = False,
     view: bool = False,
     pending: bool = False,
@@ -38,19 +39,23 @@ def primitive(
 
     Parameters
     ----------
+    name : str, optional
+        The name that users see: in error messages, in reprs (``grad_fn=<name>``) and in
+        `tinygrad_rnn.viz.graph`. Without it they see the forward's name. Vjps always call the
+        operation by the forward's name, ``F.<forward>``.
     floating
-        Whether integer arguments become floating ones first (exp, divide …).
+        Whether integer arguments are converted to floating ones first (exp, divide …).
     view
-        Whether the result may share the memory of the first argument. Otherwise a result of the
-        user's that does is copied.
+        Whether the result may share the memory of the first argument. If not, the result of a
+        user's forward is copied when it does.
     pending
-        Whether the vjp takes a `DeferredMatmul` that is not multiplied yet.
+        Whether the vjp takes a `DeferredMatmul` that is not evaluated yet.
     joint
-        In place of `vjps`: one vjp that returns the gradients of all arguments, for a forward that
-        takes ``*inputs``. It may name ``inputs``, ``shapes`` (of all inputs) and keyword arguments.
+        Replaces `vjps` for a forward that takes ``*inputs``: one vjp that returns the gradients of
+        all of them. It may name ``inputs``, ``shapes`` (of all inputs) and keyword arguments.
     **vjps
-        For each argument of the forward a function ``vjp(F, g, *names)``, or None if it has no
-        gradient.
+        For each argument of the forward a function ``vjp(F, g, *names)``; None if the argument has
+        no gradient.
 
     Returns
     -------
@@ -61,17 +66,19 @@ def primitive(
     Raises
     ------
     TypeError
-        If the forward has no name (a lambda, a partial), or the vjps do not fit its arguments.
+        If `name` is not a non-empty string, if the forward has no name (a lambda, a partial), or
+        if the vjps do not fit its arguments.
     DTypeError
-        At a call: if the forward returns something else than one array of real numbers.
+        At a call: if the forward does not return one array of real numbers.
     GraphError
-        Backward: if a vjp returns neither None nor a gradient of the shape of its argument.
+        In the backward pass: if a vjp returns neither None nor a gradient of the shape of its
+        argument.
 
     Notes
     -----
     Arrays among the keyword arguments that a vjp names (also in tuples, lists and dicts) are
-    copied, since they may be filled anew before the backward pass. What a forward or a vjp reads
-    from elsewhere, such as a global array, is not.
+    copied, since their contents may change before the backward pass. Arrays that a forward or a vjp
+    reads otherwise, such as global ones, are not copied.
 
     Examples
     --------
@@ -84,7 +91,15 @@ def primitive(
     >>> x.grad
     tensor([12.])
 
-    Its derivatives are proved by ``tg.gradcheck``; over shapes and values that hypothesis draws:
+    The same rule for an operation whose function is private:
+
+    >>> @tg.primitive(name="cube", x=lambda F, g, x: 3 * g * x * x)
+    ... def _cube_on_arrays(xp, x):
+    ...     return x * x * x
+    >>> _cube_on_arrays(x)
+    tensor([8.], grad_fn=<cube>)
+
+    ``tg.gradcheck`` checks its derivatives, here for shapes and values drawn by hypothesis:
 
     >>> from hypothesis import given
     >>> @given(tg.testing.arrays())
@@ -92,14 +107,16 @@ def primitive(
     ...     tg.gradcheck(cube, x)
     >>> test_cube()
     """
+    if name is not None and not (isinstance(name, str) and name):
+        raise TypeError(f"primitive: name is a non-empty string, got {name!r:.60}")
 
     def decorate(forward: Callable[..., Array]) -> Operation:
-        definition = OpDefinition(forward, vjps, joint)
+        definition = OpDefinition(forward, vjps, joint, name)
         definition.floating, definition.view, definition.pending = floating, view, pending
         operation = definition.operation()
         held: Any = PRIMITIVES.get(definition.name)
         if held is None or held.definition.user_defined:
-            PRIMITIVES[definition.name] = operation  # the library's stay what they are
+            PRIMITIVES[definition.name] = operation  # operations of the library are not replaced
         return operation
 
     return decorate

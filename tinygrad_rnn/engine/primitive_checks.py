@@ -1,14 +1,14 @@
-"""What a primitive of a user's own has to be: checked where it is defined, and at each call.
+"""Checks of the user's primitives, at their definition and at each call.
 
-The library's own primitives are tested instead, so that their calls cost nothing more. Of all that
-may return a view it is asked at each call whether they did (`version_of`).
+The calls of the library's own primitives are not checked, to save time: tests check them.
+`version_of` is called for all primitives that may return a view.
 """
 
 from __future__ import annotations
 
 import inspect
 import keyword
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,25 +18,27 @@ from .._util.functions import check_function
 from ..errors import DTypeError, GraphError
 from .pending import PENDING
 
+_VARIADIC = inspect.Parameter.VAR_POSITIONAL
+
 
 def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection[str] = ()) -> str:
-    """Return the name of a primitive, whose operation becomes a function of that name.
+    """Check the definition of a primitive; return its name, that of its forward.
 
     Parameters
     ----------
     forward : callable
-        It computes the result on arrays.
+        The computation on arrays.
     vjps : mapping of str to callable or None
-        For each argument.
+        The vjp of each argument.
     joint : callable or None
-        In their place.
+        The vjp of all arguments, in place of `vjps`.
     taken : collection of str
-        Names that the operation itself uses.
+        Names that the generated code uses.
 
     Returns
     -------
     str
-        That of the forward.
+        The name of the forward.
 
     Raises
     ------
@@ -66,66 +68,66 @@ def name_of(forward: Any, vjps: Mapping[str, Any], joint: Any, taken: Collection
             "identifier (and not 'vjp')"
         )
     parameters = list(inspect.signature(forward).parameters.values())[1:]
-    names = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]  # those are no arrays
-    inputs = list(vjps)
-    variadic = bool(parameters) and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
-    if names[: len(inputs)] != inputs or not (inputs or joint):
-        raise TypeError(
-            f"primitive {name}: give a vjp (or None) for each argument, in their order; there are "
-            f"vjps for {inputs}, arguments {names}"
-        )
-    if joint and (inputs or not variadic):
-        raise TypeError(
-            f"primitive {name}: joint= is for a forward (xp, *arrays) with no other vjp"
-        )
-    for p in parameters:
-        if p.kind is p.VAR_KEYWORD:
-            raise TypeError(f"primitive {name}: the forward takes **{p.name}: name each parameter")
-        if p.kind is p.VAR_POSITIONAL and not joint:
-            raise TypeError(
-                f"primitive {name}: the forward takes *{p.name}: give joint=, one vjp for all"
-            )
-    made = [f"{x}_{end}" for x in inputs for end in ("data", "node", "shape", "vjp")]
-    names = [p.name for p in parameters]
-    clashes = sorted({*taken, *made}.intersection(names[joint is not None :]))
-    if clashes:
-        raise TypeError(f"primitive {name}: other names than {clashes} are needed")
-    for argument, vjp in {**vjps, **({"joint": joint} if joint else {})}.items():
-        if vjp is not None and (not callable(vjp) or _positional(vjp) < 2):
-            raise TypeError(
-                f"primitive {name}: the vjp {argument}= is to be a function (F, g, *names), got "
-                f"{vjp!r:.60}"
-            )
+    for problem in _problems(parameters, vjps, joint, taken):
+        raise TypeError(f"primitive {name}: {problem}")
     return name
 
 
+def _problems(
+    parameters: Sequence[inspect.Parameter],
+    vjps: Mapping[str, Any],
+    joint: Any,
+    taken: Collection[str],
+) -> Iterator[str]:
+    """Yield descriptions of the errors in the definition of a primitive."""
+    arrays, inputs = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY], list(vjps)
+    if arrays[: len(inputs)] != inputs or not (inputs or joint):
+        yield (
+            "give a vjp (or None) for each argument, in their order; there are vjps for "
+            f"{inputs}, arguments {arrays}"
+        )
+    if joint and (inputs or not parameters or parameters[0].kind is not _VARIADIC):
+        yield "joint= is for a forward (xp, *arrays) with no other vjp"
+    for p in parameters:
+        if p.kind is p.VAR_KEYWORD:
+            yield f"the forward takes **{p.name}: name each parameter"
+        if p.kind is _VARIADIC and not joint:
+            yield f"the forward takes *{p.name}: give joint=, one vjp for all"
+    made = {f"{x}_{suffix}" for x in inputs for suffix in ("data", "node", "shape", "vjp")}
+    reserved = made.union(taken).intersection(p.name for p in parameters[joint is not None :])
+    if reserved:
+        yield f"the names {sorted(reserved)} are reserved; choose other parameter names"
+    for argument, vjp in {**vjps, "joint": joint}.items():
+        if vjp is not None and (not callable(vjp) or _positional(vjp) < 2):
+            yield f"the vjp {argument}= is to be a function (F, g, *names), got {vjp!r:.60}"
+
+
 def _positional(function: Callable[..., Any]) -> float:
-    """Return how many arguments a function can be given by position."""
+    """Return how many positional arguments a function takes."""
     try:
         kinds = [p.kind for p in inspect.signature(function).parameters.values()]
-    except ValueError:  # a function in C that does not tell
+    except ValueError:  # a function in C without a signature
         return 0
-    several = inspect.Parameter.VAR_POSITIONAL in kinds
     keyword_only = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
-    return float("inf") if several else sum(k not in keyword_only for k in kinds)
+    return float("inf") if _VARIADIC in kinds else sum(k not in keyword_only for k in kinds)
 
 
 def one_array(name: str, xp: Any, out: Any) -> Any:
-    """Return the result of a primitive's forward as an array, if it is one of numbers.
+    """Return the result of a primitive's forward as an array, after validation.
 
     Parameters
     ----------
     name : str
-        Of the primitive.
+        The name of the primitive, for messages.
     xp : module
         The array library of its arguments.
     out : object
-        What the forward returned: an array, a scalar or a number.
+        The value that the forward returned: an array, a scalar or a number.
 
     Raises
     ------
     DTypeError
-        If it is something else, such as two arrays, or None.
+        If it is not one array of real numbers; for example two arrays, or None.
     """
     if getattr(out, "requires_grad", False):
         raise GraphError(
@@ -144,22 +146,22 @@ def one_array(name: str, xp: Any, out: Any) -> Any:
 
 
 def version_of(x: Any, out: Any, recording: bool) -> list[int] | None:
-    """Return the version of an operation's result that may be a view of a leaf, or of such a view.
+    """Return the version of the result of an operation that may return a view.
 
     Parameters
     ----------
     x : Tensor
-        The argument, with a version.
+        The argument, a tensor with a version.
     out : array
-        The result. Some operations return a view or a copy, by the key and the memory layout.
+        The result: a view of `x` or a copy, depending on the key and the memory layout.
     recording : bool
         Whether this thread records a graph.
 
     Returns
     -------
     list of int or None
-        That of `x` for a view. A copy is a computed value, without a version: a graph may have
-        saved it, and a write to it does not change `x`. Without a graph it can be written to.
+        For a view the version of `x`. A copy in a graph has none, as other computed values: it is
+        never written to. A copy without a graph has a version of its own.
 
     Examples
     --------
@@ -175,43 +177,43 @@ def version_of(x: Any, out: Any, recording: bool) -> list[int] | None:
 
 
 def gradients(op: Any, grads: Any, parents: Sequence[Any], F: Any) -> Sequence[Any]:
-    """Return what the vjps of a primitive returned, if these are gradients of its arguments.
+    """Return the gradients that the vjps of a primitive returned, after validation.
 
     Parameters
     ----------
     op : OpDefinition
-        The primitive's.
+        The definition of the primitive.
     grads : sequence
-        For each of the `parents` a gradient, or None for none.
+        For each of the `parents` a gradient or None.
     parents : sequence of Node or None
-        The places of its arguments in the graph; None where no gradient is wanted.
+        The nodes of its arguments; None where no gradient is needed.
     F : Raw or Recorded
-        What the vjps were called with.
+        The namespace that the vjps were called with.
 
     Raises
     ------
     GraphError
-        If one is something else; the message names the argument.
+        If a value is not a gradient of its argument; the message names the argument.
     """
     if op.joint and (not isinstance(grads, tuple | list) or len(grads) != len(parents)):
         sized = isinstance(grads, tuple | list)
         got = f"{len(grads)} gradients" if sized else f"an object of {class_name(grads)}"
         raise GraphError(
-            f"the joint vjp of {op.name} returned {got} for {len(parents)} arguments: return a "
+            f"the joint vjp of {op.title} returned {got} for {len(parents)} arguments: return a "
             "list with a gradient, or None, for each"
         )
     for i, (grad, parent) in enumerate(zip(grads, parents, strict=True)):
         if grad is None or parent is None or type(grad) in PENDING:  # pending
             continue
-        problem = _misfit(grad, parent.shape, F)
+        problem = _problem(grad, parent.shape, F)
         if problem:
             argument = op.differentiable[i] if op.differentiable else f"argument {i}"
-            raise GraphError(f"the vjp of {op.name} by {argument} returned {problem}")
+            raise GraphError(f"the vjp of {op.title} by {argument} returned {problem}")
     return grads
 
 
-def _misfit(grad: Any, shape: tuple[int, ...], F: Any) -> str | None:
-    """Return what is wrong with the gradient of an argument of that shape, if anything is."""
+def _problem(grad: Any, shape: tuple[int, ...], F: Any) -> str | None:
+    """Return a description of the value if it is not a gradient of that shape, else None."""
     if type(grad) in (bool, int, float):
         cure = f"return an array of the shape {shape}, such as g * 0 + {grad!r}, or None for none"
         return f"the number {grad!r}: {cure}"

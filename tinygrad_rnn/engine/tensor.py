@@ -1,7 +1,7 @@
 """Tensor: an array and its node in the graph.
 
-Operators and NumPy's methods are made of operations, which are defined above this file;
-``tensors/methods.py`` attaches them.
+``tensors/methods.py`` attaches the operators and NumPy's methods: they call operations, which are
+defined in higher layers.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from .graph import Leaf, Node, last_write, tick
 class Tensor:
     """An array and its node in the graph; made by `tinygrad_rnn.tensor` and other constructors.
 
-    Arithmetic, methods and indexing follow NumPy; every one that computes is also a function of the
-    package, where it is documented. If ``requires_grad``, operations on it are recorded, and
-    `backward` fills `grad`. A tensor of one element is converted, rounded and formatted
-    (``f"{loss:.2f}"``) like its number, with a graph or without one.
+    Operators, methods and indexing follow NumPy. Every method that computes is also a function of
+    the package, where it is documented. If ``requires_grad``, operations on the tensor are
+    recorded, and `backward` fills `grad`. A tensor of one element is converted, rounded and
+    formatted (``f"{loss:.2f}"``) like a number, with or without a graph.
     """
 
     __slots__ = ("__weakref__", "_data", "_leaf", "_node", "_version")
     __hash__ = object.__hash__
 
     _data: Array
-    _leaf: Leaf | None  # set once it required a gradient: graphs that were recorded then know it
-    _node: Node | None  # its place in the graph
-    _version: list[int] | None  # when it was last written to; shared with views; None: never
+    _leaf: Leaf | None  # set when it first requires a gradient: recorded graphs refer to it
+    _node: Node | None  # of the operation that computed it, or the leaf
+    _version: list[int] | None  # the time of the last write; shared with views; None: read-only
 
     def __init__(
         self, data: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
@@ -41,7 +41,7 @@ class Tensor:
         source = data._data if isinstance(data, Tensor) else data
         given = backend.is_array(source)
         array = backend.asarray(source, dtype)
-        if device is not None or not given:  # an array stays where it is unless told otherwise
+        if device is not None or not given:  # without `device` an array keeps its own
             array = backend.to_device(array, device)
         self._data, self._version, self._node = backend.copy(array) if given else array, [0], None
         self.requires_grad = requires_grad
@@ -75,7 +75,7 @@ class Tensor:
     def data(self) -> Array:
         """The array; read-only (NumPy) if computed. Assigning writes into a leaf's array.
 
-        A write such as ``p.data[0] = 7`` cannot be seen by the graph: assign to ``p.data`` instead.
+        A write such as ``p.data[0] = 7`` is not noticed by the graph: assign to ``p.data`` instead.
         """
         if self._version is not None and self.is_leaf:
             return self._data
@@ -99,24 +99,24 @@ class Tensor:
         self._write("data", ..., array)
 
     def _write(self, name: str, key: Any, array: Array) -> None:
-        """Write into the array, for the operation of that name, and note it."""
+        """Write into the array, for the operation `name`, and update the version."""
         if array.dtype.kind == "f" and self.dtype.kind != "f":
             raise DTypeError(f"{name}: {array.dtype} assigned to {self.dtype} would lose fractions")
         try:
             self._data[key] = backend.to_device(array, self.device)
-        except ValueError as error:  # it does not fit, or the memory is read-only
+        except ValueError as error:  # the shapes do not broadcast, or the memory is read-only
             raise ShapeError(f"{name}: {array.shape} into {self.shape}: {error}") from error
         self._bump()
 
     def _bump(self) -> None:
-        """Note that the array was written to: what saved it before will refuse to go backward."""
+        """Update the version after a write: graphs that saved the array refuse to go backward."""
         if self._version is not None:
             self._version[0] = last_write[0] = tick()
 
     def _rebind(self, array: Array) -> None:
-        """Give this tensor another array, of any dtype or device; its gradient is dropped.
+        """Replace the array by one of any dtype or device; the gradient is dropped.
 
-        A computed one becomes a leaf that does not require a gradient; its graph is as it was.
+        A computed tensor becomes a leaf without requires_grad; its former graph is not changed.
         """
         requires_grad = self.requires_grad and self.is_leaf
         self._data, self._version, self._node, self._leaf = array, [0], None, None
@@ -126,15 +126,15 @@ class Tensor:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether nothing recorded led to it."""
+        """Whether it is not the result of a recorded operation."""
         return self._node is None or isinstance(self._node, Leaf)
 
     @property
     def requires_grad(self) -> bool:
         """Whether operations on it are recorded; can be set on a leaf.
 
-        A leaf that is switched off and on again is the same leaf to graphs that were recorded
-        before. Its gradient stays, and grows only while it is switched on.
+        A leaf that is switched off and on again remains the same leaf of graphs recorded before.
+        Its gradient is kept, and accumulates only while it is switched on.
         """
         return self._node is not None
 
@@ -151,7 +151,7 @@ class Tensor:
             )
         leaf: Leaf | None = getattr(self, "_leaf", None)
         if value and leaf is None:
-            if self._version is None:  # a graph may have saved this memory; a leaf is written to
+            if self._version is None:  # a graph may have saved the array; a leaf is writable
                 self._data, self._version = backend.copy(self._data), [0]
             self._leaf = leaf = Leaf(self.shape, self.dtype, self._version)
         if leaf is not None:
@@ -159,7 +159,7 @@ class Tensor:
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient that `backward` left at this leaf, or None."""
+        """The gradient of this leaf that `backward` accumulated, or None."""
         return getattr(getattr(self, "_leaf", None), "grad", None)
 
     @grad.setter
@@ -181,23 +181,25 @@ class Tensor:
             leaf.grad = value
 
     def detach(self) -> Tensor:
-        """Return a tensor of the same memory without the graph."""
+        """Return a tensor that shares the memory, without the graph."""
         return wrap(self._data, None, self._version)
 
     # -- values, copies
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """Return the values as a NumPy array of their own, from any device."""
+        """Return a copy of the values as a NumPy array, from any device."""
         return np.array(backend.to_numpy(self._data))
 
     def item(self) -> Any:
         """Return the one element as a Python number."""
         return self._number("item()")
 
-    def _number(self, what: str, cure: str = "reduce it (.mean(), .sum()) or use .numpy()") -> Any:
+    def _number(
+        self, caller: str, cure: str = "reduce it (.mean(), .sum()) or use .numpy()"
+    ) -> Any:
         if self.size != 1:
             raise ShapeError(
-                f"{what}: the tensor has {self.size} elements, shape {self.shape}: {cure}"
+                f"{caller}: the tensor has {self.size} elements, shape {self.shape}: {cure}"
             )
         return self._data.item()
 
@@ -221,7 +223,7 @@ class Tensor:
     def __copy__(self) -> Self:
         if self.is_leaf:
             return self._copied()
-        copy = object.__new__(type(self))  # an array that is not written to, at the same place
+        copy = object.__new__(type(self))  # the array is read-only: shared
         copy._data, copy._version, copy._node = self._data, self._version, self._node
         return copy
 
@@ -236,7 +238,7 @@ class Tensor:
         return copy
 
     def _copied(self) -> Self:
-        """Return a leaf with a copy of this one's array."""
+        """Return a leaf with a copy of the array."""
         copy = object.__new__(type(self))
         copy._data, copy._version, copy._node = backend.copy(self._data), [0], None
         copy.requires_grad = self.requires_grad

@@ -1,4 +1,4 @@
-"""Networks, with PyTorch's names: modules, layers, cells and the loop over time."""
+"""Neural networks, with PyTorch's names: modules, layers, cells and recurrent networks."""
 
 from .. import functional as functional
 from .._util.api_hints import module_getattr
@@ -7,14 +7,14 @@ from .cells import Cell as Cell
 from .cells import GRUCell as GRUCell
 from .cells import LSTMCell as LSTMCell
 from .cells import RNNCell as RNNCell
+from .containers import ModuleList as ModuleList
+from .containers import Sequential as Sequential
 from .layers import Dropout as Dropout
 from .layers import Embedding as Embedding
 from .layers import LayerNorm as LayerNorm
 from .layers import Linear as Linear
 from .module import Module as Module
-from .module import ModuleList as ModuleList
 from .module import Parameter as Parameter
-from .module import Sequential as Sequential
 from .recurrent import GRU as GRU
 from .recurrent import LSTM as LSTM
 from .recurrent import RNN as RNN
@@ -35,7 +35,7 @@ __getattr__ = module_getattr(
         "ParameterDict": "a dict of parameters, as an attribute",
         "ParameterList": "a list of parameters, as an attribute",
         "Flatten": "x.reshape(len(x), -1)",
-        "Identity": "a module whose forward returns its argument, or Sequential()",
+        "Identity": "Sequential(), or a module whose forward returns its argument",
         "BCELoss": "tinygrad_rnn.functional.binary_cross_entropy_with_logits, which takes logits",
         "L1Loss": "tinygrad_rnn.abs(x - y).mean()",
         "LeakyReLU": "tinygrad_rnn.maximum(x, 0.01 * x)",

@@ -17,9 +17,9 @@ from .. import random as tg_random
 from .. import tensors as ops
 from ..engine import backend
 from ..engine.grad_mode import is_grad_enabled
+from ..engine.ops import linear
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..functional import linear_map
 from ..tensors import checks
 from ..tensors.creation import zeros
 from ..transforms.fuse import fuse
@@ -113,7 +113,7 @@ class Cell(Module):
         """The size of each element of the state."""
         return self.hidden_size if isinstance(self.hidden_size, tuple) else (self.hidden_size,)
 
-    def _how_computed(self, name: str) -> str:
+    def _replacement_hint(self, name: str) -> str:
         return (
             ". For a weight that is computed from others, such as by weight drop, make a Recurrent "
             "of a cell of your own:\n"
@@ -194,7 +194,7 @@ class Cell(Module):
         self._check_structure(state, (tuple, list), name)
         several = isinstance(state, tuple | list)
         elements = tuple(
-            checks.as_tensor(element, f"{name}: state")
+            checks.require_tensor(element, f"{name}: state")
             for element in (state if several else (state,))
         )
         for element, size in zip(elements, self.state_sizes, strict=True):
@@ -223,7 +223,7 @@ class Cell(Module):
         Tensor or tuple of Tensors
             The new state; its first (or only) element is the output.
         """
-        x = checks.as_tensor(x, type(self).__name__)
+        x = checks.require_tensor(x, type(self).__name__)
         if x.ndim not in (1, 2):
             raise ShapeError(
                 f"{type(self).__name__}: input (B, I) or (I,), got {x.shape}; for whole sequences "
@@ -273,10 +273,10 @@ def _sum_of(*biases: Tensor | None) -> Tensor | None:
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return W x + b as [W, b] [x; 1]: a pass over the result less, there and back."""
     if bias is None:
-        return linear_map(x, weight)
+        return linear(x, weight)
     one = wrap(backend.full((*x.shape[:-1], 1), 1, x.dtype, like=x._data), None, None)
     x = ops.concatenate([x, ops.feature_major(one) if x.ndim > 2 else one], axis=-1)
-    return linear_map(x, ops.concatenate([weight, ops.expand_dims(bias, 1)], axis=1))
+    return linear(x, ops.concatenate([weight, ops.expand_dims(bias, 1)], axis=1))
 
 
 class _GatedCell(Cell):
@@ -325,7 +325,7 @@ class _GatedCell(Cell):
 
     def forward(self, x: Tensor, state: State = None) -> State:
         """Check the input, then take one step."""
-        x = checks.as_tensor(x, type(self).__name__)
+        x = checks.require_tensor(x, type(self).__name__)
         if x.shape[-1:] != (self.input_size,):
             raise ShapeError(
                 f"{type(self).__name__}: input of shape {x.shape}, its last axis must be "
@@ -408,7 +408,7 @@ class RNNCell(_GatedCell):
     def step(self, z: Tensor, h: Tensor) -> Tensor:
         """Return φ(z + W_hh h)."""
         activation = _tanh if self.nonlinearity == "tanh" else _relu
-        return activation(z, linear_map(h, self.weight_hh))
+        return activation(z, linear(h, self.weight_hh))
 
 
 @fuse
@@ -484,7 +484,7 @@ class GRUCell(_GatedCell):
     def step(self, a: Tensor, h: Tensor) -> Tensor:
         """Return h' from what `project` returned."""
         bias = () if self.bias_hh is None else (self.bias_hh,)
-        return _gru(a, linear_map(h, self.weight_hh), h, *bias)
+        return _gru(a, linear(h, self.weight_hh), h, *bias)
 
 
 @fuse
@@ -557,5 +557,5 @@ class LSTMCell(_GatedCell):
     def step(self, a: Tensor, state: State) -> State:
         """Return (h', c') from a = W_ih x + b_ih + b_hh."""
         h, c = state
-        h, c = _lstm(a, linear_map(h, self.weight_hh), c)
-        return (h if self.weight_hr is None else linear_map(h, self.weight_hr)), c
+        h, c = _lstm(a, linear(h, self.weight_hh), c)
+        return (h if self.weight_hr is None else linear(h, self.weight_hr)), c

@@ -1,13 +1,15 @@
-"""Initial values: each function draws new values for a tensor, writes them into it and returns it.
+"""Initialization in place: each function overwrites a tensor with new values and returns it.
 
-Numbers are drawn on the host in double precision and then rounded, so a float32 network and a
+Numbers are drawn on the host in double precision and then rounded, so that a float32 network and a
 float64 network, on the CPU or on a GPU, start from the same values.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from numpy.random import Generator
 
 from .. import random as tg_random
 from .._util.api_hints import class_name, module_getattr
@@ -16,9 +18,6 @@ from ..engine.backend import Array
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensors import checks
-
-if TYPE_CHECKING:
-    from numpy.random import Generator
 
 
 def uniform(
@@ -230,14 +229,14 @@ def kaiming_normal(
 
 
 def orthogonal(tensor: Tensor, gain: float = 1.0, rng: int | Generator | None = None) -> Tensor:
-    """Fill a weight with a random matrix Q whose rows, or columns, are orthonormal, times `gain`.
+    """Fill a weight with `gain` times a random matrix Q with orthonormal rows or columns.
 
     Parameters
     ----------
     tensor : Tensor
-        A floating tensor (out, in, ...), taken as a matrix of out rows; it is overwritten.
+        A floating tensor (out, in, ...), used as a matrix with out rows; it is overwritten.
     gain : float
-        The length of the rows (where there are fewer rows than columns), else of the columns.
+        The norm of the rows if there are fewer rows than columns, otherwise of the columns.
     rng : int or Generator, optional
         Seed or generator; the library's own generator if None.
 
@@ -249,8 +248,8 @@ def orthogonal(tensor: Tensor, gain: float = 1.0, rng: int | Generator | None = 
     Notes
     -----
     Saxe, McClelland and Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
-    linear neural networks", 2014. Q comes from the QR decomposition of a normal matrix; the signs
-    of R's diagonal are moved into Q, without which Q is not uniform over the orthogonal matrices
+    linear neural networks", 2014. Q is from the QR decomposition of a normal matrix. Its columns
+    are multiplied by the signs of R's diagonal, so that Q is uniform over the orthogonal matrices
     (Mezzadri, "How to generate random matrices from the classical compact groups", 2007).
 
     Examples
@@ -321,7 +320,7 @@ def constant(tensor: Tensor, value: float) -> Tensor:
 def _check(tensor: Any, name: str) -> None:
     if not isinstance(tensor, Tensor):
         raise DTypeError(
-            f"init.{name}: a Tensor that is written into is expected, got a {class_name(tensor)}"
+            f"init.{name}: a Tensor to write into is expected, got a {class_name(tensor)}"
         )
     if tensor.dtype.kind != "f":
         raise DTypeError(f"init.{name}: the tensor must be floating, got {tensor.dtype}")
@@ -333,15 +332,15 @@ def _fill(tensor: Tensor, drawn: Array) -> Tensor:
 
 
 def _fans(tensor: Tensor, name: str) -> tuple[int, int]:
-    """Return how many inputs an output of the weight has, and how many outputs an input has."""
+    """Return fan-in and fan-out: the number of inputs of an output, and of outputs of an input."""
     _check(tensor, name)
     if tensor.ndim < 2 or not tensor.size:
         raise ShapeError(
             f"init.{name}: a weight of shape (out, in, ...) is needed, got {tensor.shape}; "
             "for biases use init.zeros or init.uniform"
         )
-    field = math.prod(tensor.shape[2:])
-    return tensor.shape[1] * field, tensor.shape[0] * field
+    receptive_field = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * receptive_field, tensor.shape[0] * receptive_field
 
 
 def _fan(tensor: Tensor, mode: str, name: str) -> int:

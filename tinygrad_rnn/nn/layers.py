@@ -1,10 +1,12 @@
-"""Layers without a loop: Linear, Embedding, Dropout, LayerNorm."""
+"""Layers without recurrence: Linear, Embedding, Dropout, LayerNorm."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from numpy.random import Generator
 
 from .. import functional as F
 from .. import random as tg_random
@@ -13,9 +15,6 @@ from ..tensors import checks
 from ..tensors.creation import ones, zeros
 from . import init
 from .module import Module, Parameter
-
-if TYPE_CHECKING:
-    from numpy.random import Generator
 
 
 class Linear(Module):
@@ -26,7 +25,7 @@ class Linear(Module):
     in_features, out_features : int
         Sizes of the last axis of x and of y.
     bias : bool
-        Whether there is a b.
+        Whether to add b.
     dtype : dtype, optional
         Of the parameters; the default floating dtype if None.
     device : str, optional
@@ -39,7 +38,7 @@ class Linear(Module):
     weight : Parameter
         W, (out_features, in_features), initially U(-1/√in, 1/√in).
     bias : Parameter or None
-        b, (out_features,), initially the same.
+        b, (out_features,), with the same initial distribution.
 
     Examples
     --------
@@ -107,7 +106,7 @@ class Embedding(Module):
     (35, 32, 16)
     >>> table([3, 28])
     Traceback (most recent call last):
-    tinygrad_rnn.errors.ArgumentError: Embedding: id 28 lies outside [0, 28)
+    tinygrad_rnn.errors.ArgumentError: Embedding: id 28 ... outside [0, 28)
     """
 
     def __init__(
@@ -127,12 +126,12 @@ class Embedding(Module):
         init.normal(self.weight, rng=rng)
 
     def forward(self, ids: Any) -> Tensor:
-        """Return the vectors (*ids.shape, D) of integer ids of any shape."""
+        """Return the vectors, (*ids.shape, D), of integer ids of any shape."""
         return F.embedding(ids, self.weight)
 
 
 class Dropout(Module):
-    """Set elements to zero with probability p while training, and scale the others by 1 / (1 - p).
+    """In training, set elements to zero with probability p and scale the others by 1 / (1 - p).
 
     Parameters
     ----------
@@ -160,11 +159,11 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, rng: int | Generator | None = None) -> None:
         super().__init__()
         self.p = checks.number(p, "Dropout: p", 0, 1)
-        # A seed makes one generator here: the masks differ from call to call.
+        # One generator for all calls: a seed gives different masks from call to call.
         self._rng = None if rng is None else tg_random.generator(rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` with dropout while training, else `x` itself."""
+        """Return `x` with dropout in training mode, otherwise `x` itself."""
         return F.dropout(x, self.p, self.training, self._rng)
 
     def extra_repr(self) -> str:
@@ -178,13 +177,13 @@ class LayerNorm(Module):
     Parameters
     ----------
     normalized_shape : int or sequence of int
-        Sizes of the last axes of x, over which one mean and one variance are taken.
+        Sizes of the last axes of x, over which mean and variance are computed.
     eps : float
-        ε, which keeps a constant input from dividing by zero.
+        ε, which prevents division by zero for a constant input.
     elementwise_affine : bool
-        Whether there are w and b.
+        Whether to multiply by w and add b.
     bias : bool
-        Whether there is a b beside w.
+        Whether to add b, if `elementwise_affine`.
     dtype : dtype, optional
         Of the parameters; the default floating dtype if None.
     device : str, optional
@@ -239,6 +238,6 @@ class LayerNorm(Module):
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        """Return the shape where no parameter shows it, and ε."""
+        """Return ε, and the shape unless a parameter shows it."""
         shape = "" if self.weight is not None else f"{self.normalized_shape}, "
         return f"{shape}eps={self.eps}"

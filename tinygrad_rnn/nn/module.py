@@ -1,20 +1,19 @@
-"""Modules: learned things as plain Python objects.
+"""Modules: networks as plain Python objects with parameters, buffers and submodules.
 
-A module is an object with attributes. Those that are parameters, modules, or lists, tuples and
-dicts of them, are found by looking at the attributes when somebody asks, in the order of their
-assignment; there is no second registry that could disagree with the attributes.
+Parameters and submodules are found by inspecting the attributes of a module (and lists, tuples and
+dicts in them) at each call, in the order of assignment. No registry exists in addition to the
+attributes, so none can disagree with them.
 """
 
 from __future__ import annotations
 
-import difflib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from .._util.api_hints import explain_errors
+from .._util.api_hints import explain_errors, hint
 from .._util.contexts import ReusableContext, reusable_context
 from .._util.state_keys import key_problems, raise_problems
 from ..engine import backend
@@ -25,18 +24,18 @@ from ..tensors.creation import tensor
 
 T = TypeVar("T")
 
-_OUR_NAME = {  # what PyTorch's users reach for, and what to write here
+_OTHER_NAMES = {  # attributes in PyTorch and Keras, and their equivalents here
     "add_module": "module.name = part",
     "apply": "for m in module.modules(): ...",
     "bfloat16": 'to("float16")',
     "children": "modules()",
-    "compile": "tinygrad_rnn.fuse(function), of what is computed element by element",
+    "compile": "tinygrad_rnn.fuse(function), for an elementwise function",
     "cpu": 'to("cpu")',
     "cuda": 'to("cuda")',
     "device": "next(module.parameters()).device",
     "double": 'to("float64")',
     "dtype": "next(module.parameters()).dtype",
-    "flatten_parameters": "nothing: layout is the library's business",
+    "flatten_parameters": "not needed: the library manages memory layout",
     "float": 'to("float32")',
     "get_parameter": "dict(module.named_parameters())[name]",
     "get_weights": "state_dict()",
@@ -56,28 +55,24 @@ _OUR_NAME = {  # what PyTorch's users reach for, and what to write here
 }
 
 
-def _public(name: str) -> bool:
-    return not name.startswith("_")
-
-
 class Parameter(Tensor):
-    """A tensor that a module learns: it requires a gradient, and modules find it by its type.
+    """A learned tensor of a module: it requires a gradient, and modules find it by its type.
 
     Parameters
     ----------
     data : array_like or Tensor
         Initial values, which are copied. Arrays keep their dtype, which must be floating.
     dtype : dtype, optional
-        Another floating dtype.
+        A floating dtype to convert to.
     device : str, optional
-        Another device.
+        A device to copy to.
     requires_grad : bool
-        False for one that is part of the module's state but stays as it is.
+        False for a parameter that is part of the module's state but is not learned.
 
     Raises
     ------
     DTypeError
-        The values are not floating.
+        The dtype is not floating.
 
     Examples
     --------
@@ -99,23 +94,30 @@ class Parameter(Tensor):
         super().__init__(data, dtype, device, requires_grad)
 
 
-class _Evaluating(threading.local):
-    """The `training` of modules in the blocks of `Module.evaluating` that a thread is in."""
+class _TrainingOverrides(threading.local):
+    """The values of `training` in this thread's blocks of `Module.evaluating`."""
 
     def __init__(self) -> None:
-        self.blocks: list[dict[int, bool]] = []  # by the id of the module
+        self.blocks: list[dict[int, bool]] = []  # outermost first; by the id of the module
+
+    def of(self, module: Module) -> dict[int, bool] | None:
+        """Return the innermost block that has the module, if any."""
+        for modes in reversed(self.blocks):
+            if id(module) in modes:
+                return modes
+        return None
 
 
-_evaluating = _Evaluating()
+_overrides = _TrainingOverrides()
 
 
 def in_evaluation() -> bool:
     """Tell whether this thread is in a block of `Module.evaluating`, of any module."""
-    return bool(_evaluating.blocks)
+    return bool(_overrides.blocks)
 
 
 class LoadReport(NamedTuple):
-    """What `Module.load_state_dict` did not use: names that the state lacks, and names too many."""
+    """The result of `Module.load_state_dict`: names missing from the state, names only in it."""
 
     missing: list[str]
     unexpected: list[str]
@@ -125,14 +127,14 @@ class Module:
     """A part of a network: parameters, buffers and other modules as attributes, and a `forward`.
 
     A subclass calls ``super().__init__()`` first, assigns its parts as attributes, and defines
-    `forward`, which runs when the module is called. Parameters and modules may also stand in lists,
-    tuples and dicts, and are then named like ``cells.0.weight``.
+    `forward`, which runs when the module is called. Parameters and modules may also be elements of
+    lists, tuples and dicts. Their names are then like ``cells.0.weight``.
 
     Attributes
     ----------
     training : bool
-        What `train` and `eval` switch, in all threads, and `evaluating` in one; layers such as
-        Dropout look at it. It has nothing to do with the recording of gradients.
+        The mode of layers such as Dropout. `train` and `eval` set it in all threads, `evaluating`
+        in one. It has no effect on the recording of gradients.
 
     Examples
     --------
@@ -162,11 +164,11 @@ class Module:
             cls.__init__ = explain_errors(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
-        # Not by assignment: __setattr__ takes a missing `training` for a forgotten call of this.
+        # Not by assignment: __setattr__ uses `training` to detect that this was not called.
         self.__dict__.update(training=True, _buffers=frozenset())
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the module's result; every subclass that is called defines it."""
+        """Compute the module's result; a subclass defines it."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -177,22 +179,20 @@ class Module:
 
     @property
     def training(self) -> bool:
-        """Whether the module is in training; in a block of `evaluating`, for this thread."""
-        for modes in reversed(_evaluating.blocks):
-            if id(self) in modes:
-                return modes[id(self)]
+        """Whether the module is in training mode; in a block of `evaluating`, for this thread."""
+        if (modes := _overrides.of(self)) is not None:
+            return modes[id(self)]
         if "training" not in self.__dict__:
-            raise AttributeError  # and __getattr__ says why
+            raise AttributeError  # __getattr__ explains it
         mode: bool = self.__dict__["training"]
         return mode
 
     @training.setter
     def training(self, mode: bool) -> None:
-        for modes in reversed(_evaluating.blocks):
-            if id(self) in modes:
-                modes[id(self)] = mode
-                return
-        self.__dict__["training"] = mode
+        if (modes := _overrides.of(self)) is not None:
+            modes[id(self)] = mode
+        else:
+            self.__dict__["training"] = mode
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "training" not in self.__dict__:
@@ -202,7 +202,7 @@ class Module:
             )
         if name == "requires_grad":
             raise ArgumentError(
-                f"{type(self).__name__}.requires_grad: a module has no such switch: "
+                f"{type(self).__name__}.requires_grad: a module has no such attribute: "
                 f"use requires_grad_({bool(value)}), which sets that of every parameter"
             )
         self._check_replacement(name, self.__dict__.get(name), value)
@@ -221,13 +221,13 @@ class Module:
         object.__setattr__(self, "_buffers", self._buffers - {name})
 
     def _check_replacement(self, name: str, held: Any, value: Any) -> None:
-        """Raise if a value in the place of another would take a learned part away in silence."""
+        """Raise if an assignment would replace a parameter or module by another kind of value."""
         kind = type(self).__name__
         if isinstance(held, Parameter) and not isinstance(value, Parameter | None):
             raise ArgumentError(
                 f"{kind}.{name} is a Parameter and would be lost: write new values into it by "
                 f".{name}.data = array, or assign another Parameter (or None)"
-                f"{self._how_computed(name)}"
+                f"{self._replacement_hint(name)}"
             )
         lost = isinstance(value, Tensor | int | float | str) or backend.is_array(value)
         if isinstance(held, Module) and lost and not isinstance(value, Parameter):
@@ -236,40 +236,37 @@ class Module:
                 f"another module, a function or None, not {type(value).__name__}"
             )
 
-    def _how_computed(self, name: str) -> str:
-        """Return what that error adds: how a weight is computed from others."""
+    def _replacement_hint(self, name: str) -> str:
+        """Return an addition to that error: how to compute a parameter from others."""
         return ""
 
     def __getattr__(self, name: str) -> Any:
-        # Called only after the ordinary look-up has failed.
+        # Called only if the attribute was not found.
         kind = type(self).__name__
-        if name.startswith("__"):  # copy and pickle ask for these before there is any state
+        if name.startswith("__"):  # copy and pickle look these up before `__init__`
             raise AttributeError(f"{kind!r} object has no attribute {name!r}")
         if "training" not in self.__dict__:
             raise AttributeError(
                 f"{kind} has no attribute {name!r}: {kind}.__init__ did not call super().__init__()"
             )
-        cure = ""
-        if name in _OUR_NAME:
-            cure = f"; here it is {_OUR_NAME[name]}"
-        elif near := difflib.get_close_matches(name, filter(_public, dir(self)), n=3):
-            cure = f"; did you mean {' or '.join(near)}?"
+        known = [known for known in dir(self) if not known.startswith("_")]
+        cure = hint(name, _OTHER_NAMES, known)
         raise AttributeError(f"{kind} has no attribute {name!r}{cure}", name=name, obj=self)
 
     def register_buffer(self, name: str, value: Any) -> None:
-        """Make a tensor part of the module's state though it is not learned.
+        """Add a tensor to the module's state that is not learned.
 
         Parameters
         ----------
         name : str
-            The attribute that will hold it.
+            The name of the attribute.
         value : Tensor or array_like
             Its value. `state_dict`, `load_state_dict` and `to` include it; `parameters` does not.
 
         Raises
         ------
         ArgumentError
-            The name is taken, or is no identifier, or the tensor requires a gradient.
+            The name is in use or not an identifier, or the tensor requires a gradient.
 
         Examples
         --------
@@ -286,7 +283,7 @@ class Module:
             or (name not in self._buffers and hasattr(self, name))
         ):
             raise ArgumentError(
-                f"{kind}.register_buffer: {name!r} is taken already or is no identifier"
+                f"{kind}.register_buffer: {name!r} is already in use or not an identifier"
             )
         value = value if isinstance(value, Tensor) else tensor(value)
         if value.requires_grad:
@@ -297,41 +294,42 @@ class Module:
         object.__setattr__(self, name, value)
         object.__setattr__(self, "_buffers", self._buffers | {name})
 
-    # -- the tree ----------------------------------------------------------------------------------
+    # -- the tree of modules -----------------------------------------------------------------------
+    #
+    # `ancestors` are the modules on the path from the root. They are skipped as children, so that a
+    # module that contains itself ends the recursion.
 
     def _members(self) -> Iterator[tuple[str, Any]]:
-        """Yield the attributes that may matter here, with lists, tuples and dicts taken apart."""
-        return _flat(vars(self).items())
+        """Yield tensors, modules and functions among the attributes, and in containers there."""
+        return _flatten(vars(self).items())
 
-    def _children(self, above: tuple[Module, ...]) -> Iterator[tuple[str, Module]]:
-        """Yield the modules right in this one, but for those that it is in itself."""
+    def _children(self, ancestors: tuple[Module, ...]) -> Iterator[tuple[str, Module]]:
+        """Yield the submodules one level below this one."""
         for name, value in self._members():
-            if isinstance(value, Module) and not any(value is m for m in above):
+            if isinstance(value, Module) and not any(value is m for m in ancestors):
                 yield name, value
 
     def _paths(
-        self, prefix: str = "", above: tuple[Module, ...] = ()
+        self, prefix: str = "", ancestors: tuple[Module, ...] = ()
     ) -> Iterator[tuple[str, Module]]:
-        """Yield this module and all below it by every path, a module inside itself excepted."""
+        """Yield this module and all below it, each by every path."""
         yield prefix, self
-        above = (*above, self)
-        for name, child in self._children(above):
-            yield from child._paths(f"{prefix}{name}.", above)
+        ancestors = (*ancestors, self)
+        for name, child in self._children(ancestors):
+            yield from child._paths(f"{prefix}{name}.", ancestors)
 
-    def _state(
-        self, parameters: bool, buffers: bool, above: tuple[Module, ...] = ()
-    ) -> Iterator[tuple[str, Tensor]]:
+    def _tensors(self, ancestors: tuple[Module, ...] = ()) -> Iterator[tuple[str, Tensor]]:
         """Yield parameters and buffers by every path, a module's own before those below it."""
-        above = (*above, self)
+        ancestors = (*ancestors, self)
         for name, value in self._members():
-            if (parameters and isinstance(value, Parameter)) or (buffers and name in self._buffers):
+            if isinstance(value, Parameter) or name in self._buffers:
                 yield name, value
-        for name, child in self._children(above):
-            for inner, value in child._state(parameters, buffers, above):
-                yield self._name_below(name, inner), value
+        for name, child in self._children(ancestors):
+            for inner, value in child._tensors(ancestors):
+                yield self._qualified_name(name, inner), value
 
-    def _name_below(self, child: str, inner: str) -> str:
-        """Return the name in this module of what its part `child` calls `inner`."""
+    def _qualified_name(self, child: str, inner: str) -> str:
+        """Return the name in this module of the tensor `inner` of its submodule `child`."""
         return f"{child}.{inner}"
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
@@ -360,7 +358,7 @@ class Module:
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield (name, parameter) in the order of assignment, a module's own first.
 
-        A parameter that is tied (held in two places) comes once, under its first name.
+        A tied parameter (one object under several names) is yielded once, under its first name.
 
         Examples
         --------
@@ -368,7 +366,7 @@ class Module:
         >>> [(name, p.shape) for name, p in tg.nn.Linear(2, 3).named_parameters()]
         [('weight', (3, 2)), ('bias', (3,))]
         """
-        return _once(self._state(parameters=True, buffers=False))  # type: ignore[arg-type]
+        return _once((n, t) for n, t in self._tensors() if isinstance(t, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
         """Yield every parameter once, in the order of assignment, a module's own first.
@@ -392,7 +390,7 @@ class Module:
         >>> [name for name, _ in m.named_buffers()]
         ['mean']
         """
-        return _once(self._state(parameters=False, buffers=True))
+        return _once((n, t) for n, t in self._tensors() if not isinstance(t, Parameter))
 
     def buffers(self) -> Iterator[Tensor]:
         """Yield every buffer once.
@@ -413,7 +411,7 @@ class Module:
         Returns
         -------
         dict
-            A tied parameter stands under each of its names, as in PyTorch.
+            A tied parameter is included under each of its names, as in PyTorch.
 
         Examples
         --------
@@ -422,7 +420,7 @@ class Module:
         ['weight', 'bias']
         """
         state: dict[str, Array] = {}
-        for name, value in self._state(parameters=True, buffers=True):
+        for name, value in self._tensors():
             if name in state:
                 raise ArgumentError(
                     f"{type(self).__name__}.state_dict: two entries are named {name!r}: "
@@ -434,16 +432,15 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
         """Write the values of a `state_dict` into the parameters and buffers, in place.
 
-        Everything is checked before anything is written. A buffer that holds a computed Tensor, as
-        a running mean may be, or read-only memory, gets memory of its own and no graph.
+        Everything is checked before the first write. A buffer that is a computed Tensor (such as a
+        running mean) or has read-only memory gets new memory without a graph.
 
         Parameters
         ----------
         state : mapping of str to array
-            NumPy arrays or Tensors of exactly the shapes and dtypes of this module's own.
+            NumPy arrays or Tensors with exactly the shapes and dtypes of this module's tensors.
         strict : bool
-            Whether names that are missing or unexpected are an error. Wrong shapes and dtypes
-            always are.
+            Whether missing and unexpected names are an error. Wrong shapes and dtypes always are.
 
         Returns
         -------
@@ -453,7 +450,7 @@ class Module:
         Raises
         ------
         ArgumentError
-            Lists every name that is missing, unexpected or does not fit; nothing was written.
+            Lists every name that is missing, unexpected or does not fit; nothing was loaded.
 
         Examples
         --------
@@ -466,10 +463,10 @@ class Module:
         """
         if not isinstance(state, Mapping):
             raise ArgumentError(
-                f"{type(self).__name__}.load_state_dict: what state_dict() returned is expected, "
+                f"{type(self).__name__}.load_state_dict: the result of state_dict() is expected, "
                 f"got a {type(state).__name__}"
             )
-        own = dict(self._state(parameters=True, buffers=True))
+        own = dict(self._tensors())
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
         problems = key_problems(state, own) if strict else []
@@ -481,7 +478,7 @@ class Module:
             value = state[name]._data if isinstance(state[name], Tensor) else state[name]
             if not backend.is_array(value):
                 kind = f"{type(value).__module__}.{type(value).__qualname__}"
-                cure = ": {name: x.numpy() for name, x in state.items()} makes arrays of them"
+                cure = ": convert by {name: x.numpy() for name, x in state.items()}"
                 cure *= hasattr(value, "numpy") and not problems
                 problems.append(f"not a NumPy array: {name} is a {kind}{cure}")
                 continue
@@ -494,7 +491,7 @@ class Module:
                 continue
             twin = written.setdefault(id(target), name)
             if twin != name and value.tobytes() != values[twin].tobytes():
-                problems.append(f"differ: {name} and {twin} are one tensor here")
+                problems.append(f"differ: {name} and {twin} are one tensor in this module")
             values[name] = value
         raise_problems(f"{type(self).__name__}.load_state_dict", problems)
         arrays = {name: backend.to_device(x, own[name].device) for name, x in values.items()}
@@ -507,7 +504,7 @@ class Module:
     def train(self, mode: bool = True) -> Self:
         """Set ``training`` of this module and all below it; return the module.
 
-        Gradients are recorded or not as before: that is the business of `no_grad` alone.
+        This does not affect the recording of gradients, for which see `no_grad`.
 
         Examples
         --------
@@ -520,9 +517,9 @@ class Module:
         return self
 
     def eval(self) -> Self:
-        """Clear ``training`` of this module and all below it; return the module.
+        """Set ``training`` of this module and all below it to False; return the module.
 
-        Gradients are recorded or not as before: that is the business of `no_grad` alone.
+        This does not affect the recording of gradients, for which see `no_grad`.
 
         Examples
         --------
@@ -533,11 +530,11 @@ class Module:
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Set ``requires_grad`` of all parameters here and below; return the module.
+        """Set ``requires_grad`` of all parameters of this module; return the module.
 
-        Parameters that do not require a gradient are frozen: they get none, and optimisers leave
-        them as they are, so that one optimiser over all parameters serves while parts of a network
-        are frozen and released.
+        Parameters that do not require a gradient are frozen: they get no gradient, and optimisers
+        do not change them. One optimiser over all parameters can be used while parts of a network
+        are frozen and unfrozen.
 
         Parameters
         ----------
@@ -561,11 +558,11 @@ class Module:
         return self
 
     def evaluating(self) -> ReusableContext[None]:
-        """Put this module and all below it in evaluation in a ``with`` block, for this thread.
+        """Return a context manager that sets ``training`` to False in this thread only.
 
-        `eval` is for all threads. Here nothing that they share is written: another thread can train
-        the model meanwhile. `train` and `eval` inside the block hold until its end. Threads that
-        are started inside do not take part. Gradients are recorded or not as before.
+        `eval` affects all threads. This affects neither other threads, which can train the model at
+        the same time, nor threads started inside the block. Calls of `train` and `eval` inside the
+        block are undone at its end. The recording of gradients is not affected.
 
         Examples
         --------
@@ -582,8 +579,8 @@ class Module:
     def to(self, target: Any) -> Self:
         """Move all parameters and buffers to a device, or change their floating dtype, in place.
 
-        The parameters stay the same objects, so ties and whoever holds them are unharmed. Those
-        that change lose their gradient. Make an optimiser afterwards: its averages do not move.
+        The parameters remain the same objects, so that ties and other references stay valid. Those
+        that change lose their gradient. Create an optimiser afterwards: its state is not moved.
 
         Parameters
         ----------
@@ -599,7 +596,7 @@ class Module:
         Raises
         ------
         DTypeError, DeviceError
-            The target is neither a device that is there nor a floating dtype; nothing changed.
+            The target is neither an available device nor a floating dtype; nothing was changed.
 
         Examples
         --------
@@ -607,22 +604,23 @@ class Module:
         >>> tg.nn.Linear(2, 3).to(tg.float64).weight.dtype
         dtype('float64')
         """
-        held = [*self.parameters(), *self.buffers()]
+        tensors = [*self.parameters(), *self.buffers()]
         if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
-            moved = [backend.to_device(t._data, target) for t in held]
+            moved = [backend.to_device(t._data, target) for t in tensors]
         else:
-            dtype = _floating(target, f"{type(self).__name__}.to")
+            dtype = _floating_dtype(target, f"{type(self).__name__}.to")
             moved = [
-                t._data.astype(dtype, copy=False) if t.dtype.kind == "f" else t._data for t in held
+                t._data.astype(dtype, copy=False) if t.dtype.kind == "f" else t._data
+                for t in tensors
             ]
-        for t, array in zip(held, moved, strict=True):
+        for t, array in zip(tensors, moved, strict=True):
             if array is not t._data:
-                t._bump()  # a graph over the old array must not go backward into nothing
+                t._bump()  # a backward pass of a graph over the old array must fail
                 t._rebind(array)
         return self
 
     def zero_grad(self) -> None:
-        """Forget the gradients of all parameters (``grad`` becomes None).
+        """Set the gradients of all parameters to None.
 
         Examples
         --------
@@ -639,147 +637,30 @@ class Module:
     # -- repr --------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """Return what the repr shows besides the tensors: a subclass's own settings."""
+        """Return the settings of a subclass for the repr, which shows the tensors itself."""
         return ""
 
     def __repr__(self) -> str:
-        return "\n".join(_tree(self, "", ()))
+        return "\n".join(_repr_lines(self, "", ()))
 
 
 @reusable_context
 def _evaluation(module: Module) -> Iterator[None]:
-    modules = [*module.modules()]  # they live as long as their ids are used
-    modes = {id(m): False for m in modules}
+    modules = [*module.modules()]  # kept alive, so that their ids stay unique
+    own = {id(m): False for m in modules}
     try:
-        _evaluating.blocks.append(modes)
+        _overrides.blocks.append(own)
         yield
     finally:
-        # By identity: a suspended generator may leave its block before or after the others.
-        _evaluating.blocks = [other for other in _evaluating.blocks if other is not modes]
-
-
-class _Numbered(Module):
-    """A module whose members are its attributes ``0``, ``1``, ..., which gives PyTorch's names."""
-
-    def _items(self) -> list[Any]:
-        return [value for name, value in vars(self).items() if name.isdecimal()]
-
-    def __len__(self) -> int:
-        return len(self._items())
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items())
-
-
-class Sequential(_Numbered):
-    """Modules and plain functions, each called on the result of the one before.
-
-    Parameters
-    ----------
-    *layers : Module or callable
-        Functions of a tensor, such as ``tg.tanh``, need no wrapping.
-
-    Raises
-    ------
-    ArgumentError
-        A layer cannot be called, or is a class.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> mlp = tg.nn.Sequential(tg.nn.Linear(4, 8), tg.tanh, tg.nn.Linear(8, 2))
-    >>> mlp(tg.ones(5, 4)).shape
-    (5, 2)
-    >>> mlp
-    Sequential  58 parameters
-      0: Linear(weight (8, 4), bias (8,))  40 parameters
-      1: tanh
-      2: Linear(weight (2, 8), bias (2,))  18 parameters
-    >>> mlp[:2](tg.ones(5, 4)).shape
-    (5, 8)
-    """
-
-    def __init__(self, *layers: Callable[[Any], Any]) -> None:
-        super().__init__()
-        for i, layer in enumerate(layers):
-            if isinstance(layer, type) or not callable(layer):
-                cure = f": write {layer.__name__}(...)" if isinstance(layer, type) else ""
-                raise ArgumentError(
-                    f"Sequential: layer {i} must be a module or a function, got {layer!r}{cure}"
-                )
-            setattr(self, str(i), layer)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        """Return one layer, or a Sequential of the chosen ones, which it shares."""
-        chosen = self._items()[index]
-        return Sequential(*chosen) if isinstance(index, slice) else chosen
-
-    def forward(self, x: Any) -> Any:
-        """Return the last layer's result."""
-        for layer in self._items():
-            x = layer(x)
-        return x
-
-
-class ModuleList(_Numbered):
-    """A list of modules.
-
-    A plain list of modules as an attribute is registered too; this one is a module itself and
-    carries PyTorch's names.
-
-    Parameters
-    ----------
-    modules : iterable of Module
-        The first members.
-
-    Raises
-    ------
-    ArgumentError
-        A member is not a module.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> layers = tg.nn.ModuleList(tg.nn.Linear(4, 4) for _ in range(3))
-    >>> layers.append(tg.nn.Linear(4, 1))
-    >>> len(layers), [name for name, _ in layers.named_parameters()][-1]
-    (4, '3.bias')
-    """
-
-    def __init__(self, modules: Iterable[Module] = ()) -> None:
-        super().__init__()
-        if isinstance(modules, Module) and not isinstance(modules, ModuleList):
-            raise ArgumentError(
-                f"ModuleList: a list of modules is expected, got one, {type(modules).__name__}"
-            )
-        for module in modules:
-            self.append(module)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        """Return one member, or a ModuleList of the chosen ones, which it shares."""
-        chosen = self._items()[index]
-        return ModuleList(chosen) if isinstance(index, slice) else chosen
-
-    def append(self, module: Module) -> None:
-        """Add a module at the end.
-
-        Parameters
-        ----------
-        module : Module
-            Anything else raises an ArgumentError.
-        """
-        if not isinstance(module, Module):
-            raise ArgumentError(f"ModuleList: members must be modules, got {module!r}")
-        setattr(self, str(len(self)), module)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise: a list says nothing about what to compute."""
-        raise NotImplementedError("ModuleList holds modules and computes nothing: call its members")
+        # By identity: blocks in generators may end in any order.
+        _overrides.blocks = [other for other in _overrides.blocks if other is not own]
 
 
 def _overwrite(target: Tensor, array: Array) -> None:
-    """Write into the array of a tensor; where that is not allowed, give it another one."""
-    owned = target._version is not None and target.is_leaf  # else a graph may have saved the array
+    """Write into the array of a tensor, or replace the array if writing is not allowed."""
+    owned = (
+        target._version is not None and target.is_leaf
+    )  # otherwise a graph may have saved the array
     if owned and getattr(target._data.flags, "writeable", True):
         target.data = array
     else:
@@ -787,8 +668,8 @@ def _overwrite(target: Tensor, array: Array) -> None:
         target._rebind(backend.copy(array))
 
 
-def _floating(target: Any, op: str) -> np.dtype[Any]:
-    """Return a floating dtype; None, which NumPy takes for float64, is not one."""
+def _floating_dtype(target: Any, op: str) -> np.dtype[Any]:
+    """Return a floating dtype; None, which NumPy interprets as float64, is an error."""
     try:
         dtype = np.dtype("V") if target is None else np.dtype(target)
     except TypeError:
@@ -800,13 +681,13 @@ def _floating(target: Any, op: str) -> np.dtype[Any]:
     return dtype
 
 
-def _flat(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield tensors, modules and functions by name, going into lists, tuples and dicts."""
+def _flatten(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield tensors, modules and functions by name, including those in lists, tuples and dicts."""
     for name, value in items:
         if isinstance(value, dict):
-            yield from _flat((f"{name}.{key}", item) for key, item in value.items())
+            yield from _flatten((f"{name}.{key}", item) for key, item in value.items())
         elif isinstance(value, list | tuple):
-            yield from _flat((f"{name}.{i}", item) for i, item in enumerate(value))
+            yield from _flatten((f"{name}.{i}", item) for i, item in enumerate(value))
         elif isinstance(value, Module | Tensor) or callable(value):
             yield name, value
 
@@ -820,7 +701,7 @@ def _once(named: Iterable[tuple[str, T]]) -> Iterator[tuple[str, T]]:
             yield name, item
 
 
-def _tree(module: Module, label: str, above: tuple[Module, ...]) -> Iterator[str]:
+def _repr_lines(module: Module, label: str, ancestors: tuple[Module, ...]) -> Iterator[str]:
     """Yield the lines of a module's repr."""
     members = list(module._members())
     shown = [module.extra_repr()] if module.extra_repr() else []
@@ -834,10 +715,10 @@ def _tree(module: Module, label: str, above: tuple[Module, ...]) -> Iterator[str
     line += f"({', '.join(shown)})" if shown else ""
     line += f"  {count:,} parameters" if count else ""
     yield line
-    above = (*above, module)
+    ancestors = (*ancestors, module)
     for name, value in members:
-        if isinstance(value, Module) and not any(value is m for m in above):
-            for line in _tree(value, f"{name}: ", above):
+        if isinstance(value, Module) and not any(value is m for m in ancestors):
+            for line in _repr_lines(value, f"{name}: ", ancestors):
                 yield f"  {line}"
         elif callable(value) and not isinstance(value, Module | type):
             yield f"  {name}: {getattr(value, '__name__', repr(value))}"

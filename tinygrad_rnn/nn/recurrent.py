@@ -25,7 +25,8 @@ from ..functional import masked
 from ..tensors import checks
 from ..tensors.creation import arange, tensor, zeros
 from .cells import Cell, GRUCell, LSTMCell, RNNCell, State, _elements, _unwritten
-from .module import Module, ModuleList
+from .containers import ModuleList
+from .module import Module
 
 if TYPE_CHECKING:
     from ..bptt.strategies import Segment
@@ -290,8 +291,8 @@ class Recurrent(Module):
 
     # -- names: those of the cells' own tensors have PyTorch's suffixes
 
-    def _name_below(self, child: str, inner: str) -> str:
-        name = super()._name_below(child, inner)
+    def _qualified_name(self, child: str, inner: str) -> str:
+        name = super()._qualified_name(child, inner)
         match = re.fullmatch(r"cells\.(\d+)\.(.+)", name)
         if match is None:
             return name
@@ -335,9 +336,13 @@ class Recurrent(Module):
             self._check_replacement(name, vars(owner).get(attribute), value)
             setattr(owner, attribute, value)
 
-    def _how_computed(self, name: str) -> str:
+    def _replacement_hint(self, name: str) -> str:
         place = self._place(name)
-        return super()._how_computed(name) if place is None else place[0]._how_computed(place[1])
+        return (
+            super()._replacement_hint(name)
+            if place is None
+            else place[0]._replacement_hint(place[1])
+        )
 
     def __delattr__(self, name: str) -> None:
         holder = self._holder(name)
@@ -385,7 +390,7 @@ class Recurrent(Module):
             If sizes, dtypes or lengths do not fit.
         """
         kind = type(self).__name__
-        x = checks.as_tensor(x, kind)
+        x = checks.require_tensor(x, kind)
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             order = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ShapeError(
@@ -471,7 +476,7 @@ class Recurrent(Module):
                 finals += final
                 if wanted:
                     sides.append(
-                        ops.feature_major(ops.sequence(*outputs[:: -1 if direction else 1]))
+                        ops.feature_major(ops.stack_over_time(*outputs[:: -1 if direction else 1]))
                     )
             if wanted:
                 x = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
@@ -512,7 +517,7 @@ class Recurrent(Module):
                 outputs: list[Tensor] = []
                 for i, number in enumerate(numbers):
                     if i:
-                        z = ops.sequence(*outputs)
+                        z = ops.stack_over_time(*outputs)
                     if i and masks:
                         z = masked(z, masks[i - 1][start:stop], self.dropout)
                     own: State = state[i * width : (i + 1) * width]

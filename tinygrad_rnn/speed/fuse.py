@@ -48,9 +48,10 @@ from ..engine.codegen import OpNode, check_saved
 from ..engine.grad_mode import enable_grad, thread
 from ..engine.graph import Leaf, Node, OutputNode, Parents, last_write, reachable, run
 from ..engine.namespaces import PRIMITIVES, Raw, namespaces
+from ..engine.ops import kernels
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, GraphError, ShapeError
-from ..tensors.shape import as_tensor
+from ..tensors.checks import as_tensor
 from ..transforms.fuse import Pointwise, Symbolic, mode, register
 from . import compiled
 from .compiled import chosen
@@ -323,7 +324,9 @@ class Trace:
 
 
 _ROOT = __name__.partition(".")[0]
-ACCESS = frozenset((f"{_ROOT}.engine.tensor", f"{_ROOT}.tensors.methods"))
+ACCESS = frozenset(
+    f"{_ROOT}.{part}" for part in ("engine.tensor", "tensors.methods", "tensors.numpy_protocols")
+)
 POINTWISE = tuple(f"{_ROOT}.{part}" for part in ("engine", "tensors", "speed"))
 MAKES = tuple(f"{_ROOT}.tensors.{part}" for part in ("checks", "creation"))  # zeros_like(x) …
 
@@ -359,7 +362,7 @@ def interpret(
         elif x.op == "part":
             known[x] = args[0][..., args[1] : args[2]]
         elif x.op == "join":
-            known[x] = PRIMITIVES["join"](*args, axis=-1)
+            known[x] = PRIMITIVES["concatenate"](*args, axis=-1)
         elif x.op == "sum":
             known[x] = args[0].sum(axis=args[1], keepdims=True)
         elif x.op == "reshape":
@@ -667,9 +670,9 @@ def _made(
     """Return the function of a source that computes steps with the library `xp`."""
     scope.update({dtype.name: dtype for dtype in (*dtypes, *(x.dtype for x in steps))})
     ops = {x.op for x in steps}.difference(("astype", "where", "join", "zeros", "constant", *VIEWS))
-    scope.update({op: getattr(xp, op) for op in ops}, sum=functools.partial(backend.reduced, "sum"))
-    scope.update(empty=xp.empty_like, vector=xp.empty, new=backend.empty_like_parts)
-    scope.update(where=functools.partial(backend.where, xp))
+    scope.update({op: getattr(xp, op) for op in ops}, sum=functools.partial(kernels.reduced, "sum"))
+    scope.update(empty=xp.empty_like, vector=xp.empty, new=kernels.empty_in_order_of)
+    scope.update(where=functools.partial(kernels.where, xp))
     scope.update(copyto=xp.copyto, inf=float("inf"), nan=float("nan"), array=_array)
     scope["scalar"] = _scalar if xp is np else _item
     scope["typed"] = np.asarray if xp is np else lambda x, dtype: xp.full((), x, dtype=dtype)

@@ -24,6 +24,7 @@ import numpy as np
 
 from .._util.user_code import GENERATED, PACKAGE, location
 from ..engine import backend
+from ..engine.ops import kernels
 from ..engine.tensor import Tensor
 
 
@@ -279,7 +280,7 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
         if any(isinstance(x, Tensor) for x in inputs):
             return NotImplemented
         function = ufunc if how == "__call__" else getattr(ufunc, how)
-        return record(backend.add_at if function == np.add.at else function, *inputs, **keywords)
+        return record(kernels.add_at if function == np.add.at else function, *inputs, **keywords)
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, keywords: Any) -> Any:
         if function in SIZED_BY_VALUES and state.tape:

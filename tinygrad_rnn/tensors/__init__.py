@@ -1,15 +1,5 @@
-"""Tensors and the functions of them that a user calls: NumPy's vocabulary on the engine.
+"""The functions of Tensors that users call, and the methods of `Tensor`: NumPy's vocabulary."""
 
-A function here is a primitive of the engine as it stands, or is made of primitives.
-"""
+from .functions import *
 
-from ..engine.ops import *
-from .elementwise import *
-from .entropy import *
-from .indexing import *
-from .linalg import *
-from .reduce import *
-from .shape import *
-from .softmax import *
-
-from . import methods as methods  # isort: skip - it attaches all of them to Tensor
+from . import methods as methods  # isort: skip - it attaches the functions to Tensor

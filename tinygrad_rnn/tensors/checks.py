@@ -1,4 +1,4 @@
-"""What a user may hand over, checked: each error names the operation, what it saw, and the cure."""
+"""Argument validation: each error names the operation, the argument it got, and the cure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._util.api_hints import CONVERSIONS, class_name
+from .._util.api_hints import CONVERSIONS, call_named, class_name
 from .._util.foreign_arrays import refuse_lossy_conversion
 from ..engine import backend
+from ..engine.ops import reshape
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
 
 
-def as_tensor(x: Any, op: str) -> Tensor:
-    """Return `x` if it is a Tensor, an array as a Tensor of its own copy; raise for all else.
+def as_tensor(x: Any, op: str = "") -> Tensor:
+    """Return x as a Tensor: itself if it is one, so that its readers share a pending gradient.
 
-    The copy is what a graph saves: the user may fill the array anew before the backward pass.
+    Numbers, arrays and lists are converted. An error about a value that cannot be converted begins
+    with `op`, or with the name of the public function that is called.
+    """
+    if isinstance(x, Tensor):
+        return x
+    made: Tensor = call_named(op, lambda: reshape(x, shape=None))
+    return made
+
+
+def require_tensor(x: Any, op: str) -> Tensor:
+    """Return `x` if it is a Tensor, or a Tensor of a copy if it is an array; raise for all else.
+
+    The copy is saved by the graph, so that the user may overwrite the array before the backward
+    pass.
     """
     if isinstance(x, Tensor):
         return x
@@ -48,7 +62,7 @@ def all_positive(operation: str, **values: Any) -> None:
 
 
 def any_number(value: Any, what: str) -> float:
-    """Return a number, also from a Tensor of one element; text is none."""
+    """Return a number, also from a Tensor of one element; raise for text."""
     try:
         if isinstance(value, str | bytes):
             raise TypeError
@@ -58,17 +72,17 @@ def any_number(value: Any, what: str) -> float:
 
 
 def number(value: Any, what: str, low: float, high: float, ends: str = "[]") -> float:
-    """Return a number between two bounds, which belong to the range where `ends` is square."""
+    """Return a number in an interval; a square bracket in `ends` includes that bound."""
     result = any_number(value, what)
     above = result >= low if ends[0] == "[" else result > low
     below = result <= high if ends[1] == "]" else result < high
     if not (above and below):
-        raise ArgumentError(f"{what} must lie in {ends[0]}{low}, {high}{ends[1]}, got {value!r}")
+        raise ArgumentError(f"{what} must be in {ends[0]}{low}, {high}{ends[1]}, got {value!r}")
     return result
 
 
 def above_zero(value: Any, what: str) -> float:
-    """Return a number above 0, infinity among them."""
+    """Return a number above 0, infinity included."""
     result = any_number(value, what)
     if not result > 0:
         raise ArgumentError(f"{what} must be above 0, got {value!r}")
@@ -91,7 +105,7 @@ def real_dtype(dtype: Any, op: str, kinds: str = "fiub") -> np.dtype[Any]:
 
 
 def lengths(shape: tuple[Any, ...], op: str) -> tuple[int, ...]:
-    """Return a shape, given as one tuple or as several integers, if it is one."""
+    """Return a shape that is given as one tuple or as several integers."""
     if len(shape) == 1 and isinstance(shape[0], tuple | list):
         shape = tuple(shape[0])
     result = []

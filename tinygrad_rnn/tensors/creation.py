@@ -8,14 +8,38 @@ from typing import Any
 import numpy as np
 
 from .. import random as _random
-from .._util.api_hints import class_name, explain_errors
+from .._util.api_hints import explain_errors
 from .._util.contexts import reusable_context
 from .._util.foreign_arrays import refuse_lossy_conversion
 from ..engine import backend
 from ..engine.backend import Array, DType
+from ..engine.ops.docstrings import X, standard
 from ..engine.tensor import Tensor, wrap
-from ..errors import ArgumentError, DeviceError, DTypeError, GraphError
-from . import checks, numpy_protocols
+from ..errors import ArgumentError, GraphError
+from . import checks
+
+constructor = standard(
+    {
+        "*shape": ("int", "The lengths of the axes, or one tuple of them."),
+        "dtype": ("dtype, optional", "The default dtype if not given."),
+        "device": ("str, optional", '``"cpu"`` or ``"cuda:N"``; the default device if not given.'),
+        "requires_grad": ("bool", "Whether gradients are collected in ``.grad``."),
+        "rng": (
+            "int or numpy.random.Generator, optional",
+            "A seed or a generator; the library's own generator if not given.",
+        ),
+    },
+    "Of `shape`.",
+)
+constructor_like = standard(
+    {
+        "x": X,
+        "dtype": ("dtype, optional", "The dtype of x if not given."),
+        "device": ("str, optional", '``"cpu"`` or ``"cuda:N"``; the device of x if not given.'),
+        "requires_grad": ("bool", "Whether gradients are collected in ``.grad``."),
+    },
+    "Of the shape of x.",
+)
 
 
 def tensor(
@@ -30,9 +54,15 @@ def tensor(
     dtype : dtype, optional
         A real dtype to convert to.
     device : str, optional
-        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; where the array is, or the default device.
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; by default the device of the array, or the default
+        device.
     requires_grad : bool
-        Record what is computed from it; floating tensors only.
+        Whether operations on it are recorded; floating tensors only.
+
+    Returns
+    -------
+    Tensor
+        A leaf, on memory of its own.
 
     Raises
     ------
@@ -51,9 +81,9 @@ def tensor(
 
 @reusable_context
 def default_device(device: str) -> Iterator[None]:
-    """Make new tensors on a device inside a ``with`` block, for the current thread.
+    """Set the device of new tensors inside a ``with`` reusable_context, for the current thread.
 
-    A GPU is also the one that the thread computes on: of several GPUs it can use one at a time.
+    A GPU also becomes the thread's current device: a thread uses one GPU at a time.
 
     Parameters
     ----------
@@ -63,7 +93,7 @@ def default_device(device: str) -> Iterator[None]:
     Raises
     ------
     DeviceError
-        If there is no such device; the message says why.
+        If the device is not available; the message gives the reason.
 
     Examples
     --------
@@ -81,8 +111,8 @@ def default_device(device: str) -> Iterator[None]:
             backend.set_default_device(before)
 
 
-def _made(name: str, function: Any, *args: Any, **keywords: Any) -> Array:
-    """Return what a function of NumPy's makes; its error begins with the name of ours."""
+def _by_numpy(name: str, function: Any, *args: Any, **keywords: Any) -> Array:
+    """Return the result of a NumPy function; its error begins with the name of ours."""
     try:
         return function(*args, **keywords)
     except (ValueError, OverflowError) as error:
@@ -105,14 +135,14 @@ def _filled(
     if not isinstance(value, bool | int):
         value = checks.any_number(value, f"{name}: the value")
     lengths, dtype = checks.lengths(shape, name), checks.real_dtype(dtype, name)
-    array = _made(name, np.full, lengths, value, dtype=dtype)
+    array = _by_numpy(name, np.full, lengths, value, dtype=dtype)
     return _owned(array, device, requires_grad)
 
 
 def _alike(
     name: str, x: Tensor, value: Any, dtype: DType, device: str | None, requires_grad: bool
 ) -> Tensor:
-    x = checks.as_tensor(x, name)
+    x = checks.require_tensor(x, name)
     dtype, device = dtype or x.dtype, device or x.device
     return _filled(name, (x.shape,), value, dtype, device, requires_grad)
 
@@ -123,27 +153,12 @@ def _owned(array: Array, device: str | None, requires_grad: bool) -> Tensor:
     return result
 
 
+@constructor
 @explain_errors
 def zeros(
     *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Return a tensor of zeros.
-
-    Parameters
-    ----------
-    *shape : int
-        The lengths of the axes, or one tuple of them.
-    dtype : dtype, optional
-        The default dtype if not given.
-    device : str, optional
-        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
-    requires_grad : bool
-        Whether gradients are collected in ``.grad``.
-
-    Returns
-    -------
-    Tensor
-        Of `shape`.
 
     Examples
     --------
@@ -154,27 +169,12 @@ def zeros(
     return _filled("zeros", shape, 0, dtype, device, requires_grad)
 
 
+@constructor
 @explain_errors
 def ones(
     *shape: Any, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Return a tensor of ones.
-
-    Parameters
-    ----------
-    *shape : int
-        The lengths of the axes, or one tuple of them.
-    dtype : dtype, optional
-        The default dtype if not given.
-    device : str, optional
-        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
-    requires_grad : bool
-        Whether gradients are collected in ``.grad``.
-
-    Returns
-    -------
-    Tensor
-        Of `shape`.
 
     Examples
     --------
@@ -185,6 +185,7 @@ def ones(
     return _filled("ones", shape, 1, dtype, device, requires_grad)
 
 
+@constructor
 @explain_errors
 def full(
     shape: tuple[int, ...],
@@ -201,17 +202,6 @@ def full(
         The lengths of the axes.
     fill_value : float
         The value.
-    dtype : dtype, optional
-        The default dtype if not given.
-    device : str, optional
-        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
-    requires_grad : bool
-        Whether gradients are collected in ``.grad``.
-
-    Returns
-    -------
-    Tensor
-        Of `shape`.
 
     Examples
     --------
@@ -222,27 +212,12 @@ def full(
     return _filled("full", (shape,), fill_value, dtype, device, requires_grad)
 
 
+@constructor_like
 @explain_errors
 def zeros_like(
     x: Tensor, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Return zeros of the shape, dtype and device of x.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    dtype : dtype, optional
-        The dtype of x if not given.
-    device : str, optional
-        ``"cpu"`` or ``"cuda:N"``; the device of x if not given.
-    requires_grad : bool
-        Whether gradients are collected in ``.grad``.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of x.
 
     Examples
     --------
@@ -253,27 +228,12 @@ def zeros_like(
     return _alike("zeros_like", x, 0, dtype, device, requires_grad)
 
 
+@constructor_like
 @explain_errors
 def ones_like(
     x: Tensor, dtype: DType = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Return ones of the shape, dtype and device of x.
-
-    Parameters
-    ----------
-    x : Tensor
-        Of any shape.
-    dtype : dtype, optional
-        The dtype of x if not given.
-    device : str, optional
-        ``"cpu"`` or ``"cuda:N"``; the device of x if not given.
-    requires_grad : bool
-        Whether gradients are collected in ``.grad``.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of x.
 
     Examples
     --------
@@ -284,6 +244,7 @@ def ones_like(
     return _alike("ones_like", x, 1, dtype, device, requires_grad)
 
 
+@constructor
 @explain_errors
 def arange(
     start: float | None = None,
@@ -302,10 +263,6 @@ def arange(
         and `start` is 0, as for ``numpy.arange``.
     dtype : dtype, optional
         If not given, int64 for integer bounds, otherwise the default dtype.
-    device : str, optional
-        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
-    requires_grad : bool
-        Whether gradients are collected in ``.grad``.
 
     Returns
     -------
@@ -330,7 +287,7 @@ def arange(
             f"start={start}, stop={stop}, step={step}"
         )
     dtype = None if dtype is None else checks.real_dtype(dtype, "arange")
-    array = _made("arange", np.arange, *numbers, dtype=dtype)
+    array = _by_numpy("arange", np.arange, *numbers, dtype=dtype)
     return _owned(
         array.astype(backend.get_default_dtype())
         if dtype is None and array.dtype.kind == "f"
@@ -340,6 +297,7 @@ def arange(
     )
 
 
+@constructor
 @explain_errors
 def linspace(
     start: float,
@@ -357,12 +315,6 @@ def linspace(
         The first value and the last.
     num : int
         How many.
-    dtype : dtype, optional
-        The default dtype if not given.
-    device : str, optional
-        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
-    requires_grad : bool
-        Whether gradients are collected in ``.grad``.
 
     Returns
     -------
@@ -381,6 +333,7 @@ def linspace(
     return _owned(array, device, requires_grad)
 
 
+@constructor
 @explain_errors
 def eye(
     n: int,
@@ -397,12 +350,6 @@ def eye(
         The number of rows.
     m : int, optional
         The number of columns; `n` if not given.
-    dtype : dtype, optional
-        The default dtype if not given.
-    device : str, optional
-        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
-    requires_grad : bool
-        Whether gradients are collected in ``.grad``.
 
     Returns
     -------
@@ -421,6 +368,7 @@ def eye(
     return _owned(np.eye(n, m, dtype=checks.real_dtype(dtype, "eye")), device, requires_grad)
 
 
+@constructor
 @explain_errors
 def randn(
     *shape: Any,
@@ -430,24 +378,6 @@ def randn(
     rng: Any = None,
 ) -> Tensor:
     """Return numbers drawn from the standard normal distribution.
-
-    Parameters
-    ----------
-    *shape : int
-        The lengths of the axes, or one tuple of them.
-    dtype : dtype, optional
-        The default dtype if not given.
-    device : str, optional
-        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
-    requires_grad : bool
-        Whether gradients are collected in ``.grad``.
-    rng : int or numpy.random.Generator, optional
-        A seed, or where the numbers come from; the library's generator if not given.
-
-    Returns
-    -------
-    Tensor
-        Of `shape`.
 
     Notes
     -----
@@ -464,6 +394,7 @@ def randn(
     return _owned(numbers.astype(dtype), device, requires_grad)
 
 
+@constructor
 @explain_errors
 def rand(
     *shape: Any,
@@ -473,24 +404,6 @@ def rand(
     rng: Any = None,
 ) -> Tensor:
     """Return numbers drawn uniformly from [0, 1).
-
-    Parameters
-    ----------
-    *shape : int
-        The lengths of the axes, or one tuple of them.
-    dtype : dtype, optional
-        The default dtype if not given.
-    device : str, optional
-        ``"cpu"`` or ``"cuda:N"``; the default device if not given.
-    requires_grad : bool
-        Whether gradients are collected in ``.grad``.
-    rng : int or numpy.random.Generator, optional
-        A seed, or where the numbers come from; the library's generator if not given.
-
-    Returns
-    -------
-    Tensor
-        Of `shape`.
 
     Notes
     -----
@@ -506,90 +419,3 @@ def rand(
     dtype = checks.real_dtype(dtype, "rand", kinds="f")
     numbers = _random.generator(rng).random(checks.lengths(shape, "rand"))
     return _owned(numbers.astype(dtype), device, requires_grad)
-
-
-_CUDA, _ON_HOST = 2, (1, 3, 13)  # DLDeviceType: the CPU, and CUDA's host and managed memory
-
-
-def from_dlpack(x: Any) -> Tensor:
-    """Return a tensor on the memory of another library's array, without a copy.
-
-    A write by the other library is not seen by a graph: see the notes.
-
-    Parameters
-    ----------
-    x : object
-        An array of NumPy, CuPy, PyTorch, JAX or any library that speaks DLPack.
-
-    Returns
-    -------
-    Tensor
-        Of the shape, dtype and device of x; writes to one are seen in the other.
-
-    Raises
-    ------
-    DTypeError
-        If x does not speak DLPack, or its dtype is complex or has no counterpart in NumPy
-        (bfloat16).
-    DeviceError
-        If x is on a GPU and CuPy cannot be used, or on another kind of device.
-    BufferError
-        If its library does not give it away: a tensor that requires grad, a sparse one.
-
-    Notes
-    -----
-    The memory is shared, and no library can see what another one writes: a value that an operation
-    here saved for the backward pass must not be written to there before that pass, or the gradient
-    is wrong. (Writes through this library, such as an optimiser's, are noticed.) Memory that is
-    read-only there (an array of JAX) is read-only here.
-
-    The other way round every library's own ``from_dlpack`` takes a Tensor that does not require
-    grad. It gets the Tensor's own memory, and may write to it, if
-
-    - the Tensor is a leaf or a view of one (``x.detach()``, ``x[:2]``, ``x.T``),
-    - the memory can be written to,
-    - and has no gaps: the elements, in some order of the axes, are one block.
-
-    Everything else goes out as a copy in C order: computed values, which a graph may have saved
-    (also detached ones); read-only memory (also that of `broadcast_to`), since PyTorch writes to it
-    all the same; parts with gaps, such as ``x[:, 0]``, which JAX does not take; and what runs
-    backwards, such as ``x[::-1]``. ``copy=True`` asks for a copy of anything. ``copy=False`` raises
-    BufferError where the Tensor's own memory must not go out; parts with gaps are shared then.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> import numpy as np
-    >>> tg.from_dlpack(np.arange(3.0, dtype=np.float32))
-    tensor([0., 1., 2.])
-    """
-    if not hasattr(x, "__dlpack_device__"):
-        raise DTypeError(
-            f"from_dlpack: an array of NumPy, PyTorch, JAX or CuPy is expected, got "
-            f"{class_name(x)}: use tinygrad_rnn.tensor"
-        )
-    if isinstance(x, Tensor) and not x.requires_grad:
-        return x.detach()  # so that writes to one are noted in the other
-    try:
-        refuse_lossy_conversion(x)
-    except GraphError as error:
-        raise BufferError(f"from_dlpack: {error}") from None
-    kind, _ = x.__dlpack_device__()
-    if kind not in (*_ON_HOST, _CUDA):
-        raise DeviceError(
-            f"from_dlpack: an array on a device of DLPack's kind {int(kind)}: move it to the CPU "
-            "or to CUDA first"
-        )
-    module = np if kind in _ON_HOST else backend.gpu_module()
-    try:
-        # What NumPy 2.1 takes from itself in this way cannot be written to.
-        own = isinstance(x, np.ndarray) and x.flags.writeable
-        array = x.view(np.ndarray) if own else module.from_dlpack(x)
-    except RuntimeError as error:  # NumPy's and CuPy's answer to a dtype that they have not
-        raise DTypeError(f"from_dlpack: {getattr(x, 'dtype', 'the dtype')}: {error}") from None
-    if array.dtype.kind not in "fiub":
-        raise DTypeError(f"from_dlpack: real numbers only, got {array.dtype}")
-    return wrap(array, None, [0])
-
-
-numpy_protocols.MORE.update(ones_like=ones_like, zeros_like=zeros_like)

@@ -1,4 +1,4 @@
-"""Reading parts of a tensor."""
+"""Indexing: NumPy's keys, `take`, `split`, and iteration over an axis."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from itertools import accumulate
 from typing import Any
 
 from .._util.api_hints import explain_errors
-from ..engine import backend
-from ..engine.ops import axis_of, index, reshape
+from ..engine import backend, ops
+from ..engine.ops.axes import axis_of
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
-from .shape import as_tensor, expand_dims
+from .checks import as_tensor
+from .shape import expand_dims
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
@@ -28,19 +29,19 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     Returns
     -------
     Tensor
-        On the memory of x where NumPy's would be.
+        On the memory of x where NumPy returns a view.
 
     Raises
     ------
     DTypeError
         If an array in the key holds neither integers nor booleans.
     ShapeError
-        If a mask has not the shape of the axes that it stands for.
+        If the shape of a mask differs from that of the axes that it replaces.
 
     Notes
     -----
-    The gradients of an element that was read more than once add up. As in NumPy a mask without axes
-    stands for a new axis, of length 1 or 0: ``x[x > 0]`` of a 0-d x has the shape (1,) or (0,).
+    The gradients of an element that is read more than once add up. As in NumPy a mask without axes
+    adds a new axis, of length 1 or 0: ``x[x > 0]`` of a 0-d x has the shape (1,) or (0,).
 
     Examples
     --------
@@ -51,11 +52,11 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     tensor([2., 0., 1.])
     """
     x, keys = plain_keys(x, key)
-    return index(x, key=keys)
+    return ops.getitem(x, key=keys)
 
 
 def plain_keys(x: Tensor, key: Any) -> tuple[Tensor, tuple[Any, ...]]:
-    """Return x, perhaps with more axes, and a key of x in the form that arrays take."""
+    """Return x, with a new axis for each mask without axes, and a key that arrays accept."""
     keys = [_plain(k, x) for k in (key if isinstance(key, tuple) else (key,))]
     if any(getattr(k, "dtype", None) == backend.bool_ for k in keys):
         x, keys = _without_masks(x, keys)
@@ -63,7 +64,7 @@ def plain_keys(x: Tensor, key: Any) -> tuple[Tensor, tuple[Any, ...]]:
 
 
 def _plain(key: Any, x: Tensor) -> Any:
-    """Return one element of a key of x in the form that arrays take."""
+    """Return one element of a key of x in a form that arrays accept."""
     if (
         key is None
         or key is Ellipsis
@@ -84,24 +85,24 @@ def _plain(key: Any, x: Tensor) -> Any:
             f"indexing: the tensor is on {x.device}, the index on {found}: move it with "
             f".to({x.device!r})"
         )
-    if array.dtype.kind != "b":  # a copy, which the gradient keeps
-        array = array.astype(backend.int64)  # the length of an axis may be too large for others
+    if array.dtype.kind != "b":  # a copy, which the gradient saves
+        array = array.astype(backend.int64)  # an axis may be too long for narrower integers
     return backend.to_device(array, x.device)
 
 
 def _without_masks(x: Tensor, keys: list[Any]) -> tuple[Tensor, list[Any]]:
-    """Return x and the key with the places where a boolean mask holds in place of the mask.
+    """Return x and the key with each boolean mask replaced by the integer indices that it selects.
 
-    These are integer arrays. A mask without axes gets a new one of x, of length 1.
+    For a mask without axes x gets a new axis, of length 1.
     """
     masks = [getattr(key, "dtype", None) == backend.bool_ for key in keys]
-    stands_for = [  # how many axes
+    widths = [  # the number of axes that an element of the key replaces
         0 if key is None or key is Ellipsis else key.ndim if mask else 1
         for key, mask in zip(keys, masks, strict=True)
     ]
-    rest, used = max(x.ndim - sum(stands_for), 0), 0  # of Ellipsis
+    rest, used = max(x.ndim - sum(widths), 0), 0  # of Ellipsis
     result: list[Any] = []
-    for key, mask, count in zip(keys, masks, stands_for, strict=True):
+    for key, mask, count in zip(keys, masks, widths, strict=True):
         if not mask:
             result.append(key)
         else:
@@ -126,7 +127,7 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     indices : Tensor, array or int
         Integers, of any shape.
     axis : int or None
-        None reads the flat x.
+        None indexes the flat x.
 
     Returns
     -------
@@ -144,14 +145,14 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     if indices is None or isinstance(indices, slice):
         raise DTypeError(f"take: the indices are integers, got {indices!r}")
     if axis is None:
-        return getitem(reshape(x, shape=-1), (indices,))
+        return getitem(ops.reshape(x, shape=-1), (indices,))
     x = as_tensor(x)
     return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (indices,))
 
 
 @explain_errors
 def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
-    """Return, at each place, the element of x that `indices` names along an axis.
+    """Return the elements of x at one index per result element, along an axis.
 
     Parameters
     ----------
@@ -170,7 +171,7 @@ def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
     Raises
     ------
     ShapeError
-        If `indices` has not as many axes as x.
+        If the numbers of axes of `indices` and x differ.
 
     Examples
     --------
@@ -196,31 +197,31 @@ def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
         else module.arange(n).reshape([-1 if j == i else 1 for j in range(x.ndim)])
         for i, n in enumerate(x.shape)
     ]
-    return index(x, key=tuple(grid))
+    return ops.getitem(x, key=tuple(grid))
 
 
 @explain_errors
 def split(x: Tensor, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """Return x cut into pieces along an axis.
+    """Return x split into parts along an axis.
 
     Parameters
     ----------
     x : Tensor
         Of any shape.
     indices_or_sections : int or sequence of int
-        How many equal pieces, or the places to cut at.
+        The number of equal parts, or the indices to split at.
     axis : int
         Negative ones count from the end.
 
     Returns
     -------
     list of Tensor
-        The pieces, on the memory of x.
+        The parts, on the memory of x.
 
     Raises
     ------
     ShapeError
-        If the axis does not divide into so many equal pieces.
+        If the axis does not divide into that many equal parts.
 
     Examples
     --------
@@ -242,26 +243,26 @@ def split(x: Tensor, indices_or_sections: int | Sequence[int], axis: int = 0) ->
         cuts = [length // count * i for i in range(1, count)]
     else:
         cuts = _cuts(indices_or_sections, length)
-    whole = (slice(None),) * axis
+    before = (slice(None),) * axis
     return [
-        index(x, key=(*whole, slice(a, b)))
+        ops.getitem(x, key=(*before, slice(a, b)))
         for a, b in zip([0, *cuts], [*cuts, length], strict=True)
     ]
 
 
-def _cuts(places: Any, length: int) -> list[int]:
-    """Return the places where an axis of a length is cut, if they are some."""
+def _cuts(indices: Any, length: int) -> list[int]:
+    """Return the validated indices at which an axis is split."""
     try:
-        cuts = [operator.index(cut) for cut in places]
+        cuts = [operator.index(cut) for cut in indices]
     except TypeError:
         raise ArgumentError(
-            f"split takes a number of sections or a list of places to cut at, got {places!r}"
+            f"split takes a number of sections or a list of indices to split at, got {indices!r}"
         ) from None
     if [0, *cuts, length] != sorted([0, *cuts, length]):
         sizes = sum(cuts) == length
-        cure = f"; for pieces of these sizes cut at {list(accumulate(cuts[:-1]))}" if sizes else ""
+        cure = f"; for parts of these sizes split at {list(accumulate(cuts[:-1]))}" if sizes else ""
         raise ShapeError(
-            f"split: {cuts} are not places to cut at, from 0 to {length} in order{cure}"
+            f"split: {cuts} are not indices to split at, from 0 to {length} in order{cure}"
         )
     return cuts
 
@@ -285,7 +286,7 @@ def unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
     Raises
     ------
     ArgumentError
-        If x has no axis.
+        If x is 0-d.
 
     Examples
     --------
@@ -297,5 +298,5 @@ def unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
     if x.ndim == 0:
         raise ArgumentError("unbind: a 0-d tensor has no axis to iterate over")
     axis = axis_of(axis, x.ndim)
-    whole = (slice(None),) * axis
-    return [index(x, key=(*whole, i)) for i in range(x.shape[axis])]
+    before = (slice(None),) * axis
+    return [ops.getitem(x, key=(*before, i)) for i in range(x.shape[axis])]

@@ -1,25 +1,22 @@
-"""Matrix products and sums over indices."""
+"""Matrix products, `tensordot` and `einsum`, on the primitives of ``engine/ops/linalg.py``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from string import ascii_letters, ascii_lowercase, ascii_uppercase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .._util.api_hints import explain_errors
-from ..engine import backend
+from ..engine import ops
 from ..engine.graph import Leaf
-from ..engine.ops import axes_of, gemm, index, reshape
-from ..engine.primitive import primitive
+from ..engine.ops.axes import axes_of
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from .shape import _listed, as_tensor, transpose
-
-if TYPE_CHECKING:
-    from ..engine.backend import Array
-    from ..engine.tensor import Tensor
+from .checks import as_tensor
+from .shape import axes_tuple, transpose
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
@@ -40,12 +37,12 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     Raises
     ------
     ShapeError
-        If an operand has no axis, or the inner lengths differ.
+        If an operand is 0-d, or the inner lengths differ.
 
     Notes
     -----
     The gradients are g yᵀ and xᵀ g. For a matrix that several products share, such as a recurrent
-    weight, the factors are kept and multiplied once for all uses.
+    weight, the factors are saved and multiplied once for all uses.
 
     Examples
     --------
@@ -62,17 +59,17 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
             f"matmul: {x.shape} @ {y.shape}: inner dimensions {x.shape[-1]} and {inner} differ"
         )
     if x.ndim == 1:
-        out = matmul(reshape(x, shape=(1, -1)), y)
-        return reshape(
+        out = matmul(ops.reshape(x, shape=(1, -1)), y)
+        return ops.reshape(
             out, shape=(*out.shape[:-2], *out.shape[-1:]) if y.ndim > 1 else out.shape[:-1]
         )
     if y.ndim == 1:
-        out = matmul(x, reshape(y, shape=(-1, 1)))
-        return reshape(out, shape=out.shape[:-1])
+        out = matmul(x, ops.reshape(y, shape=(-1, 1)))
+        return ops.reshape(out, shape=out.shape[:-1])
     weight = "y" if y.ndim == 2 else ""
     if x.ndim == 2 and y.ndim == 2 and _is_weight(x) and not _is_weight(y):
         weight = "x"
-    return gemm(x, y, weight)
+    return ops.gemm(x, y, weight)
 
 
 def _is_weight(x: Tensor) -> bool:
@@ -92,7 +89,7 @@ def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
     x, y : Tensor
         Of any shapes that agree on these axes.
     axes : int or two sequences of int
-        How many of the last axes of x meet the first of y, or the axes of each.
+        How many of the last axes of x pair with the first of y, or the axes of each.
 
     Returns
     -------
@@ -115,7 +112,7 @@ def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
     if isinstance(axes, int | np.integer) and 0 <= axes <= min(x.ndim, y.ndim):
         pair = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
     elif isinstance(axes, tuple | list | np.ndarray) and len(axes) == 2:
-        pair = tuple(map(_listed, axes))
+        pair = tuple(map(axes_tuple, axes))
     else:
         raise ArgumentError(
             f"tensordot: axes are a number from 0 to {min(x.ndim, y.ndim)}, or two lists, those of "
@@ -130,57 +127,13 @@ def tensordot(x: Tensor, y: Tensor, axes: Any = 2) -> Tensor:
     rest_y = tuple(i for i in range(y.ndim) if i not in over_y)
     summed = math.prod(x.shape[i] for i in over_x)
     left, right = tuple(x.shape[i] for i in rest_x), tuple(y.shape[i] for i in rest_y)
-    rows = reshape(transpose(x, axes=(*rest_x, *over_x)), shape=(math.prod(left), summed))
-    columns = reshape(transpose(y, axes=(*over_y, *rest_y)), shape=(summed, math.prod(right)))
-    return reshape(matmul(rows, columns), shape=left + right)
-
-
-def _to_operands(
-    F: Any, g: Any, inputs: list[Any], shapes: Any, operands: tuple[str, ...], output: str
-) -> list[Any]:
-    grads = []
-    for i, (indices, shape) in enumerate(zip(operands, shapes, strict=True)):
-        others = [x for j, x in enumerate(inputs) if j != i]
-        names = [name for j, name in enumerate(operands) if j != i]
-        there = "".join(
-            index for index in indices if index in output or any(index in name for name in names)
-        )
-        grad = F.contract(g, *others, operands=(output, *names), output=there)
-        if there != indices:  # along a summed index that no other has, the gradient is the same
-            kept = tuple(
-                n if index in there else 1 for index, n in zip(indices, shape, strict=True)
-            )
-            grad = F.broadcast_to(F.reshape(grad, shape=kept), shape=shape)
-        grads.append(grad)
-    return grads
-
-
-@primitive(joint=_to_operands)
-def contract(xp: Any, *arrays: Array, operands: tuple[str, ...], output: str) -> Array:
-    """Return the sum of products of the arrays over the indices that `output` has not."""
-    dtype = max((x.dtype for x in arrays), key=lambda dtype: dtype.itemsize)
-    lengths = [n for x in arrays for n in x.shape]
-    sizes = dict(zip("".join(operands), lengths, strict=True))
-    terms = math.prod(n for i, n in sizes.items() if i not in output)
-    if not backend.coarse(dtype, terms):
-        out = xp.einsum(",".join(operands) + "->" + output, *arrays, optimize=True)
-        return xp.array(out) if len(arrays) == 1 else out  # of one operand it may be a view
-    names, parts, everything = [], [], "".join((*operands, output))
-    for name, x in zip(operands, arrays, strict=True):
-        alone = tuple(k for k, index in enumerate(name) if everything.count(index) == 1)
-        x = x.astype(backend.float32) if x.dtype == backend.float16 else x
-        parts.append(backend.reduced("sum", x, alone, False) if alone else x)
-        names.append("".join(index for index in name if everything.count(index) > 1))
-    # Where an operand has every index, so that no product of matrices is faster, NumPy adds one
-    # term after the other: in double precision.
-    full = any(len(name) == len(set("".join(names))) for name in names)
-    subscripts = ",".join(names) + "->" + output
-    out = xp.einsum(subscripts, *parts, optimize=not full, dtype=backend.float64)
-    return out.astype(dtype)
+    rows = ops.reshape(transpose(x, axes=(*rest_x, *over_x)), shape=(math.prod(left), summed))
+    columns = ops.reshape(transpose(y, axes=(*over_y, *rest_y)), shape=(summed, math.prod(right)))
+    return ops.reshape(matmul(rows, columns), shape=left + right)
 
 
 def _diagonal(x: Tensor, name: str) -> tuple[Tensor, str]:
-    """Return x with one axis for each letter: of those that a letter repeats, the diagonal."""
+    """Return x and `name` with each letter once: the diagonal of the axes that a letter repeats."""
     for letter in dict.fromkeys(name):
         count, n = name.count(letter), x.shape[name.index(letter)]
         if count > 1:
@@ -191,14 +144,14 @@ def _diagonal(x: Tensor, name: str) -> tuple[Tensor, str]:
                     f"einsum: {name!r} for an operand of shape {x.shape}: axes of one index differ"
                 )
             x = transpose(x, [*own, *rest])
-            x = reshape(x, shape=(n**count, *x.shape[count:]))
-            x = index(x, key=slice(None, None, sum(n**i for i in range(count))))
+            x = ops.reshape(x, shape=(n**count, *x.shape[count:]))
+            x = ops.getitem(x, key=slice(None, None, sum(n**i for i in range(count))))
             name = letter + "".join(name[i] for i in rest)
     return x, name
 
 
 def _spelled(operands: Sequence[Any]) -> tuple[str, list[Any]]:
-    """Return einsum's other form, each operand before its list of numbers, in letters."""
+    """Return einsum's other form, each operand followed by its list of numbers, as letters."""
     *pairs, output = operands if len(operands) % 2 else (*operands, None)
     labels = ascii_uppercase + ascii_lowercase  # in the order of the numbers
     try:
@@ -218,9 +171,9 @@ def _spelled(operands: Sequence[Any]) -> tuple[str, list[Any]]:
 
 
 def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], str]:
-    """Return the letters of each operand's axes and of the result's, those of ``...`` among them.
+    """Return the letters of the axes of each operand and of the result.
 
-    The axes that ``...`` stands for have letters that nobody uses, counted from the last one.
+    The axes of ``...`` get unused letters, counted from the last axis.
     """
     inputs, arrow, output = "".join(subscripts.split()).partition("->")
     names = inputs.split(",")
@@ -261,25 +214,25 @@ def einsum(subscripts: Any, *operands: Any, optimize: Any = True) -> Tensor:
     subscripts : str
         The letters of each operand's axes, ``->``, the letters of the result. Without the arrow the
         result has the letters that occur once, in alphabetical order. A letter that an operand
-        repeats names its diagonal; ``...`` stands for all axes that have no letter.
+        repeats selects its diagonal; ``...`` means all axes without a letter.
     *operands : Tensor
-        One for each group of letters. Or, as for ``numpy.einsum``, no `subscripts`, each operand
-        with the list of its axes' numbers behind it, and the result's list at the end.
+        One for each group of letters. Or, as for ``numpy.einsum``, no `subscripts`: each operand is
+        followed by the list of its axes' numbers, and the result's list is last.
     optimize
-        Taken for NumPy's sake: the cheapest order of the products is always sought.
+        Ignored, for compatibility with NumPy: the cheapest order of the products is always used.
 
     Returns
     -------
     Tensor
-        Of the axes that the result's letters name; the others are summed over.
+        It has the axes of the result's letters; the others are summed over.
 
     Raises
     ------
     ArgumentError
-        If the letters do not make sense.
+        If the subscripts are invalid.
     ShapeError
-        If an operand has more or fewer axes than letters, or a letter has two lengths, neither of
-        which is 1 (or in one operand).
+        If an operand has more or fewer axes than letters, or if a letter has two different lengths,
+        in one operand or with neither of them 1.
 
     Examples
     --------
@@ -305,9 +258,9 @@ def einsum(subscripts: Any, *operands: Any, optimize: Any = True) -> Tensor:
                 raise ShapeError(f"einsum: {text!r}: index {letter!r} has lengths {known} and {n}")
             lengths[letter] = known if n == 1 else n
     for i, (x, name) in enumerate(parts):
-        # An axis of length 1 beside a longer one needs no letter: the product broadcasts.
+        # An axis of length 1 whose letter is longer elsewhere needs none: the product broadcasts.
         kept = "".join(a for a, n in zip(name, x.shape, strict=True) if n == lengths[a])
         if kept != name:
-            x = reshape(x, shape=tuple(lengths[a] for a in kept))
+            x = ops.reshape(x, shape=tuple(lengths[a] for a in kept))
         names[i], tensors[i] = kept, x
-    return contract(*tensors, operands=tuple(names), output=output)
+    return ops.einsum(*tensors, operands=tuple(names), output=output)

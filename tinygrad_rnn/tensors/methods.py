@@ -1,4 +1,7 @@
-"""The operators and methods of a Tensor, attached to the engine's class."""
+"""Operators and methods of `Tensor`, attached to the engine's class.
+
+The engine's class has no operations, which are defined on top of it.
+"""
 
 from __future__ import annotations
 
@@ -9,40 +12,65 @@ from typing import Any, Self
 
 import numpy as np
 
-from .. import tensors as ops
 from .._util.api_hints import TENSOR_HINTS, MissingAttribute, explain_errors
-from ..engine import backend
+from ..engine import backend, ops
 from ..engine.backend import DType
 from ..engine.grad_mode import is_grad_enabled
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
-from . import numpy_protocols
+from . import dlpack, functions, numpy_protocols
 from .checks import real_dtype
-from .shape import _stacked
-
-_equal, _not_equal = ops.equal, ops.not_equal  # a global name is found sooner than an attribute
+from .indexing import plain_keys
+from .shape import stack_nested
 
 
 def axes_or_shape(shape: tuple[Any, ...]) -> Any:
-    """Return a shape or a list of axes given either as one tuple or as several integers."""
+    """Return a shape or axes given either as one tuple or as several integers."""
     if len(shape) != 1 or shape[0].__class__ is int:
         return shape
     return tuple(shape[0]) if np.ndim(shape[0]) else shape
 
 
-def _no_number(value: Any) -> bool:
-    """Tell whether a value is neither a number nor made of such: None, text, another object."""
+# -- operators -------------------------------------------------------------------------------------
+
+
+def _is_numeric(value: Any) -> bool:
+    """Tell whether a value is a number, or may be made of numbers: not None, text, an object."""
     numeric = ("__array__", "__float__", "__complex__", "__getitem__", "__dlpack__")
-    known = not isinstance(value, str | bytes | dict)
-    return not (known and any(hasattr(type(value), name) for name in numeric))
+    text = isinstance(value, str | bytes | dict)
+    return not text and any(hasattr(type(value), name) for name in numeric)
+
+
+def _equality(operation: Any) -> Any:
+    """Return the method for ``==`` or ``!=``; for an operand that is not numeric Python decides."""
+
+    def compare(self: Tensor, other: Any) -> Any:
+        try:
+            return operation(self, other)
+        except DTypeError:
+            if _is_numeric(other):
+                raise
+            return NotImplemented
+
+    return compare
+
+
+def _reflected(operation: Any) -> Any:
+    """Return the method for an operator whose left operand is not a Tensor."""
+
+    def reflected(self: Tensor, other: Any) -> Any:
+        return operation(other, self)
+
+    return reflected
 
 
 def _augmented(symbol: str, operation: Any) -> Any:
     """Return the method of an operator such as ``-=``.
 
-    A name is bound to the result, as Python does with numbers, but for a leaf: under `no_grad` its
-    array is written to, so that ``for p in parameters: p -= lr * p.grad`` is a training step. On a
-    leaf that requires a gradient, or did, it raises elsewhere: it would change a name alone.
+    The name is bound to the result, as Python does with numbers. A leaf under `no_grad` is written
+    to instead, so that ``for p in parameters: p -= lr * p.grad`` is a training step. On a leaf that
+    requires grad, or did, it raises otherwise: it would rebind the name and leave the leaf as it
+    was.
     """
 
     def update(self: Tensor, other: Any) -> Tensor:
@@ -68,24 +96,61 @@ def _augmented(symbol: str, operation: Any) -> Any:
     return update
 
 
-def _no_operator(symbol: str, cure: str) -> Any:
+def _unsupported(symbol: str, cure: str) -> Any:
+    """Return the method of an operator that Tensors lack."""
+
     def refuse(self: Tensor, *other: Any) -> Any:
         raise TypeError(f"Tensor has no operator {symbol}: {cure}")
 
     return refuse
 
 
+BINARY = {
+    "add": ("+", ops.add),
+    "sub": ("-", ops.subtract),
+    "mul": ("*", ops.multiply),
+    "truediv": ("/", ops.divide),
+    "floordiv": ("//", ops.floor_divide),
+    "mod": ("%", ops.remainder),
+    "pow": ("**", ops.power),
+    "matmul": ("@", functions.matmul),
+}
+COMPARISONS = {"lt": ops.less, "le": ops.less_equal, "gt": ops.greater, "ge": ops.greater_equal}
+UNSUPPORTED = {
+    "and": ("&", "of booleans it is x * y, of integers use .numpy()"),
+    "or": ("|", "of booleans it is x + y, of integers use .numpy()"),
+    "xor": ("^", "of booleans it is x != y, of integers use .numpy()"),
+    "invert": ("~", "of booleans it is x == False, of integers -x - 1"),
+}
+METHODS = (  # functions that are methods too, x being the Tensor
+    "abs sign exp expm1 log log1p sqrt sin cos tanh sigmoid relu softplus clip maximum minimum "
+    "sum mean var std max min prod cumsum logsumexp argmax argmin softmax log_softmax swapaxes "
+    "moveaxis squeeze expand_dims flip split unbind take take_along_axis"
+).split()
+
+
+# -- methods ---------------------------------------------------------------------------------------
+
+
 class Methods(Tensor):
-    """The members that `Tensor` gets; only a Tensor ever has them, there are no instances."""
+    """The members that `Tensor` gets. This class has no instances."""
 
     __slots__ = ()
     __array_priority__ = 1000.0
-    _stacked = staticmethod(_stacked)
+    _stacked = staticmethod(stack_nested)
+
+    __getitem__ = functions.getitem
+    __neg__, __abs__ = ops.negative, ops.abs
+    __eq__, __ne__ = _equality(ops.equal), _equality(ops.not_equal)
+    __array__ = numpy_protocols.array
+    __array_ufunc__ = numpy_protocols.array_ufunc
+    __array_function__ = numpy_protocols.array_function
+    __dlpack__ = dlpack.export
 
     @property
     def T(self) -> Tensor:
         """The tensor with its axes reversed."""
-        return ops.transpose(self)
+        return functions.transpose(self)
 
     @explain_errors
     def to(self, target: Any) -> Tensor:
@@ -121,7 +186,7 @@ class Methods(Tensor):
     def __iter__(self) -> Iterator[Tensor]:
         if self.ndim == 0:
             raise TypeError("iteration over a 0-d tensor")
-        return iter(self.unbind())
+        return iter(functions.unbind(self))
 
     def __bool__(self) -> bool:
         if self.size != 1:
@@ -170,115 +235,20 @@ class Methods(Tensor):
                 "`with tinygrad_rnn.no_grad()`"
             )
         array = backend.asarray(value._data if isinstance(value, Tensor) else value)
-        seen, keys = ops.plain_keys(self, key)
+        seen, keys = plain_keys(self, key)
         seen._write("assignment to a part", keys, array)
 
-    # -- arithmetic
-
-    __add__ = __radd__ = ops.add
-    __mul__ = __rmul__ = ops.multiply
-    __sub__ = ops.subtract
-    __truediv__ = ops.divide
-    __pow__ = ops.power
-    __mod__, __floordiv__ = ops.remainder, ops.floor_divide
-    __matmul__ = ops.matmul
-    __neg__ = ops.negative
-    __abs__ = ops.abs
-    __lt__, __le__, __gt__, __ge__ = ops.less, ops.less_equal, ops.greater, ops.greater_equal
-    __getitem__ = ops.getitem
-
-    __iadd__, __isub__ = _augmented("+=", ops.add), _augmented("-=", ops.subtract)
-    __imul__, __itruediv__ = _augmented("*=", ops.multiply), _augmented("/=", ops.divide)
-    __ipow__, __imatmul__ = _augmented("**=", ops.power), _augmented("@=", ops.matmul)
-    __imod__, __ifloordiv__ = _augmented("%=", ops.remainder), _augmented("//=", ops.floor_divide)
-
-    def __eq__(self, other: Any) -> Any:
-        try:
-            return _equal(self, other)
-        except DTypeError:
-            if _no_number(other):  # it is another object than this: Python answers False
-                return NotImplemented
-            raise
-
-    def __ne__(self, other: Any) -> Any:
-        try:
-            return _not_equal(self, other)
-        except DTypeError:
-            if _no_number(other):
-                return NotImplemented
-            raise
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return ops.subtract(other, self)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return ops.divide(other, self)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return ops.power(other, self)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return ops.matmul(other, self)
-
-    def __rmod__(self, other: Any) -> Tensor:
-        return ops.remainder(other, self)
-
-    def __rfloordiv__(self, other: Any) -> Tensor:
-        return ops.floor_divide(other, self)
-
     def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
-        return _divmod(self, other)
+        return numpy_protocols.floor_divide_and_remainder(self, other)
 
     def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
-        return _divmod(other, self)
+        return numpy_protocols.floor_divide_and_remainder(other, self)
 
     def __pos__(self) -> Self:
         return self
 
-    # -- methods: the functions of the package, x being this tensor
-
-    abs, sign, exp, expm1, log, log1p, sqrt = (
-        ops.abs,
-        ops.sign,
-        ops.exp,
-        ops.expm1,
-        ops.log,
-        ops.log1p,
-        ops.sqrt,
-    )
-    sin, cos, tanh, sigmoid, relu, softplus = (
-        ops.sin,
-        ops.cos,
-        ops.tanh,
-        ops.sigmoid,
-        ops.relu,
-        ops.softplus,
-    )
-    clip, maximum, minimum = ops.clip, ops.maximum, ops.minimum
-    sum, mean, var, std, max, min, prod = (
-        ops.sum,
-        ops.mean,
-        ops.var,
-        ops.std,
-        ops.max,
-        ops.min,
-        ops.prod,
-    )
-    cumsum, logsumexp, argmax, argmin = ops.cumsum, ops.logsumexp, ops.argmax, ops.argmin
-    softmax, log_softmax = ops.softmax, ops.log_softmax
-    swapaxes, moveaxis, squeeze, expand_dims = (
-        ops.swapaxes,
-        ops.moveaxis,
-        ops.squeeze,
-        ops.expand_dims,
-    )
-    flip, split, unbind, take, take_along_axis = (
-        ops.flip,
-        ops.split,
-        ops.unbind,
-        ops.take,
-        ops.take_along_axis,
-    )
+    def __dlpack_device__(self) -> Any:
+        return self._data.__dlpack_device__()
 
     def reshape(self, *lengths: Any, shape: Any = None) -> Tensor:
         """Return this tensor in another shape, a tuple or integers; one length may be -1."""
@@ -287,103 +257,18 @@ class Methods(Tensor):
     def transpose(self, *axes: Any) -> Tensor:
         """Return this tensor with its axes in another order (none given: reversed)."""
         given = axes and axes[0] is not None
-        return ops.transpose(self, axes_or_shape(axes) if given else None)
+        return functions.transpose(self, axes_or_shape(axes) if given else None)
 
     def broadcast_to(self, *shape: Any) -> Tensor:
-        """Return this tensor stretched to a shape."""
+        """Return this tensor broadcast to a shape."""
         return ops.broadcast_to(self, shape=axes_or_shape(shape))
-
-    # -- NumPy's protocols: the gradient is kept, or a clear error is raised
-
-    def __array__(self, dtype: DType = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        if self.requires_grad:
-            raise GraphError(
-                "a tensor that requires grad is not turned into an array in silence: use "
-                ".detach() or .numpy(); tinygrad_rnn.stack makes one tensor of a list of them"
-            )
-        return self.numpy() if dtype is None else self.numpy().astype(dtype)
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
-        ours, plain = _UFUNCS.get(ufunc.__name__), method == "__call__"
-        if plain and ours is not None and not keywords:
-            return ours(*inputs)
-        name = ufunc.__name__ if plain else f"{ufunc.__name__}.{method}"
-        theirs = ufunc if plain else getattr(ufunc, method)
-        return numpy_protocols.otherwise(name, theirs, ours, inputs, keywords, list(keywords))
-
-    def __array_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> Any:
-        if function in (np.shape, np.ndim, np.size) and len(args) == 1 and not keywords:
-            return getattr(args[0], function.__name__)
-        return numpy_protocols.answer(function, _of_numpy(function.__name__), args, keywords)
-
-    def __dlpack__(
-        self,
-        *,
-        stream: Any = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[Any, int] | None = None,
-        copy: bool | None = None,
-    ) -> Any:
-        """Export the array: its own memory where a write to it does no harm, else a copy.
-
-        See `tinygrad_rnn.from_dlpack`, whose notes say which is which.
-        """
-        if self.requires_grad:
-            raise BufferError("a tensor that requires grad is not exported: use .detach()")
-        array, refusal = self._data, self._not_shared(strided=copy is False)
-        if refusal and copy is False:
-            raise BufferError(f"{refusal} is exported as a copy: leave copy=False out")
-        if refusal:
-            array, copy = array.copy(order="C"), None
-        given = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
-        # The CuPy of before the versioned protocol knows `stream` alone.
-        try:
-            return array.__dlpack__(**{name: x for name, x in given.items() if x is not None})
-        except ValueError as error:  # of a NumPy before 2.2; the protocol asks for a BufferError
-            raise BufferError(f"DLPack: {error}") from error
-
-    def _not_shared(self, strided: bool) -> str | None:
-        """Return why the memory must not be exported, or None; with gaps in it if `strided`."""
-        array = self._data
-        if self._version is None:
-            return "a computed tensor, which a graph may have saved,"
-        if not getattr(array.flags, "writeable", True):  # not everybody heeds the flag for it
-            return "a tensor on read-only memory"
-        if any(stride < 0 for stride in array.strides):  # PyTorch ends the process on these
-            return "a tensor that runs backwards in memory"
-        order = sorted(range(array.ndim), key=array.strides.__getitem__, reverse=True)
-        if strided or array.transpose(order).flags.c_contiguous:
-            return None
-        return "a tensor with gaps in memory"  # JAX takes none
-
-    def __dlpack_device__(self) -> Any:
-        return self._data.__dlpack_device__()
-
-
-def _divmod(x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    return ops.floor_divide(x, y), ops.remainder(x, y)
-
-
-def _of_numpy(name: str) -> Any:
-    """Return the library's function for a name of NumPy's, or None."""
-    name = numpy_protocols.NAMES.get(name, name)
-    function = numpy_protocols.MORE.get(name, getattr(ops, name, None))
-    return function if callable(function) else None
-
-
-_UFUNCS: dict[str, Any] = {
-    name: _of_numpy(name) for name, value in vars(np).items() if isinstance(value, np.ufunc)
-}
-_UFUNCS |= {"positive": Methods.__pos__, "divmod": _divmod}
 
 
 def _attach(name: str, member: Any) -> None:
-    """Make a member of `Methods` one of Tensor, also in tracebacks and messages."""
+    """Make a member one of Tensor; a function that is defined here also gets its name there."""
     function = member
-    while getattr(function, "__qualname__", "").startswith("Methods."):
-        function.__qualname__ = f"Tensor.{name}"
+    while getattr(function, "__module__", None) == __name__ and hasattr(function, "__qualname__"):
+        function.__name__, function.__qualname__ = name, f"Tensor.{name}"
         function = getattr(function, "__wrapped__", None)
     setattr(Tensor, name, member)
 
@@ -391,14 +276,18 @@ def _attach(name: str, member: Any) -> None:
 for _name, _member in vars(Methods).items():
     if _name not in ("__doc__", "__hash__", "__module__", "__slots__"):
         _attach(_name, _member)
+for _name in METHODS:
+    _attach(_name, getattr(functions, _name))
+for _name, (_symbol, _operation) in BINARY.items():
+    _commutes = _name in ("add", "mul")  # then the call of `_reflected` is saved
+    _attach(f"__{_name}__", _operation)
+    _attach(f"__r{_name}__", _operation if _commutes else _reflected(_operation))
+    _attach(f"__i{_name}__", _augmented(f"{_symbol}=", _operation))
+for _name, _operation in COMPARISONS.items():
+    _attach(f"__{_name}__", _operation)
+for _name, (_symbol, _cure) in UNSUPPORTED.items():
+    _attach(f"__{_name}__", _unsupported(_symbol, _cure))
+    if _name != "invert":  # of a Python boolean and a Tensor
+        _attach(f"__r{_name}__", _unsupported(_symbol, _cure))
 for _name, _ours in TENSOR_HINTS.items():
     setattr(Tensor, _name, MissingAttribute(_name, _ours))
-for _name, _symbol, _ours in (
-    ("and", "&", "of booleans it is x * y, of integers use .numpy()"),
-    ("or", "|", "of booleans it is x + y, of integers use .numpy()"),
-    ("xor", "^", "of booleans it is x != y, of integers use .numpy()"),
-    ("invert", "~", "of booleans it is x == False, of integers -x - 1"),
-):
-    setattr(Tensor, f"__{_name}__", _no_operator(_symbol, _ours))
-for _name in ("and", "or", "xor"):  # of a Python boolean and a Tensor
-    setattr(Tensor, f"__r{_name}__", getattr(Tensor, f"__{_name}__"))

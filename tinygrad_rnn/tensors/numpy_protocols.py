@@ -1,9 +1,9 @@
-"""Calls of NumPy's functions on Tensors: ours where there is one, NumPy's where there is no graph.
+"""NumPy's protocols: calls of NumPy's functions on Tensors, and conversion to an array.
 
 ``numpy.sum(x, 0, keepdims=True)`` on a Tensor is ``tinygrad_rnn.sum(x, axis=0, keepdims=True)``:
 the arguments are matched by NumPy's own signature, because the two have them in different orders.
-What the library does not have is computed by NumPy if no Tensor of the call has a graph; otherwise
-it raises, so that no gradient is lost in silence.
+A function that the library lacks is computed by NumPy if no Tensor of the call has a graph;
+otherwise it raises, so that no gradient is lost without an error.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from .._util.api_hints import PACKAGE_HINTS
+from ..engine.backend import DType
 from ..engine.tensor import Tensor
-from ..errors import ArgumentError
+from ..errors import ArgumentError, GraphError
+from . import creation, functions
 
 Function = Callable[..., Any]
 
@@ -30,18 +32,71 @@ NAMES = {
     "unstack": "unbind",
 }
 PARAMETERS = {"a_max": "max", "a_min": "min", "correction": "ddof"}
-ABOUT: tuple[Function, ...] = (  # these read no value, and may meet a graph
+METADATA: tuple[Function, ...] = (  # these read no element, and are allowed with a graph
     np.iscomplexobj, np.isrealobj, np.may_share_memory, np.result_type, np.shares_memory,
 )  # fmt: skip
-MORE: dict[str, Function] = {}  # what modules above this one have under NumPy's names
 
 signature = functools.lru_cache(maxsize=None)(inspect.signature)
+
+
+def function_of(name: str) -> Function | None:
+    """Return the library's function for a name of NumPy's, or None."""
+    if name in ("ones_like", "zeros_like"):
+        return getattr(creation, name)
+    function = getattr(functions, NAMES.get(name, name), None)
+    return function if callable(function) else None
+
+
+def floor_divide_and_remainder(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    """Return x // y and x % y, the results of ``divmod``."""
+    return functions.floor_divide(x, y), functions.remainder(x, y)
+
+
+UFUNCS: dict[str, Any] = {
+    name: function_of(name) for name, value in vars(np).items() if isinstance(value, np.ufunc)
+}
+UFUNCS |= {"positive": lambda x: x, "divmod": floor_divide_and_remainder}
+
+
+def array(x: Tensor, dtype: DType = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+    """Return the values for ``numpy.asarray``: this is ``Tensor.__array__``.
+
+    Raises
+    ------
+    GraphError
+        If x requires grad.
+    """
+    if x.requires_grad:
+        raise GraphError(
+            "a tensor that requires grad is not converted to an array implicitly: use .detach() or "
+            ".numpy(); tinygrad_rnn.stack makes one tensor of a list of them"
+        )
+    return x.numpy() if dtype is None else x.numpy().astype(dtype)
+
+
+def array_ufunc(x: Tensor, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
+    """Answer a call of a ufunc: this is ``Tensor.__array_ufunc__``."""
+    ours, plain = UFUNCS.get(ufunc.__name__), method == "__call__"
+    if plain and ours is not None and not keywords:
+        return ours(*inputs)
+    name = ufunc.__name__ if plain else f"{ufunc.__name__}.{method}"
+    theirs = ufunc if plain else getattr(ufunc, method)
+    return by_numpy(name, theirs, ours, inputs, keywords, list(keywords))
+
+
+def array_function(
+    x: Tensor, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+) -> Any:
+    """Answer a call of another function: this is ``Tensor.__array_function__``."""
+    if function in (np.shape, np.ndim, np.size) and len(args) == 1 and not keywords:
+        return getattr(args[0], function.__name__)
+    return answer(function, function_of(function.__name__), args, keywords)
 
 
 def answer(
     theirs: Function, ours: Function | None, args: Sequence[Any], keywords: Mapping[str, Any]
 ) -> Any:
-    """Return what a function of NumPy's gives on Tensors.
+    """Return the result of one of NumPy's functions on Tensors.
 
     Parameters
     ----------
@@ -62,18 +117,18 @@ def answer(
     >>> np.amax(tg.tensor([1.0, 3.0])), np.isfinite(tg.tensor([1.0, np.inf]))
     (tensor(3.), array([ True, False]))
     """
-    if theirs in ABOUT:
+    if theirs in METADATA:
         return theirs(*[x.data if isinstance(x, Tensor) else x for x in args], **keywords)
     beyond: list[str] = []
     if ours is not None:
-        places, given = _matched(theirs, ours, args, keywords)
+        positional, given = _matched(theirs, ours, args, keywords)
         beyond = [key for key in given if key not in signature(ours).parameters]
-        if _fits(ours, places, given):
-            return ours(*places, **given)
-    return otherwise(theirs.__name__, theirs, ours, args, keywords, beyond)
+        if _fits(ours, positional, given):
+            return ours(*positional, **given)
+    return by_numpy(theirs.__name__, theirs, ours, args, keywords, beyond)
 
 
-def otherwise(
+def by_numpy(
     name: str,
     theirs: Function,
     ours: Function | None,
@@ -81,11 +136,11 @@ def otherwise(
     keywords: Mapping[str, Any],
     beyond: Sequence[str],
 ) -> Any:
-    """Return what NumPy makes of arrays in place of Tensors; raise if one of these has a graph.
+    """Return NumPy's result on copies of the arrays; raise if one of the Tensors has a graph.
 
-    The message names NumPy's function, the arguments `beyond` what ours takes, and the cure.
+    The message names NumPy's function, the arguments `beyond` those that ours takes, and the cure.
     """
-    ufunc = hasattr(np, name.partition(".")[0])  # SciPy has others, without their module's name
+    ufunc = hasattr(np, name.partition(".")[0])  # SciPy's ufuncs do not name their module
     module = getattr(theirs, "__module__", None) or "numpy" * ufunc
     call = f"{f'{module}.' * module.startswith('numpy')}{name}({', '.join(beyond)})"
     if any(x.requires_grad for x in _tensors([*args, *keywords.values()])):
@@ -109,7 +164,7 @@ def otherwise(
 def _matched(
     theirs: Function, ours: Function, args: Sequence[Any], keywords: Mapping[str, Any]
 ) -> tuple[Sequence[Any], dict[str, Any]]:
-    """Return the arguments of a call of NumPy's by our names, without those at their defaults."""
+    """Return the arguments of a call of NumPy's function by our names, without the defaults."""
     try:
         bound = signature(theirs).bind(*args, **keywords)
     except ValueError:  # of a function in C that has no signature
@@ -117,7 +172,7 @@ def _matched(
     mine = list(signature(ours).parameters)
     several: Sequence[Any] = ()
     given: dict[str, Any] = {}
-    for place, (name, parameter) in enumerate(bound.signature.parameters.items()):
+    for position, (name, parameter) in enumerate(bound.signature.parameters.items()):
         value = bound.arguments.get(name, parameter.default)
         if parameter.kind is parameter.VAR_POSITIONAL:
             several = value
@@ -125,8 +180,8 @@ def _matched(
             given |= bound.arguments.get(name, {})
         elif value is not parameter.default:
             known = PARAMETERS.get(name, name)
-            if known not in mine and place < len(mine):  # the arrays have names of their own
-                known = known if mine[place] in bound.signature.parameters else mine[place]
+            if known not in mine and position < len(mine):  # NumPy names its arrays differently
+                known = known if mine[position] in bound.signature.parameters else mine[position]
             given[known] = value
     return several, given
 
@@ -140,7 +195,7 @@ def _fits(function: Function, args: Sequence[Any], keywords: Mapping[str, Any]) 
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the Tensors among arguments, those in lists too."""
+    """Yield the Tensors among arguments, also those in lists."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):

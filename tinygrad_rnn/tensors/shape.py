@@ -1,4 +1,7 @@
-"""Shapes: other axes, borders, and tensors put together."""
+"""Shapes: order and number of axes, borders, concatenation.
+
+These functions validate NumPy's arguments and call the primitives of ``engine/ops/shape.py``.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from .._util.api_hints import call_named, explain_errors
-from ..engine import backend
-from ..engine.backend import Array
-from ..engine.ops import axes_of, axis_of, index, join, permute, reshape, scatter
-from ..engine.primitive import primitive
+from .._util.api_hints import explain_errors
+from ..engine import backend, ops
+from ..engine.ops.axes import axes_of, axis_of
+from ..engine.ops.docstrings import view
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
+from .checks import as_tensor
 
 
-def as_tensor(x: Any, op: str = "") -> Tensor:
-    """Return x as a Tensor: itself if it is one, so that its readers share a pending gradient.
-
-    A message about what cannot be made one begins with `op`, or with the name of the public
-    function that is called.
-    """
-    if isinstance(x, Tensor):
-        return x
-    made: Tensor = call_named(op, lambda: reshape(x, shape=None))
-    return made
-
-
-def _listed(axes: Any) -> tuple[Any, ...]:
+def axes_tuple(axes: Any) -> tuple[Any, ...]:
     """Return axes given as any sequence or array, or one axis, as a tuple."""
-    if axes.__class__ in (int, tuple):  # np.ndim makes an array of it: longer than a transposition
+    if axes.__class__ in (int, tuple):  # np.ndim would make an array, slower than a transposition
         return axes if axes.__class__ is tuple else (axes,)
     return tuple(axes) if np.ndim(axes) else (axes,)
 
 
+@view
 @explain_errors
 def transpose(x: Tensor, axes: int | Sequence[int] | None = None) -> Tensor:
     """Return x with its axes in another order.
 
     Parameters
     ----------
-    x : Tensor
-        Of any shape.
     axes : sequence of int, optional
         Every axis, once; reversed if not given. An integer for the one axis of a vector.
-
-    Returns
-    -------
-    Tensor
-        On the memory of x.
 
     Raises
     ------
@@ -64,31 +49,24 @@ def transpose(x: Tensor, axes: int | Sequence[int] | None = None) -> Tensor:
     """
     x = as_tensor(x)
     ndim = x.ndim
-    order = tuple(range(ndim))[::-1] if axes is None else axes_of(_listed(axes), ndim)
+    order = tuple(range(ndim))[::-1] if axes is None else axes_of(axes_tuple(axes), ndim)
     if len(order) != ndim:
         raise ShapeError(
-            f"transpose: {len(order)} axes {_listed(axes)} given for an array of {ndim}; name "
-            "every axis, "
-            "or exchange two with swapaxes(axis1, axis2)"
+            f"transpose: {len(order)} axes {axes_tuple(axes)} given for an array of {ndim}; name "
+            "every axis, or exchange two with swapaxes(axis1, axis2)"
         )
-    return permute(x, axes=order)
+    return ops.transpose(x, axes=order)
 
 
+@view
 @explain_errors
 def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     """Return x with two axes exchanged.
 
     Parameters
     ----------
-    x : Tensor
-        Of any shape.
     axis1, axis2 : int
         Negative ones count from the end.
-
-    Returns
-    -------
-    Tensor
-        On the memory of x.
 
     Examples
     --------
@@ -100,31 +78,25 @@ def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     order = list(range(x.ndim))
     i, j = axis_of(axis1, len(order)), axis_of(axis2, len(order))
     order[i], order[j] = j, i
-    return permute(x, axes=tuple(order))
+    return ops.transpose(x, axes=tuple(order))
 
 
+@view
 @explain_errors
 def moveaxis(
     x: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...]
 ) -> Tensor:
-    """Return x with axes moved to other places.
+    """Return x with axes moved to other positions.
 
     Parameters
     ----------
-    x : Tensor
-        Of any shape.
     source, destination : int or tuple of int
-        The axes, and where they are in the result; the others keep their order.
-
-    Returns
-    -------
-    Tensor
-        On the memory of x.
+        The axes, and their positions in the result; the others keep their order.
 
     Raises
     ------
     ShapeError
-        If there are not as many places as axes.
+        If the numbers of axes and positions differ.
 
     Examples
     --------
@@ -133,30 +105,24 @@ def moveaxis(
     (3, 4, 2)
     """
     x = as_tensor(x)
-    sources, destinations = (axes_of(_listed(axes), x.ndim) for axes in (source, destination))
+    sources, destinations = (axes_of(axes_tuple(axes), x.ndim) for axes in (source, destination))
     if len(sources) != len(destinations):
-        raise ShapeError(f"moveaxis: {len(sources)} axes to move, {len(destinations)} places")
+        raise ShapeError(f"moveaxis: {len(sources)} axes to move, {len(destinations)} positions")
     order = [axis for axis in range(x.ndim) if axis not in sources]
-    for place, axis in sorted(zip(destinations, sources, strict=True)):
-        order.insert(place, axis)
-    return permute(x, axes=tuple(order))
+    for position, axis in sorted(zip(destinations, sources, strict=True)):
+        order.insert(position, axis)
+    return ops.transpose(x, axes=tuple(order))
 
 
+@view
 @explain_errors
 def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Return x without axes of length 1.
 
     Parameters
     ----------
-    x : Tensor
-        Of any shape.
     axis : int, tuple of int or None
-        Which; None: all that have length 1.
-
-    Returns
-    -------
-    Tensor
-        On the memory of x.
+        The axes to remove; None: all that have length 1.
 
     Raises
     ------
@@ -174,28 +140,22 @@ def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
     axes = (
         tuple(i for i, n in enumerate(shape) if n == 1)
         if axis is None
-        else axes_of(_listed(axis), len(shape))
+        else axes_of(axes_tuple(axis), len(shape))
     )
     if any(shape[i] != 1 for i in axes):
-        raise ShapeError(f"squeeze: axis {axis} of shape {shape} has not length 1")
-    return reshape(x, shape=tuple(n for i, n in enumerate(shape) if i not in axes))
+        raise ShapeError(f"squeeze: axis {axis} of shape {shape} is not of length 1")
+    return ops.reshape(x, shape=tuple(n for i, n in enumerate(shape) if i not in axes))
 
 
+@view
 @explain_errors
 def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
-    """Return x with axes of length 1 put in.
+    """Return x with new axes of length 1.
 
     Parameters
     ----------
-    x : Tensor
-        Of any shape.
     axis : int or tuple of int
-        Where they are in the result.
-
-    Returns
-    -------
-    Tensor
-        On the memory of x.
+        Their positions in the result.
 
     Examples
     --------
@@ -205,10 +165,10 @@ def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """
     x = as_tensor(x)
     shape = list(x.shape)
-    axes = _listed(axis)
+    axes = axes_tuple(axis)
     for i in sorted(axes_of(axes, len(shape) + len(axes))):
         shape.insert(i, 1)
-    return reshape(x, shape=tuple(shape))
+    return ops.reshape(x, shape=tuple(shape))
 
 
 def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
@@ -228,25 +188,23 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
 _EXTENSIONS: tuple[Any, ...] = ("edge", "reflect", "symmetric", "wrap")
 
 
+@view
 @explain_errors
 def pad(
     x: Tensor, pad_width: Any, mode: Any = "constant", constant_values: float | None = None
 ) -> Tensor:
-    """Return x with a border around it.
+    """Return x with a border.
 
     Parameters
     ----------
-    x : Tensor
-        Of any shape.
     pad_width : int, pair or sequence of pairs
         Elements (before, after) along each axis; one pair or number holds for all axes.
     mode : str
         ``"constant"``, or how the border repeats x: ``"edge"`` (its last element), ``"reflect"``
         and ``"symmetric"`` (backwards, without and with the last element), ``"wrap"`` (from the
-        other side), as for ``numpy.pad``.
+        opposite side), as for ``numpy.pad``.
     constant_values : float, optional
-        What the border is filled with in the mode ``"constant"``, 0 if not given; it has no
-        gradient.
+        The value of the border in the mode ``"constant"``, 0 if not given; it has no gradient.
 
     Returns
     -------
@@ -256,10 +214,10 @@ def pad(
     Raises
     ------
     ShapeError
-        If the pairs are not one for each axis, a width is negative, or an axis of no elements is to
-        be repeated.
+        If there is not one pair for each axis, a width is negative, or an axis without elements is
+        to be repeated.
     ArgumentError
-        If there is no such mode.
+        If `mode` is unknown.
 
     Examples
     --------
@@ -278,8 +236,8 @@ def pad(
                     raise ShapeError(
                         f"pad: axis {axis} of shape {x.shape} has no element to repeat ({mode!r})"
                     )
-                places = backend.to_device(np.pad(np.arange(n), before_after, mode), x.device)
-                x = index(x, key=(slice(None),) * axis + (places,))
+                indices = backend.to_device(np.pad(np.arange(n), before_after, mode), x.device)
+                x = ops.getitem(x, key=(slice(None),) * axis + (indices,))
         return x
     if mode != "constant":
         raise ArgumentError(
@@ -293,7 +251,7 @@ def pad(
         slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True)
     )
     shape = tuple(n + before + after for (before, after), n in zip(widths, x.shape, strict=True))
-    padded = scatter(x, keys=(inside,), shape=shape)
+    padded = ops.scatter(x, keys=(inside,), shape=shape)
     if not constant_values:
         return padded
     border = backend.full(shape, constant_values, x.dtype, like=x._data)
@@ -308,19 +266,19 @@ def concatenate(arrays: Sequence[Tensor], axis: int | None = 0) -> Tensor:
     Parameters
     ----------
     arrays : list of Tensor
-        Of shapes that agree but for `axis`.
+        Of shapes that agree except along `axis`.
     axis : int or None
-        None joins all of them flat.
+        None concatenates the flat arrays.
 
     Returns
     -------
     Tensor
-        As long along `axis` as all of them together.
+        Its length along `axis` is the sum of theirs.
 
     Raises
     ------
     ArgumentError
-        If the list is empty, or no list.
+        If `arrays` is empty or not a list.
 
     Examples
     --------
@@ -328,32 +286,32 @@ def concatenate(arrays: Sequence[Tensor], axis: int | None = 0) -> Tensor:
     >>> tg.concatenate([tg.zeros(2), tg.ones(3)])
     tensor([0., 0., 1., 1., 1.])
     """
-    arrays = _several("concatenate", arrays)
+    arrays = _tensors("concatenate", arrays)
     if axis is None:
-        return join(*[reshape(x, shape=-1) for x in arrays], axis=0)
-    return join(*arrays, axis=axis)
+        return ops.concatenate(*[ops.reshape(x, shape=-1) for x in arrays], axis=0)
+    return ops.concatenate(*arrays, axis=axis)
 
 
 @explain_errors
 def stack(arrays: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Return tensors beside each other along a new axis.
+    """Return tensors joined along a new axis.
 
     Parameters
     ----------
     arrays : list of Tensor
         Of one shape.
     axis : int
-        Where the new axis is in the result.
+        The position of the new axis in the result.
 
     Returns
     -------
     Tensor
-        With one axis more, of length ``len(arrays)``.
+        It has one more axis, of length ``len(arrays)``.
 
     Raises
     ------
     ArgumentError
-        If the list is empty, or no list.
+        If `arrays` is empty or not a list.
 
     Examples
     --------
@@ -362,44 +320,19 @@ def stack(arrays: Sequence[Tensor], axis: int = 0) -> Tensor:
     tensor([[0., 1.],
             [0., 1.]])
     """
-    return pile(*_several("stack", arrays), axis=axis)
+    return ops.stack(*_tensors("stack", arrays), axis=axis)
 
 
-def _unstack(F: Any, g: Any, shapes: tuple[tuple[int, ...], ...], axis: int) -> list[Any]:
-    return [
-        F.index(g, key=(slice(None),) * (axis % (len(shapes[0]) + 1)) + (i,))
-        for i in range(len(shapes))
-    ]
-
-
-@primitive(joint=_unstack)
-def pile(xp: Any, *arrays: Array, axis: int) -> Array:
-    """Return the arrays beside each other along a new axis, in the memory order that they have."""
-    if axis == 0 and backend.are_columns(arrays):
-        return xp.stack([x.T for x in arrays], axis=0).swapaxes(-1, -2)
-    return xp.stack(arrays, axis=axis)
-
-
-@primitive(joint=lambda F, g, shapes: _unstack(F, g, shapes, axis=0))
-def sequence(xp: Any, *arrays: Array) -> Array:
-    """Return what T steps made, (B, F) each, as (T, B, F).
-
-    Where it is feature-major it becomes one matrix with a row for each feature, so that a product
-    over all steps reads it as it lies.
-    """
-    return backend.beside(arrays) if backend.are_columns(arrays) else xp.stack(arrays, axis=0)
-
-
-def _stacked(x: Any) -> Any:
-    """Return a list that holds Tensors, at any depth, as one Tensor; all else as it is."""
+def stack_nested(x: Any) -> Any:
+    """Return a list that holds Tensors, at any depth, as one Tensor; any other value unchanged."""
     if isinstance(x, list | tuple):
-        parts = [_stacked(part) for part in x]
+        parts = [stack_nested(part) for part in x]
         if any(isinstance(part, Tensor) for part in parts):
-            return pile(*parts, axis=0)
+            return ops.stack(*parts, axis=0)
     return x
 
 
-def _several(name: str, arrays: Sequence[Any]) -> list[Tensor]:
+def _tensors(name: str, arrays: Sequence[Any]) -> list[Tensor]:
     if not isinstance(arrays, tuple | list) or not arrays:
         raise ArgumentError(
             f"{name} takes a list of at least one tensor, got {type(arrays).__name__}"

@@ -87,7 +87,7 @@ class Watcher:
 
 
 class BackwardPass:
-    """Checks the gradients of one backward pass: what each vjp returns, and the sums."""
+    """Checks the gradients of one backward pass: the results of each vjp, and the sums."""
 
     def __init__(self, roots: Sequence[tuple[Node, Any]]) -> None:
         counts = {node: _count(_arrays(grad)) for node, grad in roots}
@@ -95,10 +95,11 @@ class BackwardPass:
         self.infinite = {node for node, (_, infinite) in counts.items() if infinite}
 
     def vjp(self, node: Node, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
-        """Check the gradient of a node, and what its vjp returns for `parents`, if there are any.
+        """Check the gradient of a node, and the gradients of `parents`, if there are any.
 
-        A vjp that returns nan raises an error. So a sum is the first to be nan, unless the pass
-        started there; it is the first to be infinite, unless a contribution was.
+        A nan is an error at once. So if the sum of the contributions to a gradient is nan, the
+        addition made it, unless the pass started with a nan there. If the sum is infinite, the
+        addition made it, unless a contribution was infinite.
         """
         given = list(_arrays(grad))
         nan, infinite = _count(given)

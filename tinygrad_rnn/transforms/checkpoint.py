@@ -1,4 +1,4 @@
-"""Recompute instead of remember (Chen et al. 2016): memory for one extra forward pass."""
+"""Gradient checkpointing (Chen et al. 2016): saves memory at the cost of one more forward pass."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ CHANGED = (
 
 
 class Checkpoint(Node):
-    """The node of a function whose inside is not kept: its parents are the tensors it reads."""
+    """The node of a function whose graph is not kept; its parents are the tensors that it reads."""
 
     __slots__ = ("args", "drawn", "function", "results", "versions")
     name = "checkpoint"
     function: Callable[..., Any] | None
     args: tuple[Any, ...]
-    drawn: Any  # the generators that it draws from, with their states before
-    results: list[Any]  # arrays that whatever comes next holds anyway
-    versions: list[list[int]]  # of the memory that the function is known to read
+    drawn: Any  # the random generators that it used, with their states before
+    results: list[Any]  # arrays, which the operations that follow keep in memory anyway
+    versions: list[list[int]]  # of the tensors that it is known to read
 
     def vjp(self, F: Any, grad: OutputGradients, parents: Parents, retain: bool) -> list[Any]:
-        """Run the function again with the same random numbers, and walk the graph it leaves."""
+        """Run the function again with the same random numbers, and differentiate its graph."""
         if self.function is None:
             raise GraphError(
                 f"backward through checkpoint a second time, after it was freed. {SECOND_TIME}"
@@ -68,8 +68,8 @@ class Checkpoint(Node):
         return [results[p][0] if p in results else None for p in parents]
 
 
-def _read(node: Node) -> list[list[int]]:
-    """Return the version of the leaf that a node is, or is a view of."""
+def _leaf_version(node: Node) -> list[list[int]]:
+    """Return the version of a leaf, or of the leaf that a node is a view of."""
     viewed: Node | None = node
     while isinstance(viewed, OpNode) and viewed.definition.view:
         viewed = viewed.parents[0]
@@ -77,7 +77,7 @@ def _read(node: Node) -> list[list[int]]:
 
 
 def _outside(outputs: list[Tensor], since: int) -> dict[Node, None]:
-    """Return the nodes older than `since` that outputs were computed from, each once, in order."""
+    """Return the nodes older than `since` that outputs were computed from, in a fixed order."""
     ends = [y._node for y in outputs if y._node is not None]
     outside = dict.fromkeys(end for end in ends if end.order < since)
     for node in reachable(ends, since):
@@ -87,7 +87,7 @@ def _outside(outputs: list[Tensor], since: int) -> dict[Node, None]:
 
 
 def _tensors(result: Any) -> list[Tensor]:
-    """Return the Tensors in what a function returned."""
+    """Return the Tensors in the result of a function."""
     found = [x for x in leaves(result) if x is not None]
     for x in found:
         if not isinstance(x, Tensor):
@@ -99,12 +99,12 @@ def _tensors(result: Any) -> list[Tensor]:
 
 
 def _same(arrays: list[Any], before: list[Any]) -> bool:
-    """Tell whether arrays are equal to those before; nan is nan. The host waits once a device."""
+    """Return whether arrays equal those before; nan equals nan. Synchronizes once per device."""
     if [(x.shape, x.dtype) for x in arrays] != [(x.shape, x.dtype) for x in before]:
         return False
     counts: dict[str, Any] = {}  # of the elements that differ, for each device
     for x, y in zip(arrays, before, strict=True):
-        if x is y:  # an outer tensor as it is, or a symbol, while a fused function is traced
+        if x is y:  # an outer tensor, or a symbol while a fused function is traced
             continue
         device = backend.device_of(x)
         with backend.computing_on(device):
@@ -117,8 +117,8 @@ def _same(arrays: list[Any], before: list[Any]) -> bool:
     return True
 
 
-def _fixed(argument: Any) -> Any:
-    """Return an argument with copies of the arrays in it, which cannot be written to on the CPU."""
+def _read_only(argument: Any) -> Any:
+    """Return an argument with its arrays copied; on the CPU the copies are read-only."""
     own = copy_arrays(backend.modules, argument)
     for x in leaves(own) if own is not argument else ():
         if isinstance(x, np.ndarray):
@@ -128,44 +128,42 @@ def _fixed(argument: Any) -> Any:
 
 @explain_errors
 def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
-    """Call ``fn(*args)`` without keeping what it computes; the backward pass computes it again.
+    """Call ``fn(*args)`` without saving intermediate values; the backward pass recomputes them.
 
     Parameters
     ----------
     fn : callable
         Takes `args`, may read other tensors (parameters), and returns Tensors: one, or tuples
-        (also named ones), lists and dicts of Tensors and None. It is called again in the backward
-        pass and must do the same then. Random numbers that the library draws are the same again,
-        from its own generator and from those given as ``rng=``.
+        (also named ones), lists and dicts of Tensors and None. The backward pass calls it again,
+        and it must compute the same. Random numbers drawn by the library, from its own generator
+        and from those passed as ``rng=``, are repeated.
     *args
-        Handed to `fn`. Arrays among them are handed on as copies that cannot be written to, so
-        that the user may fill them anew before the backward pass.
+        Arguments of `fn`. Arrays among them are passed as read-only copies, so that the user may
+        change the originals before the backward pass.
 
     Returns
     -------
     Tensor or structure of Tensors
-        What `fn` returned.
+        The result of `fn`.
 
     Raises
     ------
     GraphError
-        In the backward pass, if `fn` does not do the same again: if a tensor that it is known to
-        read was changed in place, its results are not equal to those of the forward pass (to the
-        bit; nan is equal to nan), or it reads other tensors that require grad. Among the causes
-        are a loop variable or an array of an enclosing function that changed, ``train()`` or
-        ``eval()`` in between, and a generator that `fn` draws from itself.
+        In the backward pass, if `fn` does not compute the same again: if a tensor that it is known
+        to read was changed in place, if its results differ from those of the forward pass (bit for
+        bit; nan equals nan), or if it reads other tensors that require grad. Possible causes: a
+        changed loop variable or array of an enclosing function, a call of ``train()`` or
+        ``eval()`` in between, a random generator that does not belong to the library.
     DTypeError
-        If `fn` returns anything else.
+        If `fn` returns other types.
 
     Notes
     -----
-    Memory is exchanged for one more forward pass (Chen, Xu, Zhang and Guestrin 2016,
-    arXiv:1604.06174).
+    The method is that of Chen, Xu, Zhang and Guestrin (2016), arXiv:1604.06174.
 
-    What is compared are the results. A change that leaves all of them as they were, such as that
-    of a Python number in a term that is multiplied by 0, is not noticed, and the gradient is that
-    of the function as it is in the backward pass. On a GPU the comparison makes the host wait for
-    the device once for each checkpoint.
+    Only results are compared. A change that does not affect any result, such as that of a Python
+    number in a term that is multiplied by 0, is not noticed; the gradient is then that of the
+    changed function. On a GPU the host waits for the device once for each checkpoint.
 
     Examples
     --------
@@ -180,7 +178,7 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
         result = fn(*args)
         _tensors(result)
         return result
-    args, since = tuple([_fixed(x) for x in args]), tick()
+    args, since = tuple([_read_only(x) for x in args]), tick()
     with _random.record_states() as drawn:
         result = fn(*args)
     outputs = _tensors(result)
@@ -190,7 +188,7 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     whole = Checkpoint(tuple(outside), (), None)
     whole.function, whole.args, whole.drawn = fn, args, drawn
     versions = [x._version for x in leaves(args) if isinstance(x, Tensor)]
-    versions += [version for node in outside for version in _read(node)]
+    versions += [version for node in outside for version in _leaf_version(node)]
     whole.versions = [version for version in versions if version is not None]
     whole.results = [y._data for y in outputs]
     numbers = itertools.count()

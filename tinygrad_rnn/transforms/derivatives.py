@@ -1,8 +1,8 @@
-"""Derivatives of functions: products with the Jacobian and the Hessian, and these in full.
+"""Derivatives of functions: Jacobian and Hessian matrices, and products with them.
 
-All are made of `grad`. Each takes a function of Tensors and the place to differentiate it at, and
-leaves the Tensors it was given alone. With ``create_graph=True`` the answer is part of the graph of
-those inputs that require grad, and can be differentiated again.
+All are computed by `grad`. Each takes a function of Tensors and the inputs at which to
+differentiate it; the inputs are not changed. With ``create_graph=True`` the result is part of the
+graph of those inputs that require grad, and can be differentiated again.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ def _listed(values: Any) -> list[Any]:
 
 
 def _like(given: Any, values: Sequence[Any]) -> Any:
-    """Return one value for one that was given, a tuple for several."""
+    """Return a tuple if `given` is a sequence, else the only value."""
     return tuple(values) if isinstance(given, tuple | list) else values[0]
 
 
-def _places(name: str, inputs: Any, create_graph: bool) -> list[Tensor]:
-    """Return a Tensor of its own for each input, so that nothing else `fn` reads is meant.
+def _primals(name: str, inputs: Any, create_graph: bool) -> list[Tensor]:
+    """Return a new Tensor for each input, so that other uses of the input in `fn` do not count.
 
-    It is computed, no leaf, so that `fn` may say ``x *= 2``, as of the Tensors it is made for.
+    It is a computed Tensor, not a leaf, so that `fn` may execute ``x *= 2``.
     """
-    places = []
+    primals = []
     for i, x in enumerate(_listed(inputs)):
         x = x if isinstance(x, Tensor) else Tensor(x)
         if x.dtype.kind != "f":
@@ -46,14 +46,14 @@ def _places(name: str, inputs: Any, create_graph: bool) -> list[Tensor]:
         if not (create_graph and x.requires_grad):
             x = x.detach()
             x.requires_grad = True
-        places.append(reshape(x, shape=None))
-    return places
+        primals.append(reshape(x, shape=None))
+    return primals
 
 
-def _call(name: str, fn: Function, places: list[Tensor]) -> tuple[Any, list[Tensor]]:
-    """Return what `fn` gives, and that as a list."""
+def _call(name: str, fn: Function, primals: list[Tensor]) -> tuple[Any, list[Tensor]]:
+    """Return the result of `fn`, and its Tensors as a list."""
     check_function(fn, name)
-    given = fn(*places)
+    given = fn(*primals)
     for y in _listed(given):
         if not isinstance(y, Tensor):
             raise ArgumentError(
@@ -63,7 +63,7 @@ def _call(name: str, fn: Function, places: list[Tensor]) -> tuple[Any, list[Tens
 
 
 def _vectors(name: str, of: str, v: Any, like: Sequence[Tensor]) -> list[Tensor]:
-    """Return `v` as one Tensor for each of `like`, of its shape; None stands for the number 1."""
+    """Return `v` as one Tensor for each of `like`, of its shape; None means the number 1."""
     if v is None:
         if len(like) != 1 or like[0].size != 1:
             shapes = ", ".join(str(x.shape) for x in like)
@@ -89,7 +89,7 @@ def _pull(
     create_graph: bool,
     retain_graph: bool | None = None,
 ) -> list[Tensor]:
-    """Return Jᵀv: `grad`, with zeros where nothing depends on an input."""
+    """Return Jᵀv: `grad`, with zeros for inputs that no output depends on."""
     pairs = [(y, u) for y, u in zip(outputs, v, strict=True) if y.requires_grad]
     grads = [None] * len(inputs)
     if pairs:
@@ -116,7 +116,7 @@ def vjp(fn: Function, inputs: Any, v: Any = None, create_graph: bool = False) ->
     fn : callable
         Takes Tensors, returns a Tensor or a tuple of Tensors.
     inputs : Tensor or sequence of Tensors
-        Where: the arguments of `fn`, floating.
+        The arguments of `fn`, floating.
     v : Tensor or sequence of Tensors, optional
         One of the shape of each output; 1 if there is one output of one element.
     create_graph : bool
@@ -125,7 +125,7 @@ def vjp(fn: Function, inputs: Any, v: Any = None, create_graph: bool = False) ->
     Returns
     -------
     outputs
-        What `fn` returned.
+        The result of `fn`.
     products
         One for each input, of its shape; zeros where no output depends on it. A tuple if `inputs`
         is a sequence.
@@ -144,9 +144,9 @@ def vjp(fn: Function, inputs: Any, v: Any = None, create_graph: bool = False) ->
     (tensor([1., 4.]), tensor([ 2., 40.]))
     """
     with enable_grad():
-        places = _places("vjp", inputs, create_graph)
-        given, outputs = _call("vjp", fn, places)
-        products = _pull(outputs, places, _vectors("vjp", "output", v, outputs), create_graph)
+        primals = _primals("vjp", inputs, create_graph)
+        given, outputs = _call("vjp", fn, primals)
+        products = _pull(outputs, primals, _vectors("vjp", "output", v, outputs), create_graph)
     return _result(given, outputs, create_graph), _like(inputs, products)
 
 
@@ -158,7 +158,7 @@ def jvp(fn: Function, inputs: Any, v: Any = None, create_graph: bool = False) ->
     fn : callable
         Takes Tensors, returns a Tensor or a tuple of Tensors.
     inputs : Tensor or sequence of Tensors
-        Where: the arguments of `fn`, floating.
+        The arguments of `fn`, floating.
     v : Tensor or sequence of Tensors, optional
         One of the shape of each input; 1 if there is one input of one element.
     create_graph : bool
@@ -167,7 +167,7 @@ def jvp(fn: Function, inputs: Any, v: Any = None, create_graph: bool = False) ->
     Returns
     -------
     outputs
-        What `fn` returned.
+        The result of `fn`.
     products
         One for each output, of its shape; zeros where it depends on no input. A tuple if `fn`
         returns one.
@@ -181,10 +181,10 @@ def jvp(fn: Function, inputs: Any, v: Any = None, create_graph: bool = False) ->
 
     Notes
     -----
-    u ↦ Jᵀu is linear, so its own vjp is J: two passes backwards make one forwards (Townsend 2017,
+    u ↦ Jᵀu is linear, so its own vjp is J: two backward passes give Jv (Townsend 2017,
     "A new trick for calculating Jacobian vector products"). So every operation that has a vjp has a
-    jvp, the user's included, and no second table of rules can disagree with the first; the price is
-    a backward pass that is recorded, about three times what a forward mode would cost.
+    jvp, also a user's, without a second table of rules. It costs a recorded backward pass, about
+    three times the cost of forward mode.
 
     Examples
     --------
@@ -193,14 +193,14 @@ def jvp(fn: Function, inputs: Any, v: Any = None, create_graph: bool = False) ->
     (tensor([3., 6.]), tensor([4., 2.]))
     """
     with enable_grad():
-        places = _places("jvp", inputs, create_graph)
-        vectors = _vectors("jvp", "input", v, places)
-        given, outputs = _call("jvp", fn, places)
+        primals = _primals("jvp", inputs, create_graph)
+        vectors = _vectors("jvp", "input", v, primals)
+        given, outputs = _call("jvp", fn, primals)
         ends = [y for y in outputs if y.requires_grad]
         starts = [zeros_like(y) for y in ends]
         for u in starts:
             u.requires_grad = True
-        pulled = _pull(ends, places, starts, create_graph=True)
+        pulled = _pull(ends, primals, starts, create_graph=True)
         moved = iter(_pull(pulled, starts, vectors, create_graph))
         products = [next(moved) if y.requires_grad else zeros_like(y) for y in outputs]
     return _result(given, outputs, create_graph), _like(given, products)
@@ -214,7 +214,7 @@ def hvp(fn: Function, inputs: Any, v: Any = None, create_graph: bool = False) ->
     fn : callable
         Takes Tensors, returns a Tensor of one element.
     inputs : Tensor or sequence of Tensors
-        Where: the arguments of `fn`, floating.
+        The arguments of `fn`, floating.
     v : Tensor or sequence of Tensors, optional
         One of the shape of each input; 1 if there is one input of one element.
     create_graph : bool
@@ -223,7 +223,7 @@ def hvp(fn: Function, inputs: Any, v: Any = None, create_graph: bool = False) ->
     Returns
     -------
     output : Tensor
-        What `fn` returned.
+        The result of `fn`.
     products
         One for each input, of its shape. A tuple if `inputs` is a sequence.
 
@@ -246,12 +246,12 @@ def hvp(fn: Function, inputs: Any, v: Any = None, create_graph: bool = False) ->
     (tensor(9.), tensor([ 6., 12.]))
     """
     with enable_grad():
-        places = _places("hvp", inputs, create_graph)
-        vectors = _vectors("hvp", "input", v, places)
-        given, outputs = _call("hvp", fn, places)
+        primals = _primals("hvp", inputs, create_graph)
+        vectors = _vectors("hvp", "input", v, primals)
+        given, outputs = _call("hvp", fn, primals)
         _one_number("hvp", outputs)
-        first = _pull(outputs, places, _vectors("hvp", "output", None, outputs), create_graph=True)
-        products = _pull(first, places, vectors, create_graph)
+        first = _pull(outputs, primals, _vectors("hvp", "output", None, outputs), create_graph=True)
+        products = _pull(first, primals, vectors, create_graph)
     return _result(given, outputs, create_graph), _like(inputs, products)
 
 
@@ -263,7 +263,7 @@ def jacobian(fn: Function, inputs: Any, create_graph: bool = False) -> Any:
     fn : callable
         Takes Tensors, returns a Tensor or a tuple of Tensors.
     inputs : Tensor or sequence of Tensors
-        Where: the arguments of `fn`, floating.
+        The arguments of `fn`, floating.
     create_graph : bool
         Record the result, to differentiate it again.
 
@@ -291,20 +291,20 @@ def jacobian(fn: Function, inputs: Any, create_graph: bool = False) -> Any:
             [1., 1., 1.]])
     """
     with enable_grad():
-        places = _places("jacobian", inputs, create_graph)
-        given, outputs = _call("jacobian", fn, places)
+        primals = _primals("jacobian", inputs, create_graph)
+        given, outputs = _call("jacobian", fn, primals)
         blocks = []
         for y in outputs:
             rows = []
-            for place in range(y.size):
+            for i in range(y.size):
                 unit = np.zeros(y.shape)
-                unit.flat[place] = 1
+                unit.flat[i] = 1
                 v = Tensor(unit, y.dtype, y.device)
-                rows.append(_pull([y], places, [v], create_graph, retain_graph=True))
+                rows.append(_pull([y], primals, [v], create_graph, retain_graph=True))
             block = [
                 reshape(stack(column), shape=y.shape + x.shape)
-                for column, x in zip(zip(*rows, strict=True), places, strict=False)
-            ] or [zeros(y.shape + x.shape, dtype=x.dtype, device=x.device) for x in places]
+                for column, x in zip(zip(*rows, strict=True), primals, strict=False)
+            ] or [zeros(y.shape + x.shape, dtype=x.dtype, device=x.device) for x in primals]
             blocks.append(_like(inputs, block))
     return _like(given, blocks)
 
@@ -317,7 +317,7 @@ def hessian(fn: Function, inputs: Any, create_graph: bool = False) -> Any:
     fn : callable
         Takes Tensors, returns a Tensor of one element.
     inputs : Tensor or sequence of Tensors
-        Where: the arguments of `fn`, floating.
+        The arguments of `fn`, floating.
     create_graph : bool
         Record the result, to differentiate it again.
 
@@ -347,10 +347,10 @@ def hessian(fn: Function, inputs: Any, create_graph: bool = False) -> Any:
             [6., 2.]])
     """
 
-    def gradient(*places: Tensor) -> Any:
-        _, outputs = _call("hessian", fn, list(places))
+    def gradient(*primals: Tensor) -> Any:
+        _, outputs = _call("hessian", fn, list(primals))
         _one_number("hessian", outputs)
         ones = _vectors("hessian", "output", None, outputs)
-        return _like(inputs, _pull(outputs, places, ones, create_graph=True))
+        return _like(inputs, _pull(outputs, primals, ones, create_graph=True))
 
     return jacobian(gradient, inputs, create_graph)

@@ -105,7 +105,7 @@ def _input(layer: Any, x: Any, name: str) -> Tensor:
             f"viz.{name}: in a bidirectional layer time goes two ways, and distance in time means "
             "two things; its outputs are layer(x)"
         )
-    x = checks.as_tensor(x, f"viz.{name}")
+    x = checks.require_tensor(x, f"viz.{name}")
     if x.ndim not in (2, 3) or x.shape[-1] != layer.input_size or not x.shape[0]:
         order = "(B, T, I)" if layer.batch_first else "(T, B, I)"
         raise ShapeError(
@@ -369,7 +369,7 @@ def spectral_radius(
     tol = checks.above_zero(tol, "viz.spectral_radius: tol")
     products = checks.positive(products, "viz.spectral_radius: products")
     given: Any = state if isinstance(state, tuple | list) else [state]
-    places = [checks.as_tensor(s, "viz.spectral_radius: state") for s in given]
+    places = [checks.require_tensor(s, "viz.spectral_radius: state") for s in given]
     ends = list(accumulate(s.size for s in places))
     n = ends[-1]
 

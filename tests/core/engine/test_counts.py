@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.engine import backend
 from tinygrad_rnn.engine.graph import unbroadcast
+from tinygrad_rnn.engine.ops import kernels
 
 BATCH, INPUT, HIDDEN = 4, 3, 8
 LAYERS = {"RNN": tg.nn.RNN, "GRU": tg.nn.GRU, "LSTM": tg.nn.LSTM}
@@ -35,8 +35,8 @@ def run(kind: str, steps: int) -> tg.Tensor:
 @pytest.mark.parametrize("kind", LAYERS)
 def test_products_of_a_time_step(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    gemm = backend.gemm
-    monkeypatch.setattr(backend, "gemm", lambda x, y: made.append(1) or gemm(x, y))  # type: ignore[func-returns-value]
+    gemm = kernels.gemm
+    monkeypatch.setattr(kernels, "gemm", lambda x, y: made.append(1) or gemm(x, y))  # type: ignore[func-returns-value]
 
     def products(steps: int) -> int:
         made.clear()

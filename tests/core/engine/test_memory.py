@@ -11,6 +11,7 @@ import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine import backend, pending
+from tinygrad_rnn.engine.ops import kernels
 from tinygrad_rnn.errors import GraphError
 
 
@@ -232,15 +233,15 @@ READERS = {
 def allocated(monkeypatch):
     """Bytes of every array that a scatter makes, one entry each."""
     sizes = []
-    for name in ("full", "empty_like_parts"):
-        original = getattr(backend, name)
+    for module, name in ((backend, "full"), (kernels, "empty_in_order_of")):
+        original = getattr(module, name)
 
         def counted(*args, original=original, **keywords):
             array = original(*args, **keywords)
             sizes.append(array.nbytes)
             return array
 
-        monkeypatch.setattr(backend, name, counted)
+        monkeypatch.setattr(module, name, counted)
     return sizes
 
 
@@ -310,14 +311,14 @@ STEPS, BATCH, INPUT, HIDDEN = 7, 3, 4, 6
 def products(monkeypatch):
     """Shapes of the results of all matrix products, in order."""
     shapes = []
-    original = backend.gemm
+    original = kernels.gemm
 
     def counted(*args, **keywords):
         out = original(*args, **keywords)
         shapes.append(out.shape)
         return out
 
-    monkeypatch.setattr(backend, "gemm", counted)
+    monkeypatch.setattr(kernels, "gemm", counted)
     return shapes
 
 

@@ -23,7 +23,7 @@ from tinygrad_rnn._util.nested import leaves, map_nested
 from tinygrad_rnn.errors import GraphError
 
 MEMORY = settings(max_examples=25)
-KEYED = ("index", "scatter")  # the functions above these copy the keys
+KEYED = ("F.getitem", "F.scatter")  # the functions above these copy the keys
 
 
 def refilled(value: Any) -> None:
@@ -287,11 +287,11 @@ def written(array: np.ndarray) -> tg.Tensor:
 def gradients(name: str, convert: Callable[[Any], Any], between: Callable[[Any], None]) -> Any:
     function, given = CALLS[name]
     args = map_nested(lambda x: convert(x.copy()) if isinstance(x, np.ndarray) else x, given)
-    results, leaves = function(*args)
+    results, inputs = function(*args)
     floating = [y for y in leaves(results) if y.requires_grad]
     loss = weighed(floating)
     between(args)
-    return [None if g is None else g.numpy() for g in tg.grad(loss, leaves, allow_unused=True)]
+    return [None if g is None else g.numpy() for g in tg.grad(loss, inputs, allow_unused=True)]
 
 
 @pytest.mark.parametrize("name", CALLS)

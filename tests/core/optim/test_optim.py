@@ -320,17 +320,17 @@ def test_a_step_is_never_half_taken(rule):
         (lambda p: SGD([p, p], lr=1), "parameters 0 and 1 are the same"),
         (lambda p: SGD([p, tg.zeros(2)], lr=1), "parameter 1, .* does not require a gradient"),
         (lambda p: SGD([p * 2], lr=1), "parameter 0, .* is the result of an operation"),
-        (lambda p: SGD([p], lr=-1), r"SGD: lr must lie in \[0, inf\), got -1"),
-        (lambda p: SGD([p], lr=math.nan), "lr must lie in"),
-        (lambda p: SGD([p], lr=math.inf), "lr must lie in"),
+        (lambda p: SGD([p], lr=-1), r"SGD: lr must be in \[0, inf\), got -1"),
+        (lambda p: SGD([p], lr=math.nan), "lr must be in"),
+        (lambda p: SGD([p], lr=math.inf), "lr must be in"),
         (lambda p: SGD([p], lr="fast"), "lr must be a number, got 'fast'"),
-        (lambda p: SGD([p], lr=1, momentum=1.0), r"momentum must lie in \[0, 1.0\)"),
+        (lambda p: SGD([p], lr=1, momentum=1.0), r"momentum must be in \[0, 1.0\)"),
         (lambda p: SGD([p], lr=1, nesterov=True), "nesterov=True needs a momentum"),
-        (lambda p: SGD([p], lr=1, weight_decay=-1), "weight_decay must lie in"),
-        (lambda p: Adam([p], betas=(1.0, 0.9)), "beta1 must lie in"),
-        (lambda p: AdamW([p], betas=(0.9, 1.0)), "AdamW: beta2 must lie in"),
-        (lambda p: RMSprop([p], alpha=1.0), "alpha must lie in"),
-        (lambda p: Adagrad([p], eps=-1.0), "eps must lie in"),
+        (lambda p: SGD([p], lr=1, weight_decay=-1), "weight_decay must be in"),
+        (lambda p: Adam([p], betas=(1.0, 0.9)), "beta1 must be in"),
+        (lambda p: AdamW([p], betas=(0.9, 1.0)), "AdamW: beta2 must be in"),
+        (lambda p: RMSprop([p], alpha=1.0), "alpha must be in"),
+        (lambda p: Adagrad([p], eps=-1.0), "eps must be in"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(make, message):
@@ -349,7 +349,7 @@ def test_the_learning_rate_is_a_number_that_can_be_set(rule):
     run(optimizer, grads)
     for a, b in zip(before, snapshot(optimizer)[0], strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(ArgumentError, match="lr must lie in"):
+    with pytest.raises(ArgumentError, match="lr must be in"):
         optimizer.lr = -0.1
     assert optimizer.lr == 0.0
 
@@ -422,7 +422,7 @@ FAULTS = [
     (lambda s: s.pop("slots"), "missing: slots"),
     (lambda s: s.update(optimizer="SGD"), "the state is one of SGD"),
     (lambda s: s["hyperparameters"].pop("eps"), "hyperparameters: missing: eps"),
-    (lambda s: s["hyperparameters"].update(beta1=1.5), "beta1 must lie in"),
+    (lambda s: s["hyperparameters"].update(beta1=1.5), "beta1 must be in"),
     (lambda s: s["hyperparameters"].update(lr="x"), "lr must be a number"),
     (lambda s: s["slots"].pop(), "the state is for 3 parameters, there are 4"),
     (lambda s: s["slots"][1].pop("m"), "parameter 1: missing: m"),
@@ -737,11 +737,11 @@ def test_a_rate_that_is_assigned_is_the_base_of_the_next_scheduler():
 
 def test_a_factor_that_is_none_changes_nothing():
     optimizer, (first,) = chained([lambda t: 1.0 - t], 0.7)
-    with pytest.raises(ArgumentError, match="lr must lie in"):
+    with pytest.raises(ArgumentError, match="lr must be in"):
         schedule.Scheduler(optimizer, lambda t: math.nan)
     second = schedule.Scheduler(optimizer, schedule.constant(0.5))
     first.step()
-    with pytest.raises(ArgumentError, match="lr must lie in"):
+    with pytest.raises(ArgumentError, match="lr must be in"):
         first.step()
     assert (first.count, optimizer.lr) == (1, 0.0)
     second.step()

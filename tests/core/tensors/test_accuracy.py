@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import functional as F
-from tinygrad_rnn.engine import backend
-from tinygrad_rnn.tensors import scatter
+from tinygrad_rnn.engine.ops import kernels, scatter
 
 INF = math.inf
 Function = Callable[..., tg.Tensor]
@@ -488,10 +487,10 @@ def test_products_of_any_length_in_any_order_of_memory(dtype, data, seed):
     exact = x.astype(float) @ y.astype(float)
     bound = np.abs(x.astype(float)) @ np.abs(y.astype(float))
     eps = np.finfo(dtype).eps
-    assert (np.abs(backend.gemm(x, y) - exact) <= 4 * eps * bound + eps * np.abs(exact)).all()
+    assert (np.abs(kernels.gemm(x, y) - exact) <= 4 * eps * bound + eps * np.abs(exact)).all()
 
 
 def test_long_products_of_matrices_are_made_of_blocks():
     x = np.full((2, 150_000), 0.1, np.float32)
     exact = x.astype(float) @ x.T.astype(float)
-    np.testing.assert_allclose(backend.gemm(x, x.T), exact, rtol=2e-6)
+    np.testing.assert_allclose(kernels.gemm(x, x.T), exact, rtol=2e-6)

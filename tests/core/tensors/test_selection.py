@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.engine import backend
+from tinygrad_rnn.engine.ops import kernels
 
 KEPT = np.array([True, False, True, False, True, True])
 
@@ -108,7 +108,7 @@ def test_selection_beside_a_number_is_numpys_where(dtype, layout, number, first,
 @pytest.mark.parametrize("dtype", ["longdouble", ">f8", ">f4", ">f2"])
 def test_selection_from_numbers_that_the_processor_has_in_no_register(dtype):
     x = np.random.default_rng(0).normal(size=3000).astype(dtype)
-    found = backend.where(np, x > 0, x, 0.0)
+    found = kernels.where(np, x > 0, x, 0.0)
     assert found.dtype == np.where(x > 0, x, 0.0).dtype
     np.testing.assert_array_equal(found, np.where(x > 0, x, 0.0))
 

@@ -1,47 +1,30 @@
-"""Shapes: the elements stay what they are, and the gradient goes back to where each came from."""
+"""Shapes: the elements are kept and get other indices, and so does the gradient.
+
+`concatenate` and `stack` take their arrays one by one; lists are for the functions of
+`tinygrad_rnn.tensors`.
+"""
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
-from ...errors import ArgumentError, ShapeError
-from .. import backend
+from ...errors import ShapeError
 from ..backend import Array
 from ..pending import DeferredMatmul
 from ..primitive import primitive
+from . import kernels
+from .docstrings import view
+
+Shape = tuple[int, ...]
 
 
-def axis_of(axis: Any, ndim: int) -> int:
-    """Return one axis as a number in [0, ndim)."""
-    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
-        raise ArgumentError(f"an axis is an integer, got {axis!r}")
-    if not -ndim <= axis < ndim:
-        raise ShapeError(f"axis {axis} is out of range for an array of {ndim} axes")
-    return operator.index(axis) % ndim
-
-
-def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
-    """Return `axis` (None: all, an integer, or a tuple) as numbers in [0, ndim), each once.
-
-    A 0-d array is reduced over the axis 0 or -1 as over none, as in NumPy's ufuncs and PyTorch.
-    """
-    if axis is None or (ndim == 0 and axis in (0, -1)):
-        return tuple(range(ndim))
-    axes = tuple(axis_of(a, ndim) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
-    if len(set(axes)) != len(axes):
-        raise ShapeError(f"axis {axis} names an axis twice")
-    return axes
-
-
+@view
 @primitive(view=True, x=lambda F, g, x_shape: F.reshape(g, shape=x_shape))
 def reshape(xp: Any, x: Array, shape: Any) -> Array:
     """Return x in another shape, its elements in C order.
 
     Parameters
     ----------
-    x : Tensor
-        Of any shape.
     shape : int or tuple of int
         As many elements; one length may be -1. None: the shape of x.
 
@@ -53,7 +36,7 @@ def reshape(xp: Any, x: Array, shape: Any) -> Array:
     Raises
     ------
     ShapeError
-        If `shape` has not as many elements as x.
+        If the number of elements differs from that of x.
 
     Examples
     --------
@@ -67,30 +50,25 @@ def reshape(xp: Any, x: Array, shape: Any) -> Array:
     return x.reshape(x.shape if shape is None else shape)
 
 
-def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
-
-
-def _back(F: Any, g: Any, axes: tuple[int, ...]) -> Any:
+def _transpose_vjp_x(F: Any, g: Any, axes: Shape) -> Any:
     if g.__class__ is DeferredMatmul:
         return g.transposed() if axes == (1, 0) else g
-    return F.permute(g, axes=_inverse(axes))
+    return F.transpose(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__)))  # inverse
 
 
-@primitive(view=True, pending=True, x=_back)
-def permute(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:
-    """Return x with its axes in the order `axes`, all of them, counted from 0."""
+@primitive(view=True, pending=True, x=_transpose_vjp_x)
+def transpose(xp: Any, x: Array, axes: Shape) -> Array:
+    """Return x with its axes in the order `axes`: all of them, counted from 0."""
     return x.transpose(axes)
 
 
+@view
 @primitive(view=True, x=lambda F, g: g)
-def broadcast_to(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
-    """Return x stretched to a shape, without a copy.
+def broadcast_to(xp: Any, x: Array, shape: Shape) -> Array:
+    """Return x broadcast to a shape, without a copy.
 
     Parameters
     ----------
-    x : Tensor
-        Of any shape.
     shape : tuple of int
         One that the shape of x broadcasts to.
 
@@ -101,7 +79,7 @@ def broadcast_to(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
 
     Notes
     -----
-    The gradient is summed over the axes that were stretched.
+    The gradient is summed over the broadcast axes.
 
     Examples
     --------
@@ -113,21 +91,15 @@ def broadcast_to(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
     return xp.broadcast_to(x, shape)
 
 
+@view
 @primitive(view=True, x=lambda F, g, axis: F.flip(g, axis=axis))
-def flip(xp: Any, x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
+def flip(xp: Any, x: Array, axis: int | Shape | None = None) -> Array:
     """Return x in reverse order along axes.
 
     Parameters
     ----------
-    x : Tensor
-        Of any shape.
     axis : int, tuple of int or None
-        None: along all.
-
-    Returns
-    -------
-    Tensor
-        On the memory of x.
+        None reverses all axes.
 
     Examples
     --------
@@ -138,24 +110,49 @@ def flip(xp: Any, x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
     return xp.flip(x, axis)
 
 
-def _cut(F: Any, g: Any, shapes: tuple[tuple[int, ...], ...], axis: int) -> list[Any]:
-    pieces, start = [], 0
+# -- several arrays in one -------------------------------------------------------------------------
+
+
+def _concatenate_vjp(F: Any, g: Any, shapes: tuple[Shape, ...], axis: int) -> list[Any]:
+    grads, start = [], 0
     for shape in shapes:
         stop = start + shape[axis]
-        pieces.append(F.index(g, key=(slice(None),) * (axis % len(shape)) + (slice(start, stop),)))
+        key = (*(slice(None),) * (axis % len(shape)), slice(start, stop))
+        grads.append(F.getitem(g, key=key))
         start = stop
-    return pieces
+    return grads
 
 
-@primitive(joint=_cut)
-def join(xp: Any, *arrays: Array, axis: int) -> Array:
+@primitive(joint=_concatenate_vjp)
+def concatenate(xp: Any, *arrays: Array, axis: int) -> Array:
     """Return the arrays one after the other along an axis that they have."""
-    if axis == 0 and backend.are_columns(arrays):
-        return backend.rows(backend.beside(arrays))
+    if axis == 0 and kernels.are_column_major(arrays):
+        return kernels.rows(kernels.stack_column_major(arrays))
     return xp.concatenate(arrays, axis=axis)
 
 
-@primitive(view=True, x=lambda F, g: F.feature_major(g))
-def feature_major(xp: Any, x: Array) -> Array:
-    """Return x with its last two axes laid out column by column in memory, as products like it."""
-    return backend.to_feature_major(x)
+def _stack_vjp(F: Any, g: Any, shapes: tuple[Shape, ...], axis: int) -> list[Any]:
+    before = (slice(None),) * (axis % (len(shapes[0]) + 1))
+    return [F.getitem(g, key=(*before, i)) for i in range(len(shapes))]
+
+
+@primitive(joint=_stack_vjp)
+def stack(xp: Any, *arrays: Array, axis: int) -> Array:
+    """Return the arrays along a new axis, in their own memory order."""
+    if axis == 0 and kernels.are_column_major(arrays):
+        return xp.stack([x.T for x in arrays], axis=0).swapaxes(-1, -2)
+    return xp.stack(arrays, axis=axis)
+
+
+@primitive(name="stack", joint=lambda F, g, shapes: _stack_vjp(F, g, shapes, axis=0))
+def stack_over_time(xp: Any, *arrays: Array) -> Array:
+    """Return the arrays of T time steps, (B, F) each, as (T, B, F).
+
+    Feature-major arrays become one matrix with a row for each feature, which a product over all
+    steps reads without a copy.
+    """
+    return (
+        kernels.stack_column_major(arrays)
+        if kernels.are_column_major(arrays)
+        else xp.stack(arrays, axis=0)
+    )

@@ -50,7 +50,7 @@ def multiply(x, y):
             and x_data.dtype is y_data.dtype
             and modules[x_data.__class__]
         )
-    except AttributeError:  # an argument is no Tensor
+    except AttributeError:  # an argument is not a Tensor
         xp = None
     if not xp:
         xp, (x_data, y_data), (x, y) = promote_operands(definition, (x, y))

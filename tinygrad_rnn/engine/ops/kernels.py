@@ -1,0 +1,225 @@
+"""Computations on arrays that NumPy and CuPy lack, or that are faster or more accurate here.
+
+Matrix products, sums, scatter and selection, and the memory order of matrices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import (
+    FLOATS,
+    SCALARS,
+    Array,
+    DType,
+    Module,
+    device_of,
+    float16,
+    float32,
+    float64,
+    is_array,
+    module_of,
+)
+
+# -- memory order ----------------------------------------------------------------------------------
+# Matrices (batch, features) in column-major order make recurrent products up to twice as fast, and
+# each gate is a contiguous block. The order affects the cost of a result, never its value.
+
+
+def is_column_major(x: Array) -> bool:
+    """Return whether the matrices of `x` (its last two axes) are column-major."""
+    strides = x.strides
+    return bool(strides[-2] == x.itemsize and strides[-1] >= strides[-2] and x.shape[-2] > 1)
+
+
+def to_column_major(x: Array) -> Array:
+    """Return `x` with column-major matrices."""
+    if is_column_major(x):
+        return x
+    return module_of(x).ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+
+def empty_in_order_of(shape: tuple[int, ...], part: Array, dtype: DType = None) -> Array:
+    """Return an uninitialized array in the memory order of `part`, of which it will be composed.
+
+    Matrices (batch, features) of T time steps become one matrix with a row for each feature, so
+    that a product or a sum over all steps needs no copy.
+    """
+    module, dtype = module_of(part), dtype or part.dtype
+    if len(shape) == 3 and part.ndim == 2 and is_column_major(part):
+        n = shape[0] * shape[1]
+        # Without a gap rows of a multiple of 512 bytes would share cache sets.
+        gap = 0 if n * dtype.itemsize % 512 else 128 // dtype.itemsize
+        out = module.empty((shape[2], n + gap), dtype=dtype)[:, :n]
+        return out.reshape(shape[2], *shape[:2]).transpose(1, 2, 0)
+    if len(shape) >= 2 and part.ndim >= 2 and is_column_major(part):
+        return module.empty((*shape[:-2], shape[-1], shape[-2]), dtype=dtype).swapaxes(-1, -2)
+    return module.empty(shape, dtype=dtype)
+
+
+def are_column_major(arrays: Sequence[Array]) -> bool:
+    """Return whether the arrays are column-major matrices of one shape and dtype."""
+    shape, dtype = arrays[0].shape, arrays[0].dtype
+    uniform = all(x.shape == shape and x.dtype == dtype for x in arrays) and len(shape) == 2
+    return uniform and all(is_column_major(x) for x in arrays)
+
+
+def stack_column_major(arrays: Sequence[Array]) -> Array:
+    """Stack column-major matrices (B, F) to (T, B, F), in memory one matrix (F, T B)."""
+    out = empty_in_order_of((len(arrays), *arrays[0].shape), arrays[0])
+    module_of(out).stack([x.T for x in arrays], axis=1, out=out.transpose(2, 0, 1))
+    return out
+
+
+def rows(x: Array) -> Array:
+    """Return `x` with its leading axes merged, a matrix, without a copy where possible."""
+    if x.ndim == 3 and is_column_major(x):
+        return x.swapaxes(-1, -2).swapaxes(0, 1).reshape(x.shape[-1], -1).T
+    return x.reshape(-1, x.shape[-1])
+
+
+# -- selection ------------------------------------------------------------------------------------
+
+
+def where(module: Module, condition: Array, x: Any, y: Any, out: Array = None) -> Array:
+    """Return x where `condition` is true and y elsewhere, in `out` if it is given.
+
+    If one of them is the number 0, the bits of the other one are masked: as fast as a product with
+    a mask, five to ten times as fast as NumPy's `where` for an unpredictable condition.
+    """
+    one, zero = (x, y) if y.__class__ in SCALARS else (y, x)
+    masked = zero.__class__ in SCALARS and zero == 0 and math.copysign(1, zero) > 0
+    masked &= one.__class__ is np.ndarray and one.nbytes >= 4096 and one.dtype in FLOATS
+    if masked and module is np and (out is None or out.dtype == one.dtype):
+        integer = np.dtype(f"i{one.itemsize}")
+        mask = np.asarray(condition).view(np.int8).astype(integer)
+        np.subtract(0 if one is x else mask, mask if one is x else 1, out=mask)  # 0 or all bits
+        into = None if out is None else out.view(integer)
+        return np.bitwise_and(one.view(integer), mask, out=into).view(one.dtype)
+    if out is None:
+        return module.where(condition, x, y)
+    module.copyto(out, y)
+    module.copyto(out, x, where=condition)
+    return out
+
+
+# -- products and scatter --------------------------------------------------------------------------
+
+
+SUM_BLOCK = 128  # the number of terms in a block of a long sum
+MAX_SIMPLE_SUM = 8 * SUM_BLOCK  # longer sums of float32 are computed in blocks or in float64
+
+
+def needs_float64(dtype: DType, n: int) -> bool:
+    """Return whether a sequential sum of n numbers has to be computed in double precision."""
+    return bool(dtype == float16 or (dtype == float32 and n > MAX_SIMPLE_SUM))
+
+
+def gemm(x: Array, y: Array) -> Array:
+    """Return the matrix product x @ y of arrays of two or more axes.
+
+    All matrix products of the library are computed here. The result has the memory order of `x`,
+    the activation: column-major if `x` is. BLAS takes transposed operands without a copy.
+
+    BLAS adds the terms of a product sequentially if one side is a vector, and in groups of some
+    hundreds otherwise, so rounding errors grow with their number. On the CPU long sums are
+    therefore computed in blocks.
+    """
+    module, n = module_of(x), x.shape[-1]
+    if x.ndim > 2 and y.ndim == 2 and not is_column_major(x) and x.size:
+        # One product, not one for each leading index.
+        return gemm(x.reshape(-1, n), y).reshape(*x.shape[:-1], y.shape[1])
+    vector = n > MAX_SIMPLE_SUM and 1 in (x.shape[-2], y.shape[-1])
+    if (vector or n > 64 * MAX_SIMPLE_SUM) and device_of(x) == "cpu":
+        block = SUM_BLOCK if vector else 64 * SUM_BLOCK
+        count, cut = n // block, n - n % block
+        left = x[..., :cut].reshape(*x.shape[:-1], count, block).swapaxes(-2, -3)
+        parts = module.matmul(left, y[..., :cut, :].reshape(*y.shape[:-2], count, block, -1))
+        total = module.sum(parts, axis=-3, dtype=float64).astype(parts.dtype)
+        return total + module.matmul(x[..., cut:], y[..., cut:, :])
+    slab = x.ndim == 3 and x.strides[0] == x.shape[1] * x.strides[1]
+    if slab and y.ndim == 2 and x.size * y.size:
+        out = empty_in_order_of((*x.shape[:2], y.shape[1]), x[0], np.result_type(x.dtype, y.dtype))
+        module.matmul(y.T, rows(x).T, out=rows(out).T)  # one matrix with a row for each feature
+        return out
+    if is_column_major(x):
+        return module.matmul(y.swapaxes(-1, -2), x.swapaxes(-1, -2)).swapaxes(-1, -2)
+    return module.matmul(x, y)
+
+
+def reduced(name: str, x: Array, axis: Any, keepdims: bool) -> Array:
+    """Return the ``"sum"`` or the ``"mean"`` over axes.
+
+    Over the last axis of a large array, or over all others, the sum is a product with ones: three
+    to eight times as fast as NumPy's reduction, whose inner loop is short, and as accurate. Many
+    contiguous numbers are summed by NumPy, which is as fast and more accurate (pairwise summation).
+    Over other axes NumPy adds sequentially: in double precision, if there are many terms. Half
+    precision is summed in single precision.
+    """
+    module = module_of(x)
+    if x.dtype == float16:
+        return reduced(name, x.astype(float32), axis, keepdims).astype(float16)
+    if x.nbytes == 0 or x.dtype not in (float32, float64):
+        return getattr(module, name)(x, axis=axis, keepdims=keepdims)
+    small = x.nbytes < 4096 or x.ndim < 2
+    total = (module.sum if small else _large_sum)(x, axis=axis, keepdims=keepdims)
+    return total / (x.size // total.size) if name == "mean" else total
+
+
+def _large_sum(x: Array, axis: Any, keepdims: bool) -> Array:
+    """Return the sum over axes of an array of two or more."""
+    module, axes = module_of(x), axis if axis.__class__ is tuple else (axis,)
+    last, others = axes in ((-1,), (x.ndim - 1,)), axes == (*range(x.ndim - 1),)
+    if last or others:
+        y, one = rows(x).T if others else x, (1,) * keepdims
+        n = y.shape[-1]
+        if n > MAX_SIMPLE_SUM and y.strides[-1] == x.itemsize:
+            total = module.sum(y, axis=-1)
+        else:
+            total = gemm(
+                y if n <= MAX_SIMPLE_SUM else rows(y), module.full((n, 1), 1, dtype=x.dtype)
+            )
+        return total.reshape(x.shape[:-1] + one if last else one * (x.ndim - 1) + x.shape[-1:])
+    n = x.size if axis is None else math.prod([x.shape[i] for i in axes])
+    if n == x.size and 0 not in x.strides:  # all, in memory order
+        y = x.transpose(sorted(range(x.ndim), key=lambda i: -abs(x.strides[i])))
+        return module.sum(y.reshape(-1)).reshape((1,) * (x.ndim * keepdims))
+    dtype = float64 if needs_float64(x.dtype, n) else x.dtype
+    return module.sum(x, axis=axis, keepdims=keepdims, dtype=dtype).astype(x.dtype, copy=False)
+
+
+def add_at(target: Array, key: Any, values: Array) -> None:
+    """Add `values` to ``target[key]``; values of repeated indices add up."""
+    key, module = key if isinstance(key, tuple) else (key,), module_of(target)
+    rows = len(key) == 1 and target.ndim > 1 and values.size > 0
+    precise = module is np and needs_float64(target.dtype, values.size)
+    if not any(map(is_array, key)):
+        target[key] += values
+    elif module is np and (rows or precise) and all(is_array(k) or k.__class__ is int for k in key):
+        _add_rows(target, key, values)
+    elif precise:
+        total = target.astype(float64)
+        np.add.at(total, key, values)
+        target[...] = total
+    else:
+        module.add.at(target, key, values)
+
+
+def _add_rows(target: Array, key: Any, values: Array) -> None:
+    """Add `values` to ``target[key]``, the key being integer arrays for the first axes.
+
+    The values are sorted by index; those of equal indices are summed in order.
+    """
+    shape, rest = target.shape[: len(key)], target.shape[len(key) :]
+    indices = np.ravel_multi_index(np.broadcast_arrays(*key), shape, mode="wrap").reshape(-1)
+    order = np.argsort(indices, kind="stable")
+    indices = indices[order]
+    starts = np.flatnonzero(np.concatenate(([True], indices[1:] != indices[:-1], [True])))
+    dtype = float64 if needs_float64(target.dtype, np.diff(starts).max()) else target.dtype
+    values, starts = values.reshape(-1, *rest)[order], starts[:-1]
+    total = np.add.reduceat(values, starts, axis=0, dtype=dtype)
+    target.reshape(-1, *rest)[indices[starts]] += total
