@@ -172,7 +172,8 @@ def test_the_gradients_of_parts_are_computed_in_their_place():
     assert "copyto" not in kernel.source
     h, _ = gates(z, a, c)
     (node,) = h._node.parents
-    given_back = OutputGradients({0: np.ones((3, 2)), 1: np.ones((3, 2))})
+    F = namespaces[np.ndarray]
+    given_back = OutputGradients(F, {0: np.ones((3, 2)), 1: np.ones((3, 2))})
     of_z, of_a, _ = node.vjp(namespaces[np.ndarray], given_back, node.parents, True)
     assert of_z is of_a
     assert of_z.shape == (3, 8)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..backend import Array
 from ..primitive import primitive
+from . import kernels
 from .docstrings import along_axis
 from .kernels import reduced
 from .precision import in_single_precision
@@ -47,7 +48,7 @@ def softmax(xp: Any, x: Array, axis: int = -1) -> Array:
     tensor([0.5, 0.5])
     """
     out = xp.exp(shifted_logits(xp, x, axis))
-    return out / reduced("sum", out, axis, True)
+    return out / kernels.reduced("sum", out, axis, True)
 
 
 @in_single_precision
@@ -72,5 +73,5 @@ def log_softmax(xp: Any, x: Array, axis: int = -1) -> Array:
     tensor([-0.6931472, -0.6931472])
     """
     shifted = shifted_logits(xp, x, axis)
-    total = reduced("sum", xp.exp(shifted), axis, True)
+    total = kernels.reduced("sum", xp.exp(shifted), axis, True)
     return shifted - xp.log(total + 1 if 0 in x.shape else total)  # of nothing: no logarithm of 0
