@@ -33,6 +33,7 @@ from .engine.grad_mode import no_grad as no_grad
 from .engine.primitive import primitive as primitive
 from .engine.tensor import Tensor as Tensor
 from .random import manual_seed as manual_seed
+from .recurrence import scan as scan
 from .tensors import abs as abs
 from .tensors import add as add
 from .tensors import argmax as argmax

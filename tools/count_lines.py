@@ -19,7 +19,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tinygrad_rnn"
 AIM = 1000
 CEILING = 1200
 CORE = frozenset(
-    "_util errors random engine tensors transforms functional bptt nn optim testing".split()
+    "_util errors random engine tensors transforms functional bptt recurrence nn optim "
+    "testing".split()
 )
 
 NOT_CODE = {

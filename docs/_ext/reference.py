@@ -173,6 +173,7 @@ HEADINGS = {  # of what a module makes; for the others it is the first words of 
     "transforms.checkpoint": "Gradients",
     "engine.grad_mode": "Recording",
     "transforms.anomaly": "Recording",
+    "recurrence.loop": "Recurrence",
     "engine.primitive": "Operations of your own",
     "engine.ops.arithmetic": "Element by element",
     "engine.ops.comparison": "Element by element",

@@ -53,7 +53,9 @@ def test_drop_last_leaves_whole_minibatches(n: int, batch_size: int, seed: int) 
         return [len(x) for (x,) in pairs]
 
     if n < batch_size:
-        with pytest.raises(ArgumentError, match=f"{n} rows make no minibatch of {batch_size}"):
+        with pytest.raises(
+            ArgumentError, match=f"{n} rows are too few for batch_size={batch_size}"
+        ):
             epoch()
     else:
         assert epoch() == [batch_size] * (n // batch_size)

@@ -305,7 +305,7 @@ def test_decode_refuses_what_is_not_in_the_vocabulary(ids: list[int]) -> None:
 
 
 def test_unknown_rate_of_nothing_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="no tokens"):
+    with pytest.raises(ArgumentError, match="the ids are empty"):
         text.Vocabulary("ab").unknown_rate([])
 
 
@@ -487,7 +487,7 @@ def test_shortest_stream(partition: Any, least: dict[bool, int], drop_last: bool
 
 @pytest.mark.parametrize("ids", [[], [7]])
 def test_evaluation_needs_a_prediction(ids: list[int]) -> None:
-    with pytest.raises(ArgumentError, match=f"{len(ids)} tokens hold no prediction"):
+    with pytest.raises(ArgumentError, match=f"{len(ids)} tokens contain no prediction"):
         text.evaluation(ids, 1, 5)
 
 

@@ -274,7 +274,7 @@ WORDS = text.Vocabulary("time machine", level="word").state_dict()
         (changed(MACHINE, tokens=["<unk>", "ab"]), "the token 'ab' is not one character"),
         (changed(MACHINE, level="byte"), "unknown level 'byte'"),
         (changed(WORDS, has_tokenizer=None), "has_tokenizer None"),
-        (changed(WORDS, has_tokenizer=True), "tokenizer=None, but it had one of its own"),
+        (changed(WORDS, has_tokenizer=True), "tokenizer=None, but the vocabulary had one"),
     ],
 )
 def test_a_vocabulary_is_made_of_a_vocabularys_state_only(state: Any, message: str) -> None:

@@ -101,10 +101,10 @@ def test_in_pieces_as_at_once(model: Any, ids: list[int], cut: int, steps: int) 
     np.testing.assert_allclose(model.losses(ids, steps=steps), whole, rtol=1e-5, atol=1e-6)
 
 
-def test_an_n_gram_text_of_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_n_gram_text_of_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids = fitted(4), np.random.default_rng(0).integers(V, size=50)
     whole = model.losses(ids, [1, 2])
-    monkeypatch.setattr("tinygrad_rnn.models.ngram._PIECE", 3)
+    monkeypatch.setattr("tinygrad_rnn.models.ngram._CHUNK", 3)
     np.testing.assert_array_equal(model.losses(ids, [1, 2]), whole)
 
 
@@ -420,7 +420,7 @@ def test_without_smoothing_what_was_never_seen_is_impossible() -> None:
     model = NGram(2, 3, smoothing=0).fit([1, 2, 1, 2])
     assert model.perplexity([1, 2, 1]) == pytest.approx(2 ** (1 / 3))
     assert model.perplexity([1, 1]) == math.inf
-    with pytest.raises(ArgumentError, match="no known token"):
+    with pytest.raises(ArgumentError, match="all known tokens have"):
         NGram(1, 3, smoothing=0).fit([0]).sample([], 1)
 
 
@@ -517,8 +517,8 @@ def test_figures_beside_each_other() -> None:
     ("other", "why"),
     [
         (tg.data.text.Vocabulary("abcd"), "4 and 5 tokens"),
-        (tg.data.text.Vocabulary("abd"), "not the same"),
-        (tg.data.text.Vocabulary("a b c", level="word"), "not the same"),
+        (tg.data.text.Vocabulary("abd"), "but different ones"),
+        (tg.data.text.Vocabulary("a b c", level="word"), "but different ones"),
         (7, "4 and 7 tokens"),
     ],
 )
@@ -551,8 +551,8 @@ ALL = [BUILT[name] for name in ("trigram", "neural", "GRU")]
         ({"temperature": "hot"}, "temperature .* must be a number"),
         ({"n": 0}, "n must be a positive integer"),
         ({"n": 2.5}, "n must be a positive integer"),
-        ({"prefix": [1, V]}, f"prefix holds the id {V}, the model knows 0 to {V - 1}"),
-        ({"prefix": [-1]}, "prefix holds the id -1"),
+        ({"prefix": [1, V]}, f"prefix contains the id {V}, the model's ids are 0 to {V - 1}"),
+        ({"prefix": [-1]}, "prefix contains the id -1"),
         ({"prefix": "ab"}, "prefix is a str.*Vocabulary"),
         ({"rng": -1}, "rng"),
     ],
@@ -567,8 +567,8 @@ def test_sample_refuses(model: Any, wrong: dict[str, Any], message: str) -> None
 def test_a_score_refuses(model: Any, ask: str) -> None:
     for wrong, message in [
         ({"ids": []}, "ids has 0 tokens, one token or more"),
-        ({"ids": [1, V]}, f"ids holds the id {V}"),
-        ({"ids": [1], "context": [V]}, f"context holds the id {V}"),
+        ({"ids": [1, V]}, f"ids contains the id {V}"),
+        ({"ids": [1], "context": [V]}, f"context contains the id {V}"),
         ({"ids": [1], "steps": 0}, "steps must be a positive integer"),
         ({"ids": "ab"}, "ids is a str"),
     ]:
@@ -585,7 +585,7 @@ def test_a_score_refuses(model: Any, ask: str) -> None:
 
 def test_a_prefix_with_unknown_characters_is_refused() -> None:
     vocab = tg.data.text.Vocabulary("abc")
-    with pytest.raises(ArgumentError, match=r"prefix must be made of the tokens.*number 2"):
+    with pytest.raises(ArgumentError, match=r"the vocabulary lacks token 2 .*of prefix"):
         NGram(2, vocab).fit("abc").sample("abxb", 1)
     with pytest.raises(ArgumentError, match="ids has 0 tokens"):
         NGram(2, vocab).fit("abc").perplexity("")
@@ -601,7 +601,7 @@ def test_a_prefix_with_unknown_characters_is_refused() -> None:
         (lambda: NGram(2, 1), r"vocabulary, or its size .* must be an integer >= 2, got 1"),
         (lambda: NGram(2, "abc"), "vocabulary, or its size .* must be an integer"),
         (lambda: NGram(3, V).fit([1, 2]), "ids has 2 tokens, 3 tokens or more"),
-        (lambda: NGram(3, V).fit([1, 2, 9]), "ids holds the id 9"),
+        (lambda: NGram(3, V).fit([1, 2, 9]), "ids contains the id 9"),
         (lambda: NGram(3, V).score([1]), "call fit"),
         (lambda: NGram(3, V).log_probs([1]), "call fit"),
         (lambda: NGram(3, V).table_sizes, "call fit"),
@@ -643,11 +643,11 @@ def test_counts_are_saved_and_loaded(tmp_path: Path) -> None:
         ({"smoothing": [-1]}, "smoothing must be"),
         ({"keys": []}, "0 tables of keys and 3 of counts"),
         ({"more": 1}, "unexpected: more"),
-        ({"counts": [np.zeros(4, int)] * 3}, "the table of 1-grams is damaged"),
-        ({"keys": [np.arange(4)[::-1]] * 3}, "the table of 1-grams is damaged"),
-        ({"keys": [np.arange(4) + 1] * 3}, "the table of 1-grams is damaged"),
-        ({"keys": [np.arange(4.0)] * 3}, "the table of 1-grams is damaged"),
-        ({"keys": [list(range(4))] * 3}, "the table of 1-grams is damaged"),
+        ({"counts": [np.zeros(4, int)] * 3}, "the table of 1-grams is corrupted"),
+        ({"keys": [np.arange(4)[::-1]] * 3}, "the table of 1-grams is corrupted"),
+        ({"keys": [np.arange(4) + 1] * 3}, "the table of 1-grams is corrupted"),
+        ({"keys": [np.arange(4.0)] * 3}, "the table of 1-grams is corrupted"),
+        ({"keys": [list(range(4))] * 3}, "the table of 1-grams is corrupted"),
     ],
 )
 def test_a_broken_state_changes_nothing(change: dict[str, Any], message: str) -> None:

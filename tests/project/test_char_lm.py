@@ -420,7 +420,7 @@ def test_a_run_that_diverges_stops() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--text no/such/file", "there is no file"),
+        ("--text no/such/file", "no/such/file' not found"),
         ("--device cuda:99", "cuda"),
         ("--batch 100000", "too few"),
         ("--save no/such/folder/run.ckpt", "no such directory"),

@@ -66,7 +66,7 @@ def test_a_missed_target_is_a_failure(example: str, option: str) -> None:
         ("neural_lm.py --context 0", "context must be a positive integer"),
         ("ngram_vs_rnn.py --seconds 0", "--seconds must be above 0"),
         ("ngram_vs_rnn.py --text {empty}", "0 tokens"),
-        ("ngram_vs_rnn.py --text no/such/file", "there is no file"),
+        ("ngram_vs_rnn.py --text no/such/file", "no/such/file' not found"),
         ("rtrl.py --sequence 9", "--sequence must be at least 10"),
         ("seq2seq.py --beam 0", "--beam must be at least 1"),
         ("vanishing_gradients.py --sequence 1", "--sequence at least 2"),

@@ -1,8 +1,8 @@
-"""Backpropagation through time: where the recurrent edge is cut, and how the rest is weighed.
+"""Backpropagation through time: which recurrent edges are cut, and the weights of the others.
 
-The gradient through time is what the graph holds (`Full`). A cheaper one cuts the edges between
-some steps (`Truncated`), or cuts at random and weighs what is left, so that the mean is right
-(`Randomized`). Every recurrent layer takes a strategy (``bptt=``).
+`Full` computes the gradient through time that the graph contains. `Truncated` is cheaper: it cuts
+the edges between some steps. `Randomized` cuts at random and scales the other edges, so that the
+mean gradient is right. Every recurrent layer takes a strategy (``bptt=``).
 """
 
 from .state import detach as detach

@@ -1,7 +1,7 @@
-"""What is done with a recurrent state between two steps: cut it off, scale its gradient, keep it.
+"""Operations on a recurrent state between two steps: scale its gradient, detach it, restore it.
 
-A state is a Tensor, or a tuple, list or dict of states; None, where a layer starts anew, stays
-None.
+A state is a Tensor, or a tuple, list or dict of states. None, the state before the first step of a
+layer, stays None.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ State = Any
 
 
 def scale_gradient(state: State, xi: float) -> State:
-    """Multiply what flows back through a state by ξ.
+    """Multiply the gradient that flows back through a state by ξ.
 
     Parameters
     ----------
     state : Tensor, or tuple, list or dict of states, or None
         The state after a step, on its way into the next.
     xi : float
-        ξ. With 0 the graph ends here, and nothing older is walked, computed or kept; 1 changes
-        nothing.
+        ξ. With 0 the graph ends here: older nodes are not visited or kept. 1 changes nothing.
 
     Returns
     -------
@@ -39,11 +38,11 @@ def scale_gradient(state: State, xi: float) -> State:
     Notes
     -----
     With z_t = ∂f/∂w + ξ_t (∂f/∂h_{t-1}) z_{t-1} in place of the recurrence of dh_t/dw, the gradient
-    is unbiased if E[ξ_t | what was drawn before] = 1 (Tallec and Ollivier 2017, arXiv:1705.08209).
+    is unbiased if E[ξ_t | earlier draws] = 1 (Tallec and Ollivier 2017, arXiv:1705.08209).
 
     Examples
     --------
-    In a loop of one's own, ξ comes from a strategy:
+    In a loop of your own, ξ comes from a strategy:
 
     >>> import tinygrad_rnn as tg
     >>> cell, state = tg.nn.LSTMCell(2, 3), None
@@ -51,7 +50,7 @@ def scale_gradient(state: State, xi: float) -> State:
     >>> for x_t, xi in zip(x, strategy.weights(len(x))):
     ...     state = cell(x_t, tg.bptt.scale_gradient(state, xi))
     """
-    if state.__class__ is tuple:  # without the detour: this is done at every step
+    if state.__class__ is tuple:  # the fast path: called at every step
         return tuple([scale_gradient(element, xi) for element in state])
     if not isinstance(state, Tensor):
 
@@ -67,12 +66,12 @@ def scale_gradient(state: State, xi: float) -> State:
 
 
 def detach(state: State) -> State:
-    """Cut a recurrent state off its past: same values, no graph.
+    """Detach a recurrent state: same values, no graph.
 
     Parameters
     ----------
     state : Tensor, or tuple, list or dict of states, or None
-        What a recurrent layer returned.
+        A state that a recurrent layer returned.
 
     Returns
     -------
@@ -99,25 +98,25 @@ def detach(state: State) -> State:
 
 
 def restore(state: State, device: str | None = None) -> State:
-    """Make a recurrent state of one that was saved: Tensors of the arrays in it.
+    """Convert the arrays of a saved recurrent state to Tensors.
 
     Parameters
     ----------
     state : array, or tuple, list or dict of states, or None
-        What `tg.load` returned for a state that was detached and saved.
+        A state that was detached, saved, and loaded by `tg.load`.
     device : str, optional
-        Where the Tensors go; the default device if not given.
+        Device of the Tensors. Default: the default device.
 
     Returns
     -------
     same structure
-        A Tensor for every array, with the same memory layout, so that a run that goes on with it
-        computes the same bits.
+        A Tensor for every array, with the same memory layout, so that a run that continues with
+        it computes the same bits.
 
     Raises
     ------
     TypeError
-        If it holds anything else.
+        If it contains anything else.
 
     Examples
     --------
@@ -139,7 +138,7 @@ def restore(state: State, device: str | None = None) -> State:
 
 
 def _each(state: State, one: Callable[[Any], Any]) -> State:
-    """Return a state of the same structure with a function of each of its elements."""
+    """Apply a function to each element of a state that is not None."""
     return map_nested(lambda x: None if x is None else one(x), state)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import random as tg_random
-from .._util.resumable import GetBatch, ResumableIterator, check_offset
+from .._util.resumable import ResumableIterator, check_offset
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from ..tensors.checks import all_positive, token_ids
@@ -26,7 +26,7 @@ class Window(tuple[Tensor, Tensor, bool]):
         Whether it is the first window, which starts without a state.
     bptt : Strategy
         For the call of a layer with this window (``bptt=window.bptt``): it cuts the edge into the
-        window (not that into the first one), and weighs the edges inside.
+        window (not that into the first one), and has the weights of the edges inside.
 
     Examples
     --------
@@ -37,10 +37,10 @@ class Window(tuple[Tensor, Tensor, bool]):
     [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
     """
 
-    bptt: Any
+    bptt: Any  # a Strategy: `strategies` imports this module
 
     def __new__(cls, x: Tensor, y: Tensor, first: bool, bptt: Any) -> Self:
-        """Make the triple."""
+        """Create the triple and attach the strategy."""
         window = super().__new__(cls, (x, y, first))
         window.bptt = bptt
         return window
@@ -55,7 +55,7 @@ class Window(tuple[Tensor, Tensor, bool]):
 
     @property
     def y(self) -> Tensor:
-        """Those that follow them."""
+        """The tokens that follow those of x."""
         return self[1]
 
     @property
@@ -65,7 +65,26 @@ class Window(tuple[Tensor, Tensor, bool]):
 
 
 class Windows(ResumableIterator[Window]):
-    """One epoch of the windows that `Strategy.windows` makes, where it is documented.
+    """One epoch of windows over a stream of tokens; `Strategy.windows` documents it.
+
+    Parameters
+    ----------
+    name : str
+        The strategy, for errors, and to recognize it in a saved position.
+    ids : array_like or Tensor of integers, shape (n,)
+        The tokens.
+    batch_size : int
+        B.
+    rng : numpy.random.Generator
+        Source of the offset and of the cuts.
+    device : str or None
+        Device of the windows.
+    period : int
+        The offset is drawn below it; the first window needs as many steps.
+    cuts : callable
+        From T and a generator to the edges that are cut, in order.
+    bptt : callable
+        From the first step of a window and its end to the strategy of the window.
 
     Examples
     --------
@@ -81,13 +100,16 @@ class Windows(ResumableIterator[Window]):
 
     def __init__(
         self,
-        strategy: Any,
+        name: str,
         ids: npt.ArrayLike | Tensor,
         batch_size: int,
-        rng: tg_random.Rng = None,
-        device: str | None = None,
+        rng: np.random.Generator,
+        device: str | None,
+        period: int,
+        cuts: Callable[[int, np.random.Generator], Collection[int]],
+        bptt: Callable[[int, int], Any],
     ) -> None:
-        name, period = f"{strategy!r}: windows", strategy.period
+        name = f"{name}: windows"
         stream = token_ids(name, ids)
         all_positive(name, batch_size=batch_size)
         length = (len(stream) - period) // batch_size
@@ -98,7 +120,7 @@ class Windows(ResumableIterator[Window]):
                 f"{period * (batch_size + 1)} tokens or more"
             )
 
-        def plan(offset: Any, ends: Any) -> tuple[int, GetBatch[Window]]:
+        def plan(offset: Any, ends: Any) -> tuple[int, Callable[[int], Window]]:
             offset = check_offset(name, offset, period)
             bounds = _increasing(name, ends, length)
             x, y = (
@@ -107,23 +129,24 @@ class Windows(ResumableIterator[Window]):
             )
 
             def window(i: int) -> Window:
-                rows = slice(bounds[i], bounds[i + 1])
-                xs, ys = (np.ascontiguousarray(part[rows], np.int64) for part in (x, y))
-                own = strategy.within(bounds[i], bounds[i + 1])
-                return Window(tensor(xs, device=device), tensor(ys, device=device), i == 0, own)
+                start, stop = bounds[i], bounds[i + 1]
+                tokens, following = (
+                    tensor(np.ascontiguousarray(part[start:stop], np.int64), device=device)
+                    for part in (x, y)
+                )
+                return Window(tokens, following, i == 0, bptt(start, stop))
 
             return len(bounds) - 1, window
 
         settings = {"stream": name, "tokens": len(stream), "batch_size": int(batch_size)}
-        generator = tg_random.generator(strategy.rng if rng is None else rng)
-        offset = int(generator.integers(period))
-        ends = np.array([*strategy.cuts(length, generator), length])
+        offset = int(rng.integers(period))
+        ends = np.array([*cuts(length, rng), length])
         drawn = {"offset": offset, "ends": ends.astype(np.min_scalar_type(length))}
         super().__init__(settings, drawn, plan)
 
 
 def _increasing(name: str, ends: Any, length: int) -> list[int]:
-    """Return drawn ends, after 0, once they are known to be increasing and to reach the end."""
+    """Return the bounds of the windows, 0 and the saved ends, if they increase up to `length`."""
     integers = isinstance(ends, np.ndarray) and ends.ndim == 1 and ends.dtype.kind in "iu"
     bounds = [0, *(ends.tolist() if integers else ())]
     if bounds[-1] != length or bounds != sorted(set(bounds)):

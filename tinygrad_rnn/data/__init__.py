@@ -1,4 +1,4 @@
-"""Data: feature-label batches, text, and synthetic tasks that need no corpus."""
+"""Data: minibatches of arrays, text, and synthetic tasks."""
 
 from .._util.api_hints import module_getattr
 from .._util.resumable import ResumableIterator as ResumableIterator

@@ -1,4 +1,4 @@
-"""Figures of merit that are gathered over many batches."""
+"""Metrics that are accumulated over many batches."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..functional import perplexity
 
 
 class Perplexity:
-    """exp of the mean loss over all tokens seen, each counted once.
+    """Perplexity: exp of the mean loss over all tokens, accumulated over batches.
 
-    The mean of perplexities is something else, and larger: exp is convex, so a few hard batches
-    outweigh all others, and a short batch weighs as much as a long one. The mean is therefore taken
-    of the losses, weighed by their tokens, and exp comes last.
+    The mean of the batches' perplexities would be larger: exp is convex, so that a few hard batches
+    dominate, and a short batch would have the weight of a long one. Therefore the losses are
+    averaged, weighted by their numbers of tokens, before exp is applied.
 
     Attributes
     ----------
@@ -42,25 +42,26 @@ class Perplexity:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Set the total and the count to zero."""
         self.total = 0.0
         self.count = 0
 
-    def update(self, nats: Any, count: int | None = None) -> None:
-        """Take in the losses of some tokens.
+    def update(self, loss: Any, count: int | None = None) -> None:
+        """Add the losses of some tokens.
 
         Parameters
         ----------
-        nats : float, Tensor or array
-            The mean loss of `count` tokens in nats a token; without `count`, an array of one loss
-            a token.
+        loss : float, Tensor or array
+            The mean loss of `count` tokens, in nats per token; without `count`, an array with the
+            loss of each token, of any shape.
         count : int, optional
-            The number of tokens that the mean was taken of.
+            The number of tokens of the mean.
 
         Raises
         ------
         ArgumentError
-            A mean without its count, an array with one, or a count that is no integer >= 0.
+            If `loss` is a mean and `count` is missing, if it is an array and `count` is given, or
+            if `count` is not an integer >= 0.
 
         Examples
         --------
@@ -70,10 +71,12 @@ class Perplexity:
         >>> metric.nats
         1.0
         """
-        array = nats._data if isinstance(nats, Tensor) else backend.asarray(nats, backend.float64)
+        array = loss._data if isinstance(loss, Tensor) else backend.asarray(loss, backend.float64)
         if count is None:
             if array.ndim == 0:
-                raise ArgumentError("Perplexity.update: say of how many tokens this is the mean")
+                raise ArgumentError(
+                    "Perplexity.update: a mean loss needs its number of tokens: pass count="
+                )
             self.total += array.sum(dtype=backend.float64).item()
             self.count += array.size
             return
@@ -81,8 +84,8 @@ class Perplexity:
             raise ArgumentError(f"Perplexity.update: count must be an integer >= 0, got {count!r}")
         if array.ndim:
             raise ArgumentError(
-                f"Perplexity.update: with a count one mean is expected, got losses {array.shape}: "
-                "leave out the count, or take their mean"
+                f"Perplexity.update: with count=, one mean is expected, got losses {array.shape}: "
+                "omit count=, or pass their mean"
             )
         if count:  # the mean of no tokens is nan
             self.total += array.item() * int(count)
@@ -93,17 +96,17 @@ class Perplexity:
         return {"total": self.total, "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting from a `state_dict`.
+        """Continue from a `state_dict`.
 
         Parameters
         ----------
         state : mapping
-            What `state_dict` returned.
+            The result of `state_dict`.
 
         Raises
         ------
         ArgumentError
-            `state` is something else; nothing was loaded.
+            If `state` does not fit; nothing was loaded.
 
         Examples
         --------
@@ -125,17 +128,17 @@ class Perplexity:
 
     @property
     def nats(self) -> float:
-        """The mean loss in nats a token."""
+        """The mean loss in nats per token."""
         if not self.count:
-            raise ArgumentError("Perplexity: no token has been seen yet")
+            raise ArgumentError("Perplexity: no losses yet: call update")
         return self.total / self.count
 
     @property
     def bits(self) -> float:
-        """The mean loss in bits a token."""
+        """The mean loss in bits per token."""
         return self.nats / math.log(2.0)
 
     @property
     def value(self) -> float:
-        """The perplexity exp(mean loss): 1 at best, V for V tokens that seem equally likely."""
+        """The perplexity exp(mean loss): at best 1; V for a uniform prediction of V tokens."""
         return perplexity(self.nats)

@@ -1,4 +1,4 @@
-"""Feature-label pairs in minibatches."""
+"""Minibatches of arrays, such as features and labels."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ def batches(
     rng: int | np.random.Generator | None = None,
     drop_last: bool = False,
 ) -> ResumableIterator[tuple[Tensor, ...]]:
-    """Return one epoch of minibatches: each row of the arrays once, rows that belong together.
+    """Return one epoch of minibatches: each row once, the same rows of all arrays together.
 
     Parameters
     ----------
     *arrays : array_like or Tensor, each of shape (n, ...)
-        Features, labels, or whatever else has one row an example. Arrays become tensors of the same
-        dtype batch by batch; Tensors stay on their device.
+        Features, labels, and other arrays with one row per example. Arrays are converted to tensors
+        of the same dtype, one minibatch at a time; Tensors stay on their device.
     batch_size : int
-        Rows of a minibatch.
+        The number of rows in a minibatch.
     shuffle : bool
-        Whether to draw a new order of the rows; False keeps theirs.
+        Whether the rows are in random order.
     rng : int or numpy.random.Generator, optional
-        Where the order comes from; an integer gives the same order at every call. Default: the
+        The source of the random order; an integer gives the same order at every call. Default: the
         library's generator.
     drop_last : bool
-        Whether to leave out the last minibatch when fewer than `batch_size` rows are left for it.
+        Whether to drop the last minibatch if it has fewer than `batch_size` rows.
 
     Returns
     -------
-    Stream of tuple of Tensor
-        An iterator; one tensor of shape (batch_size, ...) for each of `arrays`. Its state can be
-        saved in the middle of the epoch.
+    ResumableIterator of tuple of Tensor
+        One tensor of shape (batch_size, ...) for each of `arrays`. The position in the epoch can be
+        saved.
 
     Raises
     ------
     ShapeError
-        If the first lengths differ, or an array has no axis.
+        If the numbers of rows differ, or an array is 0-dimensional.
     ArgumentError
-        If there is nothing to iterate over.
+        If no arrays are passed, or there are too few rows for one minibatch.
 
     Examples
     --------
@@ -66,20 +66,22 @@ def batches(
     if not sources:
         raise ArgumentError("batches: no arrays: pass the features, the labels, ...")
     if any(not shape or shape[0] != shapes[0][0] for shape in shapes):
-        raise ShapeError(f"batches: the first lengths differ: {', '.join(map(str, shapes))}")
+        raise ShapeError(
+            f"batches: the numbers of rows differ: shapes {', '.join(map(str, shapes))}"
+        )
     n = shapes[0][0]
     stop = n - n % batch_size if drop_last else n
     if stop == 0:
-        raise ArgumentError(f"batches: {n} rows make no minibatch of {batch_size}")
+        raise ArgumentError(f"batches: {n} rows are too few for batch_size={batch_size}")
 
     def plan(order: Any = None) -> tuple[int, GetBatch[tuple[Tensor, ...]]]:
         order = check_permutation("batches", order, n) if shuffle else np.arange(n)
 
-        def window(i: int) -> tuple[Tensor, ...]:
+        def get_batch(i: int) -> tuple[Tensor, ...]:
             rows = order[i * batch_size : min((i + 1) * batch_size, stop)]
             return tuple(_take(source, rows) for source in sources)
 
-        return -(-stop // batch_size), window
+        return -(-stop // batch_size), get_batch
 
     settings = {
         "stream": "batches",

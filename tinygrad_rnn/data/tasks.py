@@ -1,4 +1,4 @@
-"""Synthetic tasks: sequences of any length that need no corpus."""
+"""Synthetic tasks: generated sequences of any length."""
 
 from __future__ import annotations
 
@@ -8,36 +8,35 @@ from .. import random as tg_random
 from ..engine import backend
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
+from ..random import Rng
 from ..tensors.checks import all_positive
 from ..tensors.creation import tensor
-
-Rng = int | np.random.Generator | None
 
 
 def copy(
     batch_size: int, delay: int, n_symbols: int = 8, length: int = 10, rng: Rng = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the copying memory problem: repeat symbols that were seen `delay` steps ago.
+    """Return the copying memory problem: reproduce symbols from `delay` steps ago.
 
     Parameters
     ----------
     batch_size : int
         B.
     delay : int
-        Steps from the last symbol to the delimiter, the paper's T.
+        The number of steps from the last symbol to the delimiter, the paper's T.
     n_symbols : int
-        How many symbols there are, S; the blank is S and the delimiter S + 1, so there are S + 2
-        classes.
+        The number of different symbols, S; the blank is S and the delimiter S + 1, so that there
+        are S + 2 classes.
     length : int
-        How many symbols are to be remembered, K.
+        The number of symbols to reproduce, K.
     rng : int or numpy.random.Generator, optional
-        Where the symbols come from. Default: the library's generator.
+        The source of the random symbols. Default: the library's generator.
 
     Returns
     -------
     x, y : Tensor of int64, shape (delay + 2 * length, batch_size)
-        Inputs: K symbols, delay - 1 blanks, the delimiter, K blanks. Targets: delay + K blanks, the
-        K symbols.
+        Inputs: K symbols, delay - 1 blanks, the delimiter, K blanks. Targets: delay + K blanks,
+        then the K symbols.
 
     Notes
     -----
@@ -63,7 +62,7 @@ def copy(
 
 
 def adding(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor]:
-    """Return the adding problem: the sum of the two numbers that carry a mark.
+    """Return the adding problem: the sum of the two marked numbers of a sequence.
 
     Parameters
     ----------
@@ -72,7 +71,7 @@ def adding(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
     steps : int
         The length of the sequences, at least two.
     rng : int or numpy.random.Generator, optional
-        Where numbers and marks come from. Default: the library's generator.
+        The source of the random numbers and marks. Default: the library's generator.
 
     Returns
     -------
@@ -86,8 +85,8 @@ def adding(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
     -----
     Hochreiter and Schmidhuber 1997, Long Short-Term Memory, experiment 4, in the form of Le, Jaitly
     and Hinton 2015, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units,
-    section 4.1, with a mark in each half as in Arjovsky, Shah and Bengio 2016, section 5.2. Always
-    answering 1 has the mean squared error 1/6, the variance of the sum.
+    section 4.1, with a mark in each half as in Arjovsky, Shah and Bengio 2016, section 5.2. The
+    constant prediction 1 has the mean squared error 1/6, the variance of the sum.
 
     Examples
     --------
@@ -98,7 +97,7 @@ def adding(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
     """
     all_positive("adding", batch_size=batch_size, steps=steps)
     if steps < 2:
-        raise ArgumentError("adding: steps=1 has no place for two marks: use 2 or more")
+        raise ArgumentError("adding: steps=1 is too short for two marks: use 2 or more")
     generator, dtype = tg_random.generator(rng), backend.get_default_dtype()
     numbers = generator.random((steps, batch_size)).astype(dtype)
     first = generator.integers(0, steps // 2, batch_size)
@@ -111,7 +110,7 @@ def adding(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
 
 
 def parity(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor]:
-    """Return bits and, for each step, whether the number of ones so far is odd.
+    """Return random bits and, for each step, the parity of the bits so far.
 
     Parameters
     ----------
@@ -120,7 +119,7 @@ def parity(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
     steps : int
         The length of the sequences, T.
     rng : int or numpy.random.Generator, optional
-        Where the bits come from. Default: the library's generator.
+        The source of the random bits. Default: the library's generator.
 
     Returns
     -------
@@ -142,18 +141,18 @@ def parity(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
 
 
 def sine(steps: int = 1000, frequency: float = 0.01, noise: float = 0.2, rng: Rng = None) -> Tensor:
-    """Return a noisy sine, for autoregressive models.
+    """Return a noisy sine wave, for autoregressive models.
 
     Parameters
     ----------
     steps : int
         The length of the series.
     frequency : float
-        Radians a step.
+        In radians per step.
     noise : float
         The standard deviation of the noise.
     rng : int or numpy.random.Generator, optional
-        Where the noise comes from. Default: the library's generator.
+        The source of the noise. Default: the library's generator.
 
     Returns
     -------

@@ -1,12 +1,12 @@
-"""Language models with one protocol: counted, an MLP over a window, recurrent.
+"""Language models with one interface: n-grams, an MLP over a window, recurrent networks.
 
 >>> import tinygrad_rnn as tg
 >>> train, valid = tg.data.text.split("the time traveller and the time machine " * 9)
 >>> vocab = tg.data.text.Vocabulary(train)
 >>> bigram = tg.models.NGram(2, vocab).fit(train)
 >>> trigram = tg.models.NGram(3, vocab).fit(train)
->>> figures = tg.models.compare({"bigram": bigram, "trigram": trigram}, valid)
->>> figures["trigram"].perplexity < figures["bigram"].perplexity < len(vocab)
+>>> scores = tg.models.compare({"bigram": bigram, "trigram": trigram}, valid)
+>>> scores["trigram"].perplexity < scores["bigram"].perplexity < len(vocab)
 True
 """
 

@@ -1,4 +1,4 @@
-"""The protocol of a language model: what may follow, how surprising a text is, what to write."""
+"""The interface of language models: next-token distribution, loss of a text, sampling."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from ..data.text import Vocabulary
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from ..functional import perplexity
+from ..random import Rng
 from ..tensors import checks
 from ..tensors.checks import token_ids
 from . import sampling
 
 Ids = npt.ArrayLike | Tensor | str
 Array = npt.NDArray[Any]
-Rng = int | np.random.Generator | None
-State = Any  # what a model keeps of the tokens that it has read; None before the first
+State = Any  # a model's summary of the tokens so far; None before the first token
 
 
 class LanguageModel:
-    """What every language model can do, whether it counts or learns.
+    """The interface that n-gram and neural language models share.
 
-    A model defines p(token | all tokens before it). Token 0 stands for every unknown token, as in
-    `Vocabulary`. Every token of a text is predicted exactly once, the first one too: what comes
-    before it is either given (`context`), or unknown.
+    A model defines p(token | all tokens before it). Token 0 is the unknown token, as in
+    `Vocabulary`. Every token of a text is predicted exactly once, also the first one: the tokens
+    before it are either passed (`context`), or unknown.
 
     A subclass defines two methods: ``_read(ids, state)`` reads more tokens and returns the
-    log-probabilities of what follows, with the new state; ``_pieces`` yields the losses of a text.
+    log-probabilities of the next one, with the new state; ``_losses`` yields the losses of a text.
 
     Parameters
     ----------
     vocabulary : Vocabulary or int
-        The vocabulary of the training text; or its size V, if texts come as ids only.
+        The vocabulary of the training text; or its size V, if texts are passed as ids only.
 
     Attributes
     ----------
     vocabulary : Vocabulary or None
-        As given; None if only the size was.
+        The vocabulary; None if only its size was passed.
     vocab_size : int
         V, the unknown token included.
 
     Raises
     ------
     ArgumentError
-        V is less than 2.
+        If V is less than 2.
     """
 
     vocabulary: Vocabulary | None
@@ -60,26 +60,26 @@ class LanguageModel:
     def __init__(self, vocabulary: Vocabulary | int) -> None:
         self.vocabulary = vocabulary if isinstance(vocabulary, Vocabulary) else None
         size = len(vocabulary) if isinstance(vocabulary, Vocabulary) else vocabulary
-        what = f"{type(self).__name__}: vocabulary, or its size with the unknown token,"
-        self.vocab_size = checks.positive(size, what, least=2)
+        name = f"{type(self).__name__}: vocabulary, or its size with the unknown token,"
+        self.vocab_size = checks.positive(size, name, least=2)
 
     def _read(self, ids: Array, state: State) -> tuple[Array, State]:
         raise NotImplementedError(f"{type(self).__name__} does not define _read(ids, state)")
 
-    def _pieces(self, ids: Array, context: Array, batch_size: int, steps: int) -> Iterator[Array]:
-        raise NotImplementedError(f"{type(self).__name__} does not define _pieces(...)")
+    def _losses(self, ids: Array, context: Array, batch_size: int, steps: int) -> Iterator[Array]:
+        raise NotImplementedError(f"{type(self).__name__} does not define _losses(...)")
 
-    def _reading(self) -> contextlib.AbstractContextManager[Any]:
-        """Return what stands around all that a model is asked: a network has dropout to stop."""
+    def _inference(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context of all evaluations: networks disable dropout and gradients."""
         return contextlib.nullcontext()
 
     def log_probs(self, context: Ids = ()) -> Array:
-        """Return the log-probability of every token to be the next one.
+        """Return the log-probability of each token to be the next one.
 
         Parameters
         ----------
         context : array_like or Tensor of integers, or str
-            All tokens so far; none at the beginning of a text.
+            All tokens so far; empty at the beginning of a text.
 
         Returns
         -------
@@ -89,7 +89,7 @@ class LanguageModel:
         Raises
         ------
         ArgumentError
-            An id outside the vocabulary.
+            If an id is not in the vocabulary.
 
         Examples
         --------
@@ -101,32 +101,32 @@ class LanguageModel:
         [0.167, 0.5, 0.333]
         """
         ids = self._ids("log_probs", "context", context, least=0)
-        with self._reading():
+        with self._inference():
             return self._read(ids, None)[0]
 
     def losses(self, ids: Ids, context: Ids = (), steps: int = 256) -> Array:
-        """Return -log p of every token, given all tokens before it.
+        """Return -log p(token | all tokens before it) of each token.
 
         Parameters
         ----------
         ids : array_like or Tensor of integers, shape (n,), or str
             The text, for instance the held-out one.
         context : array_like or Tensor of integers, or str
-            What stands before it, for instance the end of the training text.
+            The text before it, for instance the end of the training text.
         steps : int
-            How many tokens a network reads at a time. It decides about memory, not about the
-            result: the state is carried.
+            The number of tokens that a network reads at a time. It affects memory but not the
+            result, since the state is carried.
 
         Returns
         -------
         ndarray of float64, shape (n,)
-            In nats. The losses of two halves, the first as context of the second, are those of the
-            whole.
+            In nats. The losses of the two halves of a text, the first as context of the second, are
+            those of the whole text.
 
         Raises
         ------
         ArgumentError
-            An empty text, or an id outside the vocabulary.
+            If the text is empty, or an id is not in the vocabulary.
 
         Examples
         --------
@@ -138,34 +138,34 @@ class LanguageModel:
         """
         array, before = self._text("losses", ids, context)
         checks.positive(steps, "losses: steps")
-        with self._reading():
-            return np.concatenate(list(self._pieces(array, before, 1, steps)))
+        with self._inference():
+            return np.concatenate(list(self._losses(array, before, 1, steps)))
 
     def score(self, ids: Ids, context: Ids = (), batch_size: int = 1, steps: int = 256) -> float:
-        """Return the mean of -log p(token | all before it), every token counted once.
+        """Return the mean of -log p(token | all tokens before it) over the tokens of a text.
 
         Parameters
         ----------
         ids : array_like or Tensor of integers, shape (n,), or str
             The text, for instance the held-out one.
         context : array_like or Tensor of integers, or str
-            What stands before it, for instance the end of the training text.
+            The text before it, for instance the end of the training text.
         batch_size : int
-            With more than one, a network reads so many parts of the text beside each other, which
-            is faster; each begins with no more than the one token before it, so that the result is
-            a little too high. An n-gram model is always exact.
+            The number of parts of the text that a network reads in parallel. More than one is
+            faster, but the context of each part is only the one token before it, so that the result
+            is a little too high. An n-gram model is always exact.
         steps : int
-            How many tokens (of each part) a network reads at a time.
+            The number of tokens (of each part) that a network reads at a time.
 
         Returns
         -------
         float
-            In nats a token.
+            In nats per token.
 
         Raises
         ------
         ArgumentError
-            An empty text, or an id outside the vocabulary.
+            If the text is empty, or an id is not in the vocabulary.
 
         Examples
         --------
@@ -180,16 +180,16 @@ class LanguageModel:
         array, before = self._text("score", ids, context)
         checks.positive(batch_size, "score: batch_size")
         checks.positive(steps, "score: steps")
-        losses = Perplexity()
-        with self._reading():
-            for piece in self._pieces(array, before, batch_size, steps):
-                losses.update(piece)
-        return losses.nats
+        metric = Perplexity()
+        with self._inference():
+            for losses in self._losses(array, before, batch_size, steps):
+                metric.update(losses)
+        return metric.nats
 
     def perplexity(
         self, ids: Ids, context: Ids = (), batch_size: int = 1, steps: int = 256
     ) -> float:
-        """Return exp of the `score`: 1 at best, V for a model that knows nothing.
+        """Return exp of the `score`: at best 1; V for a uniform distribution.
 
         Parameters
         ----------
@@ -199,8 +199,8 @@ class LanguageModel:
         Returns
         -------
         float
-            Report the rate of unknown tokens beside it (`compare` does), since all of them are one
-            token, and easily predicted where there are many.
+            Report the rate of unknown tokens with it (as `compare` does): all of them are one
+            token, which is easy to predict if it is frequent.
 
         Examples
         --------
@@ -224,29 +224,29 @@ class LanguageModel:
         Parameters
         ----------
         prefix : array_like or Tensor of integers, or str
-            What is continued; it can be empty.
+            The text to continue; it can be empty.
         n : int
-            How many tokens to write.
+            The number of tokens to sample.
         temperature : float
-            The distribution is p^(1 / temperature), normalised: below 1 safer, above 1 bolder.
+            The distribution is p^(1 / temperature), normalised: sharper below 1, flatter above.
         top_k : int, optional
-            Draw from the k likeliest tokens only; 1 takes the likeliest.
+            Sample from the k likeliest tokens only; 1 is greedy.
         top_p : float
-            Then draw from the fewest likeliest tokens that hold this probability together
+            Then sample from the fewest likeliest tokens with at least this total probability
             (Holtzman et al. 2020, The Curious Case of Neural Text Degeneration).
         rng : int or numpy.random.Generator, optional
-            Where the numbers come from. Default: the library's generator.
+            The source of random numbers. Default: the library's generator.
 
         Returns
         -------
         ndarray of int64, shape (n,), or str
-            What follows the prefix, as ids or as a text, as the prefix is. The unknown token is
-            never written.
+            The continuation without the prefix; a str if the prefix is one, else ids. The unknown
+            token is never sampled.
 
         Raises
         ------
         ArgumentError
-            An option outside its range, an id outside the vocabulary, or a text with a token that
+            If an option is out of range, an id is not in the vocabulary, or a str has a token that
             the vocabulary lacks.
 
         Examples
@@ -263,19 +263,18 @@ class LanguageModel:
         ids = self._ids("sample", "prefix", prefix, least=0)
         if isinstance(prefix, str) and not ids.all():
             raise ArgumentError(
-                f"sample: prefix must be made of the tokens of the vocabulary; its token number "
-                f"{int(ids.argmin())}, counted from 0, is none of them: choose another prefix, or "
-                "pass ids to have it read as unknown"
+                f"sample: the vocabulary lacks token {int(ids.argmin())} (counted from 0) of "
+                "prefix: choose another prefix, or pass ids, with 0 for unknown tokens"
             )
-        written: list[int] = []
-        with self._reading():
+        sampled: list[int] = []
+        with self._inference():
             log_p, state = self._read(ids, None)
             while True:
-                written.append(sampling.draw(log_p, temperature, top_k, top_p, generator))
-                if len(written) == n:
+                sampled.append(sampling.draw(log_p, temperature, top_k, top_p, generator))
+                if len(sampled) == n:
                     break
-                log_p, state = self._read(np.array(written[-1:], np.int64), state)
-        array = np.array(written, np.int64)
+                log_p, state = self._read(np.array(sampled[-1:], np.int64), state)
+        array = np.array(sampled, np.int64)
         return (
             self._vocabulary("sample", "prefix").decode(array) if isinstance(prefix, str) else array
         )
@@ -287,7 +286,7 @@ class LanguageModel:
         )
 
     def _ids(self, operation: str, name: str, ids: Ids, least: int) -> Array:
-        """Return the ids of a text, each known to lie in the vocabulary."""
+        """Return the ids of a text; raise if one is not in the vocabulary."""
         if isinstance(ids, str):
             ids = self._vocabulary(operation, name).encode(ids)
         array = token_ids(operation, ids)
@@ -299,29 +298,33 @@ class LanguageModel:
         if array.size and not 0 <= array.min() <= array.max() < self.vocab_size:
             wrong = array[(array < 0) | (array >= self.vocab_size)][0]
             raise ArgumentError(
-                f"{operation}: {name} holds the id {wrong}, the model knows 0 to "
+                f"{operation}: {name} contains the id {wrong}, the model's ids are 0 to "
                 f"{self.vocab_size - 1}: encode the text with the model's own vocabulary"
             )
-        return array.astype(np.int64) if array.dtype == np.uint64 else array  # else floats follow
+        return (
+            array.astype(np.int64) if array.dtype == np.uint64 else array
+        )  # not promoted to float
 
     def _vocabulary(self, operation: str, name: str) -> Vocabulary:
         if self.vocabulary is None:
             raise ArgumentError(
-                f"{operation}: {name} is a str, and {type(self).__name__} knows the size of its "
-                "vocabulary only: pass ids, or give it the Vocabulary"
+                f"{operation}: {name} is a str, and {type(self).__name__} has only the size of its "
+                "vocabulary: pass ids, or make the model with the Vocabulary"
             )
         return self.vocabulary
 
 
 class Scores(NamedTuple):
-    """What a model makes of a text.
+    """The scores of a model on a text.
 
     Attributes
     ----------
-    nats, bits, perplexity : float
-        The mean loss of a token, in either unit, and its exponential.
+    nats, bits : float
+        The mean loss per token, in either unit.
+    perplexity : float
+        exp of `nats`.
     unknown_rate : float
-        The share of the tokens that the vocabulary lacks.
+        The fraction of the tokens that the vocabulary lacks.
     """
 
     nats: float
@@ -335,12 +338,13 @@ def compare(
 ) -> dict[str, Scores]:
     """Score one text by several models with one vocabulary.
 
-    A perplexity means something under its vocabulary only: with fewer tokens there is less to be
-    wrong about, and more of the text is unknown.
+    Perplexities are comparable for one vocabulary only: a smaller one has fewer tokens to confuse,
+    and more of the text is unknown.
 
     Parameters
     ----------
     models : dict of LanguageModel by name
+        The models; a model without a Vocabulary is compared by its size V.
     ids, context, batch_size
         As of `LanguageModel.score`.
 
@@ -352,8 +356,7 @@ def compare(
     Raises
     ------
     ArgumentError
-        There is no model, or two have different vocabularies; of models that know no more than the
-        size of theirs, the sizes are compared.
+        If `models` is empty, or two have different vocabularies.
 
     Examples
     --------
@@ -368,7 +371,7 @@ def compare(
     tinygrad_rnn.errors.ArgumentError: compare: 'one' and 'other' have different vocabularies ...
     """
     if not models:
-        raise ArgumentError("compare: models is empty, one model or more is needed")
+        raise ArgumentError("compare: models is empty: pass at least one model")
     (first, model), *others = models.items()
     for name, other in others:
         if model.vocab_size != other.vocab_size:
@@ -378,7 +381,7 @@ def compare(
             and other.vocabulary is not None
             and model.vocabulary.state_dict() != other.vocabulary.state_dict()
         ):
-            seen = "as many tokens, but not the same"
+            seen = "the same number of tokens, but different ones"
         else:
             continue
         raise ArgumentError(
@@ -387,8 +390,8 @@ def compare(
         )
     array, before = model._text("compare", ids, context)
     unknown = 1 - np.count_nonzero(array) / array.size
-    figures = {}
+    scores = {}
     for name, other in models.items():
         nats = other.score(array, before, batch_size)
-        figures[name] = Scores(nats, nats / math.log(2), perplexity(nats), float(unknown))
-    return figures
+        scores[name] = Scores(nats, nats / math.log(2), perplexity(nats), float(unknown))
+    return scores

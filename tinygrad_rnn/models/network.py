@@ -1,4 +1,7 @@
-"""Models that learn: Bengio's MLP over a window, and the recurrent one, trained by one loop.
+"""Neural language models: Bengio's MLP over a window, and a recurrent network.
+
+Both are modules whose `forward` maps ids and a state to logits and a state, so that the same
+training loop works for both (the example of `RecurrentLM` is one).
 
 Letters: T time steps, B batch, V vocabulary, D embedding, H hidden size.
 """
@@ -20,71 +23,71 @@ from ..engine.grad_mode import no_grad
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..nn import Dropout, Embedding, Linear, Module, Recurrent
+from ..random import Rng
 from ..tensors import checks
 from ..tensors.creation import tensor
-from .language import Array, LanguageModel, Rng, State
+from .language import Array, LanguageModel, State
 
-_STEPS = 256  # tokens of a prefix that are read at once
+_STEPS = 256  # tokens of a prefix per call of the network
 
 
 class _Network(Module, LanguageModel):
-    """A module whose `forward` takes ids (T, B) and a state to logits (T, B, V) and a state."""
+    """A module whose `forward` maps ids (T, B) and a state to logits (T, B, V) and a state."""
 
     def __init__(self, vocabulary: Vocabulary | int) -> None:
         Module.__init__(self)
         LanguageModel.__init__(self, vocabulary)
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        with self.evaluating(), no_grad():  # for this thread: another one may train the model
+    def _inference(self) -> Iterator[None]:
+        with self.evaluating(), no_grad():  # per thread: another one may train the model
             yield
 
-    def _columns(self, ids: Array) -> Tensor:
-        """Return ids as one column, where the parameters are."""
+    def _column(self, ids: Array) -> Tensor:
+        """Return ids as one column, on the device of the parameters."""
         return tensor(ids[:, None].astype(np.int64), device=next(self.parameters()).device)
 
     def _read(self, ids: Array, state: State) -> tuple[Array, State]:
-        ids = np.concatenate(
-            [np.zeros(int(state is None), np.int64), ids]
-        )  # first comes the unknown
+        if state is None:  # the unknown token precedes every text
+            ids = np.concatenate([np.zeros(1, np.int64), ids])
         for start in range(0, len(ids), _STEPS):
-            logits, state = self(self._columns(ids[start : start + _STEPS]), state)
+            logits, state = self(self._column(ids[start : start + _STEPS]), state)
         last = logits[-1, 0].astype(np.float64)
         if not np.isfinite(last.numpy()).all():
             raise FloatingPointError(
-                f"{type(self).__name__}: what the model says of the next token is not finite: its "
-                "weights are not, or are too large"
+                f"{type(self).__name__}: the logits of the next token are not finite: the weights "
+                "are not finite, or too large"
             )
         return ops.log_softmax(last, axis=-1).numpy(), state
 
-    def _pieces(self, ids: Array, context: Array, batch_size: int, steps: int) -> Iterator[Array]:
-        before = np.concatenate([np.zeros(1, np.int64), context])
+    def _losses(self, ids: Array, context: Array, batch_size: int, steps: int) -> Iterator[Array]:
+        last = context[-1:] if len(context) else np.zeros(1, np.int64)
         state = None
-        if batch_size == 1 and len(context):  # all but the last, which is the first input below
+        if batch_size == 1 and len(context):  # without the last token, the first input below
             _, state = self._read(context[:-1], None)
-        stream = np.concatenate([before[-1:].astype(ids.dtype), ids])
+        tokens = np.concatenate([last.astype(ids.dtype), ids])
         steps = min(steps, -(-len(ids) // batch_size))
         device = next(self.parameters()).device
-        for x, y in evaluation(stream, batch_size, steps, device=device):
+        for x, y in evaluation(tokens, batch_size, steps, device=device):
             logits, state = self(x, state)
             losses = F.cross_entropy(logits, y, reduction="none", ignore_index=-1).numpy()
             yield losses[y.numpy() != -1].astype(np.float64)
 
 
 class NeuralLM(_Network):
-    r"""The neural probabilistic language model: an MLP over a window of embeddings.
+    r"""The neural probabilistic language model: an MLP over the embeddings of the last n tokens.
 
     .. math::
         x &= [C(w_{t-n+1}), …, C(w_{t})] \\
         y &= b + W x + U \tanh(d + H x)
 
     and softmax y is the distribution of the next token. Similar tokens get similar embeddings, so
-    what is learned of one context holds for contexts that were never seen.
+    that the model generalises to contexts that do not occur in the training text.
 
     Parameters
     ----------
     context : int
-        n, the number of tokens that it looks back at; the order of an n-gram model is one more.
+        n, the number of preceding tokens it depends on; the order of an n-gram model is one more.
     vocabulary : Vocabulary or int
         The vocabulary of the training text, or its size V.
     embedding_dim : int
@@ -92,16 +95,18 @@ class NeuralLM(_Network):
     hidden_size : int
         H.
     direct : bool
-        Whether there is a W, from the embeddings to the logits.
+        Whether the model has direct connections W from the embeddings to the logits.
     dropout : float
-        Probability of dropping an element of the hidden layer, in training.
-    dtype, device, rng
-        Of the parameters, and the numbers they start from.
+        The probability of dropping an element of the hidden layer, in training.
+    dtype, device : dtype, str, optional
+        The dtype and the device of the parameters.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial parameters.
 
     Raises
     ------
     ArgumentError
-        A size below 1.
+        If a size is below 1.
 
     Notes
     -----
@@ -133,38 +138,38 @@ class NeuralLM(_Network):
     ) -> None:
         super().__init__(vocabulary)
         checks.positive(context, "NeuralLM: context")
-        given: dict[str, Any] = {
+        options: dict[str, Any] = {
             "dtype": dtype, "device": device, "rng": tg_random.generator(rng),
         }  # fmt: skip
         self.context = context
         width = context * embedding_dim
-        self.embedding = Embedding(self.vocab_size, embedding_dim, **given)
-        self.hidden = Linear(width, hidden_size, **given)
+        self.embedding = Embedding(self.vocab_size, embedding_dim, **options)
+        self.hidden = Linear(width, hidden_size, **options)
         self.dropout = Dropout(dropout)
-        self.head = Linear(hidden_size, self.vocab_size, **given)
-        self.direct = Linear(width, self.vocab_size, bias=False, **given) if direct else None
+        self.head = Linear(hidden_size, self.vocab_size, **options)
+        self.direct = Linear(width, self.vocab_size, bias=False, **options) if direct else None
 
     def forward(self, ids: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the logits of what follows each id, and the last ids.
+        """Return the logits of the token after each id, and the last ids.
 
         Parameters
         ----------
         ids : Tensor of integers
             (T, B).
         state : Tensor of integers, optional
-            The context - 1 ids before them, (context - 1, B); unknown ones if not given.
+            The context - 1 ids before them, (context - 1, B). Default: unknown tokens.
 
         Returns
         -------
         logits : Tensor
             (T, B, V).
         state : Tensor of int64
-            (context - 1, B), for the window that follows.
+            (context - 1, B), for the next window.
 
         Raises
         ------
         ShapeError
-            `ids` or `state` do not fit.
+            If the shape of `ids` or `state` is wrong.
         """
         _check_window("NeuralLM", ids)
         T, B = ids.shape
@@ -173,40 +178,42 @@ class NeuralLM(_Network):
             state = tensor(np.zeros((before, B), np.int64), device=ids.device)
         if state.shape != (before, B):
             raise ShapeError(f"NeuralLM: state of shape {state.shape}, {(before, B)} is needed")
-        seen = ops.concatenate([state, ids]) if before else ids
-        windows = ops.stack([seen[i : i + T] for i in range(self.context)], axis=-1)
+        extended = ops.concatenate([state, ids]) if before else ids
+        windows = ops.stack([extended[i : i + T] for i in range(self.context)], axis=-1)
         x = self.embedding(windows).reshape(T, B, -1)
         y = self.head(self.dropout(ops.tanh(self.hidden(x))))
-        return y if self.direct is None else y + self.direct(x), seen[T:]
+        return y if self.direct is None else y + self.direct(x), extended[T:]
 
 
 class RecurrentLM(_Network):
-    """The recurrent language model: an embedding, a recurrent layer of any cell, logits.
+    """The recurrent language model: an embedding, recurrent layers of any cell, a linear head.
 
     Parameters
     ----------
     cell : class or list of cells
-        A subclass of `nn.Cell`, such as `nn.LSTMCell` or one of your own; as of `nn.Recurrent`.
+        A subclass of `nn.Cell`, such as `nn.LSTMCell` or your own, as of `nn.Recurrent`.
     vocabulary : Vocabulary or int
         The vocabulary of the training text, or its size V.
     hidden_size : int
         H.
     num_layers : int
-        How many recurrent layers.
+        The number of recurrent layers.
     embedding_dim : int, optional
-        D; one-hot vectors of length V in place of an embedding if not given.
+        D. Default: one-hot vectors of length V instead of an embedding.
     dropout : float
-        Probability of dropping an element between layers and before the logits, in training.
-    dtype, device, rng
-        Of the parameters, and the numbers they start from.
+        The probability of dropping an element between layers and before the head, in training.
+    dtype, device : dtype, str, optional
+        The dtype and the device of the parameters.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial parameters.
     **options
-        Handed to `nn.Recurrent`, such as ``bptt=``; it hands to the cell what it does not know.
+        Arguments of `nn.Recurrent`, such as ``bptt=``, and of the cell.
 
     Raises
     ------
     ArgumentError
-        A size out of its range; ``bidirectional``, which would read what is to be predicted; or
-        ``batch_first``.
+        If a size is out of range, or ``bidirectional`` (the model would read the token that it
+        predicts) or ``batch_first`` is true.
 
     Notes
     -----
@@ -247,49 +254,49 @@ class RecurrentLM(_Network):
         super().__init__(vocabulary)
         for name in ("bidirectional", "batch_first"):
             if options.pop(name, False):
-                reason = "the other direction reads what is to be predicted"
+                reason = "the reverse direction would read the tokens to predict"
                 reason = reason if name == "bidirectional" else "ids are (T, B), time first"
                 raise ArgumentError(f"RecurrentLM: {name} must be False: {reason}")
-        given: dict[str, Any] = {"dtype": dtype, "device": device}
-        given["rng"] = None if rng is None else tg_random.generator(rng)
-        given = {name: value for name, value in given.items() if value is not None}
+        common: dict[str, Any] = {"dtype": dtype, "device": device}
+        common["rng"] = None if rng is None else tg_random.generator(rng)
+        # Without the defaults, since a user's cell need not have all of these arguments.
+        common = {name: value for name, value in common.items() if value is not None}
         self.embedding = (
-            None if embedding_dim is None else Embedding(self.vocab_size, embedding_dim, **given)
+            None if embedding_dim is None else Embedding(self.vocab_size, embedding_dim, **common)
         )
-        # A cell of one's own need not take what nobody gave, and instances have been made already.
-        made = given if isinstance(cell, type) else {}
+        cell_options = common if isinstance(cell, type) else {}  # instances have their parameters
         self.rnn = Recurrent(
             cell, embedding_dim or self.vocab_size, hidden_size, num_layers,
-            dropout=dropout if num_layers > 1 else 0.0, **made, **options,
+            dropout=dropout if num_layers > 1 else 0.0, **cell_options, **options,
         )  # fmt: skip
         self.dropout = Dropout(dropout)
-        self.head = Linear(self.rnn.state_sizes[0], self.vocab_size, **given)
+        self.head = Linear(self.rnn.state_sizes[0], self.vocab_size, **common)
 
     def forward(
         self, ids: Tensor, state: State = None, bptt: Strategy | None = None
     ) -> tuple[Tensor, State]:
-        """Return the logits of what follows each id, and the state after the last.
+        """Return the logits of the token after each id, and the state after the last one.
 
         Parameters
         ----------
         ids : Tensor of integers
             (T, B).
         state : Tensor or tuple of Tensors, optional
-            That of the recurrent layer, (L, B, H); the cell's initial one if not given.
+            The state of the recurrent layers, (L, B, H). Default: the cell's initial state.
         bptt : Strategy, optional
-            For this call, in place of the recurrent layer's own.
+            The strategy of this call, in place of that of the recurrent layers.
 
         Returns
         -------
         logits : Tensor
             (T, B, V).
         state : Tensor or tuple of Tensors
-            For the window that follows; detach it (`tg.bptt.detach`).
+            The state for the next window, to be detached there (`tg.bptt.detach`).
 
         Raises
         ------
         ShapeError, ArgumentError
-            `ids` or `state` do not fit.
+            If `ids` or `state` do not fit.
         """
         _check_window("RecurrentLM", ids)
         if self.embedding is None:

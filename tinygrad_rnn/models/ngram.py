@@ -1,4 +1,4 @@
-"""Models that count: the probability of a token is how often it followed the tokens before it."""
+"""N-gram language models: probabilities from the counts of n-grams in a text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..errors import ArgumentError
 from ..tensors import checks
 from .language import Array, Ids, LanguageModel, State
 
-_PIECE = 1 << 16  # tokens that are scored at once
+_CHUNK = 1 << 16  # tokens scored at a time
 
 
 class _Table:
-    """The n-grams of one order that occur: a sorted array of (place of the context, last token).
+    """The n-grams of one order that occur: a sorted array of keys (row of the context, last token).
 
-    The place of an n-gram is its row here; its context is an n-gram of the order below, named by
-    its row there, or -1 if it does not occur. So a key is small at any order.
+    The context of an n-gram is an (n-1)-gram, represented by its row in the table of that order, or
+    by -1 if it does not occur. So a key is a small integer at any order.
     """
 
     def __init__(self, keys: Array, counts: Array, contexts: int, vocab_size: int) -> None:
@@ -28,28 +28,29 @@ class _Table:
         self.totals = np.bincount(keys // vocab_size, counts, contexts)  # of each context
 
     def find(self, contexts: Array, tokens: Array) -> Array:
-        """Return the places of n-grams, -1 where one does not occur."""
-        wanted = contexts * self._vocab_size + tokens
-        places = np.searchsorted(self.keys, wanted)
-        places[places == len(self.keys)] = 0
-        return np.where((contexts >= 0) & (self.keys[places] == wanted), places, -1)
+        """Return the rows of n-grams, -1 for each that does not occur."""
+        keys = contexts * self._vocab_size + tokens
+        rows = np.searchsorted(self.keys, keys)
+        rows[rows == len(self.keys)] = 0
+        return np.where((contexts >= 0) & (self.keys[rows] == keys), rows, -1)
 
-    def estimate(self, contexts: Array, places: Array, prior: Array, weight: float) -> Array:
-        """Return (n(context, token) + ε prior) / (n(context) + ε); the prior where both are 0."""
-        count = np.where(places >= 0, self.counts[places], 0)
+    def estimate(self, contexts: Array, rows: Array, prior: Array, weight: float) -> Array:
+        """Return (n(context, token) + ε prior) / (n(context) + ε); the prior if both are 0."""
+        count = np.where(rows >= 0, self.counts[rows], 0)
         total = np.where(contexts >= 0, self.totals[contexts], 0) + weight
         return np.where(total > 0, (count + weight * prior) / np.where(total > 0, total, 1), prior)
 
 
 class NGram(LanguageModel):
-    r"""A model that looks at the last n - 1 tokens and counts what followed them in a text.
+    r"""The n-gram model: the next token depends on the last n - 1 tokens.
 
     .. math::
         P(x_t) &= \frac{n(x_t) + ε_1 / V}{N + ε_1} \\
         P(x_t ∣ h) &= \frac{n(h, x_t) + ε_k P(x_t ∣ h')}{n(h) + ε_k}
 
-    where h are the k - 1 tokens before x_t, and h' is h without the first of them: the more often h
-    was seen, the less the shorter context has to say, and where h was never seen, it says all.
+    where h are the k - 1 tokens before x_t, and h' is h without the first of them. The more often h
+    occurs, the less weight has the estimate of the shorter context; if h does not occur, the
+    probability is that estimate.
 
     Parameters
     ----------
@@ -59,24 +60,24 @@ class NGram(LanguageModel):
         The vocabulary of the training text, or its size V.
     smoothing : float or sequence of float
         ε, one for all orders or one for each, at least 0. Without backoff, ε = V adds one to every
-        count, which is Laplace's rule. With 0 an n-gram that was never seen has probability 0, and
-        a text with one of them an infinite perplexity.
+        count, which is Laplace's rule. With ε = 0, an n-gram that does not occur in the training
+        text has probability 0, and a text that contains it has infinite perplexity.
     backoff : bool
         Whether the prior is the estimate of the next shorter context, as above, or 1 / V.
 
     Raises
     ------
     ArgumentError
-        An order below 1, a negative ε, or not one for each order.
+        If the order is below 1, or `smoothing` is negative or does not have one number per order.
 
     Notes
     -----
     Smoothing towards the shorter context: MacKay and Peto 1995, A Hierarchical Dirichlet Language
     Model; Zhang, Lipton, Li and Smola, Dive into Deep Learning, section "Language Models". The
-    first tokens of a text have shorter contexts, and the lower orders predict them.
+    first tokens of a text have shorter contexts and are predicted by the lower orders.
 
-    The table has at most V^n rows, and at most one for each token of the text: the first is why
-    counting explodes, the second why most of what it asks about was never seen. See `table_sizes`.
+    There are V^n possible n-grams, but at most one per token of the training text occurs, so that
+    most n-grams have no count even at small n. See `table_sizes`.
 
     Examples
     --------
@@ -108,17 +109,17 @@ class NGram(LanguageModel):
         self._tables: list[_Table] = []
 
     def __repr__(self) -> str:
-        about = f"NGram({self.order}, V={self.vocab_size}, smoothing={self.smoothing}"
+        text = f"NGram({self.order}, V={self.vocab_size}, smoothing={self.smoothing}"
         sizes = self.table_sizes if self._tables else "not fitted"
-        return f"{about}, backoff={self.backoff})  n-grams: {sizes}"
+        return f"{text}, backoff={self.backoff})  n-grams: {sizes}"
 
     def fit(self, ids: Ids) -> Self:
-        """Count the n-grams of a text, in place of those counted before.
+        """Count the n-grams of a text; earlier counts are replaced.
 
         Parameters
         ----------
         ids : array_like or Tensor of integers, shape (n,), or str
-            The training text, as long as the order at least.
+            The training text, at least as long as the order.
 
         Returns
         -------
@@ -128,7 +129,7 @@ class NGram(LanguageModel):
         Raises
         ------
         ArgumentError
-            A text that is too short, or an id outside the vocabulary; the counts are unchanged.
+            If the text is too short, or an id is not in the vocabulary; the counts are unchanged.
 
         Examples
         --------
@@ -138,42 +139,42 @@ class NGram(LanguageModel):
         """
         tokens = self._ids("NGram.fit", "ids", ids, least=self.order)
         tables: list[_Table] = []
-        contexts = np.zeros(len(tokens), np.int64)  # of each token: first the empty one
+        contexts = np.zeros(len(tokens), np.int64)  # of each token; row 0 is the empty context
         for k in range(self.order):
-            keys, places, counts = np.unique(
+            keys, rows_of_tokens, counts = np.unique(
                 contexts * self.vocab_size + tokens[k:], return_inverse=True, return_counts=True
             )
             rows = len(tables[-1].keys) if tables else 1
             tables.append(_Table(keys, counts, rows, self.vocab_size))
-            contexts = places[:-1]
+            contexts = rows_of_tokens[:-1]
         self._tables = tables
         return self
 
     def tune(
         self, ids: Ids, grid: Sequence[float] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     ) -> Self:
-        """Choose the smoothing by the end of a text, then count all of it.
+        """Choose the smoothing by grid search on the last tenth of a text, then count all of it.
 
-        Nine tenths of the text are counted, and the ε of each order, the lowest first, is the one
-        that predicts the last tenth best. No other text is looked at.
+        The ε of each order, the lowest first, is that of the grid with the lowest loss on the last
+        tenth of the text, for the counts of the other nine tenths.
 
         Parameters
         ----------
         ids : array_like or Tensor of integers, shape (n,), or str
-            The training text: nine tenths of it as long as the order at least.
+            The training text, nine tenths of which are at least as long as the order.
         grid : sequence of float
-            What is tried.
+            The candidates for ε.
 
         Returns
         -------
         NGram
-            The model itself; what was chosen stands in `smoothing`.
+            The model itself; the attribute `smoothing` has the chosen values.
 
         Raises
         ------
         ArgumentError
-            A text that is too short, an id outside the vocabulary, or a grid that is empty or holds
-            a negative number; the model is unchanged.
+            If the text is too short, an id is not in the vocabulary, or the grid is empty or has a
+            negative number; the model is unchanged.
 
         Examples
         --------
@@ -184,7 +185,7 @@ class NGram(LanguageModel):
         """
         tokens = self._ids("NGram.tune", "ids", ids, least=self.order)
         if not len(grid):
-            raise ArgumentError("NGram.tune: grid is empty, one number >= 0 or more are needed")
+            raise ArgumentError("NGram.tune: grid is empty: pass at least one number >= 0")
         begin, end = split(tokens)
         chosen: list[float] = []
         for order in range(1, self.order + 1):
@@ -199,11 +200,11 @@ class NGram(LanguageModel):
 
     @property
     def table_sizes(self) -> tuple[int, ...]:
-        """How many different k-grams the text has, for k = 1 … n; V^k are possible."""
+        """The number of different k-grams in the text, for k = 1 … n, of V^k possible ones."""
         return tuple(len(table.keys) for table in self._fitted("table_sizes"))
 
     def counts(self, k: int) -> tuple[Array, Array]:
-        """Return the k-grams of the text and how often each occurs, the most frequent first.
+        """Return the k-grams of the text and their counts, the most frequent first.
 
         Parameters
         ----------
@@ -214,12 +215,12 @@ class NGram(LanguageModel):
         -------
         grams : ndarray of int64, shape (m, k)
         counts : ndarray of int64, shape (m,)
-            Against 1 … m, on logarithmic axes, nearly a line for words: Zipf's law.
+            For words, nearly a line when plotted against 1 … m on logarithmic axes: Zipf's law.
 
         Raises
         ------
         ArgumentError
-            k is out of range.
+            If k is out of range.
 
         Examples
         --------
@@ -248,7 +249,8 @@ class NGram(LanguageModel):
         dict
             ``"order"``, ``"vocab_size"``, ``"backoff"``, ``"smoothing"`` (list of float), and for
             each order, lowest first, ``"keys"`` and ``"counts"`` (lists of int64 arrays): a key is
-            V times the row of the context in the table below, plus the last token.
+            V times the row of the context in the table of the next lower order, plus the last
+            token.
 
         Examples
         --------
@@ -266,17 +268,17 @@ class NGram(LanguageModel):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the smoothing and the counts of a `state_dict`.
+        """Restore the smoothing and the counts of a `state_dict`.
 
         Parameters
         ----------
         state : mapping
-            What `state_dict` of a model of the same order, size of vocabulary and backoff returned.
+            The `state_dict` of a model of the same order, size of vocabulary and backoff.
 
         Raises
         ------
         ArgumentError
-            `state` is something else; the model is unchanged.
+            If `state` does not fit; the model is unchanged.
 
         Examples
         --------
@@ -304,55 +306,55 @@ class NGram(LanguageModel):
         for k, (key, count) in enumerate(zip(keys, counts, strict=True), 1):
             rows = len(tables[-1].keys) if tables else 1
             if not _is_table(key, count, rows * self.vocab_size):
-                raise ArgumentError(f"NGram.load_state_dict: the table of {k}-grams is damaged")
+                raise ArgumentError(f"NGram.load_state_dict: the table of {k}-grams is corrupted")
             tables.append(_Table(key.copy(), count.copy(), rows, self.vocab_size))
         self.smoothing, self._tables = fresh.smoothing, tables
 
     def _fitted(self, operation: str) -> list[_Table]:
         if not self._tables:
-            raise ArgumentError(f"NGram.{operation}: nothing has been counted yet: call fit(ids)")
+            raise ArgumentError(f"NGram.{operation}: the model has no counts yet: call fit(ids)")
         return self._tables
 
-    def _estimate(self, k: int, contexts: Array, places: Array, shorter: Array) -> Array:
+    def _estimate(self, k: int, contexts: Array, rows: Array, shorter: Array) -> Array:
         prior = shorter if self.backoff else np.full_like(shorter, 1 / self.vocab_size)
-        return self._tables[k].estimate(contexts, places, prior, self.smoothing[k])
+        return self._tables[k].estimate(contexts, rows, prior, self.smoothing[k])
 
     def _read(self, ids: Array, state: State) -> tuple[Array, State]:
-        """Return the distribution after all tokens so far, of which the state keeps n - 1."""
+        """Return the distribution after all tokens so far; the state has the last n - 1 of them."""
         tables = self._fitted("log_probs")
-        known = ids if state is None else np.concatenate([state, ids])
-        known = known[max(len(known) - self.order + 1, 0) :].astype(np.int64)
+        history = ids if state is None else np.concatenate([state, ids])
+        history = history[max(len(history) - self.order + 1, 0) :].astype(np.int64)
         every = np.arange(self.vocab_size)
         p = np.full(self.vocab_size, 1 / self.vocab_size)
-        for k in range(len(known) + 1):
+        for k in range(len(history) + 1):
             context = np.zeros(1, np.int64)
-            for table, token in zip(tables, known[len(known) - k :], strict=False):
+            for table, token in zip(tables, history[len(history) - k :], strict=False):
                 context = table.find(context, token)
             contexts = np.broadcast_to(context, every.shape)
             p = self._estimate(k, contexts, tables[k].find(contexts, every), p)
-        with np.errstate(divide="ignore"):  # log 0, where nothing is smoothed
-            return np.log(p), known
+        with np.errstate(divide="ignore"):  # log 0, if the smoothing is 0
+            return np.log(p), history
 
-    def _pieces(self, ids: Array, context: Array, batch_size: int, steps: int) -> Iterator[Array]:
-        """Yield the losses of a text, a piece at a time, all orders beside each other."""
+    def _losses(self, ids: Array, context: Array, batch_size: int, steps: int) -> Iterator[Array]:
+        """Yield the losses of a text in chunks, vectorised over their tokens."""
         tables = self._fitted("losses")
         before = context
-        for start in range(0, len(ids), _PIECE):
+        for start in range(0, len(ids), _CHUNK):
             before = before[max(len(before) - self.order + 1, 0) :].astype(np.int64)
-            piece = np.concatenate([before, ids[start : start + _PIECE]])
-            p = np.full(len(piece), 1 / self.vocab_size)
-            contexts = np.zeros(len(piece), np.int64)
-            for k, table in enumerate(tables[: len(piece)]):
-                places = table.find(contexts, piece[k:])
-                p[k:] = self._estimate(k, contexts, places, p[k:])
-                contexts = places[:-1]
+            chunk = np.concatenate([before, ids[start : start + _CHUNK]])
+            p = np.full(len(chunk), 1 / self.vocab_size)
+            contexts = np.zeros(len(chunk), np.int64)
+            for k, table in enumerate(tables[: len(chunk)]):
+                rows = table.find(contexts, chunk[k:])
+                p[k:] = self._estimate(k, contexts, rows, p[k:])
+                contexts = rows[:-1]
             with np.errstate(divide="ignore"):
                 yield -np.log(p[len(before) :])
-            before = piece
+            before = chunk
 
 
 def _is_table(keys: Any, counts: Any, limit: int) -> bool:
-    """Return whether two arrays are a table: rising keys below a limit, and a count for each."""
+    """Return whether two arrays are a table: increasing keys below a limit, and their counts."""
     return (
         all(isinstance(a, np.ndarray) and a.dtype == np.int64 for a in (keys, counts))
         and keys.shape == counts.shape == (keys.size,)

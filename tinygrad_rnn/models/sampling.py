@@ -1,4 +1,4 @@
-"""The choice of the next token from its distribution."""
+"""Sampling of the next token from its distribution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..tensors import checks
 
 
 def check(temperature: float, top_k: int | None, top_p: float) -> None:
-    """Raise unless the options of `draw` lie in their ranges."""
+    """Raise if an option of `draw` is out of range."""
     checks.number(temperature, "sample: temperature (greedy is top_k=1)", 0, math.inf, "()")
     if top_k is not None:
         checks.positive(top_k, "sample: top_k")
@@ -27,18 +27,17 @@ def draw(
     top_p: float,
     rng: np.random.Generator,
 ) -> int:
-    """Draw one of the known tokens: of the likeliest `top_k`, the fewest that hold `top_p`.
+    """Draw a known token: of the `top_k` likeliest, the fewest with total probability `top_p`.
 
     The distribution is p^(1 / temperature), normalised; of equally likely tokens the one with the
-    smaller id comes first. Token 0, the unknown one, is never drawn.
+    smaller id is first. Token 0, the unknown one, is never drawn.
     """
     log_p = log_p[1:]
     likeliest = np.argsort(-log_p, kind="stable")[:top_k]
     best = log_p[likeliest[0]]
     if best == -np.inf:
         raise ArgumentError(
-            "sample: no known token has a probability above 0: give the n-gram model a smoothing "
-            "above 0"
+            "sample: all known tokens have probability 0: give the n-gram model a smoothing above 0"
         )
     p = np.exp((log_p[likeliest] - best) / temperature)
     p /= p.sum()

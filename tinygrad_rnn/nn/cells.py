@@ -1,11 +1,12 @@
 """Recurrent cells: one time step each, plain tensor code in the order of the equations.
 
-A cell says what depends on the input alone (`project`, called once for all time steps) and what one
-step does with it and the state (`step`). The loop over time, layers and directions are
-`nn.recurrent`'s business, and the gradient through time is the graph's.
+A cell defines the part of its equations that depends on the input alone (`project`, called once for
+all time steps) and one step from that and the state to the new state (`step`). The loop over time
+is in `recurrence`, layers and directions are in `nn.recurrent`. The graph contains the gradient
+through time.
 
 Letters: B batch, I input size, H hidden size, P projected size, G gates; σ is the sigmoid, ⊙ the
-product of elements.
+product element by element.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any
 
 from .. import random as tg_random
 from .. import tensors as ops
+from .._util.nested import leaves
 from ..engine import backend
-from ..engine.grad_mode import is_grad_enabled
 from ..engine.ops import linear
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ..recurrence.loop import unaliased
 from ..tensors import checks
 from ..tensors.creation import zeros
 from ..transforms.fuse import fuse
@@ -30,11 +32,11 @@ State = Any  # a Tensor (B, H), or a flat tuple of them whose first element is t
 
 
 class Cell(Module):
-    """One step of a recurrence; the base of the built-in cells and of the user's own.
+    """One step of a recurrence; the base class of the built-in cells and of your own.
 
-    A subclass sets ``hidden_size`` (an integer, or a tuple with one for each element of the state),
-    defines `step`, and, if something depends on the input alone, `project`. `nn.Recurrent` makes a
-    layer of it.
+    A subclass sets ``hidden_size`` (an integer, or a tuple with one for each element of the state)
+    and defines `step`. It can define `project` for the part that depends on the input alone.
+    `nn.Recurrent` makes a layer of it.
 
     Examples
     --------
@@ -60,8 +62,8 @@ class Cell(Module):
     >>> output.shape, state.shape
     ((35, 4, 16), (1, 4, 16))
 
-    A weight that is computed anew for each sequence is a Tensor that `project` assigns. Dropout of
-    the recurrent weights (Merity et al. 2018, arXiv:1708.02182):
+    A weight that is computed for each sequence is a Tensor that `project` assigns. Dropout of the
+    recurrent weights (Merity et al. 2018, arXiv:1708.02182):
 
     >>> class WeightDropLSTMCell(tg.nn.LSTMCell):
     ...     def __init__(self, *sizes, **options):
@@ -80,28 +82,70 @@ class Cell(Module):
     hidden_size: int | tuple[int, ...]
 
     def project(self, x: Tensor) -> Tensor:
-        """Return what depends on the input alone, (..., B, ·) from x (..., B, I): here x itself.
+        """Return the part that depends on the input alone. Here it is x itself.
 
-        A layer calls it once for all steps, with (T, B, I).
+        Parameters
+        ----------
+        x : Tensor
+            (..., B, I). A layer passes all steps at once, (T, B, I).
+
+        Returns
+        -------
+        Tensor
+            (..., B, ·), whose last axis can have any length.
         """
         return x
 
     def step(self, z: Tensor, state: State) -> State:
-        """Return the new state from the projected input of one step, (B, ·), and the old state."""
+        """Return the new state. Every cell defines this.
+
+        Parameters
+        ----------
+        z : Tensor
+            The projected input of one step, (B, ·).
+        state : Tensor or tuple of Tensors
+            The old state, (B, H) for each element.
+
+        Returns
+        -------
+        Tensor or tuple of Tensors
+            The new state, with the shapes and dtypes of the old one. Its first (or only) element
+            is the output.
+
+        Raises
+        ------
+        NotImplementedError
+            If the cell does not define it.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} must define step(z, state), which returns the new state"
         )
 
     def initial_state(self, batch: int, dtype: Any, device: str) -> State:
-        """Return the state before the first step: zeros, (B, H) for each element."""
-        # Feature-major in memory: the products of the first step, and so of all, are twice as fast.
+        """Return the state before the first step: zeros, (B, H) for each element.
+
+        Parameters
+        ----------
+        batch : int
+            B.
+        dtype : dtype
+            That of the input.
+        device : str
+            That of the input.
+
+        Returns
+        -------
+        Tensor or tuple of Tensors
+            As of `step`.
+        """
+        # Feature-major memory: the product of the first step, and so of all, is twice as fast.
         state = tuple(
             zeros((size, batch), dtype=dtype, device=device).T for size in self.state_sizes
         )
         return state if isinstance(self.hidden_size, tuple) else state[0]
 
-    def _first_state(self, batch: int, dtype: Any, device: str) -> State:
-        """Return what `initial_state` returns, once it is checked."""
+    def _checked_initial_state(self, batch: int, dtype: Any, device: str) -> State:
+        """Return the result of `initial_state`, or raise if it is not a state of this cell."""
         state = self.initial_state(batch, dtype, device)
         name = f"{type(self).__name__}.initial_state"
         self._check_structure(state, tuple, name)
@@ -169,7 +213,7 @@ class Cell(Module):
         """Raise unless the state that `step` returned is of the kind of the one that it took."""
         name = f"{type(self).__name__}.step"
         self._check_structure(new, tuple, f"{name} returned another state than it took")
-        pairs = zip(_elements(new), _elements(old), strict=True)
+        pairs = zip(leaves(new), leaves(old), strict=True)
         for i, (element, taken) in enumerate(pairs):
             which = f"element {i} of the state" if isinstance(new, tuple) else "the state"
             if not isinstance(element, Tensor):
@@ -190,7 +234,29 @@ class Cell(Module):
     def check_state(
         self, state: State, leading: tuple[int, ...], dtype: Any, name: str
     ) -> tuple[Tensor, ...]:
-        """Return the elements of a state, each (*leading, H), or raise and say what is needed."""
+        """Return the elements of a state, or raise if its structure, shapes or dtype do not fit.
+
+        Parameters
+        ----------
+        state : Tensor, or tuple or list of Tensors
+            The state.
+        leading : tuple of int
+            The axes before the last: each element is (*leading, H).
+        dtype : dtype
+            That of the input.
+        name : str
+            The function or layer, for errors.
+
+        Returns
+        -------
+        tuple of Tensors
+            The elements.
+
+        Raises
+        ------
+        ArgumentError, ShapeError, DTypeError
+            If the structure, a shape or a dtype does not fit.
+        """
         self._check_structure(state, (tuple, list), name)
         several = isinstance(state, tuple | list)
         elements = tuple(
@@ -222,6 +288,11 @@ class Cell(Module):
         -------
         Tensor or tuple of Tensors
             The new state; its first (or only) element is the output.
+
+        Raises
+        ------
+        ArgumentError, ShapeError, DTypeError
+            If the input or the state does not fit the cell.
         """
         x = checks.require_tensor(x, type(self).__name__)
         if x.ndim not in (1, 2):
@@ -236,42 +307,24 @@ class Cell(Module):
             state = elements if several else elements[0]
         x = x[None] if alone else x
         if state is None:
-            state = self._first_state(x.shape[0], x.dtype, x.device)
+            state = self._checked_initial_state(x.shape[0], x.dtype, x.device)
         z = self.project(x)
         self._check_projection(z, x)
-        new = self.step(_unwritten(z), _unwritten(state))
+        new = self.step(unaliased(z), unaliased(state))
         self._check_step(new, state)
         if not alone:
             return new
         return tuple(s[0] for s in new) if several else new[0]
 
 
-def _elements(state: State) -> tuple[Any, ...]:
-    return state if isinstance(state, tuple) else (state,)
-
-
-def _unwritten(state: State) -> State:
-    """Return a state that ``h += z`` in a cell does not write to: the name is bound to a new one.
-
-    So it is while a graph is recorded. Under `no_grad` the array of a leaf would be written to, and
-    with it an output that was returned before, or the caller's own state.
-    """
-    if is_grad_enabled():
-        return state
-    if isinstance(state, tuple):
-        return tuple(map(_unwritten, state))
-    made = state._version is None
-    return state if made else wrap(backend.copy(state._data), None, None)
-
-
 def _sum_of(*biases: Tensor | None) -> Tensor | None:
-    """Return the sum of those that are there, None if none is."""
+    """Return the sum of the biases that are not None; None if all are."""
     present = [bias for bias in biases if bias is not None]
     return sum(present[1:], start=present[0]) if present else None
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return W x + b as [W, b] [x; 1]: a pass over the result less, there and back."""
+    """Return W x + b as [W, b] [x; 1], which saves one pass forward and one backward."""
     if bias is None:
         return linear(x, weight)
     one = wrap(backend.full((*x.shape[:-1], 1), 1, x.dtype, like=x._data), None, None)
@@ -280,7 +333,7 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _GatedCell(Cell):
-    """What the built-in cells share: PyTorch's parameters and initialisation, U(-1/√H, 1/√H)."""
+    """Base of the built-in cells: PyTorch's parameters and initialisation, U(-1/√H, 1/√H)."""
 
     gates: int
 
@@ -363,12 +416,14 @@ class RNNCell(_GatedCell):
     input_size, hidden_size : int
         I and H.
     bias : bool
-        Whether there are b_ih and b_hh. The two are one too many; both are kept for exchange with
-        PyTorch.
+        Whether to add b_ih and b_hh. The second bias is redundant; it exists for the exchange of
+        weights with PyTorch.
     nonlinearity : {"tanh", "relu"}
         φ.
-    dtype, device, rng
-        Of the parameters, and the numbers they start from.
+    dtype, device
+        Of the parameters.
+    rng : int or numpy.random.Generator, optional
+        Source of the initial parameters. Default: the library's generator.
 
     Attributes
     ----------
@@ -438,9 +493,11 @@ class GRUCell(_GatedCell):
     input_size, hidden_size : int
         I and H.
     bias : bool
-        Whether there are b_ih and b_hh.
-    dtype, device, rng
-        Of the parameters, and the numbers they start from.
+        Whether to add b_ih and b_hh.
+    dtype, device
+        Of the parameters.
+    rng : int or numpy.random.Generator, optional
+        Source of the initial parameters. Default: the library's generator.
 
     Attributes
     ----------
@@ -470,7 +527,7 @@ class GRUCell(_GatedCell):
         super().__init__(input_size, hidden_size, bias, dtype=dtype, device=device, rng=rng)
 
     def project(self, x: Tensor) -> Tensor:
-        """Return W_ih x + b_ih + b_hh, the latter without the part of n, which r multiplies."""
+        """Return W_ih x + b_ih + b_hh, without the part of b_hh for n, which r multiplies."""
         return _affine(x, self.weight_ih, self._whole_bias())
 
     def _whole_bias(self) -> Tensor | None:
@@ -482,7 +539,7 @@ class GRUCell(_GatedCell):
         return _sum_of(self.bias_ih, ops.concatenate([b_r, b_z, none]))
 
     def step(self, a: Tensor, h: Tensor) -> Tensor:
-        """Return h' from what `project` returned."""
+        """Return h' from the projection a and h."""
         bias = () if self.bias_hh is None else (self.bias_hh,)
         return _gru(a, linear(h, self.weight_hh), h, *bias)
 
@@ -505,18 +562,20 @@ class LSTMCell(_GatedCell):
         c' &= f ⊙ c + i ⊙ g \\
         h' &= W_{hr} (o ⊙ \tanh c')
 
-    Without `proj_size` there is no W_hr (Sak et al. 2014), and h' = o ⊙ tanh c'.
+    W_hr is the projection of Sak et al. (2014). Without `proj_size`, h' = o ⊙ tanh c'.
 
     Parameters
     ----------
     input_size, hidden_size : int
         I and H.
     bias : bool
-        Whether there are b_ih and b_hh.
+        Whether to add b_ih and b_hh.
     proj_size : int
-        P < H, the size of h if it is projected; 0 if not.
-    dtype, device, rng
-        Of the parameters, and the numbers they start from.
+        P < H, the size of the projected h; 0 for no projection.
+    dtype, device
+        Of the parameters.
+    rng : int or numpy.random.Generator, optional
+        Source of the initial parameters. Default: the library's generator.
 
     Attributes
     ----------

@@ -1,100 +1,41 @@
 """Numbers from inside a recurrence: states, gradients through time, the Jacobian of a step.
 
+The layer's own loop runs; it calls a function of this module with each new state.
+
 Letters: T time steps, B batch, I input size, H hidden size, L layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import random as tg_random
 from .. import tensors as ops
+from .._util.nested import leaves
+from ..bptt import Full, Strategy
+from ..bptt.strategies import Segment, strategy_of
 from ..engine.backward import grad
 from ..engine.grad_mode import enable_grad, no_grad
 from ..engine.tensor import Tensor
-from ..errors import ArgumentError, ShapeError
-from ..functional import dropout as drop
-from ..nn import Cell, ModuleList, Recurrent
+from ..errors import ArgumentError
+from ..nn import Recurrent
+from ..nn.recurrent import Observer
 from ..tensors import checks
 from ..tensors.creation import tensor, zeros
 from ..transforms.derivatives import vjp
-
-if TYPE_CHECKING:
-    from ..bptt import Strategy
 
 State = Any
 Numbers = npt.NDArray[np.float64]
 KRYLOV = 60  # iterates that `spectral_radius` keeps at once
 
 
-class _Tower(Cell):
-    """The layers of a network as one cell, whose states can be seen and their gradients read.
-
-    The elements of the top layer stand first in the state, since the first is the output. If
-    `probed`, zeros come in beside the input and are added to each new state: their gradient is that
-    of the state, in whichever order and how often a strategy computes the steps.
-    """
-
-    def __init__(self, layer: Recurrent, probed: bool) -> None:
-        super().__init__()
-        self.cells = ModuleList(layer.cells)
-        self.drop = layer.dropout if layer.training else 0.0
-        sizes = [cell.state_sizes for cell in layer.cells]
-        self.hidden_size: tuple[int, ...] = tuple(size for own in reversed(sizes) for size in own)
-        ends = list(accumulate(len(own) for own in reversed(sizes)))
-        self.places = [slice(a, b) for a, b in pairwise([0, *ends])][::-1]  # of each layer
-        self.bounds = list(pairwise([0, *accumulate(self.hidden_size)]))  # of each element
-        self.probed = self.bounds[-1][1] if probed else 0
-        self.seen: list[tuple[Tensor, ...]] = []
-
-    def project(self, x: Tensor) -> Tensor:
-        """Return what the bottom cell makes of the input, with the probe beside it."""
-        if not self.probed:
-            return self.cells[0].project(x)
-        z = self.cells[0].project(x[..., : -self.probed])
-        return ops.concatenate([z, x[..., -self.probed :]], axis=-1)
-
-    def step(self, z: Tensor, state: State) -> State:
-        """Take one step in every layer, from the bottom to the top."""
-        if self.probed:
-            z, probe = z[..., : -self.probed], z[..., -self.probed :]
-        new = list(state)
-        for number, (cell, place) in enumerate(zip(self.cells, self.places, strict=True)):
-            if number:
-                below = new[self.places[number - 1].start]
-                z = cell.project(drop(below, self.drop) if self.drop else below)
-            own: Any = tuple(state[place])
-            own = own if isinstance(cell.hidden_size, tuple) else own[0]
-            result: Any = cell.step(z, own)
-            cell._check_step(result, own)
-            new[place] = result if isinstance(result, tuple) else (result,)
-            if self.probed:
-                for i in range(place.start, place.stop):
-                    a, b = self.bounds[i]
-                    new[i] = new[i] + probe[..., a:b]
-        self.seen.append(tuple(new))
-        return tuple(new)
-
-    def start(self, state: State, x: Tensor, name: str) -> State:
-        """Return the state (L, B, H) that a layer takes as the tower's, (1, B, H) for each."""
-        rows: list[Any]
-        if state is None:
-            states = [cell._first_state(x.shape[1], x.dtype, x.device) for cell in self.cells]
-            rows = [s if isinstance(s, tuple) else (s,) for s in states]
-        else:
-            leading = (len(self.cells), x.shape[1])
-            elements = self.cells[0].check_state(state, leading, x.dtype, name)
-            rows = list(zip(*(ops.unbind(element) for element in elements), strict=True))
-        return tuple(ops.expand_dims(s, 0) for row in reversed(rows) for s in row)
-
-
-def _input(layer: Any, x: Any, name: str) -> Tensor:
-    """Return an input as (T, B, I), if the layer is one that time goes one way in."""
+def _time_first(layer: Any, x: Any, name: str) -> tuple[Tensor, bool]:
+    """Return an input as (T, B, I), and whether it has a batch axis; check the layer."""
     if not isinstance(layer, Recurrent):
         raise ArgumentError(
             f"viz.{name}: a recurrent layer is expected (nn.RNN, nn.Recurrent of a cell of your "
@@ -102,33 +43,57 @@ def _input(layer: Any, x: Any, name: str) -> Tensor:
         )
     if layer.bidirectional:
         raise ArgumentError(
-            f"viz.{name}: in a bidirectional layer time goes two ways, and distance in time means "
-            "two things; its outputs are layer(x)"
+            f"viz.{name}: a bidirectional layer is not supported: it goes through time two ways, "
+            "so that distance in time has two meanings; its outputs are layer(x)"
         )
-    x = checks.require_tensor(x, f"viz.{name}")
-    if x.ndim not in (2, 3) or x.shape[-1] != layer.input_size or not x.shape[0]:
-        order = "(B, T, I)" if layer.batch_first else "(T, B, I)"
-        raise ShapeError(
-            f"viz.{name}: input of shape {x.shape}: {order} or (T, I) with I = input_size = "
-            f"{layer.input_size} is needed"
-        )
-    if x.ndim == 2:
-        return ops.expand_dims(x, 1)
-    return ops.swapaxes(x, 0, 1) if layer.batch_first else x
+    return layer._time_first(x, f"viz.{name}")
 
 
-def _run(tower: _Tower, layer: Recurrent, x: Tensor, state: State, bptt: Strategy | None) -> Tensor:
-    """Return the outputs (T, B, H) of a tower over time, under the strategy of its layer."""
-    whole = Recurrent([tower], x.shape[-1], tower.hidden_size[0], bptt=layer.bptt)
-    whole.training = layer.training  # and not of the cells, which are the layer's own
-    output: Tensor = whole(x, state, bptt=bptt)[0]
+def _run(
+    layer: Recurrent, x: Tensor, state: State, bptt: Strategy | None, observe: Observer
+) -> Tensor:
+    """Run a layer on x (T, B, I); return its output (T, B, H)."""
+    output, _ = layer._run(x, layer._initial_states(x, state), None, bptt, observe=observe)
     return output
+
+
+class _StepByStep(Strategy):
+    """A strategy in segments of one step, so that the graph of a step contains all layers.
+
+    Otherwise a layer projects the outputs of many steps of the layer below at once, which connects
+    every step of the one to every step of the other.
+    """
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+
+    def layer_weights(self, steps: int, training: bool) -> list[float]:
+        """Return the weights of the strategy."""
+        return self.strategy.layer_weights(steps, training)
+
+    def unroll(
+        self, segment: Segment, steps: int, state: State, cuts: Sequence[int] = ()
+    ) -> tuple[State, list[Any]]:
+        """Run each step as a segment."""
+        return self.strategy.unroll(segment, steps, state, range(1, steps))
+
+
+class _Recorder:
+    """An observer of a layer's loop that keeps the elements of each state."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[tuple[int, int], list[Tensor]]] = []  # by (time step, cell)
+
+    def __call__(self, cell: int, t: int, state: State) -> State:
+        """Keep a new state."""
+        self.seen.append(((t, cell), leaves(state)))
+        return state
 
 
 def unroll(
     layer: Recurrent, x: Tensor, state: State = None, bptt: Strategy | None = None
 ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-    """Run a recurrent layer and return the state after every time step too, with its graph.
+    """Run a recurrent layer; return its output and the state after every time step, with its graph.
 
     Parameters
     ----------
@@ -137,7 +102,7 @@ def unroll(
     x : Tensor
         (T, B, I), (B, T, I) if the layer is ``batch_first``, or (T, I) without a batch.
     state : Tensor or tuple of Tensors, optional
-        The initial state, (L, B, H) for each element; the cells' own if not given.
+        The initial state, (L, B, H) for each element; default: that of the cells.
     bptt : Strategy, optional
         In place of the layer's own.
 
@@ -163,15 +128,21 @@ def unroll(
     >>> len(states), [element.shape for element in states[0]]
     (5, [(1, 3), (1, 3)])
     """
-    x = _input(layer, x, "unroll")
-    tower = _Tower(layer, probed=False)
-    output = _run(tower, layer, x, tower.start(state, x, "viz.unroll"), bptt)
-    if len(tower.seen) != len(x):
+    x, _ = _time_first(layer, x, "unroll")
+    recorder = _Recorder()
+    strategy = strategy_of(layer.bptt if bptt is None else bptt, "viz.unroll")
+    several = len(layer.cells) > 1
+    output = _run(layer, x, state, _StepByStep(strategy) if several else strategy, recorder)
+    states = dict(recorder.seen)
+    if len(states) != len(recorder.seen):
         raise ArgumentError(
-            f"viz.unroll: {bptt or layer.bptt!r} computes some steps more than once, so that they "
-            "have several states; leave stride out"
+            f"viz.unroll: {strategy!r} computes some steps more than once, so that they have "
+            "several states; leave stride out"
         )
-    return output, list(tower.seen)
+    top_first = range(len(layer.cells))[::-1]
+    return output, [
+        tuple(element for cell in top_first for element in states[t, cell]) for t in range(len(x))
+    ]
 
 
 def gradient_norms(
@@ -192,19 +163,19 @@ def gradient_norms(
     x : Tensor
         (T, B, I), (B, T, I) if the layer is ``batch_first``, or (T, I) without a batch.
     loss : callable, optional
-        From the last output of the top layer, (B, H), to one number; the sum if not given. The
+        From the last output of the top layer, (B, H), to one number. Default: the sum. The
         distance counts from the last step, so earlier outputs have no loss.
     state : Tensor or tuple of Tensors, optional
         The initial state, (L, B, H) for each element.
     bptt : Strategy, optional
-        In place of the layer's own. `tg.bptt.Randomized` draws anew at each call, if the layer is
-        in training: average over calls.
+        In place of the layer's own. `tg.bptt.Randomized` draws at each call if the layer is in
+        training: average over calls.
 
     Returns
     -------
     ndarray of float64, shape (L, T)
         Row l is for layer l; column d for the distance d. The gradient is by the whole state s of
-        the layer (h and c of an LSTM), of all sequences of the batch. Zero beyond a cut.
+        the layer (h and c of an LSTM), of all sequences of the batch. Zero before a cut.
 
     Raises
     ------
@@ -230,43 +201,61 @@ def gradient_norms(
     >>> tg.viz.gradient_norms(layer, x, bptt=tg.bptt.Truncated(5))[0, 5:].max()
     np.float64(0.0)
     """
-    x = _input(layer, x, "gradient_norms")
-    tower = _Tower(layer, probed=True)
+    x, _ = _time_first(layer, x, "gradient_norms")
     with enable_grad():
-        probe = zeros((*x.shape[:2], tower.probed), dtype=x.dtype, device=x.device)
-        probe.requires_grad = True
-        beside = ops.concatenate([x.detach(), probe], axis=-1)
-        output = _run(tower, layer, beside, tower.start(state, x, "viz.gradient_norms"), bptt)
+        # Zeros that are added to each new state: their gradient is that of the state, in any order
+        # and however often a strategy computes the steps.
+        probes = [
+            [_probe((*x.shape[:2], size), x) for size in cell.state_sizes] for cell in layer.cells
+        ]
+
+        def add_probes(cell: int, t: int, state: State) -> State:
+            moved = tuple(
+                element + probe[t]
+                for element, probe in zip(leaves(state), probes[cell], strict=True)
+            )
+            return moved if isinstance(state, tuple) else moved[0]
+
+        output = _run(layer, x.detach(), state, bptt, add_probes)
         value = (loss or ops.sum)(output[-1])
         if not isinstance(value, Tensor) or value.size != 1:
             got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
             raise ArgumentError(f"viz.gradient_norms: the loss must be one number, got {got}")
-        gradient = grad(value, probe).numpy().astype(np.float64)[::-1]
-    result = []
-    for place in tower.places:
-        own = gradient[..., tower.bounds[place.start][0] : tower.bounds[place.stop - 1][1]]
-        result.append(np.sqrt((own * own).sum(axis=(1, 2))))
-    return np.stack(result)
+        gradients = iter(grad(value, leaves(probes), allow_unused=True))
+    squares = np.zeros((len(layer.cells), len(x)))
+    for cell, own in enumerate(probes):
+        for _ in own:
+            gradient = next(gradients)
+            if gradient is not None:
+                squares[cell] += (gradient.numpy().astype(np.float64) ** 2).sum(axis=(1, 2))
+    return np.sqrt(squares[:, ::-1])
+
+
+def _probe(shape: tuple[int, ...], x: Tensor) -> Tensor:
+    """Return zeros that require a gradient."""
+    probe = zeros(shape, dtype=x.dtype, device=x.device)
+    probe.requires_grad = True
+    return probe
 
 
 def activations(
     layer: Recurrent, x: Tensor, state: State = None, depth: int = -1, element: int = 0
 ) -> Numbers:
-    """Return what the hidden units of a layer hold after each step: over a text, at each character.
+    """Return the values of the hidden units of a layer after each step.
 
     Parameters
     ----------
     layer : Recurrent
-        Of one direction. Dropout is as in ``eval()``.
+        Of one direction. It runs as in ``eval()``, without dropout.
     x : Tensor
-        (T, B, I), (B, T, I) if the layer is ``batch_first``, or (T, I) without a batch: an embedded
-        text.
+        (T, B, I), (B, T, I) if the layer is ``batch_first``, or (T, I) without a batch: a text, for
+        example, as one-hot vectors.
     state : Tensor or tuple of Tensors, optional
         The initial state, (L, B, H) for each element.
     depth : int
-        Which layer, from 0 at the bottom; the top one if not given.
+        The layer, from 0 at the bottom. Default: the top one.
     element : int
-        Which element of the state: of an LSTM 0 is h and 1 is c.
+        The element of the state: of an LSTM 0 is h and 1 is c.
 
     Returns
     -------
@@ -276,7 +265,7 @@ def activations(
     Raises
     ------
     ArgumentError
-        If there is no such layer or element, or the layer is bidirectional.
+        If `depth` or `element` is out of range, or the layer is bidirectional.
     ShapeError, DTypeError
         If sizes or dtypes do not fit.
 
@@ -294,24 +283,21 @@ def activations(
     >>> tg.viz.activations(layer, x).shape
     (5, 16)
     """
-    single = getattr(x, "ndim", 3) == 2
-    x = _input(layer, x, "activations")
-    tower = _Tower(layer, probed=False)
-    if not -len(tower.places) <= depth < len(tower.places):
+    x, batched = _time_first(layer, x, "activations")
+    layers, count = len(layer.cells), len(layer.state_sizes)
+    if not -layers <= depth < layers:
+        raise ArgumentError(f"viz.activations: depth is one of {layers} layers, got {depth!r}")
+    if not 0 <= element < count:
         raise ArgumentError(
-            f"viz.activations: depth is one of {len(tower.places)} layers, got {depth!r}"
+            f"viz.activations: element is one of {count} of the state, from 0, got {element!r}"
         )
-    place = range(len(tower.bounds))[tower.places[depth]]
-    if not 0 <= element < len(place):
-        raise ArgumentError(
-            f"viz.activations: element is one of {len(place)} of the state, from 0, got {element!r}"
-        )
-    tower.drop = 0.0
-    with no_grad():
-        _run(tower, layer, x, tower.start(state, x, "viz.activations"), None)
-        steps = [seen[place[element]].numpy() for seen in tower.seen]
-    held = np.stack(steps).astype(np.float64)
-    return held[:, 0] if single else held
+    recorder = _Recorder()
+    with no_grad(), layer.evaluating():
+        _run(layer, x, state, Full(), recorder)
+    cell = depth % layers
+    steps = [state[element].numpy() for (_, seen), state in recorder.seen if seen == cell]
+    values = np.stack(steps).astype(np.float64)
+    return values if batched else values[:, 0]
 
 
 def spectral_radius(
@@ -329,13 +315,13 @@ def spectral_radius(
         From the elements of a state to those of the next: ``lambda h: cell(x_t, h)``, for an LSTM
         ``lambda h, c: cell(x_t, (h, c))``. Several steps in a row are a step too.
     state : Tensor or sequence of Tensors
-        Where: the elements of the state, floating.
+        The elements of the state at which the Jacobian is taken, floating.
     tol : float
         The largest residual ‖Jᵀv - λv‖ / |λ| that is accepted.
     products : int
-        How many products with the Jacobian may be tried.
+        The largest number of products with the Jacobian.
     rng : int or numpy.random.Generator, optional
-        Where the first vector comes from; None is the library's generator.
+        Source of the first vector; None is the library's generator.
 
     Returns
     -------
@@ -345,16 +331,16 @@ def spectral_radius(
     Raises
     ------
     ArgumentError
-        If it has not settled after so many products, or holds nan or infinity.
+        If it does not converge after so many products, or the Jacobian has nan or infinity.
     ShapeError
         If the step returns a state of another shape.
 
     Notes
     -----
     Power iteration that keeps its iterates (Arnoldi 1951; restarted as by Saad 1980): v, Jᵀv, Jᵀ²v
-    … span a space in which the largest eigenvalues are found long before the power itself settles,
-    complex pairs included, on which the plain power never settles. Each product is one `tg.vjp`; J
-    and its transpose have the same eigenvalues.
+    … span a space in which the largest eigenvalues are found long before plain power iteration
+    converges, complex pairs included, on which it never converges. Each product is one `tg.vjp`;
+    J and its transpose have the same eigenvalues.
 
     While a network stays near one state, its gradient shrinks or grows by about ρ a step: the norm
     of Jᵈ tends to ρ^d, though at first it can grow even where ρ < 1, if J is not normal.
@@ -362,27 +348,27 @@ def spectral_radius(
     Examples
     --------
     >>> import tinygrad_rnn as tg
-    >>> W = tg.tensor([[0.0, -0.5], [0.5, 0.0]])  # a turn by 90°, halved: eigenvalues ±0.5 i
+    >>> W = tg.tensor([[0.0, -0.5], [0.5, 0.0]])  # a rotation by 90°, halved: eigenvalues ±0.5 i
     >>> round(tg.viz.spectral_radius(lambda h: h @ W, tg.tensor([1.0, 2.0])), 4)
     0.5
     """
     tol = checks.above_zero(tol, "viz.spectral_radius: tol")
     products = checks.positive(products, "viz.spectral_radius: products")
     given: Any = state if isinstance(state, tuple | list) else [state]
-    places = [checks.require_tensor(s, "viz.spectral_radius: state") for s in given]
-    ends = list(accumulate(s.size for s in places))
+    primals = [checks.require_tensor(s, "viz.spectral_radius: state") for s in given]
+    ends = list(accumulate(s.size for s in primals))
     n = ends[-1]
 
     def product(v: Numbers) -> Numbers:
         parts = [
             tensor(part.reshape(s.shape), dtype=s.dtype, device=s.device)
-            for part, s in zip(np.split(v, ends[:-1]), places, strict=True)
+            for part, s in zip(np.split(v, ends[:-1]), primals, strict=True)
         ]
-        _, pulled = vjp(step, places, parts)
-        moved = np.concatenate([part.numpy().ravel() for part in pulled]).astype(np.float64)
-        if not np.isfinite(moved).all():
-            raise ArgumentError("viz.spectral_radius: the Jacobian holds nan or infinity")
-        return moved
+        _, products = vjp(step, primals, parts)
+        result = np.concatenate([part.numpy().ravel() for part in products]).astype(np.float64)
+        if not np.isfinite(result).all():
+            raise ArgumentError("viz.spectral_radius: the Jacobian has nan or infinity")
+        return result
 
     vector = tg_random.generator(rng).standard_normal(n)
     done = 0
@@ -397,7 +383,7 @@ def spectral_radius(
         residual = abs(projected[size, size - 1] * vectors[-1, largest])
         if size == n or size < count or residual <= tol * radius:
             return radius
-        # Of a complex pair any vector of the plane will do; the real part is never zero.
+        # For a complex pair any vector of the plane serves; the real part is never zero.
         vector = (basis[:, :size] @ vectors[:, largest]).real
     raise ArgumentError(
         f"viz.spectral_radius: after {done} products the largest eigenvalue is {radius:.6g} with a "
@@ -410,7 +396,7 @@ def _arnoldi(
 ) -> tuple[Numbers, Numbers]:
     """Return Q, orthonormal, and H with A Q[:, :m] = Q H, for m = `count` products or fewer.
 
-    Fewer, with a last row of zeros in H, if the space is closed under A before.
+    Fewer, with a last row of zeros in H, if the Krylov space is invariant under A before.
     """
     basis = [start / np.linalg.norm(start)]
     projected = np.zeros((count + 1, count))

@@ -191,7 +191,7 @@ def test_with_a_stride_each_block_reaches_back_from_its_end(
 
 
 @given(problems, st.data())
-def test_randomized_weighs_each_term_by_the_edges_that_it_crosses(
+def test_randomized_scales_each_term_by_the_edges_that_it_crosses(
     problem: Problem, data: st.DataObject
 ) -> None:
     keep = data.draw(st.floats(0.3, 1))
@@ -257,7 +257,7 @@ def test_a_loop_of_ones_own_is_the_layer(problem: Problem, cuts: list[int]) -> N
 
 
 @given(SEEDS, st.floats(0, 5))
-def test_weigh_changes_the_gradient_and_nothing_else(seed: int, xi: float) -> None:
+def test_scale_gradient_changes_the_gradient_and_nothing_else(seed: int, xi: float) -> None:
     h = tg.tensor(np.random.default_rng(seed).standard_normal((2, 3)), requires_grad=True)
     state = {"a": (h, [h * 2]), "b": None}
     same = tg.bptt.scale_gradient(state, xi)
@@ -273,7 +273,7 @@ def test_weigh_changes_the_gradient_and_nothing_else(seed: int, xi: float) -> No
     assert_allclose(second.numpy(), np.full((2, 3), 2 * xi * xi), rtol=1e-12)
 
 
-def test_weigh_keeps_dtypes_and_what_needs_no_gradient() -> None:
+def test_scale_gradient_keeps_dtypes_and_what_needs_no_gradient() -> None:
     h = tg.ones(2, requires_grad=True)
     tg.bptt.scale_gradient(h, 1.25).sum().backward()
     assert h.grad.dtype == np.float32
@@ -310,18 +310,18 @@ def test_where_xi_is_zero_the_graph_ends(layers: int) -> None:
 def test_what_lies_before_a_cut_is_freed() -> None:
     """The states before the cut have no owner left when only the final state is wanted."""
     layer = tg.nn.LSTM(2, 3)
-    alive = []
+    states = []
     own = type(layer.cells[0]).step
 
     class Watched(tg.nn.LSTMCell):
         def step(self, a: Any, state: Any) -> Any:
             new = own(self, a, state)
-            alive.append(weakref.ref(new[1]._node))
+            states.append(weakref.ref(new[1]._node))
             return new
 
     watched = tg.nn.Recurrent(Watched, 2, 3, bptt=Truncated(4))
     _, state = watched(tg.randn(12, 2, 2), output=False)
-    assert [reference() is not None for reference in alive] == 8 * [False] + 4 * [True]
+    assert [reference() is not None for reference in states] == 8 * [False] + 4 * [True]
     assert state is not None
 
 
@@ -642,6 +642,17 @@ def test_an_epoch_changes_no_other_call_of_its_strategy(make: Callable[[], Any])
     assert len(seen) > 0
 
 
+@pytest.mark.parametrize("strategy", [Truncated(3), Full(checkpoint=True)])
+@pytest.mark.parametrize("both", [False, True])
+def test_a_window_cuts_the_state_of_an_empty_sequence_too(strategy: Any, both: bool) -> None:
+    layer = tg.nn.GRU(2, 3, 2, bidirectional=both)
+    first, second = (strategy._of_window(3 * i, 3 * i + 3) for i in range(2))
+    _, state = layer(tg.randn(3, 2, 2), bptt=first)
+    state.sum().backward()
+    output, state = layer(tg.randn(3, 2, 2), state, lengths=[3, 0], bptt=second)
+    (output.sum() + state.sum()).backward()  # would raise if it reached the first window
+
+
 def test_windows_are_values_of_their_own() -> None:
     strategy = Truncated(5)
     windows = list(strategy.windows(np.arange(31), 1))  # all at once, and read in any order
@@ -651,16 +662,18 @@ def test_windows_are_values_of_their_own() -> None:
         assert (x, y, first) == (window.x, window.y, window.first) == tuple(window)
         expected = [float(first), 1.0, 1.0, 1.0, 1.0][: len(x)]
         assert window.bptt.weights(len(x)) == window.bptt.weights(len(x), False) == expected
-        with pytest.raises(ArgumentError, match=r"of its window, and 7 steps came.*bptt="):
+        with pytest.raises(ArgumentError, match=r"of its window, got 7 steps.*bptt="):
             window.bptt.weights(7)
         with tg.no_grad():
             assert window.bptt.weights(7) == [1.0] * 7
 
 
-def test_a_copy_of_a_layer_shares_the_strategy() -> None:
-    strategy = Randomized(0.8, rng=0)
-    layer = tg.nn.GRU(3, 4, bptt=strategy)
-    assert copy.deepcopy(layer).bptt is strategy
+def test_a_copy_of_a_layer_draws_the_same_cuts() -> None:
+    layer = tg.nn.GRU(3, 4, bptt=Randomized(0.8, rng=0))
+    layer.bptt.weights(9)
+    twin = copy.deepcopy(layer)
+    assert twin.bptt.weights(99) == layer.bptt.weights(99)
+    assert twin.bptt.weights(99) != Randomized(0.8, rng=0).weights(99)
 
 
 @given(st.integers(0, 30), SEEDS, st.sampled_from([Full(), Truncated(3), Randomized(0.7)]))
@@ -711,8 +724,7 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: Truncated(5, stride=0), r"stride must be a positive integer, got 0"),
     (lambda: Truncated(5, stride=6), r"stride is from 1 to steps = 5, got 6"),
     (lambda: Truncated(5, stride=2).weights(9), r"leave stride out"),
-    (lambda: Truncated(5, stride=2).windows(range(99), 2), r"leave it out for a stream"),
-    (lambda: Truncated(5, stride=2).within(5, 10), r"leave it out for a stream"),
+    (lambda: Truncated(5, stride=2).windows(range(99), 2), r"beyond its window.*leave stride out"),
     (lambda: Full().weights(0), r"steps must be a positive integer, got 0"),
     (lambda: Truncated(5).windows(range(14), 2), r"14 tokens is shorter than one window.* 15 tok"),
     (lambda: Randomized(0.5).windows([], 2), r"0 tokens is shorter than one window"),

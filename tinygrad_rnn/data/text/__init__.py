@@ -2,12 +2,13 @@
 
 >>> import tinygrad_rnn as tg
 >>> train, valid = tg.data.text.split(tg.data.text.corpus("python_docs"))
->>> vocab = tg.data.text.Vocabulary(train)  # made from the training text only
+>>> vocab = tg.data.text.Vocabulary(train)  # of the training text only
 >>> x, y = next(tg.data.text.sequential(vocab.encode(train), batch_size=32, steps=35))
 >>> x.shape, y.shape
 ((35, 32), (35, 32))
 
-A text that is too large for memory stays in its file, and its ids go into another (`TextFile`).
+A text too large for memory is read from its file in pieces (`TextFile`), and its ids are written to
+another file (`Vocabulary.encode`).
 """
 
 from .corpora import corpus as corpus

@@ -1,4 +1,4 @@
-"""Texts by name or path, decoded, normalised and cleaned."""
+"""Corpora by name or path: download, decoding, normalisation and cleaning."""
 
 from __future__ import annotations
 
@@ -42,59 +42,59 @@ def corpus(
     clean: Literal["letters"] | None = None,
     normalize: Literal["NFC"] | None = None,
 ) -> str:
-    r"""Return a text by its name or from a file.
+    r"""Return a corpus by its name, or the text of a file.
 
     Parameters
     ----------
     name_or_path : str or path
-        ``"python_docs"``: the reference text that ships inside every CPython, needs no download;
+        ``"python_docs"``: the language reference that CPython contains, without a download;
         ``"time_machine"`` (H. G. Wells, 1898) and ``"tiny_shakespeare"``: downloaded once with
-        pooch (extra ``data``) and checked against their SHA-256; anything else is the path of a
-        text file.
+        pooch (extra ``data``) and verified by their SHA-256; any other string is the path of a text
+        file.
     encoding : str
-        How the file is encoded. The default is UTF-8 with or without a byte order mark.
+        The encoding of the file. The default is UTF-8 with or without a byte order mark.
     clean : {"letters"}, optional
-        ``"letters"`` replaces every run of characters other than A-Z and a-z by one space and
-        lowers the case.
+        ``"letters"`` replaces each run of characters other than A-Z and a-z by one space and
+        converts to lower case.
     normalize : {"NFC"}, optional
-        Unicode normalisation; NFC makes one code point of a letter and its combining accents.
+        Unicode normalisation; NFC composes a letter and its combining accents to one code point.
 
     Returns
     -------
     str
-        The text, its line ends turned into ``"\n"``; normalised first, cleaned second.
+        The text with line ends ``"\n"``, normalised and then cleaned.
 
     Raises
     ------
     FileNotFoundError
-        If there is neither a corpus nor a file of that name.
+        If `name_or_path` is neither a corpus nor a file.
     ArgumentError
         If the file is not in `encoding`, or an option is unknown.
     OSError
-        If the download fails, with what to do instead.
+        If the download fails; the message has the address for a download by hand.
     MissingExtraError
         If a download needs pooch and it is not installed.
 
     Warns
     -----
     UserWarning
-        If cleaning drops more than a fifth of the characters that are not white space.
+        If cleaning removes more than a fifth of the characters that are not white space.
 
     See Also
     --------
-    TextFile : a text that is too large for memory, or not wanted there.
+    TextFile : A text that is read from its file in pieces.
 
     Notes
     -----
     ``clean="letters"`` is the cleaning of Zhang, Lipton, Li and Smola, Dive into Deep Learning,
     section "Converting Raw Text into Sequence Data". The first 10,000 characters of the cleaned
-    Time Machine hold 27 distinct characters, which with the unknown token make a `Vocabulary` of
-    28; those of the raw text hold 65 (66 with the unknown token).
+    Time Machine have 27 distinct characters, which with the unknown token make a `Vocabulary` of
+    28; those of the raw text have 65 (66 with the unknown token).
 
-    ``python_docs`` is ``pydoc_data.topics``, the topics in the order of their names. Topics repeat
-    each other, so each paragraph (blank lines separate them) is kept once, at its first place;
-    otherwise held-out text would occur in the training text. It differs by version of Python: print
-    its `sha256` beside a result, and compare results between equal ones.
+    ``python_docs`` is ``pydoc_data.topics``, sorted by topic. Topics repeat each other, so that
+    only the first occurrence of each paragraph (between blank lines) is kept; otherwise held-out
+    text would occur in the training text. The text depends on the version of Python: report its
+    `sha256` with a result, and compare only results of equal texts.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def corpus(
 
 
 def sha256(text: Text) -> str:
-    """Return the SHA-256 of a text: which text a result belongs to.
+    """Return the SHA-256 of a text, to identify the data of a result.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def sha256(text: Text) -> str:
     Returns
     -------
     str
-        64 hexadecimal digits, the digest of the text in UTF-8.
+        The digest of the text in UTF-8, 64 hexadecimal digits.
 
     Examples
     --------
@@ -166,7 +166,7 @@ def _download(name: str) -> Path:
     except (OSError, ValueError) as error:  # no connection, or a file with another hash
         raise OSError(
             f"corpus: {name!r} could not be downloaded ({error}): download {url} by hand and "
-            "pass the path of the file instead of the name"
+            "pass the path of the file"
         ) from error
     return Path(path)
 
@@ -174,8 +174,7 @@ def _download(name: str) -> Path:
 def _read(path: Path, encoding: str, normalize: Literal["NFC"] | None) -> str:
     if not path.exists():
         raise FileNotFoundError(
-            f"corpus: there is no file {str(path)!r}, and the corpora known by name are "
-            f"{', '.join(_NAMES)}"
+            f"corpus: file {str(path)!r} not found; the names of corpora are {', '.join(_NAMES)}"
         )
     return TextFile(path, encoding, normalize).read()
 
@@ -185,7 +184,7 @@ def _letters(text: str) -> str:
     before, after = (len("".join(t.split())) for t in (text, cleaned))
     if before - after > before / 5:
         warnings.warn(
-            f"corpus: clean='letters' dropped {before - after:,} of the {before:,} characters "
+            f"corpus: clean='letters' removed {before - after:,} of the {before:,} characters "
             "that are not white space; it is meant for English prose: use clean=None",
             UserWarning,
             stacklevel=stacklevel(),

@@ -1,4 +1,4 @@
-"""Texts that stay in their files: decoded piece by piece, the same for every size of a piece."""
+"""Texts in files: decoded in pieces, with a result that does not depend on the size of a piece."""
 
 from __future__ import annotations
 
@@ -13,45 +13,47 @@ from typing import Literal, NoReturn
 from ...errors import ArgumentError
 from ...tensors.checks import all_positive
 
-# Where a text may be cut, so that its pieces can be worked on one by one: at the end of a match.
+# Boundaries at which a text can be split into pieces that are processed one by one: the end of a
+# match.
 AFTER_SPACE = re.compile(r"(?s:.*)\s")
 AFTER_LINE = re.compile(r"(?s:.*)\n")
 _AFTER_NO_CR = re.compile(r"(?s:.*)[^\r]")
-# NFC never joins these characters to what comes before them, and Unicode promises that it never
-# will: all below the first combining mark, Chinese characters, whole syllables of Hangul.
+# NFC never composes these characters with a preceding one, which Unicode guarantees for the future:
+# all below the first combining mark, Chinese characters, precomposed syllables of Hangul.
 _BEFORE_STARTER = re.compile("(?s:.*)(?=[\0-\u02ff\u3400-\u9fff\uac00-\ud7a3])")
 
 
 class TextFile:
-    r"""A text that stays in its file, however large: it is read piece by piece, where it is needed.
+    r"""A text in a file, which is read in pieces, so that it can be larger than memory.
 
-    It stands where a whole text can stand: `split` and slices make parts of it, `Vocabulary` counts
-    its tokens, `Vocabulary.encode` makes ids of it and can leave those in a file too. Iteration
-    gives the text in pieces of any length; joined they are the text. Each of these reads the file
+    It is accepted in place of a str: `split` and slices return parts of it, `Vocabulary` counts its
+    tokens, and `Vocabulary.encode` returns its ids and can write them to a file. Iteration yields
+    pieces of any length, the concatenation of which is the text. Each of these reads the file
     again.
 
     Parameters
     ----------
     path : str or path
+        The file.
     encoding : str
-        How the file is encoded. The default is UTF-8 with or without a byte order mark.
+        The encoding of the file. The default is UTF-8 with or without a byte order mark.
     normalize : {"NFC"}, optional
-        Unicode normalisation; NFC makes one code point of a letter and its combining accents.
+        Unicode normalisation; NFC composes a letter and its combining accents to one code point.
     chunk_size : int
-        How many bytes are read at a time. The text does not depend on it.
+        The number of bytes to read at a time. The text does not depend on it.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ArgumentError
         If an option is unknown; while reading, if the file is not in `encoding` (the message has
-        the place, the bytes, and encodings to try), or has changed since.
+        the offset, the bytes, and encodings to try), or has changed since.
 
     Notes
     -----
-    A character is a code point. Line ends become ``"\n"``. A byte order mark at the beginning is
-    not part of the text, whatever the encoding; anywhere else U+FEFF is a character.
+    A character is a code point. Line ends are converted to ``"\n"``. A byte order mark at the
+    beginning is removed, in any encoding; elsewhere U+FEFF is a character.
 
     Examples
     --------
@@ -81,12 +83,12 @@ class TextFile:
         if normalize not in (None, "NFC"):
             raise ArgumentError(f"TextFile: unknown normalize={normalize!r}: use None or 'NFC'")
         try:
-            "".encode(encoding)  # refuses codecs that are not from bytes to text
+            "".encode(encoding)  # raises for codecs that are not between bytes and text
             codecs.getincrementaldecoder(encoding)
         except (LookupError, TypeError) as error:
             raise ArgumentError(
-                f"TextFile: unknown encoding={encoding!r}: the names are those of Python's codecs, "
-                "for example 'utf-8', 'gb18030', 'latin-1'"
+                f"TextFile: unknown encoding={encoding!r}: use a name of Python's codecs, for "
+                "example 'utf-8', 'gb18030', 'latin-1'"
             ) from error
         self.path = Path(path)
         self.encoding = encoding
@@ -94,12 +96,12 @@ class TextFile:
         self.chunk_size = chunk_size
         self._seen = self._stamp()
         self._start = 0
-        self._stop: int | None = None  # of the whole text, to be counted when somebody asks
-        self._known: list[int] = []  # the number of characters of the whole text, shared by slices
+        self._stop: int | None = None  # None: the end of the text, which is counted on demand
+        self._length: list[int] = []  # of the whole text: one item once known, shared by slices
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the text in pieces that are not empty."""
-        at = 0  # of the whole text
+        """Yield the text in non-empty pieces."""
+        at = 0  # position in the whole text
         for piece in self._whole():
             if self._stop is not None and at >= self._stop:
                 return
@@ -110,13 +112,13 @@ class TextFile:
                 yield part
 
     def __len__(self) -> int:
-        """Count the characters, which reads the whole file once."""
+        """Return the number of characters; the first call reads the whole file."""
         return self._end() - self._start
 
     def __getitem__(self, part: slice) -> TextFile:
-        """Return a part of the text, which stays in the file as well."""
+        """Return a slice of the text, which is read from the file as well."""
         if not isinstance(part, slice) or part.step not in (None, 1):
-            raise ArgumentError(f"TextFile: only slices without a step make a part, got [{part!r}]")
+            raise ArgumentError(f"TextFile: index by a slice without a step, got [{part!r}]")
         other = object.__new__(TextFile)
         other.__dict__.update(self.__dict__)
         if part.start is not None or part.stop is not None:
@@ -154,25 +156,25 @@ class TextFile:
     def _end(self) -> int:
         if self._stop is not None:
             return self._stop
-        if not self._known:
-            self._known.append(sum(map(len, self._whole())))
-        return self._known[0]
+        if not self._length:
+            self._length.append(sum(map(len, self._whole())))
+        return self._length[0]
 
     def _stamp(self) -> tuple[int, int]:
-        """Return what tells one state of the file from another, or raise if there is none."""
+        """Return the size and modification time of the file, or raise if it is missing."""
         try:
-            about = self.path.stat()
+            stat = self.path.stat()
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"TextFile: there is no file {str(self.path)!r}") from error
-        return about.st_size, about.st_mtime_ns
+            raise FileNotFoundError(f"TextFile: file {str(self.path)!r} not found") from error
+        return stat.st_size, stat.st_mtime_ns
 
     def _whole(self) -> Iterator[str]:
-        """Yield the whole text: decoded, its line ends made one kind, normalised."""
+        """Yield the whole text: decoded, with line ends converted, normalised."""
         text: Iterable[str] = self._without_mark(self._decoded())
-        parts = cut(text, _AFTER_NO_CR)
+        parts = split_at(text, _AFTER_NO_CR)
         text = (part.replace("\r\n", "\n").replace("\r", "\n") for part in parts)
         if self.normalize:
-            parts = cut(text, _BEFORE_STARTER)
+            parts = split_at(text, _BEFORE_STARTER)
             text = (unicodedata.normalize(self.normalize, part) for part in parts)
         yield from text
 
@@ -185,7 +187,7 @@ class TextFile:
         yield from pieces
 
     def _decoded(self) -> Iterator[str]:
-        # The mark is dropped later on, and Python's own codec for it would pass over half a mark.
+        # Not utf-8-sig: Python's codec accepts half a mark. The mark is removed afterwards.
         marked = codecs.lookup(self.encoding).name == "utf-8-sig"
         decoder = codecs.getincrementaldecoder("utf-8" if marked else self.encoding)()
         count = 0
@@ -200,15 +202,15 @@ class TextFile:
                 try:
                     piece = decoder.decode(data, final=not data)
                 except UnicodeDecodeError as error:
-                    # The decoder kept what it had not finished; its object ends where we are.
-                    self._refuse(count - len(error.object) + error.start, error.reason, error)
+                    # The decoder buffers incomplete characters: its object ends at `count`.
+                    self._raise(count - len(error.object) + error.start, error.reason, error)
                 except UnicodeError as error:  # utf-16 and utf-32 without a mark
-                    self._refuse(0, str(error), error)
+                    self._raise(0, str(error), error)
                 yield piece
                 if not data:
                     return
 
-    def _refuse(self, offset: int, reason: str, error: UnicodeError) -> NoReturn:
+    def _raise(self, offset: int, reason: str, error: UnicodeError) -> NoReturn:
         with self.path.open("rb") as file:
             mark = file.read(2)
             file.seek(offset)
@@ -221,8 +223,8 @@ class TextFile:
             cure = "'gb18030' (Chinese) or 'latin-1' (Western European)"
         raise ArgumentError(
             f"reading {str(self.path)!r}: it is not in {self.encoding}: byte 0x{seen[:1].hex()} at "
-            f"offset {offset} ({reason}; the bytes from there on: {seen.hex(' ')}): pass the "
-            f"encoding that the file was written in, for example encoding={cure}"
+            f"offset {offset} ({reason}; the bytes from it on: {seen.hex(' ')}): pass the "
+            f"encoding of the file, for example encoding={cure}"
         ) from error
 
 
@@ -230,18 +232,18 @@ Text = str | TextFile
 
 
 def pieces(text: Text) -> Iterable[str]:
-    """Return the pieces of a text, to go through a short one and a large one alike."""
+    """Return the pieces of a text, of which a str has one."""
     return [text] if isinstance(text, str) else text
 
 
-def cut(parts: Iterable[str], place: re.Pattern[str]) -> Iterator[str]:
-    """Yield the same text in pieces that end at the end of a match of `place`, but for the last."""
-    held: list[str] = []  # what follows the last place so far
+def split_at(parts: Iterable[str], boundary: re.Pattern[str]) -> Iterator[str]:
+    """Yield the same text in pieces that end at a match of `boundary`, except for the last."""
+    rest: list[str] = []  # the text after the last boundary
     for piece in parts:
-        match = place.match(piece)
+        match = boundary.match(piece)
         if match is None:
-            held.append(piece)
+            rest.append(piece)
         else:
-            yield "".join([*held, piece[: match.end()]])
-            held = [piece[match.end() :]]
-    yield "".join(held)
+            yield "".join([*rest, piece[: match.end()]])
+            rest = [piece[match.end() :]]
+    yield "".join(rest)

@@ -1,4 +1,4 @@
-"""Tokens and their numbers."""
+"""Vocabularies: the map between tokens and ids."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..._util.state_keys import check_keys
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DTypeError
 from ...tensors.checks import all_positive, token_ids
-from .ids_file import memory_map
-from .text_file import AFTER_LINE, AFTER_SPACE, Text, TextFile, cut, pieces
+from .ids_file import write_memory_map
+from .text_file import AFTER_LINE, AFTER_SPACE, Text, TextFile, pieces, split_at
 
 Tokenizer = Callable[[str], Iterable[str]]
 
@@ -26,38 +26,37 @@ _WORDS = re.compile(rf"{UNKNOWN}|\w+|[^\w\s]")
 
 
 class Vocabulary:
-    """The tokens of a text, numbered by falling frequency.
+    """The tokens of a text, with ids by decreasing frequency.
 
-    Token 0 is ``<unk>``, which stands for every token that is not in the vocabulary; the others
-    follow by falling frequency, equally frequent ones by code point. A vocabulary does not change
-    once it is made.
+    Id 0 is ``<unk>``, the id of every token that is not in the vocabulary. The other tokens are
+    sorted by decreasing frequency, equally frequent ones by code point. A vocabulary is immutable.
 
     Parameters
     ----------
     text : str, TextFile, or iterable of str
-        The training text (not the held-out one: `split` first), or its tokens.
+        The training text (without held-out text: `split` first), or its tokens.
     level : {"char", "word"}
-        Tokens are characters, and decoding joins them; or words and single punctuation marks, and
-        decoding puts a space between.
+        ``"char"``: tokens are characters, and decoding concatenates them. ``"word"``: tokens are
+        words and single punctuation marks, and decoding joins them by spaces.
     min_freq : int
         Tokens that occur less often are unknown.
     max_size : int, optional
-        The largest number of tokens, ``<unk>`` included; the most frequent are kept.
+        The maximum number of tokens, ``<unk>`` included; the most frequent are kept.
     tokenizer : callable, optional
-        Cuts a str into tokens in place of the level's own rule. It gets a str whole, and a
-        `TextFile` in pieces that end where a line ends.
+        A function that splits a str into tokens, in place of the level's rule. A str is passed to
+        it as one piece, a `TextFile` in pieces that end at line ends.
 
     Attributes
     ----------
     tokens : tuple of str
-        The token of each number.
+        The token of each id.
     level : str
         As given.
 
     Raises
     ------
     ArgumentError
-        If the text has no token, none is as frequent as `min_freq`, or a token of level ``"char"``
+        If the text has no tokens, no token occurs `min_freq` times, or a token of level ``"char"``
         is longer than one character.
 
     Examples
@@ -104,15 +103,15 @@ class Vocabulary:
                 f"{max(counts.values())}: use a smaller min_freq"
             )
         frequent.sort(key=lambda token: (-counts[token], token))
-        self._number([UNKNOWN, *frequent][:max_size], level, tokenizer)
+        self._assign_ids([UNKNOWN, *frequent][:max_size], level, tokenizer)
 
-    def _number(self, tokens: Iterable[str], level: str, tokenizer: Tokenizer | None) -> None:
+    def _assign_ids(self, tokens: Iterable[str], level: str, tokenizer: Tokenizer | None) -> None:
         self.tokens = tuple(tokens)
         self.level = level
         self._tokenizer = tokenizer
         self._ids = {token: i for i, token in enumerate(self.tokens)}
         self._dtype = np.min_scalar_type(len(self.tokens) - 1)
-        # The number of each code point; the last entry, one above the largest known, is <unk>.
+        # The id of each code point; the last entry, one above the largest known, is <unk>.
         points = {ord(token): i for token, i in self._ids.items() if len(token) == 1}
         self._table = np.zeros(max(points, default=0) + 2, self._dtype)
         self._table[list(points)] = list(points.values())
@@ -131,27 +130,26 @@ class Vocabulary:
         text: Text | Iterable[str],
         out: str | os.PathLike[str] | None = None,
     ) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """Return the numbers of the tokens of a text.
+        """Return the ids of the tokens of a text.
 
         Parameters
         ----------
         text : str, TextFile, or iterable of str
             A text, or its tokens.
         out : str or path, optional
-            The file (.npy) to put the numbers into; one that is there is replaced when all are
-            written. With a `TextFile`, no more of either is in memory than is worked on.
+            A .npy file for the ids; an existing one is replaced atomically. With a `TextFile`,
+            neither the text nor the ids are in memory as a whole.
 
         Returns
         -------
         ndarray of shape (n,)
-            In the smallest unsigned dtype that holds every number of the vocabulary. With `out` a
-            memory map of it, not to be written to; ``numpy.load(out, mmap_mode="r")`` gives it
-            again.
+            In the smallest unsigned dtype that holds all ids of the vocabulary. With `out`, a
+            read-only memory map of the file, as ``numpy.load(out, mmap_mode="r")`` returns.
 
         Raises
         ------
         ArgumentError
-            If `out` is the file that the text stays in, or that file is not in its encoding.
+            If `out` is the file of the text, or that file is not in its encoding.
 
         Examples
         --------
@@ -162,8 +160,10 @@ class Vocabulary:
         parts = self._encoded(text)
         if out is not None:
             if isinstance(text, TextFile) and os.path.realpath(out) == os.path.realpath(text.path):
-                raise ArgumentError(f"Vocabulary.encode: out={out!r} is the text itself")
-            return memory_map(out, parts, self._dtype)
+                raise ArgumentError(
+                    f"Vocabulary.encode: out={out!r} is the file of the text: pass another path"
+                )
+            return write_memory_map(out, parts, self._dtype)
         return np.concatenate([np.empty(0, self._dtype), *parts])
 
     def _encoded(self, text: Text | Iterable[str]) -> Iterator[npt.NDArray[Any]]:
@@ -175,7 +175,7 @@ class Vocabulary:
                 yield np.fromiter((self._ids.get(token, 0) for token in tokens), self._dtype)
 
     def decode(self, ids: npt.ArrayLike | Tensor) -> str:
-        """Return the text of token numbers.
+        """Return the text of token ids.
 
         Parameters
         ----------
@@ -184,12 +184,12 @@ class Vocabulary:
         Returns
         -------
         str
-            The tokens, joined (level ``"char"``) or separated by spaces (level ``"word"``).
+            The tokens, concatenated (level ``"char"``) or joined by spaces (level ``"word"``).
 
         Raises
         ------
         ArgumentError
-            If a number is not in the vocabulary.
+            If an id is not in the vocabulary.
 
         Examples
         --------
@@ -200,19 +200,19 @@ class Vocabulary:
         array = token_ids("Vocabulary.decode", ids)
         if array.size and not 0 <= array.min() <= array.max() < len(self):
             raise ArgumentError(
-                f"Vocabulary.decode: numbers from {array.min()} to {array.max()}, the vocabulary "
-                f"has 0 to {len(self) - 1}: use the vocabulary that encoded them"
+                f"Vocabulary.decode: ids from {array.min()} to {array.max()}, the vocabulary has "
+                f"0 to {len(self) - 1}: use the vocabulary that encoded them"
             )
         separator = "" if self.level == "char" else " "
         return separator.join([self.tokens[i] for i in array.tolist()])
 
     def unknown_rate(self, ids: npt.ArrayLike | Tensor) -> float:
-        """Return the share of unknown tokens, to be reported beside a perplexity.
+        """Return the fraction of unknown tokens, to be reported with a perplexity.
 
         Parameters
         ----------
         ids : array_like or Tensor of integers, shape (n,)
-            What `encode` returned.
+            The result of `encode`.
 
         Returns
         -------
@@ -222,7 +222,7 @@ class Vocabulary:
         Raises
         ------
         ArgumentError
-            If there are no tokens.
+            If `ids` is empty.
 
         Examples
         --------
@@ -233,7 +233,7 @@ class Vocabulary:
         """
         array = token_ids("Vocabulary.unknown_rate", ids)
         if not array.size:
-            raise ArgumentError("Vocabulary.unknown_rate: there are no tokens")
+            raise ArgumentError("Vocabulary.unknown_rate: the ids are empty: pass at least one")
         return float((array.size - np.count_nonzero(array)) / array.size)
 
     def state_dict(self) -> dict[str, Any]:
@@ -260,14 +260,14 @@ class Vocabulary:
     def from_state_dict(
         cls, state: Mapping[str, Any], tokenizer: Tokenizer | None = None
     ) -> Vocabulary:
-        """Return the vocabulary that `state_dict` described.
+        """Return the vocabulary of a `state_dict`.
 
         Parameters
         ----------
         state : mapping
-            What `state_dict` returned.
+            The result of `state_dict`.
         tokenizer : callable, optional
-            The tokenizer, if the vocabulary had one of its own: code is not stored.
+            The tokenizer, if the vocabulary had one: functions are not saved.
 
         Returns
         -------
@@ -276,8 +276,8 @@ class Vocabulary:
         Raises
         ------
         ArgumentError
-            If `state` is no vocabulary's, or the vocabulary had a tokenizer of its own and none is
-            given, or the other way round.
+            If `state` is not that of a vocabulary, or if the vocabulary had a tokenizer and none is
+            passed, or conversely.
 
         Examples
         --------
@@ -290,10 +290,12 @@ class Vocabulary:
         if problem := _problem(state):
             raise ArgumentError(f"Vocabulary.from_state_dict: {problem}")
         if state["has_tokenizer"] != (tokenizer is not None):
-            had = "had one of its own: pass the same" if state["has_tokenizer"] else "had none"
-            raise ArgumentError(f"Vocabulary.from_state_dict: tokenizer={tokenizer}, but it {had}")
+            had = "had one: pass the same" if state["has_tokenizer"] else "had none: omit it"
+            raise ArgumentError(
+                f"Vocabulary.from_state_dict: tokenizer={tokenizer}, but the vocabulary {had}"
+            )
         vocabulary = cls.__new__(cls)
-        vocabulary._number(state["tokens"], state["level"], tokenizer)
+        vocabulary._assign_ids(state["tokens"], state["level"], tokenizer)
         return vocabulary
 
 
@@ -332,19 +334,19 @@ def _code_points(text: str) -> npt.NDArray[np.uint32]:
 
 
 def _tokens(text: Text | Iterable[str], tokenizer: Tokenizer | None) -> Iterator[Iterable[str]]:
-    """Yield the tokens of the text, piece by piece."""
+    """Yield the tokens of each piece of the text."""
     if not isinstance(text, Text):
         yield _strings(text)
         return
-    places = AFTER_SPACE if tokenizer is None else AFTER_LINE
-    for piece in [text] if isinstance(text, str) else cut(text, places):
+    boundary = AFTER_SPACE if tokenizer is None else AFTER_LINE
+    for piece in [text] if isinstance(text, str) else split_at(text, boundary):
         yield _WORDS.findall(piece) if tokenizer is None else _strings(tokenizer(piece))
 
 
 def _strings(tokens: Iterable[str]) -> list[str]:
     if not isinstance(tokens, Iterable):
         raise ArgumentError(
-            f"Vocabulary: a text, or a sequence of tokens, is expected, got a {class_name(tokens)}"
+            f"Vocabulary: a text or a sequence of tokens is expected, got a {class_name(tokens)}"
         )
     tokens = list(tokens)
     for token in tokens:

@@ -1,0 +1,3 @@
+"""The loop over time: `scan`, for layers and for loops of your own."""
+
+from .loop import scan as scan

@@ -1,0 +1,319 @@
+"""The loop over time in Python: one step function, called once for each time step.
+
+Letters: T time steps, B batch. The gradient through time needs no code of its own: the graph that
+the steps build contains it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from .. import tensors as ops
+from .._util.api_hints import class_name, explain_errors
+from .._util.nested import leaves, map_nested
+from ..bptt import scale_gradient
+from ..engine import backend
+from ..engine.grad_mode import is_grad_enabled
+from ..engine.tensor import Tensor, wrap
+from ..errors import ArgumentError, DTypeError, ShapeError
+from ..tensors import checks
+from .ragged import RaggedBatch, ragged_batch, select
+
+State = Any  # a Tensor, or tuples, lists and dicts of Tensors and None
+Step = Callable[[State, Any], tuple[State, Any]]
+
+
+@explain_errors
+def scan(
+    step: Step,
+    state: State,
+    xs: Any,
+    *,
+    reverse: bool = False,
+    lengths: Any = None,
+    edges: Sequence[float] | None = None,
+) -> tuple[State, Any]:
+    r"""Call a step function for each time step; carry a state from each call to the next.
+
+    .. math:: (s_t, y_t) = f(s_{t-1}, x_t), \quad t = 0 … T - 1
+
+    Parameters
+    ----------
+    step : callable
+        f: from ``(state, x)`` of one time step to ``(state, y)``. The new state has the structure,
+        shapes and dtypes of the old one. y is a Tensor, a structure of Tensors, or None.
+    state : Tensor, or tuple, list or dict of states, or None
+        The initial state; None for a step without a state.
+    xs : Tensor, or tuple, list or dict of Tensors
+        The inputs, (T, ...) each. The step receives the same structure with (...) each.
+    reverse : bool
+        Whether to go from the last time step to the first.
+    lengths : sequence of B integers, optional
+        The number of steps of each sequence of a ragged batch, from 0 to T. Inputs and outputs are
+        (T, B, ...), elements of the state (B, ...).
+    edges : sequence of T floats, optional
+        :math:`ξ_t`, which multiplies the gradient through the edge between the steps t - 1 and t,
+        in either direction; :math:`ξ_0` is for the edge from the initial state. 0 cuts the graph.
+        ``strategy.weights(T)`` of `tg.bptt` returns such numbers. Default: 1 everywhere.
+
+    Returns
+    -------
+    state : same structure as `state`
+        The state after the last step; in a ragged batch after each sequence's own last step.
+    ys : same structure as y
+        The outputs, (T, ...) each, in the order of time also if `reverse`; in a ragged batch zero
+        after the end of each sequence.
+
+    Raises
+    ------
+    ArgumentError
+        If `step` does not return a pair, the structure of the state changes, or `lengths` or
+        `edges` do not fit the inputs.
+    ShapeError, DTypeError
+        If inputs differ in T, a state or output changes its shape, or a state its dtype.
+
+    Notes
+    -----
+    Forward, `edges` change nothing. An edge after the end of a sequence is not scaled. In a ragged
+    batch the padding of `xs` is never read: rows of ended sequences are computed with the input and
+    state of the longest sequence, and nothing of the result is used.
+
+    The name and the signature are those of ``jax.lax.scan``, the idea that of Theano's ``scan``.
+
+    Examples
+    --------
+    An exponential moving average, as state and as output:
+
+    >>> import tinygrad_rnn as tg
+    >>> def step(mean, x):
+    ...     mean = 0.5 * mean + 0.5 * x
+    ...     return mean, mean
+    >>> last, means = tg.scan(step, tg.zeros(1), tg.tensor([[8.0], [2.0], [1.0]]))
+    >>> means[:, 0]
+    tensor([4., 3., 2.])
+
+    With gradients truncated after every two steps:
+
+    >>> w = tg.tensor(0.5, requires_grad=True)
+    >>> xs, edges = tg.ones(6), tg.bptt.Truncated(2).weights(6)
+    >>> last, _ = tg.scan(lambda h, x: (w * h + x, None), tg.tensor(0.0), xs, edges=edges)
+    >>> last.backward()
+    """
+    if not callable(step):
+        raise ArgumentError(f"scan: step is a function, got a {class_name(step)}")
+    state = map_nested(lambda s: s if s is None else checks.require_tensor(s, "scan: state"), state)
+    xs = map_nested(lambda x: checks.require_tensor(x, "scan: xs"), xs)
+    steps = _steps_of(xs)
+    weights = [1.0] * steps if edges is None else _edge_weights(edges, steps)
+    ragged = None
+    if lengths is not None:
+        batch, device = _batch_of(xs, state)
+        ragged = ragged_batch(lengths, steps, batch, device, "scan")
+    if ragged is not None:
+        xs, weights = map_nested(ragged.fill, xs), weights[: len(ragged.steps)]
+    with gc_paused():
+        state, outputs = run(step, state, xs, weights, ragged, reverse)
+    ys = _stacked(outputs[::-1] if reverse else outputs)
+    if ragged is not None:
+        ys = map_nested(lambda y: y if y is None else _zero_padding(ragged, y), ys)
+    return state, ys
+
+
+def run(
+    step: Step,
+    state: State,
+    xs: Any,
+    edges: Sequence[float],
+    ragged: RaggedBatch | None = None,
+    reverse: bool = False,
+    check: Callable[[Any, State], None] | None = None,
+) -> tuple[State, list[Any]]:
+    """Run the loop of `scan` on arguments that are valid.
+
+    Parameters
+    ----------
+    step, state, xs, reverse
+        As of `scan`; `xs` without padding (`RaggedBatch.fill`).
+    edges : sequence of T floats
+        As of `scan`.
+    ragged : RaggedBatch, optional
+        The masks of the T steps.
+    check : callable, optional
+        Called with the first new state and the old one, to raise if they do not fit. Default: the
+        check that `scan` documents.
+
+    Returns
+    -------
+    state : same structure as `state`
+        The state after the last step.
+    outputs : list of T values
+        y of each step in the order of the loop. Those of ended sequences are not zero.
+    """
+    check = check or _check_state
+    masks = ragged.steps if ragged is not None else [None] * len(edges)
+    edge_masks = ragged.edges if ragged is not None else masks
+    inputs, state = _unbound(unaliased(xs)), unaliased(state)
+    if reverse:
+        inputs, masks = inputs[::-1], masks[::-1]
+        edges, edge_masks = [edges[0], *edges[:0:-1]], [edge_masks[0], *edge_masks[:0:-1]]
+    outputs: list[Any] = []
+    for x, edge, edge_mask, mask in zip(inputs, edges, edge_masks, masks, strict=True):
+        if edge != 1:
+            state = select(edge_mask, scale_gradient(state, edge), state)
+        seen = state if mask is None or ragged is None else ragged.fill_state(mask, state)
+        result = step(seen, x)
+        if not outputs:
+            _check_pair(result)
+            check(result[0], seen)
+        new, y = result
+        state = new if mask is None else select(mask, new, state)
+        outputs.append(y)
+    return state, outputs
+
+
+def unaliased(state: State) -> State:
+    """Return a state that can be written to without changing the tensors that the caller holds.
+
+    While a graph is recorded, ``h += z`` in a step creates a new tensor. Under `no_grad` it writes
+    to the array of a leaf, which may be the caller's state, or an output that was returned before.
+    So leaves are copied.
+    """
+    if is_grad_enabled():
+        return state
+    return map_nested(_unaliased, state)
+
+
+def _unaliased(x: Tensor | None) -> Tensor | None:
+    if x is None or x._version is None:  # the result of an operation
+        return x
+    return wrap(backend.copy(x._data), None, None)
+
+
+@contextlib.contextmanager
+def gc_paused() -> Iterator[None]:
+    """Disable the cyclic GC: a graph has no cycles, and a collection would visit every node."""
+    enabled = gc.isenabled()
+    try:
+        gc.disable()
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+# -- inputs and outputs of `scan` ------------------------------------------------------------------
+
+
+def _unbound(xs: Any) -> list[Any]:
+    """Return the inputs of each step, in the structure of `xs`."""
+    if isinstance(xs, Tensor):
+        return list(ops.unbind(xs))
+    steps = zip(*(ops.unbind(x) for x in leaves(xs)), strict=True)
+    return [_rebuilt(xs, iter(parts)) for parts in steps]
+
+
+def _stacked(outputs: list[Any]) -> Any:
+    """Return the outputs of all steps, (...) each, as (T, ...) in the structure of one."""
+    columns = [leaves(y) for y in outputs]
+    wanted = [None if y is None else getattr(y, "shape", None) for y in columns[0]]
+    for column in columns:
+        for y in column:
+            if not isinstance(y, Tensor | None):
+                raise ArgumentError(
+                    f"scan: step returned a {class_name(y)} in y: Tensors or None are needed"
+                )
+        shapes = [None if y is None else y.shape for y in column]
+        if shapes != wanted:
+            raise ShapeError(
+                f"scan: step returned y of shapes {shapes} after {wanted} in an earlier step"
+            )
+    stacks = [y[0] if y[0] is None else stacked(y) for y in zip(*columns, strict=True)]
+    return _rebuilt(outputs[0], iter(stacks))
+
+
+def stacked(outputs: Sequence[Tensor]) -> Tensor:
+    """Return the outputs of T steps as one Tensor (T, ...)."""
+    return ops.stack_over_time(*outputs)
+
+
+def _rebuilt(structure: Any, values: Iterator[Any]) -> Any:
+    """Return a structure with other elements."""
+    return map_nested(lambda _: next(values), structure)
+
+
+def _zero_padding(ragged: RaggedBatch, y: Tensor) -> Tensor:
+    batch = ragged.mask.shape[1]
+    if y.shape[1:2] != (batch,):
+        raise ShapeError(
+            f"scan: step returned y of shape {y.shape[1:]}: with lengths ({batch}, ...) is needed"
+        )
+    return ragged.zero_padding(y)
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def _steps_of(xs: Any) -> int:
+    """Return T."""
+    sizes = {x.shape[:1] for x in leaves(xs)}
+    if len(sizes) != 1 or () in sizes:
+        shapes = [x.shape for x in leaves(xs)]
+        raise ShapeError(f"scan: xs are (T, ...) with the same T each, got the shapes {shapes}")
+    ((steps,),) = sizes
+    if not steps:
+        raise ShapeError("scan: xs have no time step")
+    return int(steps)
+
+
+def _batch_of(xs: Any, state: State) -> tuple[int, str]:
+    """Return B and the device of a ragged batch."""
+    inputs, states = leaves(xs), [s for s in leaves(state) if s is not None]
+    batches = {x.shape[1:2] for x in inputs} | {s.shape[:1] for s in states}
+    if len(batches) != 1 or () in batches:
+        raise ShapeError(
+            "scan: with lengths, xs are (T, B, ...) and states (B, ...), got the shapes "
+            f"{[x.shape for x in inputs]} and {[s.shape for s in states]}"
+        )
+    ((batch,),) = batches
+    return int(batch), inputs[0].device
+
+
+def _edge_weights(edges: Sequence[float], steps: int) -> list[float]:
+    weights = [checks.any_number(edge, "scan: edges") for edge in edges]
+    if len(weights) != steps:
+        raise ArgumentError(f"scan: edges are {steps} numbers, one per step, got {len(weights)}")
+    return weights
+
+
+def _check_pair(result: Any) -> None:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ArgumentError(
+            f"scan: step returns (state, y), y may be None; got a {class_name(result)}"
+        )
+
+
+def _check_state(new: State, old: State) -> None:
+    """Raise unless a state that a step returned has the structure, shapes and dtypes of the old."""
+    if _outline(new) != _outline(old):
+        raise ArgumentError(
+            "scan: step returned another structure of the state than it received: "
+            f"{_outline(new)}, {_outline(old)} is needed"
+        )
+    for element, taken in zip(leaves(new), leaves(old), strict=True):
+        if taken is not None and element.shape != taken.shape:
+            raise ShapeError(
+                f"scan: step returned a state of shape {element.shape}, {taken.shape} is needed"
+            )
+        if taken is not None and element.dtype != taken.dtype:
+            raise DTypeError(
+                f"scan: step returned a state in {element.dtype}, {taken.dtype} is needed: use "
+                f".astype({str(taken.dtype)!r})"
+            )
+
+
+def _outline(state: State) -> str:
+    """Return the structure of a state, with the classes of its leaves, in the order of keys."""
+    return str(map_nested(class_name, state))
