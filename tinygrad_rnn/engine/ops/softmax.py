@@ -12,7 +12,6 @@ from ..backend import Array
 from ..primitive import primitive
 from . import kernels
 from .docstrings import along_axis
-from .kernels import reduced
 from .precision import in_single_precision
 
 
