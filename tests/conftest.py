@@ -71,11 +71,13 @@ def gpu(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def fresh_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace fused functions again, with the mistake that a test plants; discard that trace."""
+    """Trace fused functions again, as if they had never been called; discard that trace."""
     for module in (tg.nn.cells, tg.functional):
         for value in vars(module).values():
             if isinstance(value, Pointwise):
-                monkeypatch.setattr(value, "plans", {}, raising=False)
+                fresh = vars(type(value)(value.function))
+                for name in {"plans", "_patience"}.intersection(fresh):
+                    monkeypatch.setattr(value, name, fresh[name])
 
 
 def device_called(name: str) -> str:

@@ -1,6 +1,7 @@
 """A small autograd engine on NumPy and CuPy, and recurrent networks in plain tensor code on it.
 
-The core stands alone: ``tools/core_alone.py`` deletes the other folders and their imports here.
+The core works without the rest: ``tools/core_alone.py`` deletes the other folders, and their
+imports here.
 """
 
 # First, because it registers what `fuse` does before the core decorates a function.

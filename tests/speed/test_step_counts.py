@@ -16,6 +16,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.engine.graph import reachable
 from tinygrad_rnn.nn import cells
 
+pytestmark = pytest.mark.usefixtures("fresh_plans")  # other tests call the cells with many shapes
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 # For each time step: the input's projection, the product, the cell's arithmetic, and its results
 # if several have a gradient.

@@ -375,7 +375,7 @@ WRONG: list[tuple[Callable[[], Any], Any, str]] = [
         ShapeError,
         r"y of shape \(\): with lengths \(2, \.\.\.\) is needed",
     ),
-    (lambda: tg.scan(same, HS, XS, True), TypeError, "scan was called wrongly"),
+    (lambda: tg.scan(same, HS, XS, True), TypeError, "scan: too many positional arguments"),
 ]
 
 

@@ -163,6 +163,13 @@ def test_long_products_of_stacks_of_matrices(left, right):
     np.testing.assert_allclose((tg.tensor(x) @ tg.tensor(y)).numpy(), 10_000.0, rtol=1e-6)
 
 
+@pytest.mark.parametrize("rows, columns", [(2, 2), (3, 5), (8, 8), (11, 11), (16, 16), (4, 64)])
+@pytest.mark.parametrize("n", [1500, 4096, 8192, 20_000, 65_536, 300_000])
+def test_long_products_of_small_matrices(rows, columns, n):
+    x, y = np.full((rows, n), 0.1, np.float32), np.full((n, columns), 0.1, np.float32)
+    np.testing.assert_allclose((tg.tensor(x) @ tg.tensor(y)).numpy(), n / 100, rtol=4e-6)
+
+
 def test_running_sums_of_half_precision():
     x = np.full(3000, 0.1, np.float16)
     assert_accurate(tg.cumsum, [x], 1e-3)

@@ -113,6 +113,8 @@ def where(module: Module, condition: Array, x: Any, y: Any, out: Array = None) -
 SUM_BLOCK = 128  # the number of terms in a block of a long sum
 MAX_SIMPLE_SUM = 8 * SUM_BLOCK  # longer sums of float32 are computed in blocks or in float64
 
+SMALL_GEMM = 10**6  # multiplications in a product for which OpenBLAS has a separate kernel
+
 
 def needs_float64(dtype: DType, n: int) -> bool:
     """Return whether a sequential sum of n numbers has to be computed in double precision."""
@@ -125,17 +127,19 @@ def gemm(x: Array, y: Array) -> Array:
     All matrix products of the library are computed here. The result has the memory order of `x`,
     the activation: column-major if `x` is. BLAS takes transposed operands without a copy.
 
-    BLAS adds the terms of a product sequentially if one side is a vector, and in groups of some
-    hundreds otherwise, so rounding errors grow with their number. On the CPU long sums are
-    therefore computed in blocks.
+    BLAS adds the terms of a product sequentially if one side is a vector, or if the product is
+    small and the CPU has AVX-512 (OpenBLAS), and in groups of some hundreds otherwise, so rounding
+    errors grow with their number. On the CPU long sums are therefore computed in blocks.
     """
     module, n = module_of(x), x.shape[-1]
     if x.ndim > 2 and y.ndim == 2 and not is_column_major(x) and x.size:
         # One product, not one for each leading index.
         return gemm(x.reshape(-1, n), y).reshape(*x.shape[:-1], y.shape[1])
-    vector = n > MAX_SIMPLE_SUM and 1 in (x.shape[-2], y.shape[-1])
-    if (vector or n > 64 * MAX_SIMPLE_SUM) and device_of(x) == "cpu":
-        block = SUM_BLOCK if vector else 64 * SUM_BLOCK
+    size = x.shape[-2] * y.shape[-1]
+    sequential = n > MAX_SIMPLE_SUM and (1 in (x.shape[-2], y.shape[-1]) or size * n <= SMALL_GEMM)
+    if (sequential or n > 64 * MAX_SIMPLE_SUM) and device_of(x) == "cpu":
+        small = sequential or size * 64 * SUM_BLOCK <= SMALL_GEMM
+        block = SUM_BLOCK if small else 64 * SUM_BLOCK
         count, cut = n // block, n - n % block
         left = x[..., :cut].reshape(*x.shape[:-1], count, block).swapaxes(-2, -3)
         parts = module.matmul(left, y[..., :cut, :].reshape(*y.shape[:-2], count, block, -1))
