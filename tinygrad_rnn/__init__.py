@@ -18,6 +18,7 @@ from . import random as random
 from . import testing as testing
 from ._util import api_hints as _spelling
 from ._util import malloc as _allocator
+from .engine.autograd import grad as grad
 from .engine.backend import bool_ as bool_
 from .engine.backend import float16 as float16
 from .engine.backend import float32 as float32
@@ -26,7 +27,6 @@ from .engine.backend import get_default_dtype as get_default_dtype
 from .engine.backend import int32 as int32
 from .engine.backend import int64 as int64
 from .engine.backend import set_default_dtype as set_default_dtype
-from .engine.backward import grad as grad
 from .engine.config import show_config as show_config
 from .engine.grad_mode import enable_grad as enable_grad
 from .engine.grad_mode import is_grad_enabled as is_grad_enabled

@@ -167,7 +167,7 @@ HEADINGS = {  # by the defining module; other modules have the first words of th
     "engine.tensor": "Tensors",
     "tensors.creation": "Tensors",
     "tensors.dlpack": "Tensors",
-    "engine.backward": "Gradients",
+    "engine.autograd": "Gradients",
     "transforms.derivatives": "Gradients",
     "testing.gradient_check": "Gradients",
     "transforms.checkpoint": "Gradients",

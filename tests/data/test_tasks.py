@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tinygrad_rnn.data import batches, tasks
 from tinygrad_rnn.engine import backend
-from tinygrad_rnn.engine.backward import grad
+from tinygrad_rnn.engine.autograd import grad
 from tinygrad_rnn.engine.tensor import Tensor
 from tinygrad_rnn.errors import ArgumentError, ShapeError
 from tinygrad_rnn.tensors.creation import ones, tensor

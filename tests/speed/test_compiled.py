@@ -742,7 +742,7 @@ def test_the_choice(monkeypatch):
 
 
 @pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
-def test_a_captured_step_calls_each_kernel_once(cell):
+def test_a_captured_step_calls_each_kernel_once(cell, fresh_plans):
     step = assert_equal(lambda: Job(cell))
     (entry,) = step._entries.values()
     calls = [*entry.plan.before, *entry.plan.rest]

@@ -25,8 +25,8 @@ from .backend import Array
 from .grad_mode import paused, thread, watch_result, watching
 from .graph import Node, last_write, tick
 from .namespaces import Operation
-from .operands import failure, promote_operands, refuse_unknown
 from .pending import Gradient
+from .promotion import failure, promote_operands, refuse_unknown
 from .tensor import Tensor
 
 Vjp = Callable[..., Gradient]

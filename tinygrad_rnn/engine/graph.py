@@ -140,9 +140,9 @@ def run(
 ) -> dict[Node, tuple[Gradient, bool]]:
     """Return the gradient of each wanted node; without `wanted`, of each leaf.
 
-    The flag next to each gradient says that no other object shares its memory. `namespaces` has
-    ``F`` for each kind of gradient. With `since`, wanted nodes that are older send no gradients to
-    their parents.
+    The flag next to each gradient tells whether its memory is shared with no other object.
+    `namespaces` has ``F`` for each kind of gradient. Nodes older than `since` send no gradients to
+    their parents if nodes are wanted.
     """
     parents: Parents = tuple(node for node, _ in roots)
     grads: Sequence[Gradient] = [grad for _, grad in roots]
@@ -195,6 +195,8 @@ def run(
         F = grad.F if fresh else namespaces[kind]
         if fresh and not (kind is DeferredMatmul and node.takes_deferred and node not in wanted):
             grad = grad.evaluate()
+            if kind is not OutputGradients and grad.dtype != node.dtype:
+                grad = unbroadcast(grad, node, F)
 
         # Compute the gradients of its parents.
         parents, grads = node.parents, ()

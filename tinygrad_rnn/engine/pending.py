@@ -1,7 +1,7 @@
 """Pending gradients: gradients that are collected first and computed once.
 
-A rule may return one of these classes in place of an array. The pass (`graph.run`) collects all
-contributions to a node and calls `evaluate` when it reaches the node:
+A rule may return one of the first three classes in place of an array. The pass (`graph.run`)
+collects all contributions to a node and calls `evaluate` when it reaches the node:
 
 ==================  =====================================  ========================================
 class               its value                              computed as
@@ -64,6 +64,9 @@ class DeferredMatmul:
         self.lefts += other.lefts
         self.rights += other.rights
         self.nbytes += other.nbytes
+        if other.product is not None:
+            both = self.product is not None
+            self.product = self.product + other.product if both else other.product
         if self.nbytes > MAX_DEFERRED_BYTES:
             self.product = self.evaluate()
             self.lefts, self.rights, self.nbytes = [], [], 0

@@ -249,7 +249,7 @@ class Tensor:
             raise GraphError("pickling a computed tensor: detach() it first")
         return type(self), (self.numpy(), None, None, self.requires_grad)
 
-    if TYPE_CHECKING:  # attached by tensors/methods.py and by backward.py
+    if TYPE_CHECKING:  # attached by tensors/methods.py and by autograd.py
         T: property
         __array_priority__: float
 

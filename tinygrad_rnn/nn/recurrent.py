@@ -112,7 +112,7 @@ class Recurrent(SuffixedNames):
             warnings.warn(
                 f"{kind}: dropout={dropout} does nothing in one layer: it acts between layers, so "
                 "set num_layers above 1, or put nn.Dropout after the layer",
-                stacklevel=3 if type(self) is Recurrent else 5,  # past `explained`, at the caller
+                stacklevel=3 if type(self) is Recurrent else 5,  # at the caller
             )
         self.batch_first, self.bidirectional = batch_first, bidirectional
         if isinstance(cell, type):

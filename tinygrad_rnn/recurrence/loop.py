@@ -114,8 +114,15 @@ def scan(
         ragged = ragged_batch(lengths, steps, batch, device, "scan")
     if ragged is not None:
         xs, weights = map_nested(ragged.fill, xs), weights[: len(ragged.steps)]
+
+    def checked_step(seen: State, x: Any) -> tuple[State, Any]:
+        result = step(seen, x)
+        _check_pair(result)
+        _check_state(result[0], seen)
+        return result
+
     with gc_paused():
-        state, outputs = run(step, state, xs, weights, ragged, reverse)
+        state, outputs = run(checked_step, state, xs, weights, ragged, reverse)
     ys = _stacked(outputs[::-1] if reverse else outputs)
     if ragged is not None:
         ys = map_nested(lambda y: y if y is None else _zero_padding(ragged, y), ys)
@@ -142,8 +149,7 @@ def run(
     ragged : RaggedBatch, optional
         The masks of the T steps.
     check : callable, optional
-        Called with the first new state and the old one, to raise if they do not fit. Default: the
-        check that `scan` documents.
+        Called with the first new state and the old one, to raise if they do not fit.
 
     Returns
     -------
@@ -152,7 +158,6 @@ def run(
     outputs : list of T values
         y of each step in the order of the loop. Those of ended sequences are not zero.
     """
-    check = check or _check_state
     masks = ragged.steps if ragged is not None else [None] * len(edges)
     edge_masks = ragged.edges if ragged is not None else masks
     inputs, state = _unbound(unaliased(xs)), unaliased(state)
@@ -164,11 +169,9 @@ def run(
         if edge != 1:
             state = select(edge_mask, scale_gradient(state, edge), state)
         seen = state if mask is None or ragged is None else ragged.fill_state(mask, state)
-        result = step(seen, x)
-        if not outputs:
-            _check_pair(result)
-            check(result[0], seen)
-        new, y = result
+        new, y = step(seen, x)
+        if check is not None and not outputs:
+            check(new, seen)
         state = new if mask is None else select(mask, new, state)
         outputs.append(y)
     return state, outputs

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.backward import grad
+from ..engine.autograd import grad
 from ..engine.tensor import Tensor
 from ..tensors import reshape
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._util.api_hints import class_name
 from .._util.functions import check_function
-from ..engine.backward import grad
+from ..engine.autograd import grad
 from ..engine.grad_mode import enable_grad
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError

@@ -19,7 +19,7 @@ from .. import tensors as ops
 from .._util.nested import leaves
 from ..bptt import Full, Strategy
 from ..bptt.strategies import Segment, strategy_of
-from ..engine.backward import grad
+from ..engine.autograd import grad
 from ..engine.grad_mode import enable_grad, no_grad
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError

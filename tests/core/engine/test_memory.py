@@ -395,3 +395,28 @@ def test_factors_are_multiplied_early_when_they_hold_too_much(products, monkeypa
     in_pieces = gradient()
     assert 1 < weight_products(products, w) <= STEPS
     np.testing.assert_allclose(in_pieces.numpy(), whole.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [0, 100, 200, 300, 400, 10**6])
+def test_factors_multiplied_early_are_added_to_those_of_other_uses(limit, monkeypatch):
+    """Also where a weight is used directly, and by several nodes of its transpose."""
+    monkeypatch.setattr(pending, "MAX_DEFERRED_BYTES", limit)
+    rng = np.random.default_rng(0)
+    w, xs = leaf(rng.normal(size=(3, 3))), [tg.tensor(x) for x in rng.normal(size=(6, 4, 3))]
+    transposes = w.T, w.T
+    uses = [x @ (w if i == 2 else transposes[i % 2]) for i, x in enumerate(xs)]
+    gradient = tg.grad(sum(y.sum() for y in uses), w).numpy()
+    columns = [x.numpy().sum(axis=0) for x in xs]
+    wanted = sum(np.tile(c, (3, 1)) for i, c in enumerate(columns) if i != 2)
+    np.testing.assert_allclose(gradient, wanted + columns[2][:, None], rtol=1e-12)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_pending_gradient_has_the_dtype_of_its_argument(create_graph, transposed):
+    x, w = leaf(np.ones((4, 3))), tg.ones(3, 3, dtype="float32", requires_grad=True)
+    h = tg.tanh(x @ (w.T if transposed else w)) @ w  # float64
+    first, second = tg.grad(h.sum(), [x, w], retain_graph=True, create_graph=create_graph)
+    assert (first.dtype, second.dtype) == (np.float64, np.float32)
+    h.sum().backward()
+    assert w.grad.dtype == np.float32

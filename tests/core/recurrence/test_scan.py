@@ -384,3 +384,21 @@ def test_a_wrong_argument_is_named(number: int) -> None:
     call, error, message = WRONG[number]
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "later, error",
+    [
+        (lambda h: (tg.stack([h, h]), h), ShapeError),
+        (lambda h: (h.astype("float32"), h), DTypeError),
+        (lambda h: ((h, h), h), ArgumentError),
+        (lambda h: h, ArgumentError),
+        (lambda h: (h, h, h), ArgumentError),
+    ],
+)
+def test_a_later_step_that_returns_another_state_is_refused(later, error) -> None:
+    def step(h: tg.Tensor, x: tg.Tensor) -> object:
+        return later(h) if x.item() == 2 else (h + x, h)
+
+    with pytest.raises(error, match="scan: step return"):
+        tg.scan(step, tg.zeros(2, dtype="float64"), tg.arange(4))

@@ -11,7 +11,7 @@ from typing import Any
 from ..backend import Array
 from ..primitive import primitive
 from . import kernels
-from .precision import in_single_precision
+from .half_precision import in_single_precision
 from .softmax import shifted_logits
 
 

@@ -17,7 +17,7 @@ from ..primitive import primitive
 from . import kernels
 from .axes import Axis, axes_of, reduced_size, restore_axes
 from .docstrings import KEEPDIMS, X, reduction, standard
-from .precision import in_single_precision
+from .half_precision import in_single_precision
 
 _divide = in_single_precision(lambda F, g, count: g / count)
 

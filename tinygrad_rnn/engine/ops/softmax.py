@@ -12,7 +12,7 @@ from ..backend import Array
 from ..primitive import primitive
 from . import kernels
 from .docstrings import along_axis
-from .precision import in_single_precision
+from .half_precision import in_single_precision
 
 
 def shifted_logits(xp: Any, x: Array, axis: Any) -> Array:

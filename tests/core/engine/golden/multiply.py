@@ -1,7 +1,7 @@
 """The code that `tinygrad_rnn.multiply` runs, as `engine/codegen.py` generates it.
 
 This file is not executed: `test_golden.py` compares it with ``multiply.definition.source``. The
-definition of the operation, in ``engine/ops/elementwise.py``, is
+definition of the operation, in ``engine/ops/arithmetic.py``, is
 
     @primitive(x=lambda F, g, y: g * y, y=lambda F, g, x: g * x)
     def multiply(xp, x, y):

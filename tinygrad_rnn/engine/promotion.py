@@ -25,10 +25,10 @@ class _Constant:
 
 
 def promote_operands(op: OpDefinition, args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
-    """Promote the arguments of a call: integers and Python scalars get the dtype of floats.
+    """Promote the arguments of a call: integers get the dtype of the floats among them.
 
-    Returns the array library, the arrays (and Python scalars), and the Tensor of each, or
-    `_Constant`.
+    Python scalars stay as they are, unless all arguments are scalars. Returns the array library,
+    the arrays (and Python scalars), and the Tensor of each, or `_Constant`.
     """
     if not _LISTS.isdisjoint(map(type, args)):
         args = [Tensor._stacked(x) for x in args]  # lists of Tensors: each has a node
