@@ -36,7 +36,7 @@ FORK: Any = multiprocessing.get_context("fork")
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tinygrad_rnn"
 RULES = PACKAGE / "engine" / "ops"
-GRAPH = PACKAGE / "engine" / "graph.py"
+BACKWARD_PASS = PACKAGE / "engine" / "backward_pass.py"
 QUICK = [
     "test_gradients_of_two_orders_equal_differences",
     "test_the_same_tensor_in_two_places",
@@ -140,7 +140,7 @@ def names_in(node: ast.AST) -> set[str]:
 
 def rules(file: Path, tree: ast.Module) -> Iterator[Rule]:
     """Yield the vjps of a module's primitives, and the functions that these call."""
-    if file == GRAPH:
+    if file == BACKWARD_PASS:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == "unbroadcast":
                 rows = ["add", "multiply", "where", "F.cast", "divide"]
@@ -279,7 +279,7 @@ def outside_annotations(rule: ast.AST) -> Iterator[ast.AST]:
 
 def mutants(only: list[str]) -> Iterator[Mutant]:
     """Yield every mutant of the rules whose file or name contains one of the words."""
-    for file in [*sorted(RULES.glob("*.py")), GRAPH]:
+    for file in [*sorted(RULES.glob("*.py")), BACKWARD_PASS]:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for rule in rules(file, tree):
             if only and not any(word in f"{file.stem}.{rule.name}" for word in only):

@@ -20,7 +20,7 @@ from hypothesis import Phase, is_hypothesis_test, settings
 
 from op_table import ROWS
 from tinygrad_rnn import tensors as ops
-from tinygrad_rnn.engine import backend, graph, tensor
+from tinygrad_rnn.engine import backend, backward_pass, tensor
 from tinygrad_rnn.engine.codegen import OpDefinition
 from tinygrad_rnn.engine.namespaces import PRIMITIVES
 from tinygrad_rnn.engine.ops import kernels
@@ -125,7 +125,7 @@ def test_a_gradient_that_is_right_once_and_wrong_twice_is_caught(
 # -- broadcasting, repeated indices ----------------------------------------------------------------
 
 
-honest_fit = graph.unbroadcast
+honest_fit = backward_pass.unbroadcast
 
 
 def first_of_each(grad: Any, node: Any, F: Any) -> Any:
@@ -137,7 +137,7 @@ def first_of_each(grad: Any, node: Any, F: Any) -> Any:
 
 @pytest.mark.parametrize("fit", [lambda grad, node, F: grad, first_of_each], ids=["none", "cut"])
 def test_a_missing_unbroadcast_is_caught(fit: Any, monkeypatch: Plant) -> None:
-    monkeypatch.setattr(graph, "unbroadcast", fit)
+    monkeypatch.setattr(backward_pass, "unbroadcast", fit)
     catches_in_derivatives("add", "multiply", "where")
 
 
@@ -194,13 +194,13 @@ def test_an_aliasing_gradient_is_caught(monkeypatch: Plant) -> None:
 
 
 def test_adding_into_somebody_elses_gradient_is_caught(monkeypatch: Plant) -> None:
-    before = graph.Accumulator.__init__
+    before = backward_pass.Accumulator.__init__
 
     def take_over(self: Any, F: Any, first: Any) -> None:
         before(self, F, first)
         self.owned = True
 
-    monkeypatch.setattr(graph.Accumulator, "__init__", take_over)
+    monkeypatch.setattr(backward_pass.Accumulator, "__init__", take_over)
     catches(test_graph.test_a_gradient_that_two_arguments_get_is_not_added_into)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from .._util.api_hints import explain_errors, foreign_array_hint
 from ..errors import DeviceError, GraphError, ShapeError
 from . import backend
-from .graph import Node, run
+from .backward_pass import run
+from .graph import Node
 from .namespaces import namespaces
 from .tensor import Tensor, wrap
 

@@ -1,6 +1,6 @@
 """Pending gradients: gradients that are collected first and computed once.
 
-A rule may return one of the first three classes in place of an array. The pass (`graph.run`)
+A rule may return one of the first three classes in place of an array. `backward_pass.run`
 collects all contributions to a node and calls `evaluate` when it reaches the node:
 
 ==================  =====================================  ========================================

@@ -44,9 +44,10 @@ import numpy as np
 
 from .._util.user_code import GENERATED, PACKAGE, location
 from ..engine import backend
+from ..engine.backward_pass import run
 from ..engine.codegen import OpNode, check_saved
 from ..engine.grad_mode import enable_grad, thread
-from ..engine.graph import Leaf, Node, OutputNode, Parents, last_write, reachable, run
+from ..engine.graph import Leaf, Node, OutputNode, Parents, last_write, reachable
 from ..engine.namespaces import PRIMITIVES, Raw, namespaces
 from ..engine.ops import kernels
 from ..engine.tensor import Tensor, wrap

@@ -14,9 +14,10 @@ from .._util.foreign_arrays import copy_arrays
 from .._util.functions import check_function
 from .._util.nested import leaves, map_nested
 from ..engine import backend
+from ..engine.backward_pass import run
 from ..engine.codegen import SECOND_TIME, OpNode
 from ..engine.grad_mode import enable_grad, thread
-from ..engine.graph import Leaf, Node, OutputNode, Parents, reachable, run, tick
+from ..engine.graph import Leaf, Node, OutputNode, Parents, reachable, tick
 from ..engine.namespaces import namespaces
 from ..engine.pending import OutputGradients
 from ..engine.tensor import Tensor, wrap

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.engine.graph import unbroadcast
+from tinygrad_rnn.engine.backward_pass import unbroadcast
 from tinygrad_rnn.engine.ops import kernels
 
 BATCH, INPUT, HIDDEN = 4, 3, 8

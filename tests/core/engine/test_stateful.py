@@ -358,7 +358,8 @@ class Programs(RuleBasedStateMachine):
     @rule(data=st.data())
     def write_into_a_leaf(self, data: Any) -> None:
         pair = self.pick(data, lambda v: v.memory is not None and v.value.base is None)
-        if pair is not None and pair[0].is_leaf:
+        # Without a version: the result of a read that NumPy copied, as x[()] of 0-d, detached.
+        if pair is not None and pair[0].is_leaf and pair[0]._version is not None:
             new = data.draw(arrays(pair[1].value.shape, NUMBERS))
             pair[0].data = new
             pair[1].value[...] = new

@@ -32,7 +32,7 @@ and common to all operations:
 What the code does beyond the product:
 
 - The forward broadcasts. The vjps return gradients of the broadcast shape; the backward pass sums
-  them over the broadcast axes (`engine.graph.unbroadcast`).
+  them over the broadcast axes (`engine.backward_pass.unbroadcast`).
 - A value is saved only for a vjp that will run: y if x requires a gradient, x if y does.
 - The versions of the saved tensors tell whether one was changed in place before the backward pass.
 """
