@@ -451,7 +451,11 @@ def test_a_test_that_changes_global_state_fails(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_"))}
+        env={
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("PYTEST_", "COV_", "COVERAGE_"))
+        }
         | {"PYTHONPATH": str(PACKAGE.parent), "COLUMNS": "200"},
     )
     errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR")]

@@ -77,7 +77,8 @@ def scan(
 
     Notes
     -----
-    Forward, `edges` change nothing. An edge after the end of a sequence is not scaled. In a ragged
+    Forward, `edges` change nothing. An edge after the end of a sequence is not scaled, except for
+    the edge from the initial state. In a ragged
     batch the padding of `xs` is never read: rows of ended sequences are computed with the input and
     state of the longest sequence, and nothing of the result is used.
 
@@ -220,6 +221,12 @@ def _unbound(xs: Any) -> list[Any]:
 
 def _stacked(outputs: list[Any]) -> Any:
     """Return the outputs of all steps, (...) each, as (T, ...) in the structure of one."""
+    for y in outputs:
+        if _outline(y) != _outline(outputs[0]):
+            raise ArgumentError(
+                f"scan: step returned y with the structure {_outline(y)}, after "
+                f"{_outline(outputs[0])} in an earlier step"
+            )
     columns = [leaves(y) for y in outputs]
     wanted = [None if y is None else getattr(y, "shape", None) for y in columns[0]]
     for column in columns:
@@ -285,6 +292,11 @@ def _batch_of(xs: Any, state: State) -> tuple[int, str]:
 
 
 def _edge_weights(edges: Sequence[float], steps: int) -> list[float]:
+    if not hasattr(edges, "__len__"):
+        raise ArgumentError(
+            f"scan: edges are {steps} numbers, one per step, got a {class_name(edges)}; those of a "
+            "strategy are strategy.weights(T)"
+        )
     weights = [checks.any_number(edge, "scan: edges") for edge in edges]
     if len(weights) != steps:
         raise ArgumentError(f"scan: edges are {steps} numbers, one per step, got {len(weights)}")

@@ -26,7 +26,11 @@ from ..errors import AnomalyError
 from .fuse import Symbolic, eager
 
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
-_PLUMBING = (f"{_PACKAGE}engine", f"{_PACKAGE}tensors", __file__, "<primitive ")
+_PLUMBING = (
+    *(f"{_PACKAGE}{part}" for part in ("_util", "engine", "tensors")),
+    __file__,
+    "<primitive ",
+)
 _called_at: weakref.WeakKeyDictionary[Node, str] = weakref.WeakKeyDictionary()
 
 

@@ -356,8 +356,8 @@ WRONG: list[tuple[Callable[[], Any], Any, str]] = [
     ),
     (lambda: tg.scan(lambda h, x: (h, 1.0), HS, XS), ArgumentError, "a float in y"),
     (lambda: tg.scan(each_time((HS, HS), (HS, HS[:1])), HS, XS), ShapeError, "earlier step"),
-    (lambda: tg.scan(each_time((HS, HS), (HS, None)), HS, XS), ShapeError, "earlier step"),
-    (lambda: tg.scan(each_time((HS, HS), (HS, (HS, HS))), HS, XS), ShapeError, "earlier step"),
+    (lambda: tg.scan(each_time((HS, HS), (HS, None)), HS, XS), ArgumentError, "earlier step"),
+    (lambda: tg.scan(each_time((HS, HS), (HS, (HS, HS))), HS, XS), ArgumentError, "earlier step"),
     (lambda: tg.scan(same, HS, (XS, XS[:3])), ShapeError, r"the same T each.*\(3, 2, 3\)"),
     (lambda: tg.scan(same, HS, tg.tensor(1.0)), ShapeError, "the same T"),
     (lambda: tg.scan(same, HS, ()), ShapeError, "the same T"),
@@ -402,3 +402,24 @@ def test_a_later_step_that_returns_another_state_is_refused(later, error) -> Non
 
     with pytest.raises(error, match="scan: step return"):
         tg.scan(step, tg.zeros(2, dtype="float64"), tg.arange(4))
+
+
+@pytest.mark.parametrize(
+    "later",
+    [lambda h: {"b": h, "a": h}, lambda h: {"a": h, "z": h}, lambda h: [h, h], lambda h: h],
+)
+def test_outputs_of_another_structure_are_refused(later) -> None:
+    def step(h: tg.Tensor, x: tg.Tensor) -> object:
+        return h + x, later(h) if x.item() == 2 else {"a": h, "b": h}
+
+    with pytest.raises(ArgumentError, match="scan: step returned y with the structure"):
+        tg.scan(step, tg.zeros(2), tg.arange(4.0))
+
+
+@pytest.mark.parametrize("edges", [0.5, tg.bptt.Truncated(2), None])
+def test_edges_are_a_sequence(edges) -> None:
+    if edges is None:
+        tg.scan(same, HS, XS, edges=edges)
+        return
+    with pytest.raises(ArgumentError, match=r"scan: edges .* strategy\.weights"):
+        tg.scan(same, HS, XS, edges=edges)
