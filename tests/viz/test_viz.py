@@ -760,3 +760,12 @@ def test_unroll_checks_the_state_that_a_step_returns(returned, message):
 
     with pytest.raises((ArgumentError, ShapeError), match=rf"Wrong\.step returned .*{message}"):
         tg.viz.unroll(tg.nn.Recurrent(Wrong, 2, 3), sequence(5))
+
+
+def test_a_primitive_is_labelled_by_the_name_it_was_given():
+    @tg.primitive(name="half of x", x=lambda F, g: F._half_of_a_label(g))
+    def _half_of_a_label(xp, x):
+        return x / 2
+
+    y = _half_of_a_label(tg.tensor([2.0], requires_grad=True))
+    assert "half of x" in {node.label for node in tg.viz.graph(y).nodes}

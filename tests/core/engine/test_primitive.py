@@ -233,7 +233,6 @@ def test_users_see_the_given_name_and_vjps_use_that_of_the_forward():
     x = tg.tensor([2.0], requires_grad=True)
     y = _half_on_arrays(x)
     assert repr(y) == "tensor([1.], grad_fn=<half of x>)"
-    assert "half of x" in {node.label for node in tg.viz.graph(y).nodes}
     (gradient,) = tg.grad(y, [x], create_graph=True)
     assert gradient.numpy() == 0.5
     with pytest.raises(GraphError, match="backward through half of x a second time"):
