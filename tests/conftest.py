@@ -48,6 +48,12 @@ settings.load_profile(
 
 
 collect_ignore_glob = ["*/conftest.py"]  # pytest takes these for modules of doctests
+FUSED = [  # the library's functions that `fuse` decorates
+    function
+    for module in (tg.nn.cells, tg.functional)
+    for function in vars(module).values()
+    if isinstance(function, Pointwise)
+]
 ACCELERATORS = ["strict", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -72,12 +78,10 @@ def gpu(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def fresh_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace fused functions again, as if they had never been called; discard that trace."""
-    for module in (tg.nn.cells, tg.functional):
-        for value in vars(module).values():
-            if isinstance(value, Pointwise):
-                fresh = vars(type(value)(value.function))
-                for name in {"plans", "_patience"}.intersection(fresh):
-                    monkeypatch.setattr(value, name, fresh[name])
+    for value in FUSED:
+        fresh = vars(type(value)(value.function))
+        for name in {"plans", "_patience"}.intersection(fresh):
+            monkeypatch.setattr(value, name, fresh[name])
 
 
 def device_called(name: str) -> str:
@@ -113,8 +117,7 @@ def global_state() -> dict[str, Any]:
     }
 
 
-FUSED = [f for module in (tg.nn.cells, tg.functional) for f in vars(module).values()]
-PATIENCE = [(f, f._patience) for f in FUSED if isinstance(f, Pointwise) and hasattr(f, "_patience")]
+PATIENCE = [(f, f._patience) for f in FUSED if hasattr(f, "_patience")]
 
 
 @pytest.fixture(autouse=True)

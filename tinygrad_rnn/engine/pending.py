@@ -64,9 +64,7 @@ class DeferredMatmul:
         self.lefts += other.lefts
         self.rights += other.rights
         self.nbytes += other.nbytes
-        if other.product is not None:
-            both = self.product is not None
-            self.product = self.product + other.product if both else other.product
+        self.product = _sum(self.product, other.product)
         if self.nbytes > MAX_DEFERRED_BYTES:
             self.product = self.evaluate()
             self.lefts, self.rights, self.nbytes = [], [], 0
@@ -85,7 +83,14 @@ class DeferredMatmul:
             for x in (self.lefts, self.rights)
         )
         product = self.F.gemm(self.F.transpose(left, axes=(1, 0)), right)
-        return product if self.product is None else self.product + product
+        return _sum(self.product, product)
+
+
+def _sum(x: Gradient, y: Gradient) -> Gradient:
+    """Return x + y, where None is zero."""
+    if x is None or y is None:
+        return y if x is None else x
+    return x + y
 
 
 class OutputGradients(dict[int, Gradient]):

@@ -6,16 +6,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._util.contexts import reusable_context
+from .._util.user_code import GENERATED, PACKAGE, location
 from ..engine import backend
 from ..engine.codegen import OpDefinition, OpNode
 from ..engine.grad_mode import thread, watching
@@ -25,12 +24,7 @@ from ..engine.tensor import Tensor
 from ..errors import AnomalyError
 from .fuse import Symbolic, eager
 
-_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
-_PLUMBING = (
-    *(f"{_PACKAGE}{part}" for part in ("_util", "engine", "tensors")),
-    __file__,
-    "<primitive ",
-)
+_PLUMBING = (*(f"{PACKAGE}{part}" for part in ("_util", "engine", "tensors")), __file__, *GENERATED)
 _called_at: weakref.WeakKeyDictionary[Node, str] = weakref.WeakKeyDictionary()
 
 
@@ -191,10 +185,7 @@ def _count(values: Iterable[Any]) -> tuple[int, int]:
 def _caller() -> str:
     """Return the user's line that is running, and the function of this library that it called."""
     frame: Any = sys._getframe(1)
-    inside = ""
-    while frame is not None and frame.f_code.co_filename.startswith((_PACKAGE, "<primitive ")):
-        if not frame.f_code.co_filename.startswith(_PLUMBING):
-            inside = inside or f", in {frame.f_code.co_qualname}"
+    while frame is not None and frame.f_code.co_filename.startswith(_PLUMBING):
         frame = frame.f_back
-    line = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "nowhere"
-    return line + inside
+    ours = frame is not None and frame.f_code.co_filename.startswith(PACKAGE)
+    return (location() or "nowhere") + (f", in {frame.f_code.co_qualname}" if ours else "")
