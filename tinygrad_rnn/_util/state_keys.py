@@ -38,6 +38,39 @@ def check_keys(operation: str, state: Any, expected: Iterable[str]) -> None:
     raise_problems(operation, key_problems(state, expected))
 
 
+def float_and_count(operation: str, state: Any, name: str) -> tuple[float, int]:
+    """Return the values of a state with two keys: a float, and ``"count"``, an integer >= 0.
+
+    Parameters
+    ----------
+    operation : str
+        The public function that is called, with which the message begins.
+    state : object
+        The argument.
+    name : str
+        The key of the float.
+
+    Raises
+    ------
+    ArgumentError
+        If keys or values do not fit.
+
+    Examples
+    --------
+    >>> from tinygrad_rnn._util.state_keys import float_and_count
+    >>> float_and_count("Scheduler.load_state_dict", {"lr": 0.1, "count": 3}, "lr")
+    (0.1, 3)
+    """
+    check_keys(operation, state, (name, "count"))
+    value, count = state[name], state["count"]
+    if not isinstance(value, float) or not isinstance(count, int) or count < 0:
+        raise ArgumentError(
+            f"{operation}: {name} must be a float and count an integer >= 0, got {value!r} and "
+            f"{count!r}"
+        )
+    return value, count
+
+
 def key_problems(state: Any, expected: Iterable[str], where: str = "") -> list[str]:
     """Return the problems of the keys of a state, one line for each.
 

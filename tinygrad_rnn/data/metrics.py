@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .._util.state_keys import check_keys
+from .._util.state_keys import float_and_count
 from ..engine import backend
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
@@ -117,14 +117,7 @@ class Perplexity:
         >>> second.nats
         0.5
         """
-        check_keys("Perplexity.load_state_dict", state, ("total", "count"))
-        total, count = state["total"], state["count"]
-        if not isinstance(total, float) or not isinstance(count, int) or count < 0:
-            raise ArgumentError(
-                "Perplexity.load_state_dict: total must be a float and count an integer >= 0, "
-                f"got {total!r} and {count!r}"
-            )
-        self.total, self.count = total, count
+        self.total, self.count = float_and_count("Perplexity.load_state_dict", state, "total")
 
     @property
     def nats(self) -> float:

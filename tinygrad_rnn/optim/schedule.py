@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._util.api_hints import MissingAttribute, module_getattr
-from .._util.state_keys import check_keys
+from .._util.state_keys import float_and_count
 from ..errors import ArgumentError
 from ..tensors import checks
 from .optimizers import Optimizer
@@ -308,13 +308,7 @@ class Scheduler:
         ArgumentError
             `state` does not have the keys and values of a `state_dict`; nothing was loaded.
         """
-        check_keys("Scheduler.load_state_dict", state, ("base_lr", "count"))
-        base_lr, count = state["base_lr"], state["count"]
-        if not isinstance(base_lr, float) or not isinstance(count, int) or count < 0:
-            raise ArgumentError(
-                "Scheduler.load_state_dict: base_lr must be a float and count an integer >= 0, "
-                f"got {base_lr!r} and {count!r}"
-            )
+        base_lr, count = float_and_count("Scheduler.load_state_dict", state, "base_lr")
         current = _scheduled.setdefault(self.optimizer, self._rate)
         if current is not self._rate:
             self._attach(current)
