@@ -316,8 +316,14 @@ def sections(draw):
 
 @st.composite
 def indexed(draw, boolean=True):
-    shape = draw(SHAPES)
-    return Case((draw(arrays(shape)),), {"key": draw(indices(shape, boolean))})
+    if draw(st.booleans()):
+        shape = draw(SHAPES)
+        key = draw(indices(shape, boolean))
+    else:  # one place is read twice: its gradient is a sum
+        shape = draw(shapes(min_dims=1, min_side=1))
+        places = draw(st.lists(st.integers(0, shape[0] - 1), min_size=1, max_size=3))
+        key = np.array([*places, places[0] - draw(st.sampled_from([0, shape[0]]))])
+    return Case((draw(arrays(shape)),), {"key": key})
 
 
 @st.composite
