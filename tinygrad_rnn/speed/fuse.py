@@ -18,7 +18,7 @@ way back the gradients of the parts are written beside each other into one array
 that compute them.
 
 What the backward kernel reads of the forward one: its arguments, its results, and the values that
-are dear to compute again (`DEAR`); everything else is computed again from these.
+are expensive to compute again (`EXPENSIVE`); everything else is computed again from these.
 
 A run on expressions is a *plan*. It serves for more calls than the one that it was made in:
 
@@ -33,652 +33,34 @@ A run on expressions is a *plan*. It serves for more calls than the one that it 
 from __future__ import annotations
 
 import contextlib
-import functools
-import math
-import re
-import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._util.user_code import GENERATED, PACKAGE, location
 from ..engine import backend
 from ..engine.backward_pass import run
 from ..engine.codegen import OpNode, check_saved
 from ..engine.grad_mode import enable_grad, thread
 from ..engine.graph import Leaf, Node, OutputNode, Parents, last_write, reachable
-from ..engine.namespaces import PRIMITIVES, Raw, namespaces
-from ..engine.ops import kernels
+from ..engine.namespaces import namespaces
 from ..engine.tensor import Tensor, wrap
-from ..errors import ArgumentError, GraphError, ShapeError
+from ..errors import ArgumentError
 from ..tensors.checks import as_tensor
-from ..transforms.fuse import Pointwise, Symbolic, mode, register
+from ..transforms.fuse import Pointwise, mode, register
 from . import compiled
-from .compiled import chosen
-from .loops import Loop, Uncovered, kinds_of
-from .scalars import PYTHON, Number, Sheet, plain
+from .expressions import VIEWS, Expression, Trace, interpret, lengths_of, shape_now, untraceable
+from .kernel import Kernel
+from .scalars import PYTHON
 from .surroundings import PLAIN, Surroundings, checks, is_ours
 
-DEAR = frozenset("exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split())
-VIEWS = frozenset(("part", "reshape"))  # they show another value's memory
-# A message names no line in these: the function itself may be one of `nn`.
-INSIDE = (__file__, *(PACKAGE + part for part in ("engine", "tensors", "functional", "_util")))
-INSIDE += GENERATED
+EXPENSIVE = frozenset(
+    "exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split()
+)
 SIGNATURES = 64  # how many plans a fused function keeps; the oldest goes first
 PATIENCE = 16.0  # how many plans are made in vain; a call that finds one gives back a tenth
 ANSWERS = 8  # how many plans there are for the same arrays: other numbers, other surroundings
 FAILURES = (ValueError, OverflowError, ZeroDivisionError)  # of numbers that do not fit
-
-
-# -- expressions: an array library that writes down what is computed -------------------------------
-
-
-class Expression(Symbolic):
-    """What an array would be: an operation and its arguments, which are expressions or constants.
-
-    The operations are ufuncs, ``where`` and ``astype``; ``part`` (from, to along the last axis) and
-    its reverse ``join``; and, in gradients of what was broadcast, ``sum`` and ``reshape``.
-    """
-
-    __slots__ = ("args", "dtype", "number", "op", "sizes", "trace")
-    __array_ufunc__ = None  # NumPy's scalars leave the operators to us
-
-    def __init__(
-        self, trace: Trace, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]
-    ) -> None:
-        self.trace, self.op, self.args = trace, op, args
-        self.dtype, self.sizes = np.dtype(dtype), shape
-        self.number = len(trace.table)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The lengths of the axes."""
-        if self.trace.watching:
-            self.trace.read_sizes(sys._getframe(1))
-        return self.sizes
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return len(self.sizes)
-
-    @property
-    def size(self) -> int:
-        """Asked for by if, float() and item()."""
-        raise _untraceable("reads a value (if, float, item)", "use tinygrad_rnn.where")
-
-    @property
-    def nbytes(self) -> int:
-        """Asked for where the way to compute a sum depends on it: no memory."""
-        return 0
-
-    @property
-    def device(self) -> Any:
-        """Asked for when arrays meet that are not all expressions."""
-        if self.trace.closed:
-            return "cpu"
-        raise _untraceable("reads an array that is not an argument", "pass it as one")
-
-    def astype(self, dtype: Any) -> Expression:
-        """Return the values in another dtype."""
-        dtype = np.dtype(dtype)
-        if self.dtype.kind != "f" and dtype.kind == "f" and not self.trace.differentiating:
-            self.trace.reads_default = True
-        return self if dtype == self.dtype else self.copy(dtype)
-
-    def copy(self, dtype: Any = None) -> Expression:
-        """Return the values in memory of their own."""
-        return self.trace.enter("astype", (self,), dtype or self.dtype, self.sizes)
-
-    def reshape(self, shape: tuple[int, ...]) -> Expression:
-        """Return the gradient of what had fewer axes; no other has its shape changed."""
-        if not self.trace.differentiating:
-            raise _untraceable("changes a shape (reshape)")
-        return self.trace.enter("reshape", (self, shape), self.dtype, shape)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise _untraceable(f"asks an array for its {name!r}")
-
-    def __bool__(self) -> bool:
-        raise _untraceable("branches on a value", "use tinygrad_rnn.where")
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        if self.op != "constant":
-            raise _untraceable("asks for an array of NumPy", "compute with it as it is")
-        (value,) = self.args
-        return np.asarray(value.known() if type(value) is Number else value, self.dtype)
-
-    def __getitem__(self, key: Any) -> Expression:
-        start, stop = _span(key, self.sizes)
-        return self._part(start, stop)
-
-    def _part(self, start: int, stop: int) -> Expression:
-        shape = (*self.sizes[:-1], stop - start)
-        return self.trace.enter("part", (self, start, stop), self.dtype, shape)
-
-
-def _span(key: Any, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return where a key that cuts the last axis starts and stops."""
-    *before, last = key if key.__class__ is tuple else (key,)
-    full = len(before) == len(shape) - 1 or Ellipsis in before
-    if not full or last.__class__ is not slice or any(k not in (slice(None), ...) for k in before):
-        raise _untraceable(
-            f"reads a part, [{key}], of an array of {len(shape)} axes, that is no slice of the last"
-        )
-    start, stop, step = last.indices(shape[-1])
-    if step != 1:
-        raise _untraceable(f"reads a part in steps of {step}")
-    return start, max(start, stop)
-
-
-def _operator(ufunc: str, swapped: bool = False) -> Callable[..., Any]:
-    def apply(x: Expression, *others: Any) -> Any:
-        return getattr(SYMBOLS, ufunc)(*(reversed((x, *others)) if swapped else (x, *others)))
-
-    return apply
-
-
-for _method, _ufunc in {
-    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "pow": "power",
-    "mod": "remainder", "floordiv": "floor_divide",
-}.items():  # fmt: skip
-    setattr(Expression, f"__{_method}__", _operator(_ufunc))
-    setattr(Expression, f"__r{_method}__", _operator(_ufunc, swapped=True))
-for _method, _ufunc in {
-    "neg": "negative", "abs": "absolute", "eq": "equal", "ne": "not_equal", "lt": "less",
-    "le": "less_equal", "gt": "greater", "ge": "greater_equal",
-}.items():  # fmt: skip
-    setattr(Expression, f"__{_method}__", _operator(_ufunc))
-Expression.__hash__ = object.__hash__  # type: ignore[method-assign]
-
-
-class Symbols:
-    """The array library of expressions: NumPy's ufuncs, by name."""
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        ufunc = getattr(np, name, None)
-        if name != "where" and (not isinstance(ufunc, np.ufunc) or ufunc.nout != 1):
-            raise _untraceable(f"calls {name}, which is not computed element by element")
-        function = functools.partial(_write_down, "absolute" if name == "abs" else name)
-        setattr(self, name, function)
-        return function
-
-    def clip(self, x: Any, low: Any, high: Any) -> Any:
-        """Return x limited from both sides."""
-        x = x if low is None else self.maximum(x, low)
-        return x if high is None else self.minimum(x, high)
-
-    def asarray(self, x: Any) -> Any:
-        """Return x: an expression, or a constant."""
-        if type(x) is Number:
-            return x.sheet.owner.constant(x)
-        if isinstance(x, np.ndarray) and x.ndim:
-            raise _untraceable("reads an array that is not an argument", "pass it as one")
-        return x
-
-    def sum(self, x: Expression, axis: Any, keepdims: bool) -> Expression:
-        """Return the gradient of what was broadcast; nothing else is summed."""
-        if not x.trace.differentiating:
-            raise _untraceable("calls sum, which is not computed element by element")
-        shape = tuple(1 if i in axis else n for i, n in enumerate(x.sizes))
-        if shape == x.sizes:
-            return x
-        return x.trace.enter("sum", (x, axis), x.dtype, shape)
-
-
-class Derived(Raw):
-    """The primitives on expressions: ``F`` in the backward pass that derives a kernel."""
-
-    def scatter(self, *grads: Expression, keys: Sequence[Any], shape: tuple[int, ...]) -> Any:
-        """Return the gradient of what was split: those of the parts, beside each other."""
-        parts: dict[tuple[int, int], Expression] = {}
-        for key, grad in zip(keys, grads, strict=True):
-            span = _span(key, shape)
-            parts[span] = SYMBOLS.add(parts[span], grad) if span in parts else grad
-        trace, dtype, end = grads[0].trace, grads[0].dtype, 0
-        pieces = []
-        for start, stop in [*sorted(parts), (shape[-1], shape[-1])]:
-            if start < end:
-                raise _untraceable("reads parts that overlap")
-            if start > end:
-                gap = (*shape[:-1], start - end)
-                pieces.append(trace.enter("zeros", (gap,), dtype, gap))
-            if stop > start:
-                pieces.append(parts[start, stop])
-            end = stop
-        return trace.enter("join", tuple(pieces), dtype, shape)
-
-
-SYMBOLS = Symbols()
-backend.register(Expression, SYMBOLS)
-backend.register(Number, SYMBOLS)
-namespaces[Expression] = Derived(SYMBOLS)
-
-
-def _write_down(name: str, *args: Any) -> Any:
-    """Return the expression of a call of a ufunc (or of where); its dtype is found by NumPy."""
-    trace = next((x.trace for x in args if isinstance(x, Expression)), None)
-    if trace is None:  # a rule that asks for the logarithm of a number
-        sheet = next((x.sheet for x in args if type(x) is Number), None)
-        return getattr(np, name)(*args) if sheet is None else sheet.call(getattr(np, name), args)
-    args = tuple([x if isinstance(x, Expression) else trace.operand(x) for x in args])
-    samples = [np.empty(0, x.dtype) if isinstance(x, Expression) else plain(x) for x in args]
-    shapes = [x.sizes for x in args if isinstance(x, Expression)]
-    try:
-        shape = np.broadcast_shapes(*shapes)
-    except ValueError:
-        given = " and ".join(map(str, shapes))
-        raise ShapeError(f"{name}: shapes {given} do not broadcast") from None
-    return trace.enter(name, args, getattr(np, name)(*samples).dtype, shape)
-
-
-class Trace:
-    """The table of the expressions of one run, each there once.
-
-    `closed` says that whatever array is met was made of numbers, by the function itself: it reaches
-    no array, and runs on NumPy. `sized` says that it has read lengths of axes, `cut` that it cuts
-    the last one, and `reads_default` that the default dtype matters.
-    """
-
-    def __init__(self, numbers: Sequence[Any], closed: bool) -> None:
-        self.table: dict[Any, Expression] = {}
-        self.sheet = Sheet(numbers, self)
-        self.differentiating = self.watching = False
-        self.cut = self.sized = self.reads_default = False
-        self.closed = closed
-
-    def enter(self, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]) -> Any:
-        """Return the expression of these parts: the one that is there, or a new one."""
-        key = (op, dtype, *map(_identity, args))
-        if key not in self.table:
-            self.table[key] = Expression(self, op, args, dtype, shape)
-            self.cut |= op in ("part", "join")
-        return self.table[key]
-
-    def operand(self, x: Any) -> Any:
-        """Return a number as it is, and one with a dtype of its own as an expression."""
-        return x if x.__class__ in backend.SCALARS else self.constant(x)
-
-    def constant(self, x: Any) -> Expression:
-        """Return the expression of a number: of NumPy's, or of Python's as an array is made of it.
-
-        Its dtype counts as that of an array does, where a Python number would follow the others.
-        """
-        dtype = getattr(plain(x), "dtype", None)
-        if dtype is None:
-            kinds = {int: backend.int64, bool: backend.bool_}
-            dtype = kinds.get(x.__class__) or backend.get_default_dtype()
-        self.reads_default |= dtype.kind == "f"
-        value = x if x.__class__ in backend.SCALARS else x.item()
-        return self.enter("constant", (value,), dtype, ())
-
-    def read_sizes(self, frame: Any) -> None:
-        """Note that the function reads the lengths of axes, unless it is the engine that asks."""
-        while frame.f_globals.get("__name__") in ACCESS:  # x.shape of a Tensor
-            frame = frame.f_back
-        reader = frame.f_globals.get("__name__", "")
-        inside = reader.startswith(POINTWISE) and not reader.startswith(MAKES)
-        self.sized |= not inside and not frame.f_code.co_filename.startswith("<primitive")
-
-
-_ROOT = __name__.partition(".")[0]
-ACCESS = frozenset(
-    f"{_ROOT}.{part}" for part in ("engine.tensor", "tensors.methods", "tensors.numpy_protocols")
-)
-POINTWISE = tuple(f"{_ROOT}.{part}" for part in ("engine", "tensors", "speed"))
-MAKES = tuple(f"{_ROOT}.tensors.{part}" for part in ("checks", "creation"))  # zeros_like(x) …
-
-
-def _identity(x: Any) -> Any:
-    """Return what tells an argument of an expression from others."""
-    if isinstance(x, Expression):
-        return id(x)
-    return x.text if type(x) is Number else repr(x)
-
-
-def _untraceable(what: str, cure: str = "compute that outside of it") -> ArgumentError:
-    """Return the error of a function that is not pointwise, with the line that says so."""
-    line = location(INSIDE)
-    where = f" ({line})" if line else ""
-    return ArgumentError(f"fuse: the function {what}{where}: {cure}")
-
-
-def interpret(
-    wanted: Sequence[Any], known: dict[Expression, Tensor], numbers: Sequence[Any]
-) -> list[Any]:
-    """Return Tensors for expressions, computed operation by operation from those that are known."""
-    like = next(iter(known.values()))._data
-    sizes = _lengths(known)
-    for x in _needed(wanted, known):
-        args = [known[a] if isinstance(a, Expression) else _value(a, numbers) for a in x.args]
-        if x.op == "astype":
-            known[x] = args[0].astype(x.dtype)
-        elif x.op in ("zeros", "constant"):
-            value: Any = args[0] if x.op == "constant" else 0
-            shape = _shape_now(x, sizes)
-            known[x] = wrap(backend.full(shape, value, x.dtype, like=like), None, None)
-        elif x.op == "part":
-            known[x] = args[0][..., args[1] : args[2]]
-        elif x.op == "join":
-            known[x] = PRIMITIVES["concatenate"](*args, axis=-1)
-        elif x.op == "sum":
-            known[x] = args[0].sum(axis=args[1], keepdims=True)
-        elif x.op == "reshape":
-            known[x] = args[0].reshape(_shape_now(x, sizes))
-        else:
-            operation = PRIMITIVES.get("abs" if x.op == "absolute" else x.op)
-            if operation is None:
-                raise GraphError(
-                    f"fuse: a second derivative through {x.op}, which is no primitive: compute it "
-                    "inside `with tinygrad_rnn.fuse.disabled():`"
-                )
-            known[x] = operation(*args)
-            if known[x].dtype != x.dtype:
-                known[x] = known[x].astype(x.dtype)
-    return [known[x] if isinstance(x, Expression) else x for x in wanted]
-
-
-def _value(x: Any, numbers: Sequence[Any]) -> Any:
-    """Return what a number is in a call with these numbers; anything else is as it is."""
-    if type(x) is not Number:
-        return x
-    return eval(x.text, {**x.sheet.scope, **{f"n{i}": n for i, n in enumerate(numbers)}})
-
-
-def _lengths(known: dict[Expression, Any]) -> dict[tuple[int, int], int]:
-    """Return the lengths of axes in a call: by the axis, counted from the last, and that traced."""
-    return {(k - len(x.sizes), n): known[x].shape[k] for x in known for k, n in enumerate(x.sizes)}
-
-
-def _shape_now(x: Expression, lengths: dict[tuple[int, int], int]) -> tuple[int, ...]:
-    """Return the shape of an expression in a call."""
-    axes = enumerate(x.sizes, -len(x.sizes))
-    return tuple([n if n == 1 else lengths.get((k, n), n) for k, n in axes])
-
-
-def _needed(results: Sequence[Any], given: Collection[Expression]) -> list[Expression]:
-    """Return the expressions that `results` are computed from, down to `given`, in order."""
-    found, stack = set(given), [x for x in results if isinstance(x, Expression)]
-    while stack:
-        x = stack.pop()
-        if x not in found:
-            found.add(x)
-            stack += [a for a in x.args if isinstance(a, Expression)]
-    return sorted(found.difference(given), key=lambda x: x.number)
-
-
-# -- kernels: a list of ufunc calls ----------------------------------------------------------------
-
-
-class Kernel:
-    """A function of arrays that computes expressions: Python source, compiled for each library."""
-
-    def __init__(self, trace: Trace, given: Sequence[Expression], results: Sequence[Any]) -> None:
-        self.trace = trace
-        self.given, self.results, self.steps = given, results, _needed(results, given)
-        self.names = {x: f"a{i}" for i, x in enumerate(given)}
-        self.lines: list[str] = []
-        self.constants: dict[Any, tuple[str, Any]] = {}
-        self.scalars: dict[Any, str] = {}  # numbers of the call, as arrays of a dtype
-        self.shapes: dict[str, str] = {}  # those of the call that are made anew
-        self.buffers = 0
-        self.free: dict[Any, list[str]] = {}  # buffers whose value nobody reads any more
-        kept = {x for x in results if isinstance(x, Expression)}
-        kept.update(x for x in self.steps if x.op == "constant")
-        self.memory = {x: x for x in given}  # whose memory a value is in: its own, unless a view
-        for x in self.steps:
-            self.memory[x] = self.memory[x.args[0]] if x.op in VIEWS else x
-        self.homes = self._homes(kept)
-        self.kept = {*given, *(self.memory[x] for x in kept)}
-        self.kept.update(self.homes, (whole for whole, _ in self.homes.values()))
-        last = {self.memory[a]: x for x in self.steps for a in x.args if isinstance(a, Expression)}
-        for x in self.steps:
-            read = dict.fromkeys(self.memory[a] for a in x.args if isinstance(a, Expression))
-            done = [a for a in read if last[a] is x and a not in self.kept]
-            # A ufunc may write over what it reads, element by element, but for views.
-            over = set() if x.op in ("where", "join", "sum", *VIEWS) else set(done)
-            over.intersection_update(a for a in x.args if isinstance(a, Expression))
-            self._release([a for a in done if a in over])
-            self._step(x)
-            self._release([a for a in done if a not in over])
-        self.returned = "".join(f"{self.names.get(x, x)}, " for x in results)
-        numbers = [x.text for x in trace.sheet.given]
-        self.head = ", ".join([*(self.names[x] for x in given), *numbers])
-        notes = [f"# {k} = {a}, {dtype}" for (a, dtype), (k, _) in self.constants.items()]
-        first = [f"{name} = {text}" for text, name in self.shapes.items()]
-        first += [f"{name} = scalar({x}, {t.name})" for (x, t), name in self.scalars.items()]
-        self.source = _source(self.head, [*notes, *first, *self.lines], self.returned)
-        self._schedules: dict[Any, Callable[..., tuple[Any, ...]]] = {}
-        self._in_c: dict[Any, Callable[..., tuple[Any, ...]]] = {}
-
-    def _homes(self, results: set[Expression]) -> dict[Expression, tuple[Expression, int]]:
-        """Return which values are computed in their place in a join, and where that starts."""
-        homes: dict[Expression, tuple[Expression, int]] = {}
-        for whole in self.steps:
-            start = 0
-            for x in whole.args if whole.op == "join" else ():
-                own = self.memory[x] is x and x not in self.names
-                own = own and x.op not in ("join", "sum", "constant")
-                if own and x not in results:
-                    homes.setdefault(x, (whole, start))
-                start += x.shape[-1]
-        return homes
-
-    def _release(self, done: Sequence[Expression]) -> None:
-        for x in done:
-            self.free.setdefault((x.dtype, x.shape), []).append(self.names[x])
-
-    def _buffer(self, x: Expression) -> str:
-        """Return the name of memory for a value, laid out like an argument."""
-        if self.free.get((x.dtype, x.shape)) and x.op != "join":
-            return self.free[x.dtype, x.shape].pop()
-        name = f"t{self.buffers}"
-        self.buffers += 1
-        self.lines.append(f"{name} = {self._memory(x)}")
-        return name
-
-    def _memory(self, x: Expression) -> str:
-        """Return the call that makes memory for a value."""
-        if sum(n != 1 for n in x.sizes) < 2:  # one row: any order, and faster
-            return f"vector({self._shape(x)}, {x.dtype.name})"
-        # Of one step, a gradient lies as the argument does; of all steps, as it is gathered.
-        given = sorted(self.given, key=lambda g: (g.op == "gradient") == (len(x.shape) < 3))
-        like = next((self.names[g] for g in given if g.shape == x.shape), None)
-        if like:
-            return f"empty({like}, dtype={x.dtype.name})"
-        part = self.names[max(self.given, key=lambda g: g.ndim)]
-        return f"new({self._shape(x)}, {part}, {x.dtype.name})"
-
-    def _shape(self, x: Expression) -> str:
-        """Return the expression of a shape: of the arrays' own lengths, where these may vary."""
-        texts = []
-        for k, n in enumerate(x.sizes, -len(x.sizes)):
-            like = next((g for g in self.given if g.ndim >= -k and g.sizes[k] == n), None)
-            fixed = n == 1 or like is None or self.trace.sized or (k == -1 and self.trace.cut)
-            texts.append(f"{n}" if fixed else f"{self.names[like]}.shape[{k}]")  # type: ignore[index]
-        text = f"({''.join(f'{text}, ' for text in texts)})"
-        if text == f"{x.sizes}" or not texts or all(text.isdigit() for text in texts):
-            return text
-        return self.shapes.setdefault(text, re.sub(r"\W+", "_", f"s{text}"))
-
-    def _name(self, x: Expression) -> str:
-        """Return the name of the memory that a step writes to, which is there from now on."""
-        if x not in self.names:
-            if x in self.homes:
-                whole, start = self.homes[x]
-                into = self._name(whole)
-                self.names[x] = f"{into}_{start}"
-                self.lines.append(f"{self.names[x]} = {into}[..., {start}:{start + x.shape[-1]}]")
-            else:
-                self.names[x] = self._buffer(x)
-        return self.names[x]
-
-    def _step(self, x: Expression) -> None:
-        """Write down the call that computes a value."""
-        args = [self.names[a] if isinstance(a, Expression) else repr(plain(a)) for a in x.args]
-        if x.op == "constant":
-            self.names[x] = self._number(x.args[0], x.dtype, typed=True)
-            return
-        if x.op in VIEWS or x.op == "sum":
-            self.names[x] = f"v{x.number}"
-            call = {
-                "part": "{0}[..., {1}:{2}]",
-                "reshape": f"{{0}}.reshape({self._shape(x)})" if x.op == "reshape" else "",
-                "sum": "sum({0}, {1}, True)",
-            }[x.op].format(*args)
-            self.lines.append(f"{self.names[x]} = {call}")
-            return
-        out = self._name(x)
-        if x.op == "join":
-            start = 0
-            for a, arg in zip(x.args, args, strict=True):
-                whole, place = self.homes.get(a, (None, 0))
-                if whole is not x or place != start:
-                    into = f"{out}[..., {start}:{start + a.shape[-1]}]"
-                    self.lines.append(f"copyto({into}, {arg})")
-                start += a.shape[-1]
-            return
-        if x.op == "where":
-            args = [
-                self._number(a, x.dtype) if type(a) is Number else arg
-                for a, arg in zip(x.args, args, strict=True)
-            ]
-            self.lines.append(f"where({', '.join(args)}, {out})")
-        elif x.op == "zeros":
-            self.lines.append(f"copyto({out}, 0)")
-        elif x.op == "astype":
-            self.lines.append(f"copyto({out}, {args[0]}, casting='unsafe')")
-        else:
-            args = [self._operand(x, i) for i in range(len(args))]
-            self.lines.append(f"{x.op}({', '.join(args)}, out={out})")
-
-    def _operand(self, x: Expression, i: int) -> str:
-        """Return the name of an argument of a ufunc.
-
-        A number has one too: as an array it costs a ufunc half the time that a number takes.
-        """
-        a = x.args[i]
-        if isinstance(a, Expression):
-            return self.names[a]
-        return self._number(a, getattr(np, x.op).resolve_dtypes((*kinds_of(x.args), None))[i])
-
-    def _number(self, a: Any, dtype: Any, typed: bool = False) -> str:
-        """Return the name of a number in a dtype; `typed`: in memory, on a device too."""
-        if type(a) is Number:
-            name = self.scalars.setdefault((a.text, dtype), f"q{len(self.scalars)}")
-        else:
-            name = self.constants.setdefault((repr(a), dtype), (f"k{len(self.constants)}", a))[0]
-        if not typed:
-            return name
-        self.lines.append(f"{name}_ = typed({name}, {dtype.name})")
-        return f"{name}_"
-
-    def __call__(self, xp: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
-        """Run on arrays of the library `xp`, then the numbers of the call."""
-        compiler = chosen[0] if chosen else compiled.compiler()
-        if compiler is not None and (xp is np or hasattr(xp, "one_call")):
-            run = self._in_c.get(xp) or self._compile(compiler, xp, arrays)
-            return run(*arrays)
-        return self.schedule(xp)(*arrays)
-
-    def _compile(
-        self, compiler: Any, xp: Any, arrays: Sequence[Any]
-    ) -> Callable[..., tuple[Any, ...]]:
-        """Return the kernel in C: one loop, then ufuncs for what is not of its shape.
-
-        `xp` is NumPy, or a library that does NumPy's calls and writes them down.
-        """
-        given = arrays[: len(self.given)]
-        if any(x.size == 0 for x in given):
-            return self.schedule(xp)  # these arrays need none
-        try:
-            loop = Loop(self.steps, self.given, self.results, any_size=not self.trace.sized)
-        except Uncovered:
-            return self._in_c.setdefault(xp, self.schedule(xp))
-        lengths = _lengths(dict(zip(self.given, given, strict=True)))
-        if math.prod(_shape_now(loop.made[0], lengths)) > loop.limit:
-            return self.schedule(xp)
-        if not self.trace.sized and not self.trace.cut:
-            loop.width = 0  # that of the arrays
-        rest = Kernel(self.trace, [*self.given, *loop.made], self.results)
-        names = [rest.names[x] for x in loop.made]
-        memory = [(name, self._memory(x)) for name, x in zip(names, loop.made, strict=True)]
-        lines = [f"{name} = {text}" for text, name in self.shapes.items()]
-        lines += [f"{name} = {text}" for name, text in memory]
-        scalars = [f"r{i}" for i in range(len(loop.scalars))]
-        if scalars:
-            made = [f"array({x.text}, {dtype.name}), " for x, dtype in loop.scalars]
-            lines.append(f"try: {', '.join(scalars)}, = {''.join(made)}")
-            lines.append(f"except OverflowError: return schedule({self.head})")
-        inputs = ", ".join([*(self.names[x] for x in self.given), *scalars, *names])
-        large = f"{names[0]}.size > {loop.limit} or " if loop.limit < math.inf else ""
-        lines.append(f"if {large}not run({inputs}): return schedule({self.head})")
-        lines += [f"{name} = {text}" for text, name in rest.shapes.items()]
-        lines += [f"{q} = scalar({x}, {t.name})" for (x, t), q in rest.scalars.items()]
-        run = compiled.kernel(loop, compiler)
-        scope = {
-            "run": run if xp is np else xp.one_call(run, len(self.given) + len(scalars)),
-            "schedule": self.schedule(xp),
-            **_numbers(rest.constants, xp),
-        }
-        dtypes = [x.dtype for x in loop.made] + [t for _, t in (*loop.scalars, *rest.scalars)]
-        source = _source(self.head, [*lines, *rest.lines], rest.returned)
-        function = _made(source, xp, rest.steps, dtypes, {**scope, **self.trace.sheet.scope})
-        return self._in_c.setdefault(xp, function)
-
-    def schedule(self, xp: Any) -> Callable[..., tuple[Any, ...]]:
-        """Return the function that calls the ufuncs of the library `xp`."""
-        if xp not in self._schedules:
-            scope = {**_numbers(self.constants, xp), **self.trace.sheet.scope}
-            dtypes = [dtype for _, dtype in self.scalars]
-            self._schedules[xp] = _made(self.source, xp, self.steps, dtypes, scope)
-        return self._schedules[xp]
-
-
-def _numbers(constants: dict[Any, tuple[str, Any]], xp: Any) -> dict[str, Any]:
-    """Return the constants of a kernel for a library, by their names."""
-    scalar = _scalar if xp is np else _item
-    return {name: scalar(number, dtype) for (_, dtype), (name, number) in constants.items()}
-
-
-def _item(x: Any, dtype: Any) -> Any:
-    return x.item() if isinstance(x, np.generic) else x
-
-
-def _array(x: Any, dtype: Any) -> Any:
-    return np.asarray(_item(x, dtype), dtype)
-
-
-def _scalar(x: Any, dtype: Any) -> Any:
-    """Return a number as an array of the dtype that a ufunc would give it, which costs less."""
-    try:
-        return _array(x, dtype)
-    except OverflowError:  # comparisons take any integer; the others say what is wrong with it
-        return x
-
-
-def _source(head: str, lines: Sequence[str], returned: str) -> str:
-    body = "\n    ".join([*lines, f"return ({returned})"])
-    return f"def kernel({head}):\n    {body}\n"
-
-
-def _made(
-    source: str, xp: Any, steps: Sequence[Expression], dtypes: Sequence[Any], scope: dict[str, Any]
-) -> Callable[..., tuple[Any, ...]]:
-    """Return the function of a source that computes steps with the library `xp`."""
-    scope.update({dtype.name: dtype for dtype in (*dtypes, *(x.dtype for x in steps))})
-    ops = {x.op for x in steps}.difference(("astype", "where", "join", "zeros", "constant", *VIEWS))
-    scope.update({op: getattr(xp, op) for op in ops}, sum=functools.partial(kernels.reduced, "sum"))
-    scope.update(empty=xp.empty_like, vector=xp.empty, new=kernels.empty_in_order_of)
-    scope.update(where=functools.partial(kernels.where, xp))
-    scope.update(copyto=xp.copyto, inf=float("inf"), nan=float("nan"), array=_array)
-    scope["scalar"] = _scalar if xp is np else _item
-    scope["typed"] = np.asarray if xp is np else lambda x, dtype: xp.full((), x, dtype=dtype)
-    exec(compile(source, "<fused kernel>", "exec"), scope)
-    return scope["kernel"]
 
 
 # -- a plan: the kernels of one signature ----------------------------------------------------------
@@ -859,7 +241,7 @@ class Plan:
         own = {x._node for x in self.leaves}
         for node in reachable([y._node for y in self.outputs if y._node is not None]):
             if isinstance(node, Leaf) and node not in own:
-                raise _untraceable("reads a Tensor that is not an argument", "pass it as one")
+                raise untraceable("reads a Tensor that is not an argument", "pass it as one")
             if isinstance(node, OpNode):
                 by_size = any(
                     name == "shapes" or name.endswith("_shape")
@@ -869,16 +251,16 @@ class Plan:
                 for x, place in zip(node.saved or (), node.definition.origins):  # noqa: B905 - without the versions
                     if isinstance(x, Expression) and place is not None:
                         places[x], _ = place(node)
-        dear = {
+        expensive = {
             x
             for x in places
-            if x.op in DEAR
+            if x.op in EXPENSIVE
             or any(
                 isinstance(a, Expression) and a.op != "constant" and a not in places.keys() | given
                 for a in x.args
             )
         }
-        self.saved = _read(self._gradients(range(len(results))), given | dear)
+        self.saved = _read(self._gradients(range(len(results))), given | expensive)
         # A result has its own memory, not that of an argument as it came or of a part.
         views = (*VIEWS, "constant")
         results = [x.copy() if x in given or x.op in views else x for x in results]
@@ -1009,10 +391,10 @@ class FusedNode(Node):
             return kernel(backend.module_of(arrays[0]), arrays)
         places: dict[Expression, Any] = dict(zip(plan.inputs, self.parents, strict=True))
         come = [grad[i] for i in which]
-        lengths = _lengths(dict(zip([*plan.saved, *given], [*saved, *come], strict=True)))
+        lengths = lengths_of(dict(zip([*plan.saved, *given], [*saved, *come], strict=True)))
         for i, (x, node) in enumerate(zip(plan.values, plan.nodes, strict=True)):
             if node is not None:  # a mask, a choice between numbers have no gradient
-                shape = _shape_now(x, lengths)
+                shape = shape_now(x, lengths)
                 places.setdefault(x, self if plan.single else OutputNode(self, i, shape, x.dtype))
         read = [plan.inputs[i] for i in plan.reads]
         versions = dict(zip(read, self.versions, strict=True))
