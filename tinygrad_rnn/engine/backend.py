@@ -27,6 +27,9 @@ FLOATS = float16, float32, float64 = np.dtype("float16"), np.dtype("float32"), n
 int32, int64, bool_ = np.dtype("int32"), np.dtype("int64"), np.dtype("bool")
 
 modules: dict[type, Module] = {np.ndarray: np}
+# Libraries of arrays without values, which a function is traced with: `adopt` of such a module
+# makes other arguments of an operation arrays of its own, and `gemm` records a matrix product.
+tracing_modules: set[Module] = set()
 SCALARS = (bool, int, float)
 _default = threading.local()
 
@@ -34,9 +37,11 @@ _default = threading.local()
 # -- modules and devices ---------------------------------------------------------------------------
 
 
-def register(array_type: type, module: Module) -> None:
+def register(array_type: type, module: Module, tracing: bool = False) -> None:
     """Support another array type; `module` is its array library."""
     modules[array_type] = module
+    if tracing:
+        tracing_modules.add(module)
 
 
 def module_of(array: Array) -> Module:

@@ -10,7 +10,7 @@ import numpy as np
 from .._util.api_hints import call_named, prefix_message, translate_error, unknown_argument
 from ..errors import DeviceError, ShapeError
 from . import backend
-from .backend import SCALARS
+from .backend import SCALARS, modules, tracing_modules
 from .tensor import Tensor
 
 OpDefinition = Any  # defined in codegen, a higher layer
@@ -32,6 +32,10 @@ def promote_operands(op: OpDefinition, args: Sequence[Any]) -> tuple[Any, list[A
     """
     if not _LISTS.isdisjoint(map(type, args)):
         args = [Tensor._stacked(x) for x in args]  # lists of Tensors: each has a node
+    for x in args:
+        if isinstance(x, Tensor) and (xp := modules.get(x._data.__class__)) in tracing_modules:
+            args = xp.adopt(args)
+            break
     sources = [x if isinstance(x, Tensor) else _Constant for x in args]
     values = [x._data if isinstance(x, Tensor) else _as_array(x, op) for x in args]
     xp, values = backend.common_module(values, op.title)

@@ -12,7 +12,9 @@ Equal expressions are one object: they are kept in a table by their operation an
 from __future__ import annotations
 
 import functools
+import math
 import sys
+import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -29,19 +31,25 @@ from .scalars import Number, Sheet, plain
 # A message names no line in these: the function itself may be one of `nn`.
 INSIDE = (*(PACKAGE + part for part in ("speed", "engine", "tensors", "functional", "_util")),)
 INSIDE += GENERATED
-VIEWS = frozenset(("part", "reshape"))  # they show another value's memory
+VIEWS = frozenset(("part", "reshape", "transpose", "broadcast_to"))  # of another value's memory
 
 # -- expressions: an array library that writes down what is computed -------------------------------
+
+
+SOURCES = frozenset(("argument", "gradient", "draw"))  # of values that differ from step to step
 
 
 class Expression(Symbolic):
     """What an array would be: an operation and its arguments, which are expressions or constants.
 
     The operations are ufuncs, ``where`` and ``astype``; ``part`` (from, to along the last axis) and
-    its reverse ``join``; and, in gradients of what was broadcast, ``sum`` and ``reshape``.
+    its reverse ``join``; in gradients of what was broadcast, ``sum`` and ``reshape``; in a step of
+    `scan` also ``matmul``, ``transpose`` and ``broadcast_to``.
+
+    `varies` tells whether the value differs from step to step; invariants of a loop do not.
     """
 
-    __slots__ = ("args", "dtype", "number", "op", "sizes", "trace")
+    __slots__ = ("args", "dtype", "number", "op", "sizes", "trace", "varies")
     __array_ufunc__ = None  # NumPy's scalars leave the operators to us
 
     def __init__(
@@ -50,6 +58,7 @@ class Expression(Symbolic):
         self.trace, self.op, self.args = trace, op, args
         self.dtype, self.sizes = np.dtype(dtype), shape
         self.number = len(trace.table)
+        self.varies = op in SOURCES or any(a.varies for a in args if a.__class__ is Expression)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -92,10 +101,23 @@ class Expression(Symbolic):
         return self.trace.enter("astype", (self,), dtype or self.dtype, self.sizes)
 
     def reshape(self, shape: tuple[int, ...]) -> Expression:
-        """Return the gradient of what had fewer axes; no other has its shape changed."""
-        if not self.trace.differentiating:
+        """Return the gradient of what had fewer axes; in `fuse`, no other has its shape changed."""
+        if not (self.trace.differentiating or self.trace.of_scan):
             raise untraceable("changes a shape (reshape)")
         return self.trace.enter("reshape", (self, shape), self.dtype, shape)
+
+    def transpose(self, axes: tuple[int, ...]) -> Expression:
+        """Return the transpose of a matrix, in a step of `scan`."""
+        if not self.trace.of_scan or axes != (1, 0):
+            raise untraceable(f"transposes (axes {axes})")
+        if self.op == "transpose":
+            return self.args[0]  # type: ignore[no-any-return]
+        return self.trace.enter("transpose", (self,), self.dtype, self.sizes[::-1])
+
+    @property
+    def T(self) -> Expression:
+        """The transpose of a matrix."""
+        return self.transpose((1, 0)[: len(self.sizes)])
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -166,6 +188,12 @@ class Symbols:
         setattr(self, name, function)
         return function
 
+    def adopt(self, args: Sequence[Any]) -> Sequence[Any]:
+        """Return arguments of an operation, with those that are no expressions made some."""
+        found = (x._data for x in args if isinstance(x, Tensor))
+        trace = next(x.trace for x in found if x.__class__ is Expression)
+        return [trace.adopted(x) for x in args]
+
     def clip(self, x: Any, low: Any, high: Any) -> Any:
         """Return x limited from both sides."""
         x = x if low is None else self.maximum(x, low)
@@ -179,14 +207,43 @@ class Symbols:
             raise untraceable("reads an array that is not an argument", "pass it as one")
         return x
 
-    def sum(self, x: Expression, axis: Any, keepdims: bool) -> Expression:
-        """Return the gradient of what was broadcast; nothing else is summed."""
-        if not x.trace.differentiating:
+    def sum(self, x: Expression, axis: Any, keepdims: bool = True) -> Expression:
+        """Return the sum over axes: in `fuse` only as the gradient of what was broadcast."""
+        if not (x.trace.differentiating or x.trace.of_scan):
             raise untraceable("calls sum, which is not computed element by element")
-        shape = tuple(1 if i in axis else n for i, n in enumerate(x.sizes))
-        if shape == x.sizes:
-            return x
-        return x.trace.enter("sum", (x, axis), x.dtype, shape)
+        ndim = len(x.sizes)
+        axes = {i % ndim for i in ((axis,) if isinstance(axis, int) else axis)} if ndim else set()
+        shape = tuple(1 if i in axes else n for i, n in enumerate(x.sizes))
+        total = x
+        if shape != x.sizes:
+            total = x.trace.enter("sum", (x, tuple(sorted(axes))), x.dtype, shape)
+        if keepdims:
+            return total
+        return total.reshape(tuple(n for i, n in enumerate(x.sizes) if i not in axes))
+
+    def mean(self, x: Expression, axis: Any, keepdims: bool = True) -> Expression:
+        """Return the mean over axes, in a step of `scan`."""
+        if not x.trace.of_scan:
+            raise untraceable("calls mean, which is not computed element by element")
+        total = self.sum(x, axis, keepdims)
+        return total / (math.prod(x.sizes) // max(1, math.prod(total.sizes)))  # type: ignore[no-any-return,operator]
+
+    def broadcast_to(self, x: Expression, shape: tuple[int, ...]) -> Expression:
+        """Return x in a larger shape, in a step of `scan`."""
+        if not x.trace.of_scan:
+            raise untraceable("calls broadcast_to, which is not computed element by element")
+        return x if x.sizes == shape else x.trace.enter("broadcast_to", (x, shape), x.dtype, shape)
+
+    def gemm(self, x: Expression, y: Expression) -> Expression:
+        """Return the product of two matrices, in a step of `scan`; one of them is an invariant."""
+        trace = x.trace
+        if not trace.of_scan:
+            raise untraceable("multiplies matrices, which is not computed element by element")
+        if len(x.sizes) != 2 or len(y.sizes) != 2:
+            raise untraceable(f"multiplies arrays of {len(x.sizes)} and {len(y.sizes)} axes")
+        if x.varies and y.varies and not trace.differentiating:
+            raise untraceable("multiplies two matrices that both change from step to step")
+        return trace.enter("matmul", (x, y), x.dtype, (x.sizes[0], y.sizes[1]))
 
 
 class Derived(Raw):
@@ -213,7 +270,7 @@ class Derived(Raw):
 
 
 SYMBOLS = Symbols()
-backend.register(Expression, SYMBOLS)
+backend.register(Expression, SYMBOLS, tracing=True)
 backend.register(Number, SYMBOLS)
 namespaces[Expression] = Derived(SYMBOLS)
 
@@ -243,6 +300,8 @@ class Trace:
     the last one, and `reads_default` that the default dtype matters.
     """
 
+    of_scan = False  # whether it is a trace of a step of `scan`
+
     def __init__(self, numbers: Sequence[Any], closed: bool) -> None:
         self.table: dict[Any, Expression] = {}
         self.sheet = Sheet(numbers, self)
@@ -257,6 +316,10 @@ class Trace:
             self.table[key] = Expression(self, op, args, dtype, shape)
             self.cut |= op in ("part", "join")
         return self.table[key]
+
+    def adopted(self, x: Any) -> Any:
+        """Return an argument of an operation: in `fuse` itself, as all arrays are arguments."""
+        return x
 
     def operand(self, x: Any) -> Any:
         """Return a number as it is, and one with a dtype of its own as an expression."""
@@ -294,15 +357,24 @@ MAKES = tuple(f"{_ROOT}.tensors.{part}" for part in ("checks", "creation"))  # z
 
 def _identity(x: Any) -> Any:
     """Return what tells an argument of an expression from others."""
-    if isinstance(x, Expression):
-        return id(x)
+    if x.__class__ is Expression:
+        return x.number
     return x.text if type(x) is Number else repr(x)
+
+
+class _Refusal(threading.local):
+    """The last operation in this thread that could not be traced, and its line ("path:line")."""
+
+    what = line = ""
+
+
+refusal = _Refusal()
 
 
 def untraceable(what: str, cure: str = "compute that outside of it") -> ArgumentError:
     """Return the error of a function that is not pointwise, with the line that says so."""
-    line = location(INSIDE)
-    where = f" ({line})" if line else ""
+    refusal.what, refusal.line = what, location(INSIDE)
+    where = f" ({refusal.line})" if refusal.line else ""
     return ArgumentError(f"fuse: the function {what}{where}: {cure}")
 
 

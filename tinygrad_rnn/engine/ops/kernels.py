@@ -23,6 +23,7 @@ from ..backend import (
     float64,
     is_array,
     module_of,
+    tracing_modules,
 )
 
 # -- memory order ----------------------------------------------------------------------------------
@@ -132,6 +133,8 @@ def gemm(x: Array, y: Array) -> Array:
     errors grow with their number. On the CPU long sums are therefore computed in blocks.
     """
     module, n = module_of(x), x.shape[-1]
+    if module in tracing_modules:
+        return module.gemm(x, y)
     if x.ndim > 2 and y.ndim == 2 and not is_column_major(x) and x.size:
         # One product, not one for each leading index.
         return gemm(x.reshape(-1, n), y).reshape(*x.shape[:-1], y.shape[1])
