@@ -87,6 +87,7 @@ class _MainSeed:
 
 class _Recording(threading.local):
     states: dict[np.random.Generator | None, Any] | None = None  # before their first draw
+    tracer: Any = None  # records the draws of a function that is traced, in place of drawing
 
 
 _current, _thread, _recording = _ThreadGenerator(), _ThreadState(), _Recording()
@@ -191,6 +192,8 @@ def generator(rng: Rng = None) -> np.random.Generator:
     >>> bool(tg.random.generator(3).random() == tg.random.generator(3).random())
     True
     """
+    if _recording.tracer is not None:
+        _recording.tracer.refuse_draw()
     if rng is None or isinstance(rng, np.random.Generator):
         if _recording.states is not None and rng is not None and rng not in _recording.states:
             _recording.states[rng] = rng.bit_generator.state
@@ -361,5 +364,7 @@ def replay(state: dict[Any, Any]) -> Iterator[None]:
 
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None) -> Any:
     """Return booleans, each True with probability `keep`: random bits compared to a threshold."""
+    if _recording.tracer is not None:
+        return _recording.tracer.keep_mask(shape, keep, rng)
     bits = generator(rng).integers(0, 2**32, shape, dtype=np.uint32)
     return backend.asarray(bits <= np.uint32(round(keep * (2**32 - 1))))

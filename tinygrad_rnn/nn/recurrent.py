@@ -23,7 +23,7 @@ from ..bptt.strategies import strategy_of
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import masked
-from ..recurrence.loop import gc_paused, run, stacked
+from ..recurrence.loop import run
 from ..recurrence.ragged import RaggedBatch, edges_of, ragged_batch
 from ..tensors import checks
 from .cells import Cell, GRUCell, LSTMCell, RNNCell, State
@@ -321,7 +321,7 @@ class Recurrent(SuffixedNames):
         y: Tensor = x if ragged is None else ragged.fill(x)  # shorter if every sequence is
         finals: list[State] = []
         together = 1 if self.bidirectional else self.num_layers
-        with gc_paused():
+        if True:
             for first in range(0, self.num_layers, together):
                 layers = range(first, first + together)
                 wanted = output or layers.stop < self.num_layers
@@ -337,8 +337,7 @@ class Recurrent(SuffixedNames):
                     )
                     finals += final
                     if wanted:
-                        outputs = outputs[::-1] if direction else outputs
-                        sides.append(ops.feature_major(stacked(outputs)))
+                        sides.append(ops.feature_major(_joined(outputs, direction)))
                 if wanted:
                     y = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
         if not output:
@@ -396,7 +395,7 @@ class _Pass:
     def segment(self, start: int, stop: int, states: State) -> tuple[State, list[Any]]:
         """Run the steps start … stop - 1, counted in the order of the loop, in each layer.
 
-        Returns the new states of the cells and the output (B, ·) of each step.
+        Returns the new states of the cells and the outputs of the steps, one Tensor in a list.
         """
         T, reverse = len(self.weights), self.direction == 1
         if reverse:
@@ -404,31 +403,46 @@ class _Pass:
         weights = edges_of(self.weights, start, stop, reverse)
         ragged = self.ragged and self.ragged.segment(start, stop, reverse)
         y = self.x if stop - start == T else self.x[start:stop]
-        finals, outputs = [], list[Any]()
+        finals = []
         for layer, number, state in zip(self.layers, self.numbers, states, strict=True):
-            if layer != self.layers.start:
-                y = stacked(outputs)
             if layer and self.masks:  # dropout between layers
                 y = masked(y, self.masks[layer - 1][start:stop], self.rnn.dropout)
             cell = self.rnn.cells[number]
             z = cell.project(ops.feature_major(y))
             cell._check_projection(z, y)
-            step = self._step(number, range(start, stop)[:: -1 if reverse else 1])
-            final, outputs = run(step, state, z, weights, ragged, reverse, cell._check_step)
+            last = layer == self.layers.stop - 1
+            step = self._step(
+                number, range(start, stop)[:: -1 if reverse else 1], self.wanted or not last
+            )
+            final, y = run(step, state, z, weights, ragged, reverse, self.observe is None)
             finals.append(final)
-        return tuple(finals), outputs if self.wanted else []
+        return tuple(finals), [y] if self.wanted else []
 
-    def _step(self, number: int, times: range) -> Callable[[State, Tensor], tuple[State, Any]]:
+    def _step(
+        self, number: int, times: range, wanted: bool
+    ) -> Callable[[State, Tensor], tuple[State, Any]]:
         """Return the step function of a cell for `run`; y is the first element of the state."""
-        cell_step, observe, clock = self.rnn.cells[number].step, self.observe, iter(times)
+        cell, observe, clock = self.rnn.cells[number], self.observe, iter(times)
+        check = True
 
         def step(state: State, z: Tensor) -> tuple[State, Any]:
-            new = cell_step(z, state)
+            nonlocal check
+            new = cell.step(z, state)
+            if check:  # the first step; the others are like it
+                cell._check_step(new, state)
+                check = False
             if observe is not None:
                 new = observe(number, next(clock), new)
-            return new, new[0] if isinstance(new, tuple) else new
+            return new, (new[0] if isinstance(new, tuple) else new) if wanted else None
 
         return step
+
+
+def _joined(outputs: list[Tensor], reverse: int) -> Tensor:
+    """Return the outputs of segments, in the order of the loop, as one Tensor in that of time."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return ops.concatenate(outputs[::-1] if reverse else outputs, axis=0)
 
 
 class RNN(Recurrent):

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import tensors as ops
 from .._util.api_hints import class_name, explain_errors
 from .._util.nested import leaves, map_nested
 from ..bptt import scale_gradient
 from ..engine import backend
-from ..engine.grad_mode import is_grad_enabled
+from ..engine.grad_mode import is_grad_enabled, thread
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensors import checks
+from ..transforms.fuse import mode
 from .ragged import RaggedBatch, ragged_batch, select
 
 State = Any  # a Tensor, or tuples, lists and dicts of Tensors and None
@@ -122,9 +124,7 @@ def scan(
         _check_state(result[0], seen)
         return result
 
-    with gc_paused():
-        state, outputs = run(checked_step, state, xs, weights, ragged, reverse)
-    ys = _stacked(outputs[::-1] if reverse else outputs)
+    state, ys = run(checked_step, state, xs, weights, ragged, reverse)
     if ragged is not None:
         ys = map_nested(lambda y: y if y is None else _zero_padding(ragged, y), ys)
     return state, ys
@@ -137,8 +137,8 @@ def run(
     edges: Sequence[float],
     ragged: RaggedBatch | None = None,
     reverse: bool = False,
-    check: Callable[[Any, State], None] | None = None,
-) -> tuple[State, list[Any]]:
+    traced: bool = True,
+) -> tuple[State, Any]:
     """Run the loop of `scan` on arguments that are valid.
 
     Parameters
@@ -149,16 +149,39 @@ def run(
         As of `scan`.
     ragged : RaggedBatch, optional
         The masks of the T steps.
-    check : callable, optional
-        Called with the first new state and the old one, to raise if they do not fit.
+    traced : bool
+        Whether the loop may become one operation.
 
     Returns
     -------
     state : same structure as `state`
         The state after the last step.
-    outputs : list of T values
-        y of each step in the order of the loop. Those of ended sequences are not zero.
+    ys : same structure as y
+        The outputs, (T, ...) each, in the order of time. Those of ended sequences are not zero.
     """
+    reason = _reason_against(len(edges), traced)
+    if not reason:
+        try:
+            result = _executor.execute(step, state, xs, edges, ragged, reverse)
+        except _executor.refused as error:
+            _report(LoopReport(False, "python", error.reason, *_split(error.line)))
+        else:
+            _report(LoopReport(True, _executor.name, "", None, None))
+            return result
+    else:
+        _report(LoopReport(False, "python", reason, None, None))
+    return in_python(step, state, xs, edges, ragged, reverse)
+
+
+def in_python(
+    step: Step,
+    state: State,
+    xs: Any,
+    edges: Sequence[float],
+    ragged: RaggedBatch | None,
+    reverse: bool,
+) -> tuple[State, Any]:
+    """Run the loop of `run` as a loop in Python: each operation of each step has a node."""
     masks = ragged.steps if ragged is not None else [None] * len(edges)
     edge_masks = ragged.edges if ragged is not None else masks
     inputs, state = _unbound(unaliased(xs)), unaliased(state)
@@ -166,16 +189,15 @@ def run(
         inputs, masks = inputs[::-1], masks[::-1]
         edges, edge_masks = [edges[0], *edges[:0:-1]], [edge_masks[0], *edge_masks[:0:-1]]
     outputs: list[Any] = []
-    for x, edge, edge_mask, mask in zip(inputs, edges, edge_masks, masks, strict=True):
-        if edge != 1:
-            state = select(edge_mask, scale_gradient(state, edge), state)
-        seen = state if mask is None or ragged is None else ragged.fill_state(mask, state)
-        new, y = step(seen, x)
-        if check is not None and not outputs:
-            check(new, seen)
-        state = new if mask is None else select(mask, new, state)
-        outputs.append(y)
-    return state, outputs
+    with gc_paused():
+        for x, edge, edge_mask, mask in zip(inputs, edges, edge_masks, masks, strict=True):
+            if edge != 1:
+                state = select(edge_mask, scale_gradient(state, edge), state)
+            seen = state if mask is None or ragged is None else ragged.fill_state(mask, state)
+            new, y = step(seen, x)
+            state = new if mask is None else select(mask, new, state)
+            outputs.append(y)
+    return state, _stacked(outputs[::-1] if reverse else outputs)
 
 
 def unaliased(state: State) -> State:
@@ -206,6 +228,103 @@ def gc_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+# -- the loop as one operation ---------------------------------------------------------------------
+
+
+class LoopReport(NamedTuple):
+    """How a loop over time was run: as one operation, or step by step, and why.
+
+    Attributes
+    ----------
+    traced : bool
+        Whether the step was traced, and the loop is one operation.
+    executor : str
+        ``"numpy"``, or ``"python"`` for the loop in Python.
+    reason : str
+        Why the step was not traced; empty if it was.
+    file, line : str and int, or None
+        The line of the user's code that is the reason, if it is known.
+    """
+
+    traced: bool
+    executor: str
+    reason: str = ""
+    file: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        if self.traced:
+            return f"one operation, executor {self.executor}"
+        where = f" ({self.file}:{self.line})" if self.file else ""
+        return f"a loop in Python: {self.reason}{where}"
+
+
+class _Executor(NamedTuple):
+    """How a loop becomes one operation; registered by ``speed``."""
+
+    name: str
+    execute: Callable[..., tuple[State, Any]]
+    refused: type[Exception]  # has a `reason` and a `line` ("path:line")
+
+
+class _Reports(threading.local):
+    into: list[LoopReport] | None = None
+
+
+_executor: Any = None
+_reports = _Reports()
+
+
+def register(name: str, execute: Callable[..., tuple[State, Any]], refused: Any) -> None:
+    """Let `run` execute loops as one operation. ``speed`` calls this when it is imported.
+
+    Parameters
+    ----------
+    name : str
+        Of the executor, for `LoopReport`.
+    execute : callable
+        Takes the arguments of `in_python`, and returns its results.
+    refused : type
+        The exception that `execute` raises before it has done anything, if it cannot.
+    """
+    global _executor
+    _executor = _Executor(name, execute, refused)
+
+
+def _reason_against(steps: int, traced: bool) -> str:
+    """Return why a loop is not run as one operation; empty if it may be."""
+    if _executor is None:
+        return "tinygrad_rnn.speed is not installed"
+    if not traced:
+        return "each step is observed"
+    if mode.eager:
+        return "eager() runs every operation separately"
+    if thread.watcher is not None:
+        return "detect_anomaly checks every operation"
+    return "it is a single step" if steps < 2 else ""
+
+
+def _report(report: LoopReport) -> None:
+    if _reports.into is not None:
+        _reports.into.append(report)
+
+
+def _split(line: str) -> tuple[str | None, int | None]:
+    """Return the file and the line of "path:line"."""
+    file, _, number = line.rpartition(":")
+    return (file, int(number)) if file else (None, None)
+
+
+@contextlib.contextmanager
+def reports() -> Iterator[list[LoopReport]]:
+    """Collect the reports of the loops that are run in a ``with`` block, in this thread."""
+    before, _reports.into = _reports.into, []
+    try:
+        yield _reports.into
+    finally:
+        _reports.into = before
 
 
 # -- inputs and outputs of `scan` ------------------------------------------------------------------
@@ -240,13 +359,8 @@ def _stacked(outputs: list[Any]) -> Any:
             raise ShapeError(
                 f"scan: step returned y of shapes {shapes} after {wanted} in an earlier step"
             )
-    stacks = [y[0] if y[0] is None else stacked(y) for y in zip(*columns, strict=True)]
+    stacks = [y[0] if y[0] is None else ops.stack_over_time(*y) for y in zip(*columns, strict=True)]
     return _rebuilt(outputs[0], iter(stacks))
-
-
-def stacked(outputs: Sequence[Tensor]) -> Tensor:
-    """Return the outputs of T steps as one Tensor (T, ...)."""
-    return ops.stack_over_time(*outputs)
 
 
 def _rebuilt(structure: Any, values: Iterator[Any]) -> Any:

@@ -74,7 +74,9 @@ class Expression(Symbolic):
 
     @property
     def size(self) -> int:
-        """Asked for by if, float() and item()."""
+        """Asked for by if, float() and item(); in gradients, for the memory: none."""
+        if self.trace.differentiating:
+            return 0
         raise untraceable("reads a value (if, float, item)", "use tinygrad_rnn.where")
 
     @property

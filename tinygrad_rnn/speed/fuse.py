@@ -260,7 +260,7 @@ class Plan:
                 for a in x.args
             )
         }
-        self.saved = _read(self._gradients(range(len(results))), given | expensive)
+        self.saved = read_by(self._gradients(range(len(results))), given | expensive)
         # A result has its own memory, not that of an argument as it came or of a part.
         views = (*VIEWS, "constant")
         results = [x.copy() if x in given or x.op in views else x for x in results]
@@ -348,7 +348,7 @@ def _leaf(trace: Trace, i: int, x: Tensor) -> Tensor:
     return wrap(expression, node, None)
 
 
-def _read(grads: Sequence[Any], known: set[Expression]) -> list[Expression]:
+def read_by(grads: Sequence[Any], known: set[Expression]) -> list[Expression]:
     """Return which of the known values gradients are computed from, others computed again."""
     found: set[Expression] = set()
     stack, seen = [x for x in grads if isinstance(x, Expression)], set()

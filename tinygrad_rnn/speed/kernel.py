@@ -22,7 +22,7 @@ from .expressions import VIEWS, Expression, Trace, lengths_of, needed, shape_now
 from .loops import Loop, Uncovered, kinds_of
 from .scalars import Number, plain
 
-# -- kernels: a list of ufunc calls ----------------------------------------------------------------
+OWN_MEMORY = frozenset(("where", "join", "sum", "matmul", *VIEWS))  # write over no argument
 
 
 class Kernel:
@@ -30,8 +30,9 @@ class Kernel:
 
     def __init__(self, trace: Trace, given: Sequence[Expression], results: Sequence[Any]) -> None:
         self.trace = trace
-        self.given, self.results, self.steps = given, results, needed(results, given)
-        self.names = {x: f"a{i}" for i, x in enumerate(given)}
+        self.given, self.results, self.steps = given, results, self._steps(given, results)
+        self.names = self._given_names(given)
+        self.setup: list[str] = []  # makes the memory
         self.lines: list[str] = []
         self.constants: dict[Any, tuple[str, Any]] = {}
         self.scalars: dict[Any, str] = {}  # numbers of the call, as arrays of a dtype
@@ -51,7 +52,7 @@ class Kernel:
             read = dict.fromkeys(self.memory[a] for a in x.args if isinstance(a, Expression))
             done = [a for a in read if last[a] is x and a not in self.kept]
             # A ufunc may write over what it reads, element by element, but for views.
-            over = set() if x.op in ("where", "join", "sum", *VIEWS) else set(done)
+            over = set() if x.op in OWN_MEMORY else set(done)
             over.intersection_update(a for a in x.args if isinstance(a, Expression))
             self._release([a for a in done if a in over])
             self._step(x)
@@ -62,9 +63,18 @@ class Kernel:
         notes = [f"# {k} = {a}, {dtype}" for (a, dtype), (k, _) in self.constants.items()]
         first = [f"{name} = {text}" for text, name in self.shapes.items()]
         first += [f"{name} = scalar({x}, {t.name})" for (x, t), name in self.scalars.items()]
-        self.source = _source(self.head, [*notes, *first, *self.lines], self.returned)
+        self.first = [*notes, *first, *self.setup]
+        self.source = _source(self.head, [*self.first, *self.lines], self.returned)
         self._schedules: dict[Any, Callable[..., tuple[Any, ...]]] = {}
         self._in_c: dict[Any, Callable[..., tuple[Any, ...]]] = {}
+
+    def _steps(self, given: Sequence[Expression], results: Sequence[Any]) -> list[Expression]:
+        """Return what is computed, in order."""
+        return needed(results, given)
+
+    def _given_names(self, given: Sequence[Expression]) -> dict[Expression, str]:
+        """Return the names of the arguments."""
+        return {x: f"a{i}" for i, x in enumerate(given)}
 
     def _homes(self, results: set[Expression]) -> dict[Expression, tuple[Expression, int]]:
         """Return which values are computed in their place in a join, and where that starts."""
@@ -73,7 +83,7 @@ class Kernel:
             start = 0
             for x in whole.args if whole.op == "join" else ():
                 own = self.memory[x] is x and x not in self.names
-                own = own and x.op not in ("join", "sum", "constant")
+                own = own and x.op not in ("join", "sum", "constant", "matmul", *VIEWS)
                 if own and x not in results:
                     homes.setdefault(x, (whole, start))
                 start += x.shape[-1]
@@ -89,7 +99,7 @@ class Kernel:
             return self.free[x.dtype, x.shape].pop()
         name = f"t{self.buffers}"
         self.buffers += 1
-        self.lines.append(f"{name} = {self._memory(x)}")
+        self.setup.append(f"{name} = {self._memory(x)}")
         return name
 
     def _memory(self, x: Expression) -> str:
@@ -123,7 +133,8 @@ class Kernel:
                 whole, start = self.homes[x]
                 into = self._name(whole)
                 self.names[x] = f"{into}_{start}"
-                self.lines.append(f"{self.names[x]} = {into}[..., {start}:{start + x.shape[-1]}]")
+                lines = self.setup if into.startswith("t") else self.lines
+                lines.append(f"{self.names[x]} = {into}[..., {start}:{start + x.shape[-1]}]")
             else:
                 self.names[x] = self._buffer(x)
         return self.names[x]
@@ -138,6 +149,8 @@ class Kernel:
             self.names[x] = f"v{x.number}"
             call = {
                 "part": "{0}[..., {1}:{2}]",
+                "transpose": "{0}.T",
+                "broadcast_to": "broadcast_to({0}, {1})",
                 "reshape": f"{{0}}.reshape({self._shape(x)})" if x.op == "reshape" else "",
                 "sum": "sum({0}, {1}, True)",
             }[x.op].format(*args)
@@ -153,7 +166,9 @@ class Kernel:
                     self.lines.append(f"copyto({into}, {arg})")
                 start += a.shape[-1]
             return
-        if x.op == "where":
+        if x.op == "matmul":
+            self._product(out, *x.args)
+        elif x.op == "where":
             args = [
                 self._number(a, x.dtype) if type(a) is Number else arg
                 for a, arg in zip(x.args, args, strict=True)
@@ -166,6 +181,10 @@ class Kernel:
         else:
             args = [self._operand(x, i) for i in range(len(args))]
             self.lines.append(f"{x.op}({', '.join(args)}, out={out})")
+
+    def _product(self, out: str, x: Expression, y: Expression) -> None:
+        """Write down a matrix product."""
+        self.lines.append(f"copyto({out}, gemm({self.names[x]}, {self.names[y]}))")
 
     def _operand(self, x: Expression, i: int) -> str:
         """Return the name of an argument of a ufunc.
@@ -237,8 +256,8 @@ class Kernel:
             **_numbers(rest.constants, xp),
         }
         dtypes = [x.dtype for x in loop.made] + [t for _, t in (*loop.scalars, *rest.scalars)]
-        source = _source(self.head, [*lines, *rest.lines], rest.returned)
-        function = _made(source, xp, rest.steps, dtypes, {**scope, **self.trace.sheet.scope})
+        source = _source(self.head, [*lines, *rest.setup, *rest.lines], rest.returned)
+        function = made(source, xp, rest.steps, dtypes, {**scope, **self.trace.sheet.scope})
         return self._in_c.setdefault(xp, function)
 
     def schedule(self, xp: Any) -> Callable[..., tuple[Any, ...]]:
@@ -246,7 +265,7 @@ class Kernel:
         if xp not in self._schedules:
             scope = {**_numbers(self.constants, xp), **self.trace.sheet.scope}
             dtypes = [dtype for _, dtype in self.scalars]
-            self._schedules[xp] = _made(self.source, xp, self.steps, dtypes, scope)
+            self._schedules[xp] = made(self.source, xp, self.steps, dtypes, scope)
         return self._schedules[xp]
 
 
@@ -277,15 +296,16 @@ def _source(head: str, lines: Sequence[str], returned: str) -> str:
     return f"def kernel({head}):\n    {body}\n"
 
 
-def _made(
+def made(
     source: str, xp: Any, steps: Sequence[Expression], dtypes: Sequence[Any], scope: dict[str, Any]
 ) -> Callable[..., tuple[Any, ...]]:
     """Return the function of a source that computes steps with the library `xp`."""
     scope.update({dtype.name: dtype for dtype in (*dtypes, *(x.dtype for x in steps))})
-    ops = {x.op for x in steps}.difference(("astype", "where", "join", "zeros", "constant", *VIEWS))
+    ops = {x.op for x in steps}.difference(("astype", "zeros", "constant", *OWN_MEMORY))
     scope.update({op: getattr(xp, op) for op in ops}, sum=functools.partial(kernels.reduced, "sum"))
     scope.update(empty=xp.empty_like, vector=xp.empty, new=kernels.empty_in_order_of)
-    scope.update(where=functools.partial(kernels.where, xp))
+    scope.update(where=functools.partial(kernels.where, xp), gemm=kernels.gemm)
+    scope.update(broadcast_to=getattr(xp, "broadcast_to", None))
     scope.update(copyto=xp.copyto, inf=float("inf"), nan=float("nan"), array=_array)
     scope["scalar"] = _scalar if xp is np else _item
     scope["typed"] = np.asarray if xp is np else lambda x, dtype: xp.full((), x, dtype=dtype)

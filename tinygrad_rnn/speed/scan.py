@@ -1,0 +1,385 @@
+"""The loop over time as one operation: a node of the graph, with a loop forward and one backward.
+
+`execute` is called by `tinygrad_rnn.recurrence` for every loop. It traces the step, finds or makes
+its plan, and runs it on NumPy arrays. It returns the reason if that is not possible.
+
+Arrays of all time steps are *slabs*, (T, ...). Matrices (B, F) of a batch are column-major in them.
+A slab whose steps are factors of a product is one matrix with a row for each feature, (F, T B), so
+that a product over all steps needs no copy; in others each step is contiguous.
+
+Letters: T time steps, B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import random as tg_random
+from .._util.nested import leaves, map_nested
+from ..engine.backward_pass import run
+from ..engine.codegen import check_saved
+from ..engine.grad_mode import thread
+from ..engine.graph import Node, OutputNode, Parents, last_write, tick
+from ..engine.namespaces import namespaces
+from ..engine.ops import kernels
+from ..engine.tensor import Tensor, wrap
+from ..recurrence import loop
+from ..recurrence.ragged import RaggedBatch
+from .expressions import Expression
+from .step_plan import StepMask, StepPlan, Term
+from .step_trace import FLOATS, Draw, Refused, StepTrace
+
+PLANS = 128  # how many plans are kept; the oldest goes first
+_plans: dict[Any, StepPlan] = {}
+
+
+def execute(
+    step: Any,
+    state: Any,
+    xs: Any,
+    edges: Sequence[float],
+    ragged: RaggedBatch | None,
+    reverse: bool,
+) -> tuple[Any, Any]:
+    """Run a loop as one operation: `recurrence.loop.run` without its checks.
+
+    Returns
+    -------
+    state, ys
+        As of `scan`; ys of ended sequences are not zero.
+
+    Raises
+    ------
+    Refused
+        If the loop cannot be traced. Nothing has been computed or drawn then.
+    """
+    inputs = [x for x in leaves(xs) if x is not None]
+    initial = [s for s in leaves(state) if s is not None]
+    if not initial:
+        raise Refused("there is no state")
+    for x in (*inputs, *initial):
+        if x._data.__class__ is not np.ndarray:
+            raise Refused(f"there are arrays of {type(x._data).__module__}")
+        if x.dtype.kind == "f" and x.dtype not in FLOATS:
+            raise Refused(f"{x.dtype} is not supported")
+    if any(x._data.size == 0 for x in (*inputs, *initial)):
+        raise Refused("there are arrays without elements")
+    example = map_nested(lambda x: wrap(x._data[0], None, None), xs)
+    trace = StepTrace(step, state, example)
+    columns = initial[0].ndim == 2 and len(initial[0]) > 1
+    key = trace.signature, columns
+    plan = _plans.get(key)
+    if plan is None:
+        for oldest in [*_plans][: max(0, len(_plans) - PLANS + 1)]:
+            _plans.pop(oldest, None)
+        plan = _plans[key] = StepPlan(trace, columns)
+    call = _Loop(plan, trace, initial, inputs, edges, ragged, reverse)
+    trace.forget()
+    finals, ys = call.forward()
+    elements = iter(finals)
+    new = map_nested(lambda s: None if s is None else next(elements), state)
+    return new, map_nested(lambda i: None if i is None else ys[i - len(finals)], trace.y)
+
+
+class _Loop:
+    """One call: a plan, its arrays, and what the loops over time iterate over."""
+
+    def __init__(
+        self,
+        plan: StepPlan,
+        trace: StepTrace,
+        state: list[Tensor],
+        xs: list[Tensor],
+        edges: Sequence[float],
+        ragged: RaggedBatch | None,
+        reverse: bool,
+    ) -> None:
+        self.plan, self.reverse, self.T = plan, reverse, len(edges)
+        self.tensors = [*state, *xs, *trace.invariants]  # the parents
+        self.edges, self.ragged = edges, ragged
+        self.arrays = list(trace.arrays)
+        self.state = [s._data for s in state]
+        self.xs = [self._ordered(x._data) for x in xs]
+        self.draws = self._drawn(trace.draws)
+
+    # -- slabs and lists ---------------------------------------------------------------------------
+
+    def _ordered(self, x: Any) -> Any:
+        """Return an array of all steps with column-major matrices, if the plan has these."""
+        return kernels.to_column_major(x) if self.plan.columns and x.ndim == 3 else x
+
+    def _slab(self, x: Expression, extra: int = 0, factor: bool = False) -> Any:
+        """Return memory for a value of T + `extra` steps."""
+        shape = (self.T + extra, *x.sizes)
+        if not self.plan.columns or len(x.sizes) != 2:
+            return np.empty(shape, x.dtype)
+        if factor:
+            like = np.empty((x.sizes[1], x.sizes[0]), x.dtype).T
+            return kernels.empty_in_order_of(shape, like)
+        return np.empty((shape[0], shape[2], shape[1]), x.dtype).swapaxes(1, 2)
+
+    def _loop(self, slab: Any) -> list[Any]:
+        """Return the arrays of the steps, in the order of the loop."""
+        steps = list(slab)
+        return steps[::-1] if self.reverse else steps
+
+    def _drawn(self, draws: list[Draw]) -> list[Any]:
+        """Return the masks of all steps for each draw, in the order of the loop."""
+        if not draws:
+            return []
+        masks = [
+            [tg_random.keep_mask(draw.shape, draw.keep, draw.rng) for draw in draws]
+            for _ in range(self.T)
+        ]
+        return [list(column) for column in zip(*masks, strict=True)]
+
+    def _masks(self) -> tuple[list[Any], list[Any]]:
+        """Return the masks of the steps and of the edges into them, in the order of the loop."""
+        assert self.ragged is not None
+        longest = None if self.ragged.longest is None else self.ragged.longest.start
+        alive = [None if m is None else m._data.reshape(-1) for m in self.ragged.steps]
+        edges = [None if m is None else m._data.reshape(-1) for m in self.ragged.edges]
+        masks = [None if m is None else StepMask(m, ~m, longest) for m in alive]
+        return (masks[::-1], [edges[0], *edges[:0:-1]]) if self.reverse else (masks, edges)
+
+    # -- forward -----------------------------------------------------------------------------------
+
+    def forward(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the final state and the ys."""
+        plan, T = self.plan, self.T
+        parents = tuple([x._node for x in self.tensors])
+        recording = any(parents) and thread.recording and plan.differentiates
+        self.slabs = []
+        before, after = [], []
+        for i, (s, x) in enumerate(zip(self.state, plan.states, strict=True)):
+            if recording or i in plan.same_as_state:
+                factor = x in plan.factors or plan.new[i] in plan.factors
+                slab = self._slab(x, 1, factor or i in plan.same_as_state)
+                steps = list(slab)[::-1] if self.reverse else list(slab)
+            else:  # two arrays, in turns
+                slab = None
+                pair = [self._like_state(x) for _ in range(2)]
+                steps = [pair[t % 2] for t in range(T + 1)]
+            np.copyto(steps[0], s)
+            self.slabs.append(slab)
+            before.append(steps[:-1])
+            after.append(steps[1:])
+        self.before, self.after = before, after
+        outputs = [
+            None if plan.same_as_state[i] is not None else self._slab(y, 0, True)
+            for i, y in enumerate(plan.ys)
+        ]
+        self.saved = [self._slab(x, 0, x in plan.factors) for x in plan.saved] if recording else []
+        kernel = plan.forward(recording, self.ragged is not None)
+        lists = [*before, *map(self._loop, self.xs), *self.draws, *after]
+        lists += [self._loop(y) for y in outputs if y is not None]
+        lists += map(self._loop, self.saved)
+        heads = self.arrays
+        if self.ragged is not None:
+            self.masks = self._masks()
+            seen: list[list[Any]] = [[] for _ in self.state]
+            heads, lists = [*heads, seen], [*lists, self.masks[0]]
+        kernel.call(*heads, *lists)
+        if self.ragged is not None:
+            self.before = seen
+        finals = [steps[-1].copy("K") for steps in after]
+        ys = []
+        for i, y in zip(plan.same_as_state, outputs, strict=True):
+            if i is None:
+                ys.append(y)
+            else:
+                slab = self.slabs[i]
+                ys.append(slab[:-1] if self.reverse else slab[1:])
+        if not recording:
+            self.saved = []
+            return [wrap(s, None, None) for s in finals], [wrap(y, None, None) for y in ys]
+        node = ScanNode(parents, (), None)
+        node.loop = self
+        node.versions = [x._version for x in self.tensors]
+        tensors = []
+        for i, (array, result) in enumerate(zip([*finals, *ys], plan.trace.results, strict=True)):
+            has = result._node is not None
+            piece = OutputNode(node, i, array.shape, array.dtype) if has else None
+            tensors.append(wrap(array, piece, None))
+        return tensors[: len(finals)], tensors[len(finals) :]
+
+    # -- backward ----------------------------------------------------------------------------------
+
+    def backward(self, grads: dict[int, Any], needed: tuple[bool, ...]) -> list[Any]:
+        """Return the gradients of the state, of the inputs and of the invariants."""
+        plan, first = self.plan, len(self.state)
+        which = tuple(sorted(i - first for i in grads if i >= first))
+        scaled = any(edge != 1 for edge in self.edges)
+        made = plan.backward(which, needed, self.ragged is not None, scaled)
+        heads: list[Any] = [*self.arrays]
+        live = [i for i in range(first) if plan.differentiable[i]]
+        for i in live:
+            carried = self._like_state(plan.states[i])
+            carried[...] = grads.get(i, 0)
+            heads += [carried, self._like_state(plan.states[i])]
+        sums = [np.zeros(x.sizes, x.dtype) for x in made.added]
+        heads += sums
+        inputs = [None if g is None else self._slab(g, 0, True) for g in made.inputs]
+        collected = [self._slab(x, 0, True) for x in made.collected]
+        lists = [*self.before, *map(self._loop, self.xs), *self.draws]
+        lists += [self.after[i] for i in plan.distinct_new]
+        lists += map(self._loop, self.saved)
+        lists += [self._loop(self._ordered(grads[first + i])) for i in which]
+        lists += [self._loop(x) for x in inputs if x is not None]
+        lists += map(self._loop, collected)
+        if self.ragged is not None:
+            lists.append(self.masks[0])
+        if scaled:
+            weights = list(self.edges)
+            weights = [weights[0], *weights[:0:-1]] if self.reverse else weights
+            alive = self.masks[1] if self.ragged is not None else [None] * self.T
+            lists += [weights, alive]
+        carried = made.function(*heads, *(steps[::-1] for steps in lists))
+        of_states: list[Any] = [None] * first
+        for i, g in zip(live, carried, strict=True):
+            of_states[i] = g
+        kept: dict[Expression, Any] = dict(zip(made.collected, collected, strict=True))
+        kept.update(zip(plan.saved, self.saved, strict=True))
+        kept.update(zip(plan.xs, self.xs, strict=True))
+        for x, slab in zip(plan.new, self.slabs, strict=True):
+            kept[x] = slab[:-1] if self.reverse else slab[1:]
+        for x, slab in zip(plan.states, self.slabs, strict=True):
+            kept[x] = slab[1:] if self.reverse else slab[:-1]
+        for x, masks in zip(plan.draws, self.draws, strict=True):
+            kept[x] = np.stack(masks[::-1] if self.reverse else masks)
+        kept.update({g: x for g, x in zip(made.inputs, inputs, strict=True) if g is not None})
+        totals = {x: sums[i] for x, i in made.added.items()}
+        shapes = [x.shape for x in self.tensors[first + len(self.xs) :]]
+        of_invariants = [
+            _total(terms, kept, totals, shape)
+            for terms, shape in zip(made.terms, shapes, strict=True)
+        ]
+        return [*of_states, *inputs, *of_invariants]
+
+    def reads(self, everything: bool) -> list[int]:
+        """Return which tensors the backward pass reads: all of them if it is replayed."""
+        if everything:
+            return list(range(len(self.tensors)))
+        plan = self.plan
+        symbolic = [t._data for t in (*plan.trace.arguments, *plan.trace.symbolic_invariants)]
+        first = len(plan.states)  # the state was copied
+        return [i for i, x in enumerate(symbolic) if i >= first and x in plan.reads]
+
+    def _like_state(self, x: Expression) -> Any:
+        """Return memory for the gradient of an element of the state."""
+        if self.plan.columns and len(x.sizes) == 2:
+            return np.empty(x.sizes[::-1], x.dtype).T
+        return np.empty(x.sizes, x.dtype)
+
+    # -- the graph, for derivatives of higher order ------------------------------------------------
+
+    def replay(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Return the results, computed step by step with the graph of each step.
+
+        `tensors` are the state, the inputs and the invariants. The graph of a step is a copy of the
+        traced one, so it has the nodes that the loop in Python would have.
+        """
+        plan = self.plan
+        trace, (wanted, function) = plan.trace, plan.everything
+        symbolic = [*trace.arguments, *trace.symbolic_invariants]
+        count, first = len(plan.arguments), len(plan.states)
+        draws = iter(zip(*self.draws, strict=True) if self.draws else [()] * self.T)
+
+        def step(state: list[Tensor], x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            real = [*state, *x, *tensors[count:]]
+            arrays = [t._data for t in real[:count]]
+            values = function(*arrays, *self.arrays, *next(draws))
+            known = dict(zip(wanted, values, strict=True))
+            nodes = {s._node: t._node for s, t in zip(symbolic, real, strict=True)}
+            for node in trace.nodes:
+                if node not in nodes:
+                    nodes[node] = _copied(node, nodes, known)
+            results = [
+                wrap(known[y._data], nodes.get(y._node), None)  # type: ignore[index]
+                for y in trace.results
+            ]
+            return results[:first], results[first:]
+
+        state, ys = loop.in_python(
+            step, tensors[:first], tensors[first:count], self.edges, self.ragged, self.reverse
+        )
+        return [*state, *ys]
+
+
+def _copied(node: Node, nodes: dict[Any, Any], known: dict[Expression, Any]) -> Node:
+    """Return a node with other parents, and arrays in place of the expressions that it saved."""
+    new = object.__new__(type(node))
+    for kind in type(node).__mro__:
+        for name in getattr(kind, "__slots__", ()):
+            if name != "__weakref__" and hasattr(node, name):
+                setattr(new, name, getattr(node, name))
+    new.order = tick()
+    new.parents = tuple([nodes.get(p) for p in node.parents])
+    if hasattr(node, "saved"):
+
+        def real(x: Any) -> Any:
+            return known[x] if x.__class__ is Expression else x
+
+        new.saved = map_nested(real, node.saved)  # type: ignore[attr-defined]
+    return new
+
+
+def _total(
+    terms: list[Term], kept: dict[Expression, Any], totals: dict[Expression, Any], shape: Any
+) -> Any:
+    """Return the gradient of an invariant, of all time steps; None if there are no terms."""
+    total = None
+    for term in terms:
+        if term.kind == "product":
+            left, right = (kernels.rows(kept[x]) for x in term.values)
+            value = kernels.gemm(left.T, right)
+        elif term.kind == "sum":
+            slab = kept[term.values[0]]
+            axes = (0, *(i + 1 for i in term.axes))
+            value = kernels.reduced("sum", slab, axes, True)
+            value = value.reshape(shape[::-1] if term.transposed else shape)
+        else:
+            value = totals[term.values[0]]
+        value = value.T if term.transposed else value
+        total = value if total is None else total + value
+    return total
+
+
+class ScanNode(Node):
+    """The node of a loop over time; its parents are the state, the inputs and the invariants."""
+
+    __slots__ = ("loop", "versions")
+    name = "scan"
+    loop: Any  # a _Loop; None once freed
+    versions: list[Any]
+
+    def vjp(self, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
+        """Run the backward loop; under create_graph the loop again, operation by operation."""
+        call = self.loop
+        if call is None or last_write[0] > self.order:
+            read = () if call is None else call.reads(F.records)
+            check_saved(self, call, [self.versions[i] for i in read])
+        if not retain:
+            self.loop = None
+        if not F.records:
+            return call.backward(grad, tuple([p is not None for p in parents]))  # type: ignore[no-any-return]
+        since = tick()
+        tensors = [
+            wrap(x._data, p, v)
+            for x, p, v in zip(call.tensors, self.parents, self.versions, strict=True)
+        ]
+        outputs = call.replay(tensors)
+        roots = [(node, g) for i, g in grad.items() if (node := outputs[i]._node) is not None]
+        wanted = {p for p in parents if p is not None}
+        found = run(roots, namespaces, wanted, retain=True, since=since)
+        results, seen = [], set()
+        for p in parents:  # a tensor that is read in two places has one gradient
+            results.append(found[p][0] if p in found and p not in seen else None)
+            seen.add(p)
+        return results
+
+
+loop.register("numpy", execute, Refused)

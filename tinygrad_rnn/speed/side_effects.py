@@ -1,0 +1,131 @@
+"""Side effects: a call that is traced once in place of T times must not have any.
+
+`guarded` calls a function and stops it *before* it does anything that a caller could notice: before
+a function of the user's runs that assigns an attribute, a global or an element of a container, and
+before a function outside of Python code is called that is not known to be pure (``print``,
+``next``, ``list.append``, a random draw, the clock). So the function can be called again, in a
+loop, as if nothing had happened.
+
+Functions of this library and of NumPy are pure, except that they may draw random numbers; those of
+the library raise in `tinygrad_rnn.random` while a step is traced.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .._util.user_code import GENERATED, PACKAGE
+
+LIBRARY, USER = "library", "user"
+PURE_PACKAGES = frozenset(
+    "collections contextlib copy dataclasses enum functools itertools math numbers numpy operator "
+    "re types typing abc inspect".split()
+)
+PURE_BUILTINS = frozenset(
+    "abs all any ascii bin callable chr divmod format getattr hasattr hash hex id isinstance "
+    "issubclass len max min oct ord pow repr round sorted sum vars dir locals globals "
+    "__build_class__".split()
+)
+PURE_MODULES = frozenset(("math", "cmath", "_operator", "_functools", "itertools", "numpy"))
+VALUES = (str, bytes, int, float, complex, bool, tuple, frozenset, range, type(None), slice)
+READS = frozenset("get items keys values index count copy union intersection difference".split())
+ARRAY_WRITES = frozenset(
+    "fill sort put resize setfield partition itemset setflags byteswap tofile dump __setitem__ "
+    "__setstate__".split()
+)
+
+
+class SideEffect(BaseException):
+    """A traced function was about to do something that it must do at every step.
+
+    No subclass of Exception, so that the function does not handle it.
+    """
+
+    def __init__(self, what: str, line: str) -> None:
+        super().__init__(what)
+        self.what, self.line = what, line
+
+
+def guarded(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function, and raise `SideEffect` before it has one.
+
+    A profiler that is active in this thread is paused.
+    """
+    profiler: Any = sys.getprofile()
+    pausable = hasattr(profiler, "disable") and hasattr(profiler, "enable")  # cProfile
+    if pausable:
+        profiler.disable()
+    sys.setprofile(_guard)
+    try:
+        return function(*args)
+    finally:
+        sys.setprofile(None if pausable else profiler)
+        if pausable:
+            profiler.enable()
+
+
+def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
+    """Stop what is not pure; called by Python before each call in this thread."""
+    if event == "call":
+        code = frame.f_code
+        if code not in _kinds:
+            _kinds[code] = _kind_of(code, frame.f_globals.get("__name__") or "")
+        found = _kinds[code]
+        if found.__class__ is tuple:
+            what, line = found
+            raise SideEffect(what, f"{code.co_filename}:{line or code.co_firstlineno}")
+    elif event == "c_call" and _kinds.get(frame.f_code, LIBRARY) is USER and not _is_pure(arg):
+        name = getattr(arg, "__qualname__", repr(arg))
+        raise SideEffect(f"calls {name}", f"{frame.f_code.co_filename}:{frame.f_lineno}")
+
+
+_kinds: dict[types.CodeType, Any] = {}  # LIBRARY, USER, or the reason why code is not pure
+
+
+def _kind_of(code: types.CodeType, module: str) -> Any:
+    if code.co_filename.startswith((PACKAGE, *GENERATED)):
+        changes = code.co_name in ("__setattr__", "__delattr__", "register_buffer", "train", "eval")
+        return ("changes a module", None) if changes else LIBRARY
+    package = module.partition(".")[0]
+    if package in PURE_PACKAGES and not module.startswith("numpy.random"):
+        return LIBRARY
+    if package in sys.stdlib_module_names and package != "__main__":
+        return f"calls {code.co_name} of {module}", None
+    return writes_of(code) or USER
+
+
+def writes_of(code: types.CodeType) -> tuple[str, int | None] | None:
+    """Return how code changes something outside of itself, with the line; None if it does not."""
+    for step in dis.get_instructions(code):
+        kind, _, rest = step.opname.partition("_")
+        if kind not in ("STORE", "DELETE"):
+            continue
+        line = step.positions.lineno if step.positions else None
+        if rest in ("ATTR", "GLOBAL") or (rest == "DEREF" and step.argval in code.co_freevars):
+            return f"assigns {step.argval}", line
+        if rest in ("SUBSCR", "SLICE"):
+            return "assigns an element", line
+    return None
+
+
+def _is_pure(function: Any) -> bool:
+    """Tell whether a function in C, or a method of an object in C, changes and draws nothing."""
+    owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+    if isinstance(owner, types.ModuleType) or owner is None:
+        module = getattr(function, "__module__", None) or getattr(owner, "__name__", "") or ""
+        if module == "builtins":
+            return name in PURE_BUILTINS
+        return module.partition(".")[0] in PURE_MODULES and "random" not in module
+    if isinstance(owner, VALUES):
+        return True
+    if isinstance(owner, np.ndarray | np.generic):
+        return name not in ARRAY_WRITES
+    if isinstance(owner, type):
+        return owner in (dict, int, float, str) or name == "__new__"
+    return isinstance(owner, dict | list | set | types.MappingProxyType) and name in READS

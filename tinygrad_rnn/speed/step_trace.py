@@ -1,0 +1,248 @@
+"""The trace of a step of `scan`: its expressions, its invariants, its graph.
+
+The step is called once, at each call of `scan`, on arrays without values. So whatever it reads now
+(weights, attributes, globals) is what the loop uses, and nothing can be stale. Two calls that
+compute the same have the same `signature`, under which a plan is kept.
+
+===========  =======================================================  ==========================
+expression   the value                                                differs from step to step
+===========  =======================================================  ==========================
+argument     an element of the state or of the input of the step      yes
+draw         a dropout mask                                           yes
+invariant    any other array that the step reads: weights, biases     no
+===========  =======================================================  ==========================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import random as tg_random
+from .._util.nested import leaves, map_nested
+from ..engine import backend
+from ..engine.codegen import OpNode
+from ..engine.grad_mode import enable_grad
+from ..engine.graph import Leaf, Node, OutputNode, reachable
+from ..engine.ops.normalize import StandardizeNode
+from ..engine.tensor import Tensor, wrap
+from .expressions import Expression, Trace, refusal, untraceable
+from .side_effects import SideEffect, guarded
+
+CLONABLE = (OpNode, OutputNode, StandardizeNode, Leaf)  # the nodes of a graph that can be copied
+FLOATS = (np.dtype("float32"), np.dtype("float64"))
+
+
+class Draw(NamedTuple):
+    """A dropout mask that a step draws."""
+
+    shape: tuple[int, ...]
+    keep: float
+    rng: Any
+
+
+class Refused(Exception):
+    """A step cannot be traced: the reason, and the line ("path:line") if there is one."""
+
+    def __init__(self, reason: str, line: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.line = reason, line
+
+
+class StepTrace(Trace):
+    """A step, called on expressions.
+
+    Parameters
+    ----------
+    step : callable
+        From (state, x) to (state, y).
+    state, x : nested Tensors and None
+        Their shapes and dtypes count: the arguments.
+
+    Attributes
+    ----------
+    arguments : list of Tensors
+        Those of the state, then those of x, as symbolic Tensors.
+    invariants : list of Tensors
+        The real Tensors that the step reads, in the order of their first use. The same array with
+        and without a graph counts twice.
+    arrays : list of arrays
+        Those of the invariants, each once.
+    draws : list of Draw
+        The dropout masks, in the order of the step.
+    results : list of Tensors
+        The elements of the new state, then those of y, symbolic.
+    y : structure
+        y, whose leaves are numbers of results, or None.
+    nodes : list of Node
+        The graph of the step, oldest first.
+    """
+
+    of_scan = True
+
+    def __init__(self, step: Callable[..., Any], state: Any, x: Any) -> None:
+        super().__init__((), closed=True)
+        self.invariants: list[Tensor] = []
+        self.draws: list[Draw] = []
+        self._adopted: dict[tuple[int, int], Tensor] = {}
+        self._numbers: dict[int, Expression] = {}
+        self.arrays: list[Any] = []
+        self.arguments: list[Tensor] = []
+        symbolic = map_nested(self._argument, state)
+        self.states = len(self.arguments)
+        new, y = self._call(step, symbolic, map_nested(self._argument, x))
+        self.results = [self._result(s) for s in leaves(new) if s is not None]
+        if len(self.results) != self.states:
+            raise Refused("the step returns another structure of the state")
+        outputs: list[Any] = []
+
+        def numbered(element: Any) -> int | None:
+            if element is None:
+                return None
+            outputs.append(self._result(element))
+            return self.states + len(outputs) - 1
+
+        self.y = map_nested(numbered, y)
+        self.results += outputs
+        self.nodes = reachable([r._node for r in self.results if r._node is not None])
+        if not all(isinstance(node, CLONABLE) for node in self.nodes):
+            raise Refused("the step uses an operation with a graph of its own (checkpoint)")
+
+    def _call(self, step: Callable[..., Any], state: Any, x: Any) -> Any:
+        refusal.what = refusal.line = ""
+        before, tg_random._recording.tracer = tg_random._recording.tracer, self
+        try:
+            with enable_grad():
+                new, y = guarded(step, state, x)
+        except SideEffect as effect:
+            raise Refused(effect.what, effect.line) from None
+        except Exception as error:  # the loop in Python raises it again, if it is the user's own
+            raise Refused(refusal.what or str(error), refusal.line) from error
+        finally:
+            tg_random._recording.tracer = before
+        if refusal.what:  # the step handled the error itself
+            raise Refused(refusal.what, refusal.line)
+        return new, y
+
+    def _argument(self, x: Tensor | None) -> Tensor | None:
+        if x is None:
+            return None
+        expression = self.enter("argument", (len(self.arguments), x.shape), x.dtype, x.shape)
+        node = Leaf(x.shape, x.dtype, [0]) if x.dtype.kind == "f" else None
+        self.arguments.append(wrap(expression, node, None))
+        return self.arguments[-1]
+
+    def _result(self, y: Any) -> Tensor:
+        """Return a result as a symbolic Tensor."""
+        if not isinstance(y, Tensor):
+            raise Refused(f"the step returns a {type(y).__name__}")
+        if not isinstance(y._data, Expression):
+            y = self.adopted(y)
+        return y
+
+    def adopted(self, x: Any) -> Any:
+        """Return an argument of an operation; a real Tensor or array as an invariant."""
+        if isinstance(x, Tensor):
+            array, node = x._data, x._node
+        elif backend.is_array(x) and not isinstance(x, np.generic):
+            array, node, x = x, None, wrap(x, None, None)
+        else:
+            return x
+        if array.__class__ is Expression:
+            return x
+        if array.__class__ is not np.ndarray:
+            raise untraceable(f"reads an array of {type(array).__module__}")
+        key = id(array), id(node)
+        if key not in self._adopted:
+            if id(array) not in self._numbers:
+                args = len(self.arrays), array.shape
+                self._numbers[id(array)] = self.enter("invariant", args, array.dtype, array.shape)
+                self.arrays.append(array)
+            leaf = None if node is None else Leaf(array.shape, array.dtype, [0])
+            self._adopted[key] = wrap(self._numbers[id(array)], leaf, None)
+            self.invariants.append(x)
+        return self._adopted[key]
+
+    def forget(self) -> None:
+        """Release the arrays that the step read: a plan outlives its call."""
+        self.invariants, self.arrays = [], []
+
+    @property
+    def symbolic_arrays(self) -> list[Expression]:
+        """`arrays`, as expressions."""
+        return list(self._numbers.values())
+
+    @property
+    def symbolic_invariants(self) -> list[Tensor]:
+        """`invariants`, as symbolic Tensors."""
+        return list(self._adopted.values())
+
+    def keep_mask(self, shape: tuple[int, ...], keep: float, rng: Any) -> Expression:
+        """Record the draw of a dropout mask, at each step."""
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            raise untraceable("draws from a seed at each step")
+        self.draws.append(Draw(shape, keep, rng))
+        number = len(self.draws)
+        mask: Expression = self.enter("draw", (number, shape, keep), backend.bool_, shape)
+        return mask
+
+    def refuse_draw(self) -> None:
+        """Raise: the step draws other random numbers than dropout masks."""
+        raise untraceable("draws random numbers other than dropout masks")
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """What two steps have in common that one plan serves for."""
+        number = {node: i for i, node in enumerate(self.nodes)}
+        graph = [
+            (
+                type(node),
+                tuple([None if p is None else number[p] for p in node.parents]),
+                _saved_signature(node),
+            )
+            for node in self.nodes
+        ]
+        ends = tuple([(r._data.number, number.get(r._node)) for r in self.results])  # type: ignore[arg-type]
+        adopted = tuple([(t._data.number, number.get(t._node)) for t in self._adopted.values()])  # type: ignore[arg-type]
+        given = tuple([number.get(t._node) for t in self.arguments])  # type: ignore[arg-type]
+        return tuple(self.table), tuple(graph), ends, adopted, given, str(self.y), self.states
+
+
+def _saved_signature(node: Node) -> Any:
+    """Return what tells the rules of a node from those of others of its class."""
+    if isinstance(node, OutputNode):
+        return node.index
+    if isinstance(node, StandardizeNode):
+        return node.axis, *map(_canonical, node.saved)
+    saved = getattr(node, "saved", ())
+    return tuple([_canonical(x) for x in saved])
+
+
+def _canonical(x: Any) -> Any:
+    if x.__class__ is Expression:
+        return x.number
+    if x.__class__ in (tuple, list):
+        return tuple([_canonical(y) for y in x])
+    if x is None or x.__class__ in (bool, int, str):
+        return x
+    return repr(x) if x.__class__ in (float, slice, type(...), np.dtype) else _Unique(x)
+
+
+class _Unique:
+    """A parameter of an operation that is compared by identity."""
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Unique) and other.x is self.x
+
+    def __hash__(self) -> int:
+        return id(self.x)
+
+
+def expressions_in(value: Any) -> Sequence[Expression]:
+    """Return the expressions in a value that a node saved."""
+    return [x for x in leaves(value) if isinstance(x, Expression)]
