@@ -119,6 +119,7 @@ from .transforms.derivatives import hvp as hvp
 from .transforms.derivatives import jacobian as jacobian
 from .transforms.derivatives import jvp as jvp
 from .transforms.derivatives import vjp as vjp
+from .transforms.fuse import eager as eager
 from .transforms.fuse import fuse as fuse
 
 # isort: split

@@ -11,6 +11,7 @@ bidirectional, else 1). Cells are numbered layer · D + direction.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -425,6 +426,7 @@ class _Pass:
         cell, observe, clock = self.rnn.cells[number], self.observe, iter(times)
         check = True
 
+        @functools.wraps(cell.step)
         def step(state: State, z: Tensor) -> tuple[State, Any]:
             nonlocal check
             new = cell.step(z, state)

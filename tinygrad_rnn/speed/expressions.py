@@ -58,7 +58,10 @@ class Expression(Symbolic):
         self.trace, self.op, self.args = trace, op, args
         self.dtype, self.sizes = np.dtype(dtype), shape
         self.number = len(trace.table)
-        self.varies = op in SOURCES or any(a.varies for a in args if a.__class__ is Expression)
+        self.varies = op in SOURCES
+        for a in args:
+            if a.__class__ is Expression and a.varies:
+                self.varies = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -277,8 +280,35 @@ backend.register(Number, SYMBOLS)
 namespaces[Expression] = Derived(SYMBOLS)
 
 
+_dtypes: dict[tuple[Any, ...], Any] = {}  # of results: by the ufunc and the kinds of arguments
+
+
 def _write_down(name: str, *args: Any) -> Any:
     """Return the expression of a call of a ufunc (or of where); its dtype is found by NumPy."""
+    # The most frequent kinds first, without calls: a step of `scan` is traced at every call.
+    x, y = args if len(args) == 2 else (args[0], None)
+    first = x if x.__class__ is Expression else y
+    if first.__class__ is Expression and len(args) < 3:
+        shape = first.sizes
+        if y is None:
+            kinds = name, first.dtype
+        elif y.__class__ is not Expression:
+            kinds = name, first.dtype, type(y)
+        elif x.__class__ is not Expression:
+            kinds = name, type(x), first.dtype
+        else:
+            kinds = (name, x.dtype, y.dtype) if y.sizes == shape else None
+        dtype = _dtypes.get(kinds)
+        if dtype is not None:
+            return first.trace.enter(name, args, dtype, shape)
+        expression = _write_down_any(name, *args)
+        if kinds is not None and not {int, bool, Number, complex}.intersection(kinds):
+            _dtypes[kinds] = expression.dtype
+        return expression
+    return _write_down_any(name, *args)
+
+
+def _write_down_any(name: str, *args: Any) -> Any:
     trace = next((x.trace for x in args if isinstance(x, Expression)), None)
     if trace is None:  # a rule that asks for the logarithm of a number
         sheet = next((x.sheet for x in args if type(x) is Number), None)
@@ -313,11 +343,14 @@ class Trace:
 
     def enter(self, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]) -> Any:
         """Return the expression of these parts: the one that is there, or a new one."""
-        key = (op, dtype, *map(_identity, args))
-        if key not in self.table:
-            self.table[key] = Expression(self, op, args, dtype, shape)
+        key: tuple[Any, ...] = (op, dtype)
+        for x in args:
+            key += ((x.number if x.__class__ is Expression else _identity(x)),)
+        found = self.table.get(key)
+        if found is None:
+            found = self.table[key] = Expression(self, op, args, dtype, shape)
             self.cut |= op in ("part", "join")
-        return self.table[key]
+        return found
 
     def adopted(self, x: Any) -> Any:
         """Return an argument of an operation: in `fuse` itself, as all arrays are arguments."""
@@ -358,9 +391,7 @@ MAKES = tuple(f"{_ROOT}.tensors.{part}" for part in ("checks", "creation"))  # z
 
 
 def _identity(x: Any) -> Any:
-    """Return what tells an argument of an expression from others."""
-    if x.__class__ is Expression:
-        return x.number
+    """Return what tells a number, or a shape, from others."""
     return x.text if type(x) is Number else repr(x)
 
 

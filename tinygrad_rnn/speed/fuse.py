@@ -459,6 +459,9 @@ class Fused(Pointwise):
     def __call__(self, *args: Any, **by_name: Any) -> Any:
         """Call the function."""
         if not by_name and not mode.eager:
+            if args and getattr(args[0], "_data", None).__class__ is Expression:
+                plain = self.function(*args)  # a part of another function that is traced
+                return tuple(plain) if isinstance(plain, list) else plain
             try:  # the plan is there and the arguments are Tensors, as in every step but the first
                 plan = self.plans[tuple([_kind(x) for x in args])][0]
             except (AttributeError, KeyError, TypeError):

@@ -151,6 +151,8 @@ class _Loop:
         """Return the final state and the ys."""
         plan, T = self.plan, self.T
         parents = tuple([x._node for x in self.tensors])
+        if self.edges[0] == 0:  # the graph ends at the initial state
+            parents = (*[None] * len(self.state), *parents[len(self.state) :])
         recording = any(parents) and thread.recording and plan.differentiates
         self.slabs = []
         before, after = [], []

@@ -13,6 +13,8 @@ the library raise in `tinygrad_rnn.random` while a step is traced.
 from __future__ import annotations
 
 import dis
+import gc
+import signal
 import sys
 import types
 from collections.abc import Callable
@@ -23,6 +25,7 @@ import numpy as np
 from .._util.user_code import GENERATED, PACKAGE
 
 LIBRARY, USER = "library", "user"
+LIBRARY_NAME = __name__.partition(".")[0]
 PURE_PACKAGES = frozenset(
     "collections contextlib copy dataclasses enum functools itertools math numbers numpy operator "
     "re types typing abc inspect".split()
@@ -55,17 +58,22 @@ class SideEffect(BaseException):
 def guarded(function: Callable[..., Any], *args: Any) -> Any:
     """Call a function, and raise `SideEffect` before it has one.
 
-    A profiler that is active in this thread is paused.
+    A profiler that is active in this thread is paused; so is the cyclic GC, whose callbacks run
+    code that is not the function's.
     """
+    collects = gc.isenabled()
     profiler: Any = sys.getprofile()
     pausable = hasattr(profiler, "disable") and hasattr(profiler, "enable")  # cProfile
     if pausable:
         profiler.disable()
-    sys.setprofile(_guard)
     try:
+        gc.disable()
+        sys.setprofile(_guard)
         return function(*args)
     finally:
         sys.setprofile(None if pausable else profiler)
+        if collects:
+            gc.enable()
         if pausable:
             profiler.enable()
 
@@ -77,12 +85,18 @@ def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
         if code not in _kinds:
             _kinds[code] = _kind_of(code, frame.f_globals.get("__name__") or "")
         found = _kinds[code]
-        if found.__class__ is tuple:
+        if found.__class__ is tuple and not _is_signal_handler(code):
             what, line = found
             raise SideEffect(what, f"{code.co_filename}:{line or code.co_firstlineno}")
     elif event == "c_call" and _kinds.get(frame.f_code, LIBRARY) is USER and not _is_pure(arg):
         name = getattr(arg, "__qualname__", repr(arg))
         raise SideEffect(f"calls {name}", f"{frame.f_code.co_filename}:{frame.f_lineno}")
+
+
+def _is_signal_handler(code: types.CodeType) -> bool:
+    """Tell whether Python called code on a signal: it has nothing to do with the function."""
+    handlers = (signal.getsignal(number) for number in signal.valid_signals())
+    return any(getattr(handler, "__code__", None) is code for handler in handlers)
 
 
 _kinds: dict[types.CodeType, Any] = {}  # LIBRARY, USER, or the reason why code is not pure
@@ -129,3 +143,12 @@ def _is_pure(function: Any) -> bool:
     if isinstance(owner, type):
         return owner in (dict, int, float, str) or name == "__new__"
     return isinstance(owner, dict | list | set | types.MappingProxyType) and name in READS
+
+
+def is_library(step: Any) -> bool:
+    """Tell whether a step is the method of a cell of this library, which has no side effects."""
+    method = getattr(step, "__wrapped__", None)
+    owner = type(getattr(method, "__self__", None))
+    code = getattr(method, "__code__", None)
+    inside = owner.__module__.startswith(f"{LIBRARY_NAME}.nn.") and code is not None
+    return inside and code.co_filename.startswith(PACKAGE)

@@ -29,7 +29,7 @@ from ..engine.graph import Leaf, Node, OutputNode, reachable
 from ..engine.ops.normalize import StandardizeNode
 from ..engine.tensor import Tensor, wrap
 from .expressions import Expression, Trace, refusal, untraceable
-from .side_effects import SideEffect, guarded
+from .side_effects import SideEffect, guarded, is_library
 
 CLONABLE = (OpNode, OutputNode, StandardizeNode, Leaf)  # the nodes of a graph that can be copied
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
@@ -115,7 +115,7 @@ class StepTrace(Trace):
         before, tg_random._recording.tracer = tg_random._recording.tracer, self
         try:
             with enable_grad():
-                new, y = guarded(step, state, x)
+                new, y = step(state, x) if is_library(step) else guarded(step, state, x)
         except SideEffect as effect:
             raise Refused(effect.what, effect.line) from None
         except Exception as error:  # the loop in Python raises it again, if it is the user's own

@@ -288,6 +288,7 @@ def chain(state: Any, name: str = "tanh") -> int:
 
 
 @pytest.mark.parametrize("layers", [1, 3])
+@tg.eager()  # the nodes of every step are counted
 def test_where_xi_is_zero_the_graph_ends(layers: int) -> None:
     layer = tg.nn.RNN(2, 3, layers)
     x = tg.randn(12, 2, 2)
@@ -363,6 +364,7 @@ def test_max_steps_bounds_chains_at_the_bias_that_is_documented() -> None:
     assert Randomized(keep, rng=1).weights(steps).count(0.0) < len(ends)
 
 
+@tg.eager()  # the nodes of every step are counted
 def test_one_draw_serves_the_batch_all_layers_and_all_elements() -> None:
     drawn = Randomized(0.5, rng=3).weights(9)
     last = max(t for t in range(9) if drawn[t] == 0)
@@ -372,6 +374,7 @@ def test_one_draw_serves_the_batch_all_layers_and_all_elements() -> None:
     assert chain(h, "linear") == 3 * (9 - last + 1)
 
 
+@tg.eager()  # the nodes of every step are counted
 def test_nothing_is_drawn_without_a_graph_or_in_eval() -> None:
     layer = tg.nn.GRU(2, 3, 2, bptt=Randomized(0.1))
     x = tg.randn(20, 2, 2)
@@ -387,6 +390,7 @@ def test_nothing_is_drawn_without_a_graph_or_in_eval() -> None:
     assert str(tg.random.get_state()) != str(before)
 
 
+@tg.eager()  # the nodes of every step are counted
 def test_the_call_comes_before_the_constructor() -> None:
     x = tg.randn(10, 2, 2)
     for make in CELLS.values():

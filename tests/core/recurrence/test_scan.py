@@ -217,6 +217,7 @@ def test_edges_are_the_weights_of_a_strategy() -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
+@tg.eager()  # the nodes of every step are counted
 def test_the_graph_ends_at_an_edge_of_weight_zero(reverse: bool) -> None:
     problem = Problem("plain", 9, 2, 0, reverse)
     edges = [1.0] * 9
