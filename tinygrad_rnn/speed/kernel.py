@@ -257,7 +257,7 @@ class Kernel:
         }
         dtypes = [x.dtype for x in loop.made] + [t for _, t in (*loop.scalars, *rest.scalars)]
         source = _source(self.head, [*lines, *rest.setup, *rest.lines], rest.returned)
-        function = made(source, xp, rest.steps, dtypes, {**scope, **self.trace.sheet.scope})
+        function = function_of(source, xp, rest.steps, dtypes, {**scope, **self.trace.sheet.scope})
         return self._in_c.setdefault(xp, function)
 
     def schedule(self, xp: Any) -> Callable[..., tuple[Any, ...]]:
@@ -265,7 +265,7 @@ class Kernel:
         if xp not in self._schedules:
             scope = {**_numbers(self.constants, xp), **self.trace.sheet.scope}
             dtypes = [dtype for _, dtype in self.scalars]
-            self._schedules[xp] = made(self.source, xp, self.steps, dtypes, scope)
+            self._schedules[xp] = function_of(self.source, xp, self.steps, dtypes, scope)
         return self._schedules[xp]
 
 
@@ -296,7 +296,7 @@ def _source(head: str, lines: Sequence[str], returned: str) -> str:
     return f"def kernel({head}):\n    {body}\n"
 
 
-def made(
+def function_of(
     source: str, xp: Any, steps: Sequence[Expression], dtypes: Sequence[Any], scope: dict[str, Any]
 ) -> Callable[..., tuple[Any, ...]]:
     """Return the function of a source that computes steps with the library `xp`."""

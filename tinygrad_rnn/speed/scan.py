@@ -26,14 +26,15 @@ from ..engine.graph import Node, OutputNode, Parents, last_write, tick
 from ..engine.namespaces import namespaces
 from ..engine.ops import kernels
 from ..engine.tensor import Tensor, wrap
+from ..errors import ArgumentError
 from ..recurrence import loop
 from ..recurrence.ragged import RaggedBatch
-from .expressions import Expression
+from .expressions import Expression, refusal
 from .step_plan import StepMask, StepPlan, Term
 from .step_trace import FLOATS, Draw, Refused, StepTrace
 
 PLANS = 128  # how many plans are kept; the oldest goes first
-_plans: dict[Any, StepPlan] = {}
+_plans: dict[Any, StepPlan | Refused] = {}
 
 
 def execute(
@@ -75,7 +76,14 @@ def execute(
     if plan is None:
         for oldest in [*_plans][: max(0, len(_plans) - PLANS + 1)]:
             _plans.pop(oldest, None)
-        plan = _plans[key] = StepPlan(trace, columns)
+        try:
+            plan = StepPlan(trace, columns)
+        except ArgumentError:  # a rule computes something that no expression stands for
+            plan = Refused(f"the gradient of the step {refusal.what}")
+        _plans[key] = plan
+    if isinstance(plan, Refused):
+        trace.forget()
+        raise plan
     call = _Loop(plan, trace, initial, inputs, edges, ragged, reverse)
     trace.forget()
     finals, ys = call.forward()

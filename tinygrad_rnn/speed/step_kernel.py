@@ -21,7 +21,7 @@ import numpy as np
 
 from ..engine.ops import kernels
 from .expressions import VIEWS, Expression, needed
-from .kernel import Kernel, made
+from .kernel import Kernel, function_of
 from .step_trace import StepTrace
 
 
@@ -118,4 +118,4 @@ class StepKernel(Kernel):
             for (_, dtype), (name, number) in self.constants.items()
         }
         dtypes = [dtype for _, dtype in self.constants]
-        return made(source, np, self.steps, dtypes, {**numbers, **scope, "matmul": np.matmul})
+        return function_of(source, np, self.steps, dtypes, {**numbers, **scope, "matmul": np.matmul})

@@ -118,6 +118,8 @@ class Problem:
         return [v.numpy() for v in values] + self.gradients(loss)
 
     def gradients(self, loss: Any, **options: Any) -> list[np.ndarray]:
+        if not loss.requires_grad:  # empty sequences, cut from the initial state
+            return [np.zeros(x.shape) for x in self.leaves]
         found = tg.grad(loss, self.leaves, allow_unused=True, **options)
         return [np.zeros(x.shape) if g is None else g.numpy() for g, x in zip(found, self.leaves)]  # noqa: B905
 
