@@ -251,8 +251,29 @@ class Symbols:
         return trace.enter("matmul", (x, y), x.dtype, (x.sizes[0], y.sizes[1]))
 
 
+class _Rows(tuple[Expression, ...]):
+    """Matrices, one below the other: the factors of a weight that a step uses several times."""
+
+
 class Derived(Raw):
     """The primitives on expressions: ``F`` in the backward pass that derives a kernel."""
+
+    def concatenate(self, *arrays: Expression, axis: int) -> Any:
+        """Return matrices, one below the other: the factors of a deferred product."""
+        if axis != 0:
+            raise untraceable("concatenates gradients")
+        return _Rows(arrays)
+
+    def transpose(self, x: Any, axes: tuple[int, ...]) -> Any:
+        """Return the transpose of a matrix, or of each of several."""
+        return _Rows(y.transpose(axes) for y in x) if isinstance(x, _Rows) else x.transpose(axes)
+
+    def gemm(self, x: Any, y: Any) -> Any:
+        """Return the product of two matrices, or the sum of the products of several."""
+        if not isinstance(x, _Rows):
+            return SYMBOLS.gemm(x, y)
+        products = [SYMBOLS.gemm(a, b) for a, b in zip(x, y, strict=True)]
+        return functools.reduce(SYMBOLS.add, products)
 
     def scatter(self, *grads: Expression, keys: Sequence[Any], shape: tuple[int, ...]) -> Any:
         """Return the gradient of what was split: those of the parts, beside each other."""
