@@ -133,7 +133,7 @@ class Kernel:
                 whole, start = self.homes[x]
                 into = self._name(whole)
                 self.names[x] = f"{into}_{start}"
-                lines = self.setup if into.startswith("t") else self.lines
+                lines = self.setup if into.startswith("t") else self.lines  # of a buffer: once
                 lines.append(f"{self.names[x]} = {into}[..., {start}:{start + x.shape[-1]}]")
             else:
                 self.names[x] = self._buffer(x)

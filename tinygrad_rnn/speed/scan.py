@@ -184,9 +184,11 @@ class _Loop:
         ]
         self.saved = [self._slab(x, 0, x in plan.factors) for x in plan.saved] if recording else []
         kernel = plan.forward(recording, self.ragged is not None)
-        lists = [*before, *map(self._loop, self.xs), *self.draws, *after]
+        inputs, saved = [*map(self._loop, self.xs)], [*map(self._loop, self.saved)]
+        lists = [*before, *inputs, *self.draws, *after]
         lists += [self._loop(y) for y in outputs if y is not None]
-        lists += map(self._loop, self.saved)
+        lists += saved
+        self.lists = inputs, saved
         heads = self.arrays
         if self.ragged is not None:
             self.masks = self._masks()
@@ -234,9 +236,10 @@ class _Loop:
         heads += sums
         inputs = [None if g is None else self._slab(g, 0, True) for g in made.inputs]
         collected = [self._slab(x, 0, True) for x in made.collected]
-        lists = [*self.before, *map(self._loop, self.xs), *self.draws]
+        xs, saved = self.lists
+        lists = [*self.before, *xs, *self.draws]
         lists += [self.after[i] for i in plan.distinct_new]
-        lists += map(self._loop, self.saved)
+        lists += saved
         lists += [self._loop(self._ordered(grads[first + i])) for i in which]
         lists += [self._loop(x) for x in inputs if x is not None]
         lists += map(self._loop, collected)

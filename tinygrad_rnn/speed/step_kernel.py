@@ -24,6 +24,10 @@ from .expressions import VIEWS, Expression, needed
 from .kernel import Kernel, function_of
 from .step_trace import StepTrace
 
+# Results that are not computed where the caller wants them, but copied there: views, and joins, whose
+# parts would be views of another array at each step.
+INDIRECT = frozenset(("sum", "constant", "invariant", "join", *VIEWS))
+
 
 class StepKernel(Kernel):
     """The calls of one step.
@@ -54,10 +58,11 @@ class StepKernel(Kernel):
             if name is None:  # in memory of its own
                 continue
             direct = x not in names and x not in self.targets
-            if direct and x.op not in ("sum", "constant", "invariant", *VIEWS):
+            if direct and x.op not in INDIRECT:
                 self.targets[x] = name
             else:
                 copies.append((x, name))
+        self.memories: set[str] = set()  # the names of the buffers
         self.call: Callable[..., Any]
         super().__init__(trace, list(names), [x for x, _ in targets])
         self.lines += [f"copyto({name}, {self.names[x]})" for x, name in copies]
@@ -72,12 +77,28 @@ class StepKernel(Kernel):
         super()._release([x for x in done if x.varies])
 
     def _step(self, x: Expression) -> None:
+        if x.op == "part" and self.names[x.args[0]] in self.memories:
+            self.names[x] = self._part(self.names[x.args[0]], *x.args[1:])
+            return
         if x.varies:
             super()._step(x)
             return
         loop, self.lines = self.lines, self.setup
         super()._step(x)
         self.lines = loop
+
+    def _buffer(self, x: Expression) -> str:
+        name = super()._buffer(x)
+        self.memories.add(name)
+        return name
+
+    def _part(self, name: str, start: int, stop: int) -> str:
+        """Return the name of a part of a buffer, which is made before the loop."""
+        part = f"{name}_{start}_{stop}"
+        line = f"{part} = {name}[..., {start}:{stop}]"
+        if line not in self.setup:
+            self.setup.append(line)
+        return part
 
     def _memory(self, x: Expression) -> str:
         if self.columns and len(x.sizes) == 2:
@@ -95,15 +116,15 @@ class StepKernel(Kernel):
         elif self.columns:  # (x y)ᵀ = yᵀ xᵀ, whose rows are contiguous
             call = f"{self._transposed(y)}, {self._transposed(x)}, out={self._twin(out)}"
             self.lines.append(f"matmul({call})")
-        else:
-            self.lines.append(f"matmul({self.names[x]}, {self.names[y]}, out={out})")
+        else:  # for vectors `dot` is faster than `matmul`
+            self.lines.append(f"dot({self.names[x]}, {self.names[y]}, {out})")
 
     def _transposed(self, x: Expression) -> str:
         return self.names[x.args[0]] if x.op == "transpose" else self._twin(self.names[x])
 
     def _twin(self, name: str) -> str:
         """Return the name of the transpose of an array; of a buffer, it is made before the loop."""
-        if not name.startswith("t") or "_" in name:
+        if name not in self.memories:
             return f"{name}.T"
         line = f"{name}T = {name}.T"
         if line not in self.setup:
@@ -118,4 +139,5 @@ class StepKernel(Kernel):
             for (_, dtype), (name, number) in self.constants.items()
         }
         dtypes = [dtype for _, dtype in self.constants]
-        return function_of(source, np, self.steps, dtypes, {**numbers, **scope, "matmul": np.matmul})
+        products = {"matmul": np.matmul, "dot": np.dot}
+        return function_of(source, np, self.steps, dtypes, {**numbers, **scope, **products})
