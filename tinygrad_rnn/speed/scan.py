@@ -84,6 +84,8 @@ def execute(
     if isinstance(plan, Refused):
         trace.forget()
         raise plan
+    if trace.hoisted:
+        inputs = [*inputs, *trace.hoist(inputs, columns)]
     call = _Loop(plan, trace, initial, inputs, edges, ragged, reverse)
     trace.forget()
     finals, ys = call.forward()

@@ -21,11 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import random as tg_random
+from .. import tensors as ops
 from .._util.nested import leaves, map_nested
 from ..engine import backend
 from ..engine.codegen import OpNode
-from ..engine.grad_mode import enable_grad
+from ..engine.grad_mode import enable_grad, thread, watching
 from ..engine.graph import Leaf, Node, OutputNode, reachable
+from ..engine.namespaces import PRIMITIVES
 from ..engine.ops.normalize import StandardizeNode
 from ..engine.tensor import Tensor, wrap
 from .expressions import Expression, Trace, refusal, untraceable
@@ -33,6 +35,21 @@ from .side_effects import SideEffect, guarded, is_library
 
 CLONABLE = (OpNode, OutputNode, StandardizeNode, Leaf)  # the nodes of a graph that can be copied
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
+
+
+PRODUCTS = frozenset(("linear", "affine", "gemm"))
+# Operations that compute the same for all time steps at once, with one more axis in front.
+BATCHED = PRODUCTS | frozenset(
+    "add subtract multiply divide negative exp log tanh sigmoid relu".split()
+)
+
+
+class Call(NamedTuple):
+    """The call of an operation in a step, with its arguments as expressions and numbers."""
+
+    definition: Any
+    result: Tensor
+    values: Sequence[Any]
 
 
 class Draw(NamedTuple):
@@ -78,6 +95,9 @@ class StepTrace(Trace):
         y, whose leaves are numbers of results, or None.
     nodes : list of Node
         The graph of the step, oldest first.
+    hoisted : list of Call
+        The products of the input alone. They are computed once for all steps, as ordinary
+        operations, and are further inputs of the step.
     """
 
     of_scan = True
@@ -90,9 +110,12 @@ class StepTrace(Trace):
         self._numbers: dict[int, Expression] = {}
         self.arrays: list[Any] = []
         self.arguments: list[Tensor] = []
+        self._of_input: dict[Expression, Call | None] = {}
         symbolic = map_nested(self._argument, state)
         self.states = len(self.arguments)
-        new, y = self._call(step, symbolic, map_nested(self._argument, x))
+        symbolic_x = map_nested(self._argument, x)
+        self._of_input.update({t._data: None for t in self.arguments[self.states :]})
+        new, y = self._call(step, symbolic, symbolic_x)
         self.results = [self._result(s) for s in leaves(new) if s is not None]
         if len(self.results) != self.states:
             raise Refused("the step returns another structure of the state")
@@ -106,6 +129,10 @@ class StepTrace(Trace):
 
         self.y = map_nested(numbered, y)
         self.results += outputs
+        self.hoisted = [
+            call for call in self._of_input.values() if call and call.definition.name in PRODUCTS
+        ]
+        self._cut()
         self.nodes = reachable([r._node for r in self.results if r._node is not None])
         if not all(isinstance(node, CLONABLE) for node in self.nodes):
             raise Refused("the step uses an operation with a graph of its own (checkpoint)")
@@ -113,6 +140,8 @@ class StepTrace(Trace):
     def _call(self, step: Callable[..., Any], state: Any, x: Any) -> Any:
         refusal.what = refusal.line = ""
         before, tg_random._recording.tracer = tg_random._recording.tracer, self
+        watching.append(None)
+        watcher, thread.watcher = thread.watcher, self
         try:
             with enable_grad():
                 new, y = step(state, x) if is_library(step) else guarded(step, state, x)
@@ -122,9 +151,82 @@ class StepTrace(Trace):
             raise Refused(refusal.what or str(error), refusal.line) from error
         finally:
             tg_random._recording.tracer = before
+            thread.watcher = watcher
+            watching.pop()
         if refusal.what:  # the step handled the error itself
             raise Refused(refusal.what, refusal.line)
         return new, y
+
+    # -- hoisting: products of the input alone -----------------------------------------------------
+
+    def check_result(self, definition: Any, result: Tensor, values: Sequence[Any]) -> None:
+        """Note a call that depends on the input of the step alone. Operations call this."""
+        if definition.name not in BATCHED or result._data.__class__ is not Expression:
+            return
+        arrays = [x for x in values if x.__class__ is Expression]
+        inputs = [x for x in arrays if x in self._of_input]
+        others = [x for x in arrays if x not in self._of_input]
+        ndim = len(result._data.sizes)
+        if (
+            inputs
+            and all(x.op == "invariant" for x in others)
+            and all(len(x.sizes) == ndim for x in inputs)
+            and (definition.name not in PRODUCTS or (values[0] in self._of_input and ndim == 2))
+        ):
+            self._of_input.setdefault(result._data, Call(definition, result, values))
+
+    def _cut(self) -> None:
+        """Make the results of hoisted calls arguments: the graph of the step ends there."""
+        if not self.hoisted:
+            return
+        leaves_by_node: dict[Any, Leaf] = {}
+        for call in self.hoisted:
+            x, node = call.result, None
+            if x._node is not None:
+                node = leaves_by_node[x._node] = Leaf(x.shape, x.dtype, [0])
+            self.arguments.append(wrap(x._data, node, None))
+        for node in reachable([r._node for r in self.results if r._node is not None]):
+            node.parents = tuple([leaves_by_node.get(p, p) for p in node.parents])  # type: ignore[arg-type]
+        self.results = [
+            wrap(r._data, leaves_by_node.get(r._node, r._node), None)  # type: ignore[arg-type]
+            for r in self.results
+        ]
+
+    def hoist(self, xs: Sequence[Tensor], columns: bool) -> list[Tensor]:
+        """Return the results of the hoisted calls for all time steps, computed as usual.
+
+        `xs` are the inputs of all steps; `columns` as of `StepKernel`.
+        """
+        real: dict[Any, Any] = {}
+        for t, x in zip(self.arguments[self.states :], xs, strict=False):
+            real[t._data] = ops.feature_major(x) if columns and x.ndim == 3 else x
+        by_leaf = {s._node: x for s, x in zip(self.symbolic_invariants, self.invariants, strict=True)}
+        by_array = {
+            s._data: x for s, x in zip(self.symbolic_invariants, self.invariants, strict=True)
+        }
+
+        def value(call: Call, i: int) -> Any:
+            x = call.values[i]
+            if x.__class__ is not Expression:
+                return x
+            definition, node = call.definition, call.result._node
+            name = definition.inputs[i]
+            parent = None
+            if node is not None and name in definition.differentiable:
+                parent = node.parents[definition.differentiable.index(name)]
+            if x in real:
+                found = real[x]
+            else:
+                found = by_leaf[parent] if parent is not None else by_array[x]
+            return found if parent is not None else found.detach()
+
+        for expression, call in self._of_input.items():
+            if call is not None:
+                count = len(call.definition.inputs)
+                args = [value(call, i) for i in range(count)]
+                options = dict(zip(call.definition.params, call.values[count:], strict=True))
+                real[expression] = PRIMITIVES[call.definition.name](*args, **options)
+        return [real[call.result._data] for call in self.hoisted]
 
     def _argument(self, x: Tensor | None) -> Tensor | None:
         if x is None:
@@ -206,7 +308,7 @@ class StepTrace(Trace):
         ]
         ends = tuple([(r._data.number, number.get(r._node)) for r in self.results])  # type: ignore[arg-type]
         adopted = tuple([(t._data.number, number.get(t._node)) for t in self._adopted.values()])  # type: ignore[arg-type]
-        given = tuple([number.get(t._node) for t in self.arguments])  # type: ignore[arg-type]
+        given = tuple([(t._data.number, number.get(t._node)) for t in self.arguments])  # type: ignore[arg-type]
         return tuple(self.table), tuple(graph), ends, adopted, given, str(self.y), self.states
 
 
