@@ -21,10 +21,11 @@ from .. import tensors as ops
 from .._util.nested import leaves
 from ..bptt import Strategy
 from ..bptt.strategies import strategy_of
+from ..engine.grad_mode import no_grad
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import masked
-from ..recurrence.loop import run
+from ..recurrence.loop import LoopReport, reports, run
 from ..recurrence.ragged import RaggedBatch, edges_of, ragged_batch
 from ..tensors import checks
 from .cells import Cell, GRUCell, LSTMCell, RNNCell, State
@@ -251,6 +252,47 @@ class Recurrent(SuffixedNames):
         elif self.batch_first and output:
             y = ops.swapaxes(y, 0, 1)
         return y, last if isinstance(self.cells[0].hidden_size, tuple) else last[0]
+
+    def explain(self, x: Tensor, state: State = None, lengths: Any = None) -> list[LoopReport]:
+        """Run the layer, and return how each loop over time was run.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As of `forward`.
+
+        Returns
+        -------
+        list of LoopReport
+            One for each loop: usually one for each cell, in the order of computation. `traced` tells
+            whether the loop was one operation, `executor` what ran it, and `reason`, `file` and
+            `line` why the step was not traced.
+
+        Notes
+        -----
+        No graph is recorded, and random numbers are as if the layer had not been called.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> [report] = tg.nn.GRU(3, 5).explain(tg.zeros(7, 2, 3))
+        >>> report.traced, report.executor
+        (True, 'numpy')
+
+        A step that branches on a value runs as a loop in Python:
+
+        >>> class Careful(tg.nn.GRUCell):
+        ...     def step(self, a, h):
+        ...         return super().step(a, h) if h.abs().max() < 10 else h
+        >>> [report] = tg.nn.Recurrent(Careful, 3, 5).explain(tg.zeros(7, 2, 3))
+        >>> report.traced, report.reason
+        (False, 'calls max, which is not computed element by element')
+        """
+        with no_grad(), tg_random.record_states() as drawn, reports() as found:
+            self(x, state, lengths)
+        for rng, before in drawn.items():
+            tg_random.generator(rng).bit_generator.state = before
+        return found
 
     def _time_first(self, x: Any, name: str) -> tuple[Tensor, bool]:
         """Return a valid input as (T, B, I), and whether it has a batch axis."""

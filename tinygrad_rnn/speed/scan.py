@@ -234,7 +234,7 @@ class _Loop:
             carried = self._like_state(plan.states[i])
             carried[...] = grads.get(i, 0)
             heads += [carried, self._like_state(plan.states[i])]
-        sums = [np.zeros(x.sizes, x.dtype) for x in made.added]
+        sums = [np.zeros(x.sizes) for x in made.added]
         heads += sums
         inputs = [None if g is None else self._slab(g, 0, True) for g in made.inputs]
         collected = [self._slab(x, 0, True) for x in made.collected]
@@ -266,7 +266,7 @@ class _Loop:
         for x, masks in zip(plan.draws, self.draws, strict=True):
             kept[x] = np.stack(masks[::-1] if self.reverse else masks)
         kept.update({g: x for g, x in zip(made.inputs, inputs, strict=True) if g is not None})
-        totals = {x: sums[i] for x, i in made.added.items()}
+        totals = {x: sums[i].astype(x.dtype) for x, i in made.added.items()}
         shapes = [x.shape for x in self.tensors[first + len(self.xs) :]]
         of_invariants = [
             _total(terms, kept, totals, shape)

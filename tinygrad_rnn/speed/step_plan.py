@@ -9,7 +9,7 @@ sum over all time steps, so its last operation leaves the loop:
 =========  ===================  =====================================  =============================
 product    leftᵀ @ right        the factors are kept for all steps     one product of all steps
 sum        a sum over axes      the operand is kept for all steps      one sum over all steps
-value      anything else        is added up                            nothing
+value      anything else        is added up in double precision        nothing
 =========  ===================  =====================================  =============================
 """
 
@@ -50,8 +50,9 @@ def terms_of(x: Expression, transposed: bool = False) -> list[Term]:
         return terms_of(x.args[0], not transposed)
     if x.op == "matmul" and x.args[0].varies and x.args[1].varies:
         return [Term("product", (x.args[0].T, x.args[1]), transposed=transposed)]
-    if x.op == "reshape" and first.op == "sum":
-        return [Term("sum", (first.args[0],), first.args[1], transposed)]
+    if x.op == "reshape":
+        axes = first.args[1] if first.op == "sum" else ()
+        return [Term("sum", (first.args[0] if axes else first,), axes, transposed)]
     if x.op == "sum":
         return [Term("sum", (x.args[0],), x.args[1], transposed)]
     return [Term("value", (x,), transposed=transposed)]
