@@ -371,22 +371,27 @@ class ScanNode(Node):
     loop: Any  # a _Loop; None once freed
     versions: list[Any]
 
+    def unrolled(self) -> list[Tensor]:
+        """Return the results again, with the graph of each step."""
+        check_saved(self, self.loop, self.versions)
+        tensors = [
+            wrap(x._data, p, v)
+            for x, p, v in zip(self.loop.tensors, self.parents, self.versions, strict=True)
+        ]
+        return self.loop.replay(tensors)  # type: ignore[no-any-return]
+
     def vjp(self, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
         """Run the backward loop; under create_graph the loop again, operation by operation."""
         call = self.loop
         if call is None or last_write[0] > self.order:
             read = () if call is None else call.reads(F.records)
             check_saved(self, call, [self.versions[i] for i in read])
-        if not retain:
-            self.loop = None
         if not F.records:
+            self.loop = call if retain else None
             return call.backward(grad, tuple([p is not None for p in parents]))  # type: ignore[no-any-return]
         since = tick()
-        tensors = [
-            wrap(x._data, p, v)
-            for x, p, v in zip(call.tensors, self.parents, self.versions, strict=True)
-        ]
-        outputs = call.replay(tensors)
+        outputs = self.unrolled()
+        self.loop = call if retain else None
         roots = [(node, g) for i, g in grad.items() if (node := outputs[i]._node) is not None]
         wanted = {p for p in parents if p is not None}
         found = run(roots, namespaces, wanted, retain=True, since=since)

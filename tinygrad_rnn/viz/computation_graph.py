@@ -144,6 +144,7 @@ def graph(
     outputs: Tensor | Sequence[Tensor],
     names: Mapping[str, Tensor] | Module | None = None,
     steps: Iterable[Any] = (),
+    open_scans: bool = False,
 ) -> Graph:
     """Return the graph of a computation: the nodes that a backward pass would visit.
 
@@ -157,6 +158,9 @@ def graph(
     steps : sequence of Tensors or of sequences of Tensors, optional
         The states after each time step, as `unroll` returns them. They assign to every node the
         time step that needs it, unless several steps do.
+    open_scans : bool
+        Whether a loop over time that is one node is drawn with the nodes of all its steps, as the
+        loop in Python records them. Its saved values must not have been freed by a backward pass.
 
     Returns
     -------
@@ -166,7 +170,7 @@ def graph(
     Raises
     ------
     GraphError
-        If an output has no graph.
+        If an output has no graph, or the values of a loop that is opened were freed.
     ArgumentError
         If an output, a named value or a state is not a Tensor.
 
@@ -185,6 +189,15 @@ def graph(
     Graph(24 nodes, 32 edges)
     >>> [node.label for node in picture.nodes if node.step == 2]
     ['indexing', 'linear', 'tanh']
+
+    A loop over time is one node, or opened:
+
+    >>> output, state = layer(tg.randn(4, 1, 2))
+    >>> [node.label for node in tg.viz.graph(state).nodes][-3:]
+    ['scan', '[0]', 'stack']
+    >>> opened = tg.viz.graph(state, open_scans=True)
+    >>> sum(node.label == "tanh" for node in opened.nodes)
+    4
     """
     ends = list(dict.fromkeys(_node(y, "outputs") for y in _as_list(outputs)))
     if None in ends or not ends:
@@ -199,9 +212,13 @@ def graph(
         for t, state in enumerate(steps)
         for tensor in _as_list(state)
     }
-    found = reachable(ends)  # type: ignore[arg-type]
+    scans = _Scans(open_scans)
+    ends = list(dict.fromkeys(scans.opened(end) for end in ends))
+    labels = {scans.opened(node): name for node, name in labels.items()}
+    step_of_state = {scans.opened(node): t for node, t in step_of_state.items()}
+    found = scans.reachable(ends)
     number = {node: i for i, node in enumerate(found)}
-    edges = [(number[p], number[n]) for n in found for p in n.parents if p is not None]
+    edges = [(number[p], number[n]) for n in found for p in scans.parents(n)]
     groups = _groups(found, edges, step_of_state)
     last = max((t for node, t in step_of_state.items() if node in number), default=-1)
     nodes = [
@@ -215,6 +232,43 @@ def graph(
         for node, group in zip(found, groups, strict=True)
     ]
     return Graph(nodes, edges, groups)
+
+
+class _Scans:
+    """Loops over time that are one node each, replaced by the nodes of their steps if `open`."""
+
+    def __init__(self, open: bool) -> None:
+        self.open = open
+        self.results: dict[Any, list[Tensor]] = {}
+
+    def opened(self, node: Node | None) -> Node | None:
+        """Return the node of the last step in place of a result of a loop; else the node itself."""
+        whole: Any = node.parents[0] if isinstance(node, OutputNode) else None
+        if not self.open or not isinstance(node, OutputNode) or not hasattr(whole, "unrolled"):
+            return node
+        if whole not in self.results:
+            self.results[whole] = whole.unrolled()
+        return self.results[whole][node.index]._node
+
+    def parents(self, node: Node) -> list[Node]:
+        """Return the nodes of the arguments of a node."""
+        found = [self.opened(p) for p in node.parents]
+        return [p for p in found if p is not None]
+
+    def reachable(self, ends: Sequence[Any]) -> list[Node]:
+        """Return `ends` and the nodes that they were computed from, arguments before results."""
+        if not self.open:
+            return reachable(ends)
+        found: dict[Node, None] = {}
+        stack = [(end, False) for end in ends]
+        while stack:
+            node, complete = stack.pop()
+            if complete:
+                found[node] = None
+            elif node not in found:
+                stack.append((node, True))
+                stack += [(p, False) for p in self.parents(node) if p not in found]
+        return list(found)
 
 
 def _groups(
