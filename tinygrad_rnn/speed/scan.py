@@ -60,7 +60,7 @@ def execute(
     inputs = [x for x in leaves(xs) if x is not None]
     initial = [s for s in leaves(state) if s is not None]
     if not initial:
-        raise Refused("there is no state")
+        raise Refused("the state is empty")
     for x in (*inputs, *initial):
         if x._data.__class__ is not np.ndarray:
             raise Refused(f"there are arrays of {type(x._data).__module__}")
@@ -78,7 +78,7 @@ def execute(
             _plans.pop(oldest, None)
         try:
             plan = StepPlan(trace, columns)
-        except ArgumentError:  # a rule computes something that no expression stands for
+        except ArgumentError:  # a gradient rule uses an unsupported operation
             plan = Refused(f"the gradient of the step {refusal.what}")
         _plans[key] = plan
     if isinstance(plan, Refused):
@@ -95,7 +95,7 @@ def execute(
 
 
 class _Loop:
-    """One call: a plan, its arrays, and what the loops over time iterate over."""
+    """One call: a plan, its arrays, and the lists that the loops over time iterate over."""
 
     def __init__(
         self,
@@ -345,7 +345,7 @@ def _copied(node: Node, nodes: dict[Any, Any], known: dict[Expression, Any]) -> 
 def _total(
     terms: list[Term], kept: dict[Expression, Any], totals: dict[Expression, Any], shape: Any
 ) -> Any:
-    """Return the gradient of an invariant, of all time steps; None if there are no terms."""
+    """Return the gradient of an invariant, of all time steps; None without terms."""
     total = None
     for term in terms:
         if term.kind == "product":

@@ -79,7 +79,7 @@ def guarded(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
-    """Stop what is not pure; called by Python before each call in this thread."""
+    """Stop impure calls; Python runs this before each call in this thread."""
     if event == "call":
         code = frame.f_code
         if code not in _kinds:

@@ -63,8 +63,8 @@ class BackwardLoop(NamedTuple):
 
     function: Callable[..., Any]
     inputs: list[Expression | None]  # which gradient of the input there is, for each element
-    collected: list[Expression]  # what is kept for all steps, for the terms
-    terms: list[list[Term]]  # for each invariant; [] where there is no gradient
+    collected: list[Expression]  # values kept for all steps, for the terms
+    terms: list[list[Term]]  # for each invariant; [] without a gradient
     added: dict[Expression, int]  # the values that are added up, with their numbers
     source: str
 
@@ -145,7 +145,7 @@ class StepPlan:
     def _gradient(self, i: int) -> Expression:
         """Return the gradient of a result, as an expression."""
         y = self.results[i]
-        gradient: Expression = self.trace.enter("gradient", (i, y.sizes), y.dtype, y.sizes)
+        gradient: Expression = self.trace.intern("gradient", (i, y.sizes), y.dtype, y.sizes)
         return gradient
 
     def _gradients(self, which: tuple[int, ...]) -> list[Any]:
@@ -296,7 +296,7 @@ def loop_source(
 ) -> str:
     """Return the source of a loop: `lists` are iterated together, `heads` are constant."""
     lists = list(dict.fromkeys(lists))
-    setup = "".join(f"    {line}\n" for line in kernel.first)
+    setup = "".join(f"    {line}\n" for line in kernel.prologue)
     inside = "".join(f"        {line}\n" for line in body) or "        pass\n"
     names = "".join(f"{name}, " for name in lists)
     return (
