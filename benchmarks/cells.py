@@ -1,8 +1,8 @@
 """Ten recurrent cells as a user of the library writes them.
 
 Three of them are also built in, the others are not. A cell is one time step: `project` computes the
-part that depends on the input alone (it is called once, for all steps), and `step` the rest. Nothing
-is declared: the loop over time becomes one operation by itself. All names are public.
+part that depends on the input alone (it is called once, for all steps), and `step` the rest.
+Nothing is declared: the loop over time becomes one operation by itself. All names are public.
 
 Letters: B batch, I input size, H hidden size; σ is the sigmoid, ⊙ the elementwise product.
 `peer_cells.py` has the same ten for the other libraries.

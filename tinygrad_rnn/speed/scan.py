@@ -30,7 +30,7 @@ from ..errors import ArgumentError
 from ..recurrence import loop
 from ..recurrence.ragged import RaggedBatch
 from .expressions import Expression, refusal
-from .step_plan import StepMask, StepPlan, Term
+from .step_plan import StepMask, StepPlan, Term, lock
 from .step_trace import FLOATS, Draw, Refused, StepTrace
 
 PLANS = 128  # how many plans are kept; the oldest goes first
@@ -77,7 +77,8 @@ def execute(
         for oldest in [*_plans][: max(0, len(_plans) - PLANS + 1)]:
             _plans.pop(oldest, None)
         try:
-            plan = StepPlan(trace, columns)
+            with lock:
+                plan = StepPlan(trace, columns)
         except ArgumentError:  # a rule computes something that no expression stands for
             plan = Refused(f"the gradient of the step {refusal.what}")
         _plans[key] = plan
