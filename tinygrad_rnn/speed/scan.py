@@ -202,12 +202,10 @@ class _Loop:
             self.before = seen
         finals = [steps[-1].copy("K") for steps in after]
         ys = []
-        for i, y in zip(plan.same_as_state, outputs, strict=True):
-            if i is None:
-                ys.append(y)
-            else:
-                slab = self.slabs[i]
-                ys.append(slab[:-1] if self.reverse else slab[1:])
+        for same, y in zip(plan.same_as_state, outputs, strict=True):
+            if same is not None:
+                y = self.slabs[same][:-1] if self.reverse else self.slabs[same][1:]
+            ys.append(y)
         if not recording:
             self.saved = []
             return [wrap(s, None, None) for s in finals], [wrap(y, None, None) for y in ys]
@@ -313,10 +311,7 @@ class _Loop:
             for node in trace.nodes:
                 if node not in nodes:
                     nodes[node] = _copied(node, nodes, known)
-            results = [
-                wrap(known[y._data], nodes.get(y._node), None)  # type: ignore[index]
-                for y in trace.results
-            ]
+            results = [wrap(known[y._data], nodes.get(y._node), None) for y in trace.results]
             return results[:first], results[first:]
 
         state, ys = loop.in_python(
@@ -379,7 +374,7 @@ class ScanNode(Node):
             wrap(x._data, p, v)
             for x, p, v in zip(self.loop.tensors, self.parents, self.versions, strict=True)
         ]
-        return self.loop.replay(tensors)  # type: ignore[no-any-return]
+        return self.loop.replay(tensors)
 
     def vjp(self, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
         """Run the backward loop; under create_graph the loop again, operation by operation."""
@@ -389,7 +384,7 @@ class ScanNode(Node):
             check_saved(self, call, [self.versions[i] for i in read])
         if not F.records:
             self.loop = call if retain else None
-            return call.backward(grad, tuple([p is not None for p in parents]))  # type: ignore[no-any-return]
+            return call.backward(grad, tuple([p is not None for p in parents]))
         since = tick()
         outputs = self.unrolled()
         self.loop = call if retain else None

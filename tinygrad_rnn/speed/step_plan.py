@@ -45,7 +45,7 @@ class Term(NamedTuple):
 
 def terms_of(x: Expression, transposed: bool = False) -> list[Term]:
     """Return the terms whose sum is the gradient `x` of an invariant."""
-    first = x.args[0] if x.args else None
+    first: Any = x.args[0] if x.args else None
     if x.op == "add" and all(a.__class__ is Expression and a.sizes == x.sizes for a in x.args):
         return [term for a in x.args for term in terms_of(a, transposed)]
     if x.op == "transpose":
@@ -110,9 +110,7 @@ class StepPlan:
             if a.varies
         }
         given = {*self.arguments, *self.invariants, *self.draws}
-        self.distinct_new = [
-            i for i, x in enumerate(self.new) if x not in given and first[x] == i
-        ]
+        self.distinct_new = [i for i, x in enumerate(self.new) if x not in given and first[x] == i]
         self.saved: list[Expression] = []
         self.reads: set[Expression] = set()
         self._kernels: dict[Any, Any] = {}
@@ -180,7 +178,7 @@ class StepPlan:
 
     def forward(self, recording: bool, ragged: bool) -> StepKernel:
         """Return the kernel of the forward loop, with its `call`."""
-        return self._cached(("forward", recording, ragged), self._forward, recording, ragged)  # type: ignore[no-any-return]
+        return self._cached(("forward", recording, ragged), self._forward, recording, ragged)
 
     def _forward(self, recording: bool, ragged: bool) -> StepKernel:
         names = self._given()
@@ -223,7 +221,7 @@ class StepPlan:
             Whether the loop takes the weights of edges.
         """
         key = which, needed, ragged, scaled
-        return self._cached(key, self._backward, *key)  # type: ignore[no-any-return]
+        return self._cached(key, self._backward, *key)
 
     def _backward(
         self, which: tuple[int, ...], needed: tuple[bool, ...], ragged: bool, scaled: bool
@@ -254,7 +252,8 @@ class StepPlan:
                     kept[x] = None
         collected = list(kept)
         targets += [(x, f"c{i}") for i, x in enumerate(collected)]
-        kernel = StepKernel(self.trace, names, [*targets, *((x, None) for x in added)], self.columns)  # type: ignore[misc]
+        wanted: list[tuple[Expression, str | None]] = [*targets, *((x, None) for x in added)]
+        kernel = StepKernel(self.trace, names, wanted, self.columns)
         constant = {*(names[x] for x in self.invariants), *(f"g{i}" for i in live)}
         lists = [name for name in names.values() if name not in constant]
         lists += [name for _, name in targets if not name.startswith("h")]
@@ -269,7 +268,8 @@ class StepPlan:
             after += [f"if w != 1: scale(h{i}, w, u)" for i in live]
         after += [f"g{i}, h{i} = h{i}, g{i}" for i in live]
         heads = [f"a{x.number}" for x in self.invariants]
-        heads += [name for i in live for name in (f"g{i}", f"h{i}")] + [f"e{i}" for i in added.values()]
+        heads += [name for i in live for name in (f"g{i}", f"h{i}")]
+        heads += [f"e{i}" for i in added.values()]
         returned = [f"g{i}" for i in live]
         source = loop_source(heads, lists, kernel, [*before, *kernel.lines, *after], returned)
         scope = {"hold": hold, "release": release, "scale": scale}
@@ -279,7 +279,7 @@ class StepPlan:
     @property
     def everything(self) -> tuple[list[Expression], Callable[..., Any]]:
         """All values that the graph of a step holds, and the function that computes them."""
-        return self._cached("everything", self._everything)  # type: ignore[no-any-return]
+        return self._cached("everything", self._everything)
 
     def _everything(self) -> tuple[list[Expression], Callable[..., Any]]:
         values = {x: None for x in self.results}
