@@ -304,7 +304,7 @@ backend.register(Number, SYMBOLS)
 namespaces[Expression] = Derived(SYMBOLS)
 
 
-_dtypes: dict[tuple[Any, ...], Any] = {}  # of results: by the ufunc and the kinds of arguments
+_dtypes: dict[Any, Any] = {}  # of results: by the ufunc and the kinds of arguments
 
 
 def _write_down(name: str, *args: Any) -> Any:

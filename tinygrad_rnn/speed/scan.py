@@ -68,7 +68,7 @@ def execute(
             raise Refused(f"{x.dtype} is not supported")
     if any(x._data.size == 0 for x in (*inputs, *initial)):
         raise Refused("there are arrays without elements")
-    example = map_nested(lambda x: wrap(x._data[0], None, None), xs)
+    example = map_nested(lambda x: wrap(x._data[0, ...], None, None), xs)
     trace = StepTrace(step, state, example)
     columns = initial[0].ndim == 2 and len(initial[0]) > 1
     key = trace.signature, columns
@@ -134,7 +134,7 @@ class _Loop:
 
     def _loop(self, slab: Any) -> list[Any]:
         """Return the arrays of the steps, in the order of the loop."""
-        steps = list(slab)
+        steps = list(slab) if slab.ndim > 1 else [slab[t, ...] for t in range(len(slab))]
         return steps[::-1] if self.reverse else steps
 
     def _drawn(self, draws: list[Draw]) -> list[Any]:
@@ -171,7 +171,7 @@ class _Loop:
             if recording or i in plan.same_as_state:
                 factor = x in plan.factors or plan.new[i] in plan.factors
                 slab = self._slab(x, 1, factor or i in plan.same_as_state)
-                steps = list(slab)[::-1] if self.reverse else list(slab)
+                steps = self._loop(slab)
             else:  # two arrays, in turns
                 slab = None
                 pair = [self._like_state(x) for _ in range(2)]

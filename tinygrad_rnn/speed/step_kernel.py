@@ -138,5 +138,5 @@ class StepKernel(Kernel):
             name: np.asarray(number, dtype) for (_, dtype), (name, number) in self.constants.items()
         }
         dtypes = [dtype for _, dtype in self.constants]
-        products = {"matmul": np.matmul, "dot": np.dot}
-        return function_of(source, np, self.steps, dtypes, {**numbers, **scope, **products})
+        calls = {"matmul": np.matmul, "dot": np.dot, "add": np.add}
+        return function_of(source, np, self.steps, dtypes, {**numbers, **scope, **calls})
