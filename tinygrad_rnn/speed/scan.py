@@ -12,6 +12,7 @@ Letters: T time steps, B batch.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -221,8 +222,13 @@ class _Loop:
 
     # -- backward ----------------------------------------------------------------------------------
 
-    def backward(self, grads: dict[int, Any], needed: tuple[bool, ...]) -> list[Any]:
-        """Return the gradients of the state, of the inputs and of the invariants."""
+    def backward(
+        self, grads: dict[int, Any], needed: tuple[bool, ...], last: bool
+    ) -> list[Any]:
+        """Return the gradients of the state, of the inputs and of the invariants.
+
+        `last` tells that the loop is not used again.
+        """
         plan, first = self.plan, len(self.state)
         which = tuple(sorted(i - first for i in grads if i >= first))
         scaled = any(edge != 1 for edge in self.edges)
@@ -235,7 +241,12 @@ class _Loop:
             heads += [carried, self._like_state(plan.states[i])]
         sums = [np.zeros(x.sizes) for x in made.added]
         heads += sums
-        inputs = [None if g is None else self._slab(g, 0, True) for g in made.inputs]
+        inputs: list[Any] = [None] * len(made.inputs)
+        for i, g in enumerate(made.inputs):
+            if g is not None:
+                own = self._own_memory(i) if last else None
+                inputs[i] = self._slab(g, 0, True) if own is None else own
+                self.lists[0][i] = self._loop(self.xs[i])
         collected = [self._slab(x, 0, True) for x in made.collected]
         xs, saved = self.lists
         lists = [*self.before, *xs, *self.draws]
@@ -272,6 +283,27 @@ class _Loop:
             for terms, shape in zip(made.terms, shapes, strict=True)
         ]
         return [*of_states, *inputs, *of_invariants]
+
+    def _own_memory(self, i: int) -> Any:
+        """Return the array of an input to write its gradient to; None if it is in use.
+
+        The projection of the input is the largest array of a layer. If the gradient does not read
+        it and nobody else holds it, its gradient takes its place. The counts are those of Python:
+        another holder of the Tensor, of its array or of a view of that makes one larger.
+        """
+        x = self.tensors[len(self.state) + i]
+        if self.plan.xs[i] in self.plan.reads or x._version is not None:
+            return None
+        if self.plan.columns and not kernels.is_one_matrix(x._data):
+            return None
+        self.lists[0][i] = None  # views of the steps
+        array = x._data
+        base = array.base
+        if sys.getrefcount(x) != 3 or sys.getrefcount(array) != 4 or not array.flags.writeable:
+            return None
+        if base is not None and (type(base) is not np.ndarray or sys.getrefcount(base) != 3):
+            return None
+        return array
 
     def reads(self, everything: bool) -> list[int]:
         """Return which tensors the backward pass reads: all of them if it is replayed."""
@@ -384,7 +416,7 @@ class ScanNode(Node):
             check_saved(self, call, [self.versions[i] for i in read])
         if not F.records:
             self.loop = call if retain else None
-            return call.backward(grad, tuple([p is not None for p in parents]))
+            return call.backward(grad, tuple([p is not None for p in parents]), not retain)  # type: ignore[no-any-return]
         since = tick()
         outputs = self.unrolled()
         self.loop = call if retain else None
