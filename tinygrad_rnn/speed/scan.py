@@ -222,9 +222,7 @@ class _Loop:
 
     # -- backward ----------------------------------------------------------------------------------
 
-    def backward(
-        self, grads: dict[int, Any], needed: tuple[bool, ...], last: bool
-    ) -> list[Any]:
+    def backward(self, grads: dict[int, Any], needed: tuple[bool, ...], last: bool) -> list[Any]:
         """Return the gradients of the state, of the inputs and of the invariants.
 
         `last` tells that the loop is not used again.
@@ -370,15 +368,26 @@ def _copied(node: Node, nodes: dict[Any, Any], known: dict[Expression, Any]) -> 
     return new
 
 
+def _product(term: Term, kept: dict[Expression, Any]) -> Any:
+    """Return the product of the factors of all time steps."""
+    left, right = (kept[x] for x in term.values)
+    if term.part is not None:
+        left = left[..., term.part[0] : term.part[1]]
+    return kernels.gemm(kernels.rows(left).T, kernels.rows(right))
+
+
 def _total(
-    terms: list[Term], kept: dict[Expression, Any], totals: dict[Expression, Any], shape: Any
+    terms: list[tuple[Term, list[Term]]],
+    kept: dict[Expression, Any],
+    totals: dict[Expression, Any],
+    shape: Any,
 ) -> Any:
     """Return the gradient of an invariant, of all time steps; None if there are no terms."""
     total = None
-    for term in terms:
+    for term, parts in terms:
         if term.kind == "product":
-            left, right = (kernels.rows(kept[x]) for x in term.values)
-            value = kernels.gemm(left.T, right)
+            values = [_product(part, kept) for part in parts]
+            value = values[0] if len(values) == 1 else np.concatenate(values)
         elif term.kind == "sum":
             slab = kept[term.values[0]]
             axes = (0, *(i + 1 for i in term.axes))

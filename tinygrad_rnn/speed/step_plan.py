@@ -15,6 +15,7 @@ value      anything else        is added up in double precision        nothing
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ from .kernel import Kernel
 from .step_kernel import StepKernel
 from .step_trace import StepTrace, expressions_in
 
+MOST_PARTS = 3  # of a product that is computed in parts
+LARGE = 4096  # elements, from which memory counts more than a call
 lock = threading.RLock()  # of all plans: they are made by one thread at a time
 KEPT = EXPENSIVE | {"matmul", "sum", "draw"}  # operations whose results are not computed twice
 
@@ -41,6 +44,7 @@ class Term(NamedTuple):
     values: tuple[Expression, ...]
     axes: tuple[int, ...] = ()  # of a sum
     transposed: bool = False
+    part: tuple[int, int] | None = None  # of the columns of the left factor
 
 
 def terms_of(x: Expression, transposed: bool = False) -> list[Term]:
@@ -60,13 +64,45 @@ def terms_of(x: Expression, transposed: bool = False) -> list[Term]:
     return [Term("value", (x,), transposed=transposed)]
 
 
+def shared_factors(terms: list[Term], kept: Sequence[Expression]) -> list[list[Term]]:
+    """Return for each term the terms that it consists of, with factors that are kept anyway.
+
+    The gradients of the gates of a GRU differ in one of three parts only, for the input and for the
+    state: of a left factor that is a join, parts that are parts of a kept join too are taken from
+    there. The products of the parts are the rows of the product.
+    """
+    places: dict[Expression, tuple[Expression, int]] = {}
+    whole_ones = set(kept)
+    for whole in kept:
+        start = 0
+        for x in whole.args if whole.op == "join" else ():
+            places.setdefault(x, (whole, start))
+            start += x.sizes[-1]
+    found = []
+    for term in terms:
+        left = term.values[0]
+        pieces: list[Term] = []
+        if term.kind == "product" and left.op == "join" and left not in whole_ones:
+            for x in left.args:
+                whole, start = places.get(x, (x, 0))
+                stop, last = start + x.sizes[-1], pieces[-1] if pieces else None
+                if last and last.values[0] is whole and last.part and last.part[1] == start:
+                    pieces[-1] = last._replace(part=(last.part[0], stop))
+                else:
+                    values = whole, term.values[1]
+                    pieces.append(Term("product", values, part=(start, stop)))
+        shared = any(piece.values[0].op == "join" for piece in pieces)
+        found.append(pieces if shared and len(pieces) <= MOST_PARTS else [term])
+    return found
+
+
 class BackwardLoop(NamedTuple):
     """A backward loop: its function, and the arrays that it takes and fills."""
 
     function: Callable[..., Any]
     inputs: list[Expression | None]  # which gradient of the input there is, for each element
     collected: list[Expression]  # what is kept for all steps, for the terms
-    terms: list[list[Term]]  # for each invariant; [] where there is no gradient
+    terms: list[list[tuple[Term, list[Term]]]]  # for each invariant: terms, and their parts
     added: dict[Expression, int]  # the values that are added up, with their numbers
     source: str
 
@@ -100,6 +136,7 @@ class StepPlan:
         # Expressions are compared by identity: in sets and dicts, as == makes another expression.
         first = {x: i for i, x in reversed([*enumerate(self.new)])}
         self.same_as_state = [first.get(y) for y in self.ys]
+        self.new_set = set(self.new)
         self.differentiable = [t._node is not None for t in trace.arguments[: trace.states]]
         self.differentiates = any(r._node is not None for r in trace.results)
         self.factors = {
@@ -140,7 +177,13 @@ class StepPlan:
             for x in found
             if any(a.__class__ is Expression and a.varies and a not in known for a in x.args)
         }
-        return kept | {x for x in self.trace.table.values() if x.op in KEPT and x.varies}
+        kept |= {x for x in self.trace.table.values() if x.op in KEPT and x.varies}
+        # Of large arrays, what one call computes from the new state is computed again.
+        return {
+            x
+            for x in kept
+            if not (len(x.args) == 1 and x.args[0] in self.new_set and math.prod(x.sizes) >= LARGE)
+        }
 
     def _gradient(self, i: int) -> Expression:
         """Return the gradient of a result, as an expression."""
@@ -230,8 +273,10 @@ class StepPlan:
         count, first = len(self.arguments), len(self.states)
         of_states = grads[:first]
         of_inputs = [g if need else None for g, need in zip(grads, needed, strict=True)]
-        terms = [terms_of(g) if g is not None else [] for g in of_inputs[count:]]
+        wanted_terms = [terms_of(g) if g is not None else [] for g in of_inputs[count:]]
         of_inputs = of_inputs[first:count]
+        joins = [g for g in of_inputs if g is not None]
+        terms = [[*zip(t, shared_factors(t, joins), strict=True)] for t in wanted_terms]
         names = self._given()
         names.update({self.new[i]: f"n{i}" for i in self.distinct_new})
         names.update({x: f"z{i}" for i, x in enumerate(self.saved)})
@@ -244,7 +289,7 @@ class StepPlan:
         added: dict[Expression, int] = {}
         have = {*self.arguments, *self.draws, *self.saved, *self.new}
         have.update(g for g in of_inputs if g is not None)
-        for term in (term for all_terms in terms for term in all_terms):
+        for term in (part for pairs in terms for _, parts in pairs for part in parts):
             for x in term.values:
                 if term.kind == "value":
                     added.setdefault(x, len(added))
