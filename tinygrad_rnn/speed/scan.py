@@ -163,9 +163,12 @@ class _Loop:
         """Return the final state and the ys."""
         plan, T = self.plan, self.T
         parents = tuple([x._node for x in self.tensors])
-        if self.edges[0] == 0:  # the graph ends at the initial state
+        every = self.ragged is None or self.ragged.edges[0] is None
+        if self.edges[0] == 0 and every:  # the graph ends at the initial state
             parents = (*[None] * len(self.state), *parents[len(self.state) :])
-        recording = any(parents) and thread.recording and plan.differentiates
+        # In a ragged batch the state of an empty sequence is the initial state.
+        has_graph = plan.differentiates or self.ragged is not None
+        recording = any(parents) and thread.recording and has_graph
         self.slabs = []
         before, after = [], []
         for i, (s, x) in enumerate(zip(self.state, plan.states, strict=True)):
@@ -216,6 +219,7 @@ class _Loop:
         tensors = []
         for i, (array, result) in enumerate(zip([*finals, *ys], plan.trace.results, strict=True)):
             has = result._node is not None
+            has |= self.ragged is not None and i < len(finals) and parents[i] is not None
             piece = OutputNode(node, i, array.shape, array.dtype) if has else None
             tensors.append(wrap(array, piece, None))
         return tensors[: len(finals)], tensors[len(finals) :]
@@ -337,7 +341,8 @@ class _Loop:
             arrays = [t._data for t in real[:count]]
             values = function(*arrays, *self.arrays, *next(draws))
             known = dict(zip(wanted, values, strict=True))
-            nodes = {s._node: t._node for s, t in zip(symbolic, real, strict=True)}
+            pairs = zip(symbolic, real, strict=True)
+            nodes = {s._node: t._node for s, t in pairs if s._node is not None}
             for node in trace.nodes:
                 if node not in nodes:
                     nodes[node] = _copied(node, nodes, known)

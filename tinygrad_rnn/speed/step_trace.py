@@ -184,6 +184,7 @@ class StepTrace(Trace):
             x = call.result
             node = None if x._node is None else Leaf(x.shape, x.dtype, [0])
             if node is not None:
+                node.order = x._node.order  # before the operations that read it
                 leaves_by_node[x._node] = node
             self.arguments.append(wrap(x._data, node, None))
         for op in reachable([r._node for r in self.results if r._node is not None]):
@@ -224,6 +225,8 @@ class StepTrace(Trace):
                 count = len(call.definition.inputs)
                 args = [value(call, i) for i in range(count)]
                 options = dict(zip(call.definition.params, call.values[count:], strict=True))
+                if "weight" in options:  # was chosen for the product of one step
+                    options["weight"] = "y"
                 real[expression] = PRIMITIVES[call.definition.name](*args, **options)
         return [real[call.result._data] for call in self.hoisted]
 
