@@ -116,7 +116,8 @@ class Expression(Symbolic):
         if not self.trace.of_scan or axes != (1, 0):
             raise untraceable(f"transposes (axes {axes})")
         if self.op == "transpose":
-            return self.args[0]  # type: ignore[no-any-return]
+            original: Expression = self.args[0]
+            return original
         return self.trace.enter("transpose", (self,), self.dtype, self.sizes[::-1])
 
     @property
@@ -231,7 +232,9 @@ class Symbols:
         if not x.trace.of_scan:
             raise untraceable("calls mean, which is not computed element by element")
         total = self.sum(x, axis, keepdims)
-        return total / (math.prod(x.sizes) // max(1, math.prod(total.sizes)))  # type: ignore[no-any-return,operator]
+        count = math.prod(x.sizes) // max(1, math.prod(total.sizes))
+        mean: Expression = SYMBOLS.divide(total, count)
+        return mean
 
     def broadcast_to(self, x: Expression, shape: tuple[int, ...]) -> Expression:
         """Return x in a larger shape, in a step of `scan`."""
@@ -301,7 +304,7 @@ backend.register(Number, SYMBOLS)
 namespaces[Expression] = Derived(SYMBOLS)
 
 
-_dtypes: dict[tuple[Any, ...], Any] = {}  # of results: by the ufunc and the kinds of arguments
+_dtypes: dict[Any, Any] = {}  # of results: by the ufunc and the kinds of arguments
 
 
 def _write_down(name: str, *args: Any) -> Any:
@@ -311,6 +314,7 @@ def _write_down(name: str, *args: Any) -> Any:
     first = x if x.__class__ is Expression else y
     if first.__class__ is Expression and len(args) < 3:
         shape = first.sizes
+        kinds: tuple[Any, ...] | None
         if y is None:
             kinds = name, first.dtype
         elif y.__class__ is not Expression:

@@ -30,7 +30,7 @@ from ..errors import ArgumentError
 from ..recurrence import loop
 from ..recurrence.ragged import RaggedBatch
 from .expressions import Expression, refusal
-from .step_plan import StepMask, StepPlan, Term
+from .step_plan import StepMask, StepPlan, Term, lock
 from .step_trace import FLOATS, Draw, Refused, StepTrace
 
 PLANS = 128  # how many plans are kept; the oldest goes first
@@ -68,7 +68,7 @@ def execute(
             raise Refused(f"{x.dtype} is not supported")
     if any(x._data.size == 0 for x in (*inputs, *initial)):
         raise Refused("there are arrays without elements")
-    example = map_nested(lambda x: wrap(x._data[0], None, None), xs)
+    example = map_nested(lambda x: wrap(x._data[0, ...], None, None), xs)
     trace = StepTrace(step, state, example)
     columns = initial[0].ndim == 2 and len(initial[0]) > 1
     key = trace.signature, columns
@@ -77,7 +77,8 @@ def execute(
         for oldest in [*_plans][: max(0, len(_plans) - PLANS + 1)]:
             _plans.pop(oldest, None)
         try:
-            plan = StepPlan(trace, columns)
+            with lock:
+                plan = StepPlan(trace, columns)
         except ArgumentError:  # a rule computes something that no expression stands for
             plan = Refused(f"the gradient of the step {refusal.what}")
         _plans[key] = plan
@@ -133,7 +134,7 @@ class _Loop:
 
     def _loop(self, slab: Any) -> list[Any]:
         """Return the arrays of the steps, in the order of the loop."""
-        steps = list(slab)
+        steps = list(slab) if slab.ndim > 1 else [slab[t, ...] for t in range(len(slab))]
         return steps[::-1] if self.reverse else steps
 
     def _drawn(self, draws: list[Draw]) -> list[Any]:
@@ -170,7 +171,7 @@ class _Loop:
             if recording or i in plan.same_as_state:
                 factor = x in plan.factors or plan.new[i] in plan.factors
                 slab = self._slab(x, 1, factor or i in plan.same_as_state)
-                steps = list(slab)[::-1] if self.reverse else list(slab)
+                steps = self._loop(slab)
             else:  # two arrays, in turns
                 slab = None
                 pair = [self._like_state(x) for _ in range(2)]
@@ -201,12 +202,10 @@ class _Loop:
             self.before = seen
         finals = [steps[-1].copy("K") for steps in after]
         ys = []
-        for i, y in zip(plan.same_as_state, outputs, strict=True):
-            if i is None:
-                ys.append(y)
-            else:
-                slab = self.slabs[i]
-                ys.append(slab[:-1] if self.reverse else slab[1:])
+        for same, y in zip(plan.same_as_state, outputs, strict=True):
+            if same is not None:
+                y = self.slabs[same][:-1] if self.reverse else self.slabs[same][1:]
+            ys.append(y)
         if not recording:
             self.saved = []
             return [wrap(s, None, None) for s in finals], [wrap(y, None, None) for y in ys]
@@ -312,10 +311,7 @@ class _Loop:
             for node in trace.nodes:
                 if node not in nodes:
                     nodes[node] = _copied(node, nodes, known)
-            results = [
-                wrap(known[y._data], nodes.get(y._node), None)  # type: ignore[index]
-                for y in trace.results
-            ]
+            results = [wrap(known[y._data], nodes.get(y._node), None) for y in trace.results]
             return results[:first], results[first:]
 
         state, ys = loop.in_python(
@@ -378,7 +374,7 @@ class ScanNode(Node):
             wrap(x._data, p, v)
             for x, p, v in zip(self.loop.tensors, self.parents, self.versions, strict=True)
         ]
-        return self.loop.replay(tensors)  # type: ignore[no-any-return]
+        return self.loop.replay(tensors)
 
     def vjp(self, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
         """Run the backward loop; under create_graph the loop again, operation by operation."""
@@ -388,7 +384,7 @@ class ScanNode(Node):
             check_saved(self, call, [self.versions[i] for i in read])
         if not F.records:
             self.loop = call if retain else None
-            return call.backward(grad, tuple([p is not None for p in parents]))  # type: ignore[no-any-return]
+            return call.backward(grad, tuple([p is not None for p in parents]))
         since = tick()
         outputs = self.unrolled()
         self.loop = call if retain else None

@@ -149,6 +149,5 @@ def is_library(step: Any) -> bool:
     """Tell whether a step is the method of a cell of this library, which has no side effects."""
     method = getattr(step, "__wrapped__", None)
     owner = type(getattr(method, "__self__", None))
-    code = getattr(method, "__code__", None)
-    inside = owner.__module__.startswith(f"{LIBRARY_NAME}.nn.") and code is not None
-    return inside and code.co_filename.startswith(PACKAGE)
+    file = getattr(getattr(method, "__code__", None), "co_filename", "")
+    return owner.__module__.startswith(f"{LIBRARY_NAME}.nn.") and file.startswith(PACKAGE)

@@ -15,6 +15,7 @@ value      anything else        is added up in double precision        nothing
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from .kernel import Kernel
 from .step_kernel import StepKernel
 from .step_trace import StepTrace, expressions_in
 
+lock = threading.RLock()  # of all plans: they are made by one thread at a time
 KEPT = EXPENSIVE | {"matmul", "sum", "draw"}  # operations whose results are not computed twice
 
 
@@ -43,7 +45,7 @@ class Term(NamedTuple):
 
 def terms_of(x: Expression, transposed: bool = False) -> list[Term]:
     """Return the terms whose sum is the gradient `x` of an invariant."""
-    first = x.args[0] if x.args else None
+    first: Any = x.args[0] if x.args else None
     if x.op == "add" and all(a.__class__ is Expression and a.sizes == x.sizes for a in x.args):
         return [term for a in x.args for term in terms_of(a, transposed)]
     if x.op == "transpose":
@@ -108,9 +110,7 @@ class StepPlan:
             if a.varies
         }
         given = {*self.arguments, *self.invariants, *self.draws}
-        self.distinct_new = [
-            i for i, x in enumerate(self.new) if x not in given and first[x] == i
-        ]
+        self.distinct_new = [i for i, x in enumerate(self.new) if x not in given and first[x] == i]
         self.saved: list[Expression] = []
         self.reads: set[Expression] = set()
         self._kernels: dict[Any, Any] = {}
@@ -178,9 +178,9 @@ class StepPlan:
 
     def forward(self, recording: bool, ragged: bool) -> StepKernel:
         """Return the kernel of the forward loop, with its `call`."""
-        key = "forward", recording, ragged
-        if key in self._kernels:
-            return self._kernels[key]  # type: ignore[no-any-return]
+        return self._cached(("forward", recording, ragged), self._forward, recording, ragged)
+
+    def _forward(self, recording: bool, ragged: bool) -> StepKernel:
         names = self._given()
         targets = [(x, f"n{i}") for i, x in enumerate(self.new)]
         targets += [(y, f"y{i}") for i, y in enumerate(self.ys) if self.same_as_state[i] is None]
@@ -202,7 +202,6 @@ class StepPlan:
             [*heads, *["seen"] * ragged], columns, kernel, [*before, *kernel.lines, *after], []
         )
         kernel.call = kernel.function(source, {"fill": fill, "keep": keep})
-        self._kernels[key] = kernel
         return kernel
 
     def backward(
@@ -222,8 +221,11 @@ class StepPlan:
             Whether the loop takes the weights of edges.
         """
         key = which, needed, ragged, scaled
-        if key in self._kernels:
-            return self._kernels[key]  # type: ignore[no-any-return]
+        return self._cached(key, self._backward, *key)
+
+    def _backward(
+        self, which: tuple[int, ...], needed: tuple[bool, ...], ragged: bool, scaled: bool
+    ) -> BackwardLoop:
         grads = self._gradients(which)
         count, first = len(self.arguments), len(self.states)
         of_states = grads[:first]
@@ -250,7 +252,8 @@ class StepPlan:
                     kept[x] = None
         collected = list(kept)
         targets += [(x, f"c{i}") for i, x in enumerate(collected)]
-        kernel = StepKernel(self.trace, names, [*targets, *((x, None) for x in added)], self.columns)  # type: ignore[misc]
+        wanted: list[tuple[Expression, str | None]] = [*targets, *((x, None) for x in added)]
+        kernel = StepKernel(self.trace, names, wanted, self.columns)
         constant = {*(names[x] for x in self.invariants), *(f"g{i}" for i in live)}
         lists = [name for name in names.values() if name not in constant]
         lists += [name for _, name in targets if not name.startswith("h")]
@@ -265,26 +268,34 @@ class StepPlan:
             after += [f"if w != 1: scale(h{i}, w, u)" for i in live]
         after += [f"g{i}, h{i} = h{i}, g{i}" for i in live]
         heads = [f"a{x.number}" for x in self.invariants]
-        heads += [name for i in live for name in (f"g{i}", f"h{i}")] + [f"e{i}" for i in added.values()]
+        heads += [name for i in live for name in (f"g{i}", f"h{i}")]
+        heads += [f"e{i}" for i in added.values()]
         returned = [f"g{i}" for i in live]
         source = loop_source(heads, lists, kernel, [*before, *kernel.lines, *after], returned)
         scope = {"hold": hold, "release": release, "scale": scale}
         function = kernel.function(source, scope)
-        loop = BackwardLoop(function, of_inputs, collected, terms, added, source)
-        self._kernels[key] = loop
-        return loop
+        return BackwardLoop(function, of_inputs, collected, terms, added, source)
 
     @property
     def everything(self) -> tuple[list[Expression], Callable[..., Any]]:
         """All values that the graph of a step holds, and the function that computes them."""
-        if "all" not in self._kernels:
-            values = {x: None for x in self.results}
-            for node in self.trace.nodes:
-                values.update(dict.fromkeys(expressions_in(getattr(node, "saved", ()))))
-            wanted = list(values)
-            kernel = Kernel(self.trace, [*self.arguments, *self.invariants, *self.draws], wanted)
-            self._kernels["all"] = wanted, kernel.schedule(np)
-        return self._kernels["all"]  # type: ignore[no-any-return]
+        return self._cached("everything", self._everything)
+
+    def _everything(self) -> tuple[list[Expression], Callable[..., Any]]:
+        values = {x: None for x in self.results}
+        for node in self.trace.nodes:
+            values.update(dict.fromkeys(expressions_in(getattr(node, "saved", ()))))
+        wanted = list(values)
+        kernel = Kernel(self.trace, [*self.arguments, *self.invariants, *self.draws], wanted)
+        return wanted, kernel.schedule(np)
+
+    def _cached(self, key: Any, make: Callable[..., Any], *args: Any) -> Any:
+        """Return a loop that was made before, or make it: one thread at a time."""
+        if key not in self._kernels:
+            with lock:  # new expressions get numbers
+                if key not in self._kernels:
+                    self._kernels[key] = make(*args)
+        return self._kernels[key]
 
 
 def loop_source(
