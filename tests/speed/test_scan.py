@@ -727,3 +727,44 @@ def test_a_loop_of_many_steps() -> None:
             assert eager or [r.traced for r in reports] == [steps > 1]
         assert_close(*found, 1e-10)
     assert math.isfinite(found[0][0].sum())
+
+
+def test_plans_are_shared_by_steps_that_differ_in_an_unused_weight_only() -> None:
+    """A weight that no result depends on has no gradient, frozen or not when the plan was made."""
+    found = []
+    for requires_grad in (False, True):
+        unused = tg.tensor(np.ones(H), requires_grad=requires_grad)
+        W = tg.tensor(0.3 * np.eye(H), requires_grad=True)
+        fixed = tg.tensor(np.ones((2, H)))
+
+        def step(h: Any, x: Any, unused: Any = unused, W: Any = W, fixed: Any = fixed) -> Any:
+            tg.tanh(h * unused)
+            return tg.logaddexp(tg.sin(h * fixed), x * W[0]), None
+
+        h, _ = tg.scan(step, tg.ones(2, H, dtype=tg.float64), tg.tensor(np.ones((3, 2, H))))
+        options: dict[str, Any] = {"create_graph": True, "allow_unused": True}
+        leaves = [W, unused] if requires_grad else [W]
+        grads = tg.grad((h * h).sum(), leaves, **options)
+        found.append(grads[0].detach().numpy())
+        assert len(grads) == 1 or grads[1] is None or not grads[1].numpy().any()
+    np.testing.assert_allclose(*found)
+
+
+@pytest.mark.parametrize("B", [1, 2])
+def test_parts_of_a_product_of_the_input_that_are_outputs(B: int) -> None:
+    """The product leaves the loop; both of its parts give it a gradient."""
+    found = []
+    for eager in (False, True):
+        rng = np.random.default_rng(4)
+        shapes = ((B, H), (4, B, H), (2 * H, H), (2 * H,))
+        leaves = [tg.tensor(rng.standard_normal(s), requires_grad=True) for s in shapes]
+        h, xs, V, b = leaves
+
+        def step(h: Any, x: Any, V: Any = V, b: Any = b) -> Any:
+            z = linear(x, V, b)
+            return tg.tanh(h + z[..., :H]), z[..., H:]
+
+        with tg.eager() if eager else tg.enable_grad():
+            h, ys = tg.scan(step, h, xs)
+        found.append(derivatives([h, ys], leaves, 5, 2))
+    assert_close(*found, 1e-10)
