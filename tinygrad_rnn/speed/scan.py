@@ -264,10 +264,16 @@ class _Loop:
             weights = [weights[0], *weights[:0:-1]] if self.reverse else weights
             alive = self.masks[1] if self.ragged is not None else [None] * self.T
             lists += [weights, alive]
+        # Without gradients of ys, none reaches the steps before the last cut.
+        start = 0 if which else self._last_cut()
+        if start:
+            for x in (*(x for x in inputs if x is not None), *collected):
+                self._span(x, 0, start)[...] = 0
+            lists = [steps[start:] for steps in lists]
         carried = made.function(*heads, *(steps[::-1] for steps in lists))
         of_states: list[Any] = [None] * first
         for i, g in zip(live, carried, strict=True):
-            of_states[i] = g
+            of_states[i] = g if start == 0 else np.zeros_like(g)
         kept: dict[Expression, Any] = dict(zip(made.collected, collected, strict=True))
         kept.update(zip(plan.saved, self.saved, strict=True))
         kept.update(zip(plan.xs, self.xs, strict=True))
@@ -278,6 +284,7 @@ class _Loop:
         for x, masks in zip(plan.draws, self.draws, strict=True):
             kept[x] = np.stack(masks[::-1] if self.reverse else masks)
         kept.update({g: x for g, x in zip(made.inputs, inputs, strict=True) if g is not None})
+        kept = {x: self._span(slab, start, self.T) for x, slab in kept.items()}
         totals = {x: sums[i].astype(x.dtype) for x, i in made.added.items()}
         shapes = [x.shape for x in self.tensors[first + len(self.xs) :]]
         of_invariants = [
@@ -285,6 +292,18 @@ class _Loop:
             for terms, shape in zip(made.terms, shapes, strict=True)
         ]
         return [*of_states, *inputs, *of_invariants]
+
+    def _last_cut(self) -> int:
+        """Return the number of steps before the last edge that no gradient crosses."""
+        edges = list(self.edges)
+        edges = [edges[0], *edges[:0:-1]] if self.reverse else edges
+        masks = self.masks[1] if self.ragged is not None else [None] * self.T
+        cuts = (t for t in range(1, self.T) if edges[t] == 0 and masks[t] is None)
+        return max(cuts, default=0)
+
+    def _span(self, slab: Any, start: int, stop: int) -> Any:
+        """Return the steps `start` … `stop` - 1, counted in the order of the loop."""
+        return slab[self.T - stop : self.T - start] if self.reverse else slab[start:stop]
 
     def _own_memory(self, i: int) -> Any:
         """Return the array of an input to write its gradient to; None if it is in use.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dis
 import gc
+import inspect
 import signal
 import sys
 import threading
@@ -48,6 +49,8 @@ ARRAY_WRITES = frozenset(
 WRITERS = frozenset("copyto put putmask place shuffle put_along_axis fill_diagonal at".split())
 COMPUTES = frozenset(("BINARY_OP", "CALL", "CALL_FUNCTION_EX", "UNARY_NEGATIVE"))
 DRAWS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+METHODS = (types.BuiltinMethodType, types.MethodType)
+DRAW_METHODS = {n for kind in DRAWS for n in dir(kind) if not n.startswith("_")}
 DEPTH, MANY = 4, 100  # how far, and at how many objects, `_used_up` looks
 
 
@@ -111,7 +114,8 @@ def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
         if found.__class__ is tuple and not _is_signal_handler(code):
             what, line = found
             _stop(what, f"{code.co_filename}:{line or code.co_firstlineno}")
-        if found is USER and (what := _used_up(frame)):
+        started = frame.f_lasti > 0 and code.co_flags & inspect.CO_GENERATOR
+        if found is USER and not started and (what := _used_up(frame)):
             _stop(what, f"{code.co_filename}:{code.co_firstlineno}")
     elif event == "c_call" and _kinds.get(frame.f_code, LIBRARY) is USER and not _is_pure(arg):
         name = getattr(arg, "__qualname__", repr(arg))
@@ -127,7 +131,10 @@ def _used_up(frame: types.FrameType) -> str:
     """
     code = frame.f_code
     names, local = code.co_names, frame.f_locals
-    found = [*local.values(), *(frame.f_globals[n] for n in names if n in frame.f_globals)]
+    draws = not DRAW_METHODS.isdisjoint(names)
+    # ".0" is the iterator of a comprehension, which belongs to it.
+    found = [v for n, v in local.items() if n != ".0"]
+    found += [*(frame.f_globals[n] for n in names if n in frame.f_globals)]
     seen: set[int] = set()
     for _ in range(DEPTH):
         inner: list[Any] = []
@@ -135,7 +142,9 @@ def _used_up(frame: types.FrameType) -> str:
             if id(x) in seen or isinstance(x, VALUES):
                 continue
             seen.add(id(x))
-            if isinstance(x, DRAWS) or (x is np and "random" in names) or x is np.random:
+            generator = isinstance(x, DRAWS) and draws
+            method = isinstance(x, METHODS) and isinstance(x.__self__, DRAWS)
+            if generator or method or (x is np and "random" in names) or x is np.random:
                 return "draws random numbers with NumPy"
             if hasattr(type(x), "__next__"):
                 return f"reads an iterator, a {type(x).__name__}"
@@ -146,9 +155,11 @@ def _used_up(frame: types.FrameType) -> str:
             elif isinstance(x, dict):
                 inner += list(x.values())[:MANY]
             elif not isinstance(x, type | types.ModuleType | np.ndarray):
-                held = getattr(x, "__dict__", None)
-                if isinstance(held, dict):
-                    inner += [held[n] for n in names if n in held]
+                try:
+                    held = object.__getattribute__(x, "__dict__")  # calls no code of the user's
+                except AttributeError:
+                    continue
+                inner += [held[n] for n in names if n in held]
         found = inner
     return ""
 
