@@ -117,7 +117,8 @@ class Expression(Symbolic):
         if not self.trace.of_scan or axes != (1, 0):
             raise untraceable(f"transposes (axes {axes})")
         if self.op == "transpose":
-            return self.args[0]
+            original: Expression = self.args[0]
+            return original
         return self.trace.intern("transpose", (self,), self.dtype, self.sizes[::-1])
 
     @property
@@ -126,7 +127,7 @@ class Expression(Symbolic):
         return self.transpose((1, 0)[: len(self.sizes)])
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
         raise untraceable(f"reads the attribute {name!r} of an array")
 
@@ -218,6 +219,7 @@ class SymbolicModule:
         if not (x.trace.differentiating or x.trace.of_scan):
             raise untraceable("calls sum, which is not computed element by element")
         ndim = len(x.sizes)
+        axis = range(ndim) if axis is None else axis
         axes = {i % ndim for i in ((axis,) if isinstance(axis, int) else axis)} if ndim else set()
         shape = tuple(1 if i in axes else n for i, n in enumerate(x.sizes))
         total = x
@@ -231,8 +233,24 @@ class SymbolicModule:
         """Return the mean over axes, in a step of `scan`."""
         if not x.trace.of_scan:
             raise untraceable("calls mean, which is not computed element by element")
-        total: Any = self.sum(x, axis, keepdims)
-        return total / (math.prod(x.sizes) // max(1, math.prod(total.sizes)))
+        total = self.sum(x, axis, keepdims)
+        count = math.prod(x.sizes) // max(1, math.prod(total.sizes))
+        mean: Expression = SYMBOLS.divide(total, count)
+        return mean
+
+    def concatenate(self, arrays: Sequence[Expression], axis: int) -> Expression:
+        """Return arrays joined along the last axis, in a step of `scan`."""
+        first = arrays[0]
+        if not first.trace.of_scan:
+            raise untraceable("calls concatenate, which is not computed element by element")
+        sizes, ndim = [x.sizes for x in arrays], len(first.sizes)
+        if axis % max(1, ndim) != ndim - 1 or any(s[:-1] != sizes[0][:-1] for s in sizes):
+            raise untraceable(f"concatenates along axis {axis}, which is not the last")
+        dtype = np.result_type(*(x.dtype for x in arrays))
+        parts = tuple([x.astype(dtype) for x in arrays])
+        shape = (*sizes[0][:-1], sum(s[-1] for s in sizes))
+        joined: Expression = first.trace.intern("concatenate", parts, dtype, shape)
+        return joined
 
     def broadcast_to(self, x: Expression, shape: tuple[int, ...]) -> Expression:
         """Return x in a larger shape, in a step of `scan`."""
@@ -304,7 +322,7 @@ backend.register(Number, SYMBOLS)
 namespaces[Expression] = SymbolicPrimitives(SYMBOLS)
 
 
-_dtypes: dict[tuple[Any, ...], Any] = {}  # result dtypes, by the ufunc and the argument types
+_dtypes: dict[Any, Any] = {}  # result dtypes, by the ufunc and the argument types
 
 
 def _record(name: str, *args: Any) -> Any:

@@ -24,8 +24,8 @@ from .expressions import VIEWS, Expression, needed
 from .kernel import Kernel, function_of
 from .step_trace import StepTrace
 
-# Results that are not computed where the caller wants them, but copied there: views, and joins, whose
-# parts would be views of another array at each step.
+# Results that are not computed where the caller wants them, but copied there: views, and joins,
+# whose parts would be views of another array at each step.
 INDIRECT = frozenset(("sum", "constant", "invariant", "concatenate", *VIEWS))
 
 
@@ -135,9 +135,8 @@ class StepKernel(Kernel):
         """Return the function of a source that has `setup` and `lines` in it."""
         self.source = source
         numbers = {
-            name: np.asarray(number, dtype)
-            for (_, dtype), (name, number) in self.constants.items()
+            name: np.asarray(number, dtype) for (_, dtype), (name, number) in self.constants.items()
         }
         dtypes = [dtype for _, dtype in self.constants]
-        products = {"matmul": np.matmul, "dot": np.dot}
-        return function_of(source, np, self.steps, dtypes, {**numbers, **scope, **products})
+        calls = {"matmul": np.matmul, "dot": np.dot, "add": np.add}
+        return function_of(source, np, self.steps, dtypes, {**numbers, **scope, **calls})

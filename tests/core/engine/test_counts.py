@@ -1,6 +1,7 @@
 """Products of a time step, and array calls of `unbroadcast`: counts do not depend on the machine.
 
-Nodes, calls and bytes of a fused time step are counted in ``tests/speed/test_step_counts.py``.
+Nodes, calls and bytes of a time step that is fused, or traced as a part of a loop, are counted in
+``tests/speed/test_step_counts.py``.
 """
 
 from __future__ import annotations
@@ -32,19 +33,22 @@ def run(kind: str, steps: int) -> tg.Tensor:
     return output
 
 
-@pytest.mark.parametrize("kind", LAYERS)
-def test_products_of_a_time_step(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def products(kind: str, steps: int) -> int:
+    """Return how often a forward and a backward pass call `kernels.gemm`."""
     made: list[Any] = []
     gemm = kernels.gemm
-    monkeypatch.setattr(kernels, "gemm", lambda x, y: made.append(1) or gemm(x, y))  # type: ignore[func-returns-value]
-
-    def products(steps: int) -> int:
-        made.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "gemm", lambda x, y: made.append(1) or gemm(x, y))  # type: ignore[func-returns-value]
         output = run(kind, steps)
         (output * output).sum().backward()
-        return len(made)
+    return len(made)
 
-    assert each_step(products) == 2  # W h, and the gradient of h; those of the weights are joined
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_products_of_a_time_step(kind: str) -> None:
+    with tg.eager():  # a loop that is one operation is counted with those of `speed`
+        # W h, and the gradient of h; those of the weights are joined
+        assert each_step(lambda T: products(kind, T)) == 2
 
 
 @pytest.mark.parametrize(

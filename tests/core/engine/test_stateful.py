@@ -78,7 +78,11 @@ class Operation:
         values = [a.value for a in args]
         out = np.asarray(self.forward(*values))
         tracked = recorded and any(a.node is not None for a in args)
-        memory = args[0].memory if self.view else None  # also where NumPy copies: better safe
+        memory = None
+        if self.view and np.may_share_memory(out, values[0]):
+            memory = args[0].memory
+        elif self.view and not tracked and args[0].memory is not None:
+            memory = Memory()  # a copy, as of a number that is read: it is written to by itself
         if not tracked:
             return Value(out, None, memory, {})
         kept = [
@@ -358,8 +362,7 @@ class Programs(RuleBasedStateMachine):
     @rule(data=st.data())
     def write_into_a_leaf(self, data: Any) -> None:
         pair = self.pick(data, lambda v: v.memory is not None and v.value.base is None)
-        # Without a version: the result of a read that NumPy copied, as x[()] of 0-d, detached.
-        if pair is not None and pair[0].is_leaf and pair[0]._version is not None:
+        if pair is not None and pair[0].is_leaf:
             new = data.draw(arrays(pair[1].value.shape, NUMBERS))
             pair[0].data = new
             pair[1].value[...] = new
