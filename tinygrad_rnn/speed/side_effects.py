@@ -113,8 +113,8 @@ def _stop(what: str, line: str) -> None:
 
 # Python calls a profile function at each call, also of C functions, and most calls are made by the
 # library, which is pure. So a profile function is set while the user's code runs, and a trace
-# function (which sees Python functions only) sets and removes it. If the thread has a trace function
-# already, a profile function is set all the time.
+# function (which sees Python functions only) sets and removes it. If the thread has a trace
+# function already, a profile function is set all the time.
 
 
 def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
