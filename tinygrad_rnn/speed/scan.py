@@ -61,7 +61,7 @@ def execute(
     inputs = [x for x in leaves(xs) if x is not None]
     initial = [s for s in leaves(state) if s is not None]
     if not initial:
-        raise Refused("there is no state")
+        raise Refused("the state is empty")
     for x in (*inputs, *initial):
         if x._data.__class__ is not np.ndarray:
             raise Refused(f"there are arrays of {type(x._data).__module__}")
@@ -80,7 +80,7 @@ def execute(
         try:
             with lock:
                 plan = StepPlan(trace, columns)
-        except ArgumentError:  # a rule computes something that no expression stands for
+        except ArgumentError:  # a gradient rule uses an unsupported operation
             plan = Refused(f"the gradient of the step {refusal.what}")
         _plans[key] = plan
     if isinstance(plan, Refused):
@@ -97,7 +97,7 @@ def execute(
 
 
 class _Loop:
-    """One call: a plan, its arrays, and what the loops over time iterate over."""
+    """One call: a plan, its arrays, and the lists that the loops over time iterate over."""
 
     def __init__(
         self,
@@ -309,8 +309,8 @@ class _Loop:
         """Return the array of an input to write its gradient to; None if it is in use.
 
         The projection of the input is the largest array of a layer. If the gradient does not read
-        it and nobody else holds it, its gradient takes its place. The counts are those of Python:
-        another holder of the Tensor, of its array or of a view of that makes one larger.
+        it and nothing else refers to it, its gradient takes its place. The counts are those of
+        Python: another holder of the Tensor, of its array or of a view of that makes one larger.
         """
         x = self.tensors[len(self.state) + i]
         if self.plan.xs[i] in self.plan.reads or x._version is not None:
@@ -406,7 +406,7 @@ def _total(
     totals: dict[Expression, Any],
     shape: Any,
 ) -> Any:
-    """Return the gradient of an invariant, of all time steps; None if there are no terms."""
+    """Return the gradient of an invariant, of all time steps; None without terms."""
     total = None
     for term, parts in terms:
         if term.kind == "product":

@@ -118,7 +118,7 @@ def _stop(what: str, line: str) -> None:
 
 
 def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
-    """Stop what is not pure: a profile function."""
+    """Stop impure calls: a profile function."""
     if event == "call":
         _check(frame)
     elif event == "c_call" and _kinds.get(frame.f_code, LIBRARY) is USER and not _is_pure(arg):
@@ -127,7 +127,7 @@ def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
 
 
 def _enter(frame: types.FrameType, event: str, arg: Any) -> Any:
-    """Stop what is not pure: a trace function, called before the body of each Python function."""
+    """Stop impure calls: a trace function, called before the body of each Python function."""
     inside = _kinds.get(frame.f_code)
     if inside is None:
         inside = _check(frame)

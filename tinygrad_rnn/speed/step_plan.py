@@ -75,14 +75,14 @@ def shared_factors(terms: list[Term], kept: Sequence[Expression]) -> list[list[T
     whole_ones = set(kept)
     for whole in kept:
         start = 0
-        for x in whole.args if whole.op == "join" else ():
+        for x in whole.args if whole.op == "concatenate" else ():
             places.setdefault(x, (whole, start))
             start += x.sizes[-1]
     found = []
     for term in terms:
         left = term.values[0]
         pieces: list[Term] = []
-        if term.kind == "product" and left.op == "join" and left not in whole_ones:
+        if term.kind == "product" and left.op == "concatenate" and left not in whole_ones:
             for x in left.args:
                 whole, start = places.get(x, (x, 0))
                 stop, last = start + x.sizes[-1], pieces[-1] if pieces else None
@@ -91,7 +91,7 @@ def shared_factors(terms: list[Term], kept: Sequence[Expression]) -> list[list[T
                 else:
                     values = whole, term.values[1]
                     pieces.append(Term("product", values, part=(start, stop)))
-        shared = any(piece.values[0].op == "join" for piece in pieces)
+        shared = any(piece.values[0].op == "concatenate" for piece in pieces)
         found.append(pieces if shared and len(pieces) <= MOST_PARTS else [term])
     return found
 
@@ -101,7 +101,7 @@ class BackwardLoop(NamedTuple):
 
     function: Callable[..., Any]
     inputs: list[Expression | None]  # which gradient of the input there is, for each element
-    collected: list[Expression]  # what is kept for all steps, for the terms
+    collected: list[Expression]  # values kept for all steps, for the terms
     terms: list[list[tuple[Term, list[Term]]]]  # for each invariant: terms, and their parts
     added: dict[Expression, int]  # the values that are added up, with their numbers
     source: str
@@ -178,7 +178,7 @@ class StepPlan:
             if any(a.__class__ is Expression and a.varies and a not in known for a in x.args)
         }
         kept |= {x for x in self.trace.table.values() if x.op in KEPT and x.varies}
-        # Of large arrays, what one call computes from the new state is computed again.
+        # A large array that one call computes from the new state is recomputed.
         return {
             x
             for x in kept
@@ -188,7 +188,7 @@ class StepPlan:
     def _gradient(self, i: int) -> Expression:
         """Return the gradient of a result, as an expression."""
         y = self.results[i]
-        gradient: Expression = self.trace.enter("gradient", (i, y.sizes), y.dtype, y.sizes)
+        gradient: Expression = self.trace.intern("gradient", (i, y.sizes), y.dtype, y.sizes)
         return gradient
 
     def _gradients(self, which: tuple[int, ...]) -> list[Any]:
@@ -352,7 +352,7 @@ def loop_source(
 ) -> str:
     """Return the source of a loop: `lists` are iterated together, `heads` are constant."""
     lists = list(dict.fromkeys(lists))
-    setup = "".join(f"    {line}\n" for line in kernel.first)
+    setup = "".join(f"    {line}\n" for line in kernel.prologue)
     inside = "".join(f"        {line}\n" for line in body) or "        pass\n"
     names = "".join(f"{name}, " for name in lists)
     return (

@@ -1,7 +1,7 @@
 """The trace of a step of `scan`: its expressions, its invariants, its graph.
 
-The step is called once, at each call of `scan`, on arrays without values. So whatever it reads now
-(weights, attributes, globals) is what the loop uses, and nothing can be stale. Two calls that
+The step is called once, at each call of `scan`, on expressions. So the loop uses the present values
+of all that the step reads (weights, attributes, globals), and nothing can be stale. Two calls that
 compute the same have the same `signature`, under which a plan is kept.
 
 ===========  =======================================================  ==========================
@@ -233,7 +233,7 @@ class StepTrace(Trace):
     def _argument(self, x: Tensor | None) -> Tensor | None:
         if x is None:
             return None
-        expression = self.enter("argument", (len(self.arguments), x.shape), x.dtype, x.shape)
+        expression = self.intern("argument", (len(self.arguments), x.shape), x.dtype, x.shape)
         node = Leaf(x.shape, x.dtype, [0]) if x.dtype.kind == "f" else None
         self.arguments.append(wrap(expression, node, None))
         return self.arguments[-1]
@@ -262,7 +262,7 @@ class StepTrace(Trace):
         if key not in self._adopted:
             if id(array) not in self._numbers:
                 args = len(self.arrays), array.shape
-                self._numbers[id(array)] = self.enter("invariant", args, array.dtype, array.shape)
+                self._numbers[id(array)] = self.intern("invariant", args, array.dtype, array.shape)
                 self.arrays.append(array)
             leaf = None if node is None else Leaf(array.shape, array.dtype, [0])
             self._adopted[key] = wrap(self._numbers[id(array)], leaf, None)
@@ -289,7 +289,7 @@ class StepTrace(Trace):
             raise untraceable("draws from a seed at each step")
         self.draws.append(Draw(shape, keep, rng))
         number = len(self.draws)
-        mask: Expression = self.enter("draw", (number, shape, keep), backend.bool_, shape)
+        mask: Expression = self.intern("draw", (number, shape, keep), backend.bool_, shape)
         return mask
 
     def refuse_draw(self) -> None:
