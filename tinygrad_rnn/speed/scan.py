@@ -317,7 +317,7 @@ class _Loop:
             return None
         if self.plan.columns and not kernels.is_one_matrix(x._data):
             return None
-        self.lists[0][i] = None  # views of the steps
+        self.lists[0][i] = []  # no views of the steps
         array = x._data
         base = array.base
         if sys.getrefcount(x) != 3 or sys.getrefcount(array) != 4 or not array.flags.writeable:
@@ -361,7 +361,7 @@ class _Loop:
             values = function(*arrays, *self.arrays, *next(draws))
             known = dict(zip(wanted, values, strict=True))
             pairs = zip(symbolic, real, strict=True)
-            nodes = {s._node: t._node for s, t in pairs if s._node is not None}
+            nodes: dict[Any, Any] = {s._node: t._node for s, t in pairs if s._node is not None}
             for node in trace.nodes:
                 if node not in nodes:
                     nodes[node] = _copied(node, nodes, known)
@@ -449,7 +449,7 @@ class ScanNode(Node):
             check_saved(self, call, [self.versions[i] for i in read])
         if not F.records:
             self.loop = call if retain else None
-            return call.backward(grad, tuple([p is not None for p in parents]), not retain)  # type: ignore[no-any-return]
+            return call.backward(grad, tuple([p is not None for p in parents]), not retain)
         since = tick()
         outputs = self.unrolled()
         self.loop = call if retain else None

@@ -77,11 +77,18 @@ def guarded(function: Callable[..., Any], *args: Any) -> Any:
     if pausable:
         profiler.disable()
     _stopped.effect = None
+    traced = sys.gettrace() is not None  # by a debugger, or a tool that measures coverage
     try:
         gc.disable()
-        sys.setprofile(_guard)
+        if traced:
+            sys.setprofile(_guard)
+        else:
+            sys.setprofile(None)
+            sys.settrace(_enter)
         result = function(*args)
     finally:
+        if not traced:
+            sys.settrace(None)
         sys.setprofile(None if pausable else profiler)
         if collects:
             gc.enable()
@@ -104,22 +111,68 @@ def _stop(what: str, line: str) -> None:
     raise _stopped.effect
 
 
+# Python calls a profile function at each call, also of C functions, and most calls are made by the
+# library, which is pure. So a profile function is set while the user's code runs, and a trace
+# function (which sees Python functions only) sets and removes it. If the thread has a trace
+# function already, a profile function is set all the time.
+
+
 def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
-    """Stop impure calls; Python runs this before each call in this thread."""
+    """Stop impure calls: a profile function."""
     if event == "call":
-        code = frame.f_code
-        if code not in _kinds:
-            _kinds[code] = _kind_of(code, frame.f_globals.get("__name__") or "")
-        found = _kinds[code]
-        if found.__class__ is tuple and not _is_signal_handler(code):
-            what, line = found
-            _stop(what, f"{code.co_filename}:{line or code.co_firstlineno}")
-        started = frame.f_lasti > 0 and code.co_flags & inspect.CO_GENERATOR
-        if found is USER and not started and (what := _used_up(frame)):
-            _stop(what, f"{code.co_filename}:{code.co_firstlineno}")
+        _check(frame)
     elif event == "c_call" and _kinds.get(frame.f_code, LIBRARY) is USER and not _is_pure(arg):
         name = getattr(arg, "__qualname__", repr(arg))
         _stop(f"calls {name}", f"{frame.f_code.co_filename}:{frame.f_lineno}")
+
+
+def _enter(frame: types.FrameType, event: str, arg: Any) -> Any:
+    """Stop impure calls: a trace function, called before the body of each Python function."""
+    inside = _kinds.get(frame.f_code)
+    if inside is None:
+        inside = _check(frame)
+    elif inside is not LIBRARY:
+        _check(frame)
+    if (inside is LIBRARY) == (sys.getprofile() is None):
+        return None  # called by code of the same kind
+    frame.f_trace_lines = False
+    if inside is LIBRARY:
+        sys.setprofile(None)
+        return _leave_library
+    sys.setprofile(_guard_c)
+    return _leave_user
+
+
+def _leave_library(frame: types.FrameType, event: str, arg: Any) -> Any:
+    if event == "return":
+        sys.setprofile(_guard_c)
+    return _leave_library
+
+
+def _leave_user(frame: types.FrameType, event: str, arg: Any) -> Any:
+    if event == "return":
+        sys.setprofile(None)
+    return _leave_user
+
+
+def _guard_c(frame: types.FrameType, event: str, arg: Any) -> None:
+    if event == "c_call":
+        _guard(frame, event, arg)
+
+
+def _check(frame: types.FrameType) -> Any:
+    """Stop a function of the user's that is not pure; return the kind of the code."""
+    code = frame.f_code
+    if code not in _kinds:
+        _kinds[code] = _kind_of(code, frame.f_globals.get("__name__") or "")
+    found = _kinds[code]
+    if found.__class__ is tuple and not _is_signal_handler(code):
+        what, line = found
+        _stop(what, f"{code.co_filename}:{line or code.co_firstlineno}")
+    started = frame.f_lasti > 0 and code.co_flags & inspect.CO_GENERATOR
+    if found is USER and not started and (what := _used_up(frame)):
+        _stop(what, f"{code.co_filename}:{code.co_firstlineno}")
+    return found
 
 
 def _used_up(frame: types.FrameType) -> str:
@@ -139,7 +192,7 @@ def _used_up(frame: types.FrameType) -> str:
     for _ in range(DEPTH):
         inner: list[Any] = []
         for x in found[:MANY]:
-            if id(x) in seen or isinstance(x, VALUES):
+            if id(x) in seen or (isinstance(x, VALUES) and not isinstance(x, tuple)):
                 continue
             seen.add(id(x))
             generator = isinstance(x, DRAWS) and draws

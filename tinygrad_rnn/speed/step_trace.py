@@ -181,9 +181,9 @@ class StepTrace(Trace):
             return
         leaves_by_node: dict[Any, Node] = {}
         for call in self.hoisted:
-            x = call.result
-            node = None if x._node is None else Leaf(x.shape, x.dtype, [0])
-            if node is not None:
+            x, node = call.result, None
+            if x._node is not None:
+                node = Leaf(x.shape, x.dtype, [0])
                 node.order = x._node.order  # before the operations that read it
                 leaves_by_node[x._node] = node
             self.arguments.append(wrap(x._data, node, None))
