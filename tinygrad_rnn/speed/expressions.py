@@ -345,7 +345,7 @@ def _record(name: str, *args: Any) -> Any:
         if dtype is not None:
             return first.trace.intern(name, args, dtype, shape)
         expression = _record_any(name, *args)
-        if kinds is not None and not {int, bool, Number, complex}.intersection(kinds):
+        if kinds is not None and all(kind is float for kind in kinds if isinstance(kind, type)):
             _dtypes[kinds] = expression.dtype
         return expression
     return _record_any(name, *args)

@@ -186,8 +186,8 @@ class _Loop:
             after.append(steps[1:])
         self.before, self.after = before, after
         outputs = [
-            None if plan.same_as_state[i] is not None else self._slab(y, 0, True)
-            for i, y in enumerate(plan.ys)
+            self._slab(y, 0, True) if self.ragged is not None or same is None else None
+            for y, same in zip(plan.ys, plan.same_as_state, strict=True)
         ]
         self.saved = [self._slab(x, 0, x in plan.factors) for x in plan.saved] if recording else []
         kernel = plan.forward(recording, self.ragged is not None)
@@ -207,7 +207,7 @@ class _Loop:
         finals = [steps[-1].copy("K") for steps in after]
         ys = []
         for same, y in zip(plan.same_as_state, outputs, strict=True):
-            if same is not None:
+            if y is None and same is not None:
                 y = self.slabs[same][:-1] if self.reverse else self.slabs[same][1:]
             ys.append(y)
         if not recording:

@@ -226,7 +226,9 @@ class StepPlan:
     def _forward(self, recording: bool, ragged: bool) -> StepKernel:
         names = self._given()
         targets = [(x, f"n{i}") for i, x in enumerate(self.new)]
-        targets += [(y, f"y{i}") for i, y in enumerate(self.ys) if self.same_as_state[i] is None]
+        # In a ragged batch the state of ended sequences stays, and y does not.
+        own = [ragged or same is None for same in self.same_as_state]
+        targets += [(y, f"y{i}") for i, y in enumerate(self.ys) if own[i]]
         if recording:
             targets += [(x, f"z{i}") for i, x in enumerate(self.saved)]
         kernel = StepKernel(self.trace, names, targets, self.columns)
