@@ -60,7 +60,18 @@ SIZES: list[Size] = [
     (256, 16, 65, 256),
 ]
 SMALL: Size = (6, 3, 7, 8)  # for --check and --smoke
-GATES = {"rnn": 1, "gru": 3, "lstm": 4, "peephole": 4, "layernorm": 4, "mgu": 2}
+GATES = {  # blocks of H rows in the matrices for the input, and for the state
+    "rnn": (1, 1),
+    "gru": (3, 3),
+    "lstm": (4, 4),
+    "peephole": (4, 4),
+    "layernorm": (4, 4),
+    "mgu": (2, 2),
+    "highway": (2, 4),
+    "indrnn": (1, 0),
+    "memories": (4, 4),
+    "layernorm-mgu": (2, 2),
+}
 TITLES = {
     "rnn": "RNN",
     "gru": "GRU",
@@ -68,6 +79,10 @@ TITLES = {
     "peephole": "peephole LSTM",
     "layernorm": "LayerNorm-LSTM",
     "mgu": "minimal gated unit",
+    "highway": "recurrent highway network",
+    "indrnn": "independently recurrent",
+    "memories": "LSTM with two memories",
+    "layernorm-mgu": "LayerNorm-MGU",
 }
 LABELS = {
     "ours": "ours, built in",
@@ -450,8 +465,8 @@ def machine(options: argparse.Namespace, kernel: str) -> dict[str, str]:
 
 def flops(cell: str, size: Iterable[int]) -> int:
     T, B, V, H = size
-    rows = GATES[cell] * H
-    return 3 * 2 * T * B * (V * rows + rows * H + H * V)
+    of_input, of_state = GATES[cell]
+    return 3 * 2 * T * B * (V * of_input * H + of_state * H * H + H * V)
 
 
 def milliseconds(result: Result) -> float:

@@ -1,4 +1,4 @@
-"""The six cells of `cells.py` for the other libraries, each written once.
+"""The ten cells of `cells.py` for the other libraries, each written once.
 
 `F` has the functions of a library: `sigmoid`, `tanh`, `split`, `normalize` (layer normalisation)
 and `product_sum`, z + h U, in one call where the library has one (PyTorch's addmm). `steps.py`
@@ -82,6 +82,35 @@ def minimal_gated_unit(F: Any, w: Weights, z: Any, state: State) -> State:
     return (h + f * (n - h),)
 
 
+def highway_rnn(F: Any, w: Weights, z: Any, state: State) -> State:
+    (s,) = state
+    n, t = F.split(F.product_sum(z, s, w["R1.weight"]), 2)
+    s = s + F.sigmoid(t) * (F.tanh(n) - s)
+    n, t = F.split(F.product_sum(w["R2.bias"], s, w["R2.weight"]), 2)
+    return (s + F.sigmoid(t) * (F.tanh(n) - s),)
+
+
+def ind_rnn(F: Any, w: Weights, z: Any, state: State) -> State:
+    (h,) = state
+    return (F.tanh(z + w["u"] * h),)
+
+
+def two_memories_lstm(F: Any, w: Weights, z: Any, state: State) -> State:
+    h, c, m = state
+    i, f, g, o = F.split(F.product_sum(z, h, w["U.weight"]), 4)
+    c = F.sigmoid(f) * c + F.sigmoid(i) * F.tanh(g)
+    m = m + F.sigmoid(w["d"]) * (c - m)
+    return F.sigmoid(o) * F.tanh(c + m), c, m
+
+
+def layer_norm_mgu(F: Any, w: Weights, z: Any, state: State) -> State:
+    (h,) = state
+    z_f, z_n = F.split(z, 2)
+    f = F.sigmoid(z_f + F.normalize(h @ w["U_f.weight"], w["norm_f.weight"], w["norm_f.bias"]))
+    u = F.normalize((f * h) @ w["U_n.weight"], w["norm_n.weight"], w["norm_n.bias"])
+    return (h + f * (F.tanh(z_n + u) - h),)
+
+
 PEER_CELLS = {
     "rnn": PeerCell(affine, rnn, 1),
     "gru": PeerCell(affine, gru, 1),
@@ -89,6 +118,10 @@ PEER_CELLS = {
     "peephole": PeerCell(affine, peephole_lstm, 2),
     "layernorm": PeerCell(layer_norm_input, layer_norm_lstm, 2),
     "mgu": PeerCell(affine, minimal_gated_unit, 1),
+    "highway": PeerCell(affine, highway_rnn, 1),
+    "indrnn": PeerCell(affine, ind_rnn, 1),
+    "memories": PeerCell(affine, two_memories_lstm, 3),
+    "layernorm-mgu": PeerCell(affine, layer_norm_mgu, 1),
 }
 
 

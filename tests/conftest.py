@@ -80,7 +80,7 @@ def fresh_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace fused functions again, as if they had never been called; discard that trace."""
     for value in FUSED:
         fresh = vars(type(value)(value.function))
-        for name in {"plans", "_patience"}.intersection(fresh):
+        for name in {"plans", "_traces_left"}.intersection(fresh):
             monkeypatch.setattr(value, name, fresh[name])
 
 
@@ -117,7 +117,7 @@ def global_state() -> dict[str, Any]:
     }
 
 
-PATIENCE = [(f, f._patience) for f in FUSED if hasattr(f, "_patience")]
+TRACES_LEFT = [(f, f._traces_left) for f in FUSED if hasattr(f, "_traces_left")]
 
 
 @pytest.fixture(autouse=True)
@@ -126,8 +126,8 @@ def fusing() -> None:
 
     A function that is traced too often runs operation by operation, with other rounding errors.
     """
-    for function, patience in PATIENCE:
-        function._patience = patience
+    for function, left in TRACES_LEFT:
+        function._traces_left = left
 
 
 @pytest.fixture(autouse=True)

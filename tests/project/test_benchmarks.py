@@ -15,7 +15,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-CELLS = ["rnn", "gru", "lstm", "peephole", "layernorm", "mgu"]
+CELLS = [
+    "rnn",
+    "gru",
+    "lstm",
+    "peephole",
+    "layernorm",
+    "mgu",
+    "highway",
+    "indrnn",
+    "memories",
+    "layernorm-mgu",
+]
 
 
 def run(program: str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,8 @@ from test_fuse import (
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ArgumentError, CompilerError
 from tinygrad_rnn.recurrence import loop
-from tinygrad_rnn.speed import compiled, loops, workshop
+from tinygrad_rnn.speed import compiled, loops
+from tinygrad_rnn.speed import compiler as compiler_module
 
 CC = os.environ.get("CC", "").partition(" ")[0] or next(
     filter(shutil.which, ("cc", "gcc", "clang")), ""
@@ -51,9 +52,9 @@ def cache(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         if sys.platform == "darwin":
             patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setattr(loops, "PATIENCE", np.inf)
+        patch.setattr(loops, "SLOW_CALL_LIMIT", np.inf)
         tg.fuse.backend("c")
-        yield workshop.cache()
+        yield compiler_module.cache()
         tg.fuse.backend("numpy")
 
 
@@ -71,8 +72,8 @@ def in_c(function, *args):
     """The results of a fused function by its kernel in C, which must be there and take them."""
     plan = tg.fuse(function).plan(*map(tg.tensor, args))
     kernel = plan.forward
-    loop = loops.Loop(kernel.steps, kernel.given, kernel.results)
-    made = [np.full(x.shape, 77).astype(x.dtype) for x in loop.made]
+    loop = loops.Loop(kernel.steps, kernel.inputs, kernel.results)
+    made = [np.full(x.shape, 77).astype(x.dtype) for x in loop.outputs]
     assert compiled.kernel(loop, compiled.compiler())(*args, *made)
     return made
 
@@ -316,7 +317,7 @@ def test_an_element_has_the_same_bits_wherever_it_stands(dtype):
         return tg.tanh(x) * tg.sigmoid(y) + tg.softplus(x * y), tg.log(tg.exp(x) + y * y)
 
     kernel = tg.fuse(function).plan(*[tg.zeros(1, dtype=dtype)] * 2).forward
-    loop = loops.Loop(kernel.steps, kernel.given, kernel.results)
+    loop = loops.Loop(kernel.steps, kernel.inputs, kernel.results)
     loop.width = 300
     x, y = (a.astype(dtype) for a in arrays(0, 2, [(300,)]))
     whole = np.empty((2, 300), dtype)
@@ -510,11 +511,11 @@ def test_what_c_does_not_cover_runs_as_a_schedule(function, x, monkeypatch):
 
 
 def test_a_loop_has_a_largest_size(monkeypatch):
-    monkeypatch.setattr(loops, "LARGEST", 10)
+    monkeypatch.setattr(loops, "MAX_OPERATIONS", 10)
     plan = tg.fuse(lambda x: sum(tg.tanh(x * k) for k in range(9))).plan(tg.ones(3))
     kernel = plan.forward
-    with pytest.raises(loops.Uncovered, match="more than 10"):
-        loops.Loop(kernel.steps, kernel.given, kernel.results)
+    with pytest.raises(loops.Unsupported, match="more than 10"):
+        loops.Loop(kernel.steps, kernel.inputs, kernel.results)
     np.testing.assert_allclose(kernel(np, [np.ones(3)])[0], np.tanh(np.arange(9)).sum())
 
 
@@ -526,18 +527,18 @@ def test_a_loop_has_a_largest_number_of_places():
 
     z = arrays(0, 1, [(5, 300)])[0]
     kernel = function.plan(tg.tensor(z)).forward
-    with pytest.raises(loops.Uncovered, match="more than 256"):
-        loops.Loop(kernel.steps, kernel.given, kernel.results)
+    with pytest.raises(loops.Unsupported, match="more than 256"):
+        loops.Loop(kernel.steps, kernel.inputs, kernel.results)
     np.testing.assert_allclose(function(tg.tensor(z)).numpy(), z.sum(-1, keepdims=True))
 
 
 def test_where_numpys_vectors_are_faster_than_calls_it_is_a_schedule(monkeypatch):
-    monkeypatch.setattr(loops, "PATIENCE", 100)
+    monkeypatch.setattr(loops, "SLOW_CALL_LIMIT", 100)
     for n, covered in ((100, True), (10_000, False)):
         kernel = tg.fuse(lambda x: tg.sin(x) * 2).plan(tg.zeros(n)).forward
         try:
-            loops.Loop(kernel.steps, kernel.given, kernel.results)
-        except loops.Uncovered:
+            loops.Loop(kernel.steps, kernel.inputs, kernel.results)
+        except loops.Unsupported:
             assert not covered
         else:
             assert covered
@@ -548,8 +549,8 @@ def test_powers_of_integers():
     for exponent in (0, 1, 2, 3):
         np.testing.assert_array_equal(in_c(lambda x, p=exponent: x**p, x)[0], x**exponent)
     kernel = tg.fuse(lambda x: x**4).plan(tg.tensor(x)).forward
-    with pytest.raises(loops.Uncovered):
-        loops.Loop(kernel.steps, kernel.given, kernel.results)
+    with pytest.raises(loops.Unsupported):
+        loops.Loop(kernel.steps, kernel.inputs, kernel.results)
 
 
 # -- the compiler, and what it made ----------------------------------------------------------------
@@ -569,9 +570,11 @@ def logged(tmp_path, monkeypatch):
 
 
 def test_numbers_and_shapes_compile_nothing(monkeypatch):
-    made, library = [], workshop.Compiler.library
+    made, library = [], compiler_module.Compiler.library
     monkeypatch.setattr(
-        workshop.Compiler, "library", lambda self, text: made.append(text) or library(self, text)
+        compiler_module.Compiler,
+        "library",
+        lambda self, text: made.append(text) or library(self, text),
     )
     function = tg.fuse(lambda x, bias, scale, n: tg.abs(x * scale + bias) ** n * (1 - scale))
     for i in range(2, 30):
@@ -591,63 +594,63 @@ TEXT = "int answer = {};\n"
 
 
 def test_a_kernel_is_compiled_once_and_kept(logged):
-    compiler = workshop.Compiler()
+    compiler = compiler_module.Compiler()
     first = compiler.library(TEXT.format(1))
     assert logged() == 1
-    assert workshop.Compiler().library(TEXT.format(1)) == first
+    assert compiler_module.Compiler().library(TEXT.format(1)) == first
     assert logged() == 1
     assert compiler.library(TEXT.format(2)) != first
     assert logged() == 2
-    folder = workshop.cache()
+    folder = compiler_module.cache()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert sorted(path.suffix for path in folder.iterdir()) == [".so", ".so"]
 
 
 @pytest.mark.parametrize("spoil", [b"", b"\x7fELF", None])
 def test_what_was_cut_off_or_altered_is_not_loaded(logged, spoil):
-    compiler = workshop.Compiler()
+    compiler = compiler_module.Compiler()
     path = compiler.library(TEXT.format(1))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"x" if spoil is None else spoil)
     again = compiler.library(TEXT.format(1))
     assert logged() == 2
-    assert again.name.endswith(workshop._name("", again))
+    assert again.name.endswith(compiler_module._name("", again))
     assert list(again.parent.iterdir()) == [again]
 
 
 def test_another_compiler_or_another_flag_has_kernels_of_its_own(logged, monkeypatch):
-    first = workshop.Compiler()
+    first = compiler_module.Compiler()
     path = first.library(TEXT.format(1))
     monkeypatch.setenv("CC", f"{os.environ['CC']} -DOTHER=1")
-    second = workshop.Compiler()
+    second = compiler_module.Compiler()
     assert second.identity != first.identity
     assert second.library(TEXT.format(1)) != path
     assert logged() == 2
     monkeypatch.setenv("CC", shutil.which(CC))
-    assert workshop.Compiler().library(TEXT.format(1)) != path
+    assert compiler_module.Compiler().library(TEXT.format(1)) != path
 
 
 def test_a_folder_that_others_may_write_to_is_closed(logged):
-    folder = workshop.cache()
+    folder = compiler_module.cache()
     folder.chmod(0o777)
-    assert workshop.cache() == folder
+    assert compiler_module.cache() == folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_a_folder_of_somebody_else_is_not_used(logged, monkeypatch):
-    folder = workshop.cache()
+    folder = compiler_module.cache()
     monkeypatch.setattr(os, "getuid", lambda: 4711)
-    other = workshop.cache()
+    other = compiler_module.cache()
     assert other != folder
     assert "tinygrad_rnn-" in str(other)
 
 
 def test_a_file_of_somebody_else_is_not_loaded(logged, monkeypatch):
-    path = workshop.Compiler().library(TEXT.format(1))
-    folder = workshop.cache()
-    monkeypatch.setattr(workshop, "cache", lambda: folder)
+    path = compiler_module.Compiler().library(TEXT.format(1))
+    folder = compiler_module.cache()
+    monkeypatch.setattr(compiler_module, "cache", lambda: folder)
     monkeypatch.setattr(os, "getuid", lambda: 4711)
-    workshop.Compiler().library(TEXT.format(1))
+    compiler_module.Compiler().library(TEXT.format(1))
     assert logged() == 2
     assert path.exists()  # made again
 
@@ -656,7 +659,7 @@ def test_where_there_is_no_folder_a_temporary_one_serves(logged, tmp_path, monke
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    path = workshop.Compiler().library(TEXT.format(1))
+    path = compiler_module.Compiler().library(TEXT.format(1))
     assert path.exists()
     assert str(tmp_path) not in str(path)
 
@@ -685,9 +688,9 @@ def test_several_processes_at_once(logged):
     started = [process() for _ in range(3)]
     results = [p.communicate() for p in started]
     assert {out for out, _ in results} == {"c [2.0585, -0.1257]\n"}, results
-    folder = workshop.cache()
+    folder = compiler_module.cache()
     names = [path.name for path in folder.iterdir()]
-    assert all(workshop._name(name[:32], folder / name) == name for name in names)
+    assert all(compiler_module._name(name[:32], folder / name) == name for name in names)
     before = logged()
     assert process().communicate()[0] == results[0][0]
     assert logged() == before
@@ -719,13 +722,13 @@ def test_a_compiler_that_fails(tmp_path, monkeypatch, script):
 
 def test_a_text_that_does_not_compile(logged):
     with pytest.raises(CompilerError, match=r"(?s)kernel\.c.*error"):
-        workshop.Compiler().library("int int;\n")
-    assert list(workshop.cache().iterdir()) == []
+        compiler_module.Compiler().library("int int;\n")
+    assert list(compiler_module.cache().iterdir()) == []
 
 
 def test_a_file_that_cannot_be_loaded(logged, monkeypatch, tmp_path):
     (tmp_path / "text.so").write_text("no library")
-    monkeypatch.setattr(workshop.Compiler, "library", lambda *_: tmp_path / "text.so")
+    monkeypatch.setattr(compiler_module.Compiler, "library", lambda *_: tmp_path / "text.so")
     with pytest.raises(CompilerError, match=r"text\.so cannot be loaded.*XDG_CACHE_HOME"):
         tg.fuse.backend("c")
 

@@ -33,8 +33,9 @@ def promote_operands(op: OpDefinition, args: Sequence[Any]) -> tuple[Any, list[A
     if not _LISTS.isdisjoint(map(type, args)):
         args = [Tensor._stacked(x) for x in args]  # lists of Tensors: each has a node
     for x in args:
-        if isinstance(x, Tensor) and (xp := modules.get(x._data.__class__)) in tracing_modules:
-            args = xp.adopt(args)
+        module: Any = modules.get(x._data.__class__) if isinstance(x, Tensor) else None
+        if module in tracing_modules:
+            args = module.adopt(args)
             break
     sources = [x if isinstance(x, Tensor) else _Constant for x in args]
     values = [x._data if isinstance(x, Tensor) else _as_array(x, op) for x in args]

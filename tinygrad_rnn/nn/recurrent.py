@@ -264,9 +264,9 @@ class Recurrent(SuffixedNames):
         Returns
         -------
         list of LoopReport
-            One for each loop: usually one for each cell, in the order of computation. `traced` tells
-            whether the loop was one operation, `executor` what ran it, and `reason`, `file` and
-            `line` why the step was not traced.
+            One for each loop: usually one for each cell, in the order of computation. `traced`
+            tells whether the loop was one operation, `executor` what ran it, and `reason`, `file`
+            and `line` why the step was not traced.
 
         Notes
         -----

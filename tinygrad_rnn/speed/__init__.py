@@ -1,4 +1,7 @@
-"""Speed for any code: nothing here knows a cell."""
+"""Compiled pointwise functions, and loops over time as one operation; independent of any cell.
 
-from . import fuse as fuse  # registers what the core's decorator does, before a cell is decorated
-from . import scan as scan  # registers how a loop over time becomes one operation
+README.md in this folder follows one example through all files.
+"""
+
+from . import fuse as fuse  # implements the core's decorator; imported before a cell is decorated
+from . import scan as scan  # runs a loop over time as one operation

@@ -45,8 +45,8 @@ from ..errors import DTypeError, ShapeError
 from ..nn.module import in_evaluation
 from ..transforms.fuse import mode
 from . import fuse as fusing
+from .environment import LARGE, PLAIN, installed, names_of, of_library, opaque
 from .loops import kinds_of
-from .surroundings import LARGE, PLAIN, installed, names_of, of_library, opaque
 from .tape import (
     Call,
     Place,

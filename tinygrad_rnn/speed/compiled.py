@@ -1,22 +1,22 @@
-"""A kernel as one loop in C, compiled by the system's compiler if `fuse.backend("c")` asks for it.
+"""A kernel as one loop in C, compiled by the system's compiler after ``fuse.backend("c")``.
 
-A schedule of ufuncs walks over its arrays once for each operation, and a call of a ufunc costs half
-a microsecond before it computes anything. A loop in C walks once for all of them, intermediate
-values stay in registers, and the call costs a fifth of a microsecond.
+A schedule of ufuncs passes over its arrays once per operation, and each call of a ufunc has an
+overhead of 0.5 µs. A loop in C passes once, keeps intermediate values in registers, and
+costs 0.2 µs per call.
 
-`loops` says what the loop computes; to this come
+The source has three parts:
 
-- the *mathematics*: exp, log and their like without a branch, so that a compiler can turn the loop
-  into vector instructions. Errors are below two units in the last place, and the bits of an element
-  do not depend on where it stands. Sums, products and quotients are those of NumPy to the bit: no
-  two operations are contracted to one (``-ffp-contract=off``), and nothing assumes that numbers are
-  finite. What a ufunc warns of (an overflow, a division by zero) passes in silence.
-- the *frame*: a function that Python calls with arrays; it finds the runs of memory that all of
-  them share, and calls the loop for each. There is a loop for each way in which what is broadcast
-  can be one element in such a run. Where an argument is strided, a tile of it is copied first, so
-  that a loop always reads from neighbour to neighbour.
+- the *math functions*: exp, log and others without branches, so that the compiler can vectorize the
+  loop. Their error is below two units in the last place. An element's result does not depend on its
+  position. Sums, products and quotients equal NumPy's to the bit: no two operations are contracted
+  (``-ffp-contract=off``), and nothing assumes finite numbers. Unlike a ufunc, a loop does not warn
+  of an overflow or a division by zero.
+- the *loops*, one for each layout of `loops.Loop`.
+- the *strided loop* (``strided_loop.c``): the function that Python calls with arrays. It merges
+  axes that are contiguous in all arrays, and calls a loop for each remaining row. A tile of an
+  argument with another stride is copied first, so that the loops read contiguous memory only.
 
-The compiler and its folder are the business of `workshop`.
+`compiler` finds the compiler and caches the compiled libraries.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from ..errors import ArgumentError, CompilerError
 from .loops import Loop, c_type
 
 if TYPE_CHECKING:
-    from .workshop import Compiler
+    from .compiler import Compiler
 
-# -- the mathematics: without a branch -------------------------------------------------------------
+# -- math functions without branches ---------------------------------------------------------------
 
 
 def _polynomial(x: str, coefficients: Sequence[float], T: str) -> str:
@@ -51,10 +51,10 @@ def _polynomial(x: str, coefficients: Sequence[float], T: str) -> str:
 
 
 class _Format(NamedTuple):
-    """A floating-point format, and how far the series go that it needs."""
+    """A floating-point format, with the lengths of the series for its precision."""
 
     T: str
-    word: str  # an unsigned integer of its size
+    word: str  # the unsigned integer of the same size
     mantissa: int
     bias: int
     high: str  # the leading bits of log 2: few, so that their product with an exponent is exact
@@ -62,8 +62,8 @@ class _Format(NamedTuple):
     zero: float  # exp is 0 from here down
     infinite: float  # and infinite from here up
     one: float  # expm1 is -1 below the negative, tanh 1 above
-    exp: int  # the degree of the series of exp: |x| <= log(2) / 2
-    log: int  # the terms of the series of the artanh: x² <= 0.03
+    exp: int  # the degree of the series of exp, for |x| <= log(2) / 2
+    log: int  # the number of terms of the series of artanh, for x² <= 0.03
 
 
 FORMATS = [
@@ -74,12 +74,12 @@ FORMATS = [
 ]  # fmt: skip
 
 # exp: x = n log 2 + r, and exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), with Taylor's series for
-# exp(r) - 1. Adding 1.5 * 2^mantissa rounds to an integer, which then stands in the lowest bits.
-# 2^n is made from its bits, for exp in two halves, so that the last product rounds to a denormal
-# number or overflows as it should.
+# exp(r) - 1. Adding 1.5 * 2^mantissa rounds to an integer, which is then in the lowest bits.
+# 2^n is assembled from its bits; in exp it has two factors, so that the last product rounds to a
+# denormal number or overflows.
 # log: x = 2^n m with m in [√½, √2), f = m - 1, s = f / (2 + f), log m = 2 artanh(s), written as in
 # FreeBSD's msun so that f, which is exact, is added last.
-MATHEMATICS = Template(
+MATH_FUNCTIONS = Template(
     r"""
 typedef union { $T value; $word bits; } both_$T;
 static inline $word bits_$T($T x) { return (both_$T) { .value = x }.bits; }
@@ -134,7 +134,7 @@ static inline $T log_$T($T x)
     return x > 0 ? x < INFINITY ? y : x : x == 0 ? -INFINITY : NAN;
 }
 
-/* log(1 + x), and what the rounding of 1 + x lost */
+/* log(1 + x), corrected for the rounding error of 1 + x */
 static inline $T log1p_$T($T x)
 {
     const $T u = 1 + x, lost = (x - (u - 1)) / u;
@@ -151,17 +151,17 @@ static inline $T logaddexp_$T($T x, $T y)
 )
 
 
-def mathematics(T: str) -> str:
-    """Return the functions on ``float`` or on ``double``."""
+def math_functions(T: str) -> str:
+    """Return the C source of the math functions for ``float`` or ``double``."""
     own = next(f for f in FORMATS if f.T == T)
     exp = _polynomial("r", [1 / factorial(k) for k in range(2, own.exp + 1)], T)
     log = _polynomial("z", [0.0, *(2 / (2 * k + 3) for k in range(own.log))], T)
-    return MATHEMATICS.substitute({**own._asdict(), "EXP": exp, "LOG": log})
+    return MATH_FUNCTIONS.substitute({**own._asdict(), "EXP": exp, "LOG": log})
 
 
-# -- the frame: what Python calls ------------------------------------------------------------------
+# -- the source ------------------------------------------------------------------------------------
 
-HEAD = r"""#include <stdbool.h>
+PREAMBLE = r"""#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <tgmath.h>
@@ -176,7 +176,7 @@ HEAD = r"""#include <stdbool.h>
 """
 
 LOOP = Template(r"""
-static void loop$way(intptr_t n, $parameters)
+static void loop$layout(intptr_t n, $parameters)
 {
     for (intptr_t i = 0; i < n; i++) {
         $body
@@ -185,13 +185,18 @@ static void loop$way(intptr_t n, $parameters)
 """)
 
 RUN = Template(r"""
-enum { STRIPS = $strips, MODEL = $model, WAYS = $ways, OBJECT = $object };
-static const intptr_t size[STRIPS] = { $sizes };
-static const bool still[WAYS][STRIPS] = { $still };
+enum {
+    ACCESSES = $accesses,
+    FIRST_OUTPUT = $first_output,
+    LAYOUTS = $layouts,
+    OBJECT_HEAD = $object
+};
+static const intptr_t size[ACCESSES] = { $sizes };
+static const bool broadcast[LAYOUTS][ACCESSES] = { $broadcast };
 
-static void run(int way, intptr_t n, char *const *at)
+static void run(int layout, intptr_t n, char *const *pointer)
 {
-    switch (way) {
+    switch (layout) {
     $cases
     }
 }
@@ -200,35 +205,36 @@ static void run(int way, intptr_t n, char *const *at)
 
 
 def source(loop: Loop) -> str:
-    """Return the C of a loop: mathematics, body and frame."""
-    dtypes = [x.dtype for x, *_ in (*loop.inputs, *loop.outputs)]
-    count = len(loop.inputs)
+    """Return the C source of a loop: math functions, loops and strided loop."""
+    dtypes = [x.dtype for x, *_ in (*loop.loads, *loop.stores)]
+    count = len(loop.loads)
     types = [f"const {c_type(t)}" for t in dtypes[:count]] + [c_type(t) for t in dtypes[count:]]
     names = [*(f"a{k}" for k in range(count)), *(f"r{k}" for k in range(len(types) - count))]
     parameters = ", ".join(f"{T} *restrict {x}" for T, x in zip(types, names, strict=True))
-    pointers = ", ".join(f"({T} *)at[{k}]" for k, T in enumerate(types))
-    loops, cases, still = [], [], []
-    for way, fixed in enumerate(loop.ways):
+    pointers = ", ".join(f"({T} *)pointer[{k}]" for k, T in enumerate(types))
+    loops, cases, broadcast = [], [], []
+    for layout, fixed in enumerate(loop.layouts):
         lines = loop.lines
-        if fixed:  # one element for the whole run
+        if fixed:  # these are one element for the whole loop
             of_fixed = re.compile(rf"\b(a({'|'.join(map(str, fixed))})\)?)\[i\]")
             lines = [of_fixed.sub(r"\1[0]", line) for line in lines]
         body = "\n        ".join(lines)
-        loops.append(LOOP.substitute(way=way, parameters=parameters, body=body))
-        cases.append(f"case {way}: loop{way}(n, {pointers}); break;")
-        still.append("{ " + ", ".join(str(int(k in fixed)) for k in range(len(types))) + " }")
+        loops.append(LOOP.substitute(layout=layout, parameters=parameters, body=body))
+        cases.append(f"case {layout}: loop{layout}(n, {pointers}); break;")
+        flags = ", ".join(str(int(k in fixed)) for k in range(len(types)))
+        broadcast.append(f"{{ {flags} }}")
     run = RUN.substitute(
         sizes=", ".join(f"sizeof({T})" for T in types),
-        still=", ".join(still),
+        broadcast=", ".join(broadcast),
         cases="\n    ".join(cases),
-        strips=len(types),
-        model=count,
-        ways=len(loop.ways),
+        accesses=len(types),
+        first_output=count,
+        layouts=len(loop.layouts),
         object=object.__basicsize__,
     )
-    functions = [mathematics(own.T) for own in FORMATS if f"_{own.T}(" in "".join(loops)]
-    frame = Path(__file__).with_name("frame.c").read_text("utf-8")
-    return "".join([HEAD, *functions, *loops, run, frame])
+    functions = [math_functions(own.T) for own in FORMATS if f"_{own.T}(" in "".join(loops)]
+    strided_loop = Path(__file__).with_name("strided_loop.c").read_text("utf-8")
+    return "".join([PREAMBLE, *functions, *loops, run, strided_loop])
 
 
 # -- a kernel --------------------------------------------------------------------------------------
@@ -237,12 +243,12 @@ def source(loop: Loop) -> str:
 def kernel(loop: Loop, compiler: Compiler) -> Callable[..., bool]:
     """Return the function that runs a loop.
 
-    It takes NumPy's arrays, of the dtypes that were compiled: those that are given (they
-    broadcast), then those that are made. It fills these and returns True; or, where an array is not
-    aligned or those that are made are not laid out alike, it does nothing and returns False.
+    It takes NumPy arrays of the compiled dtypes: the inputs, which broadcast, then the outputs. It
+    fills the outputs and returns True. If an array is not aligned, or the outputs differ in memory
+    order, it does nothing and returns False.
     """
-    places = [place for _, *place in (*loop.inputs, *loop.outputs)]
-    table = np.array([loop.width, *np.ravel(places)], np.intp)
+    accesses = [access for _, *access in (*loop.loads, *loop.stores)]
+    table = np.array([loop.width, *np.ravel(accesses)], np.intp)
     return _load(source(loop), compiler)(table.tobytes())
 
 
@@ -251,7 +257,7 @@ _loaded: dict[tuple[str, str], Any] = {}
 
 
 def _load(text: str, compiler: Compiler) -> Any:
-    """Return the function ``bind`` of a compiled text."""
+    """Compile a source, and return its function ``bind``."""
     with _lock:
         if (compiler.identity, text) not in _loaded:
             path = compiler.library(text)
@@ -267,53 +273,53 @@ def _load(text: str, compiler: Compiler) -> Any:
         return _loaded[compiler.identity, text]
 
 
-# -- the choice ------------------------------------------------------------------------------------
+# -- the backend -----------------------------------------------------------------------------------
 
 BACKENDS = ("numpy", "c")
-chosen: list[Compiler | None] = []  # empty: nobody has asked yet
+selected: list[Compiler | None] = []  # empty before the first call of `compiler`
 
 
 def compiler() -> Compiler | None:
-    """Return the compiler in use; None where the kernels are schedules of ufuncs."""
-    if not chosen:
+    """Return the selected compiler; None if kernels run as schedules of ufuncs."""
+    if not selected:
         backend(os.environ.get("TINYGRAD_RNN_FUSE") or "numpy")
-    return chosen[0]
+    return selected[0]
 
 
 def backend(name: str | None = None) -> str:
-    """Choose what runs fused kernels on the CPU, or say what does.
+    """Select the backend of fused kernels on the CPU, or return its name.
 
     Parameters
     ----------
     name : {"numpy", "c"}, optional
-        "numpy", the default, runs a schedule of ufuncs. "c" compiles each kernel to one loop: it
-        takes a fraction of a second when a kernel runs for the first time, and is kept in the
-        user's folder for caches (``$XDG_CACHE_HOME/tinygrad_rnn/kernels``). The choice holds for
-        all threads, and for what is fused already.
+        "numpy", the default, runs a schedule of ufuncs. "c" compiles each kernel to one loop. This
+        takes a fraction of a second at the first call of a kernel. The libraries are cached in
+        ``$XDG_CACHE_HOME/tinygrad_rnn/kernels``. The choice applies to all threads, and to
+        functions that are fused already.
 
     Returns
     -------
     str
-        The one in use.
+        The selected backend.
 
     Raises
     ------
     ArgumentError
-        If there is no such backend.
+        If the backend does not exist.
     CompilerError
-        If there is no C compiler (``cc``, ``gcc`` or ``clang``, or what the environment variable
-        ``CC`` names), or if it fails. What was in use stays in use.
+        If no C compiler is found (``cc``, ``gcc`` or ``clang``, or the one that the environment
+        variable ``CC`` names), or if it fails. The backend is then unchanged.
 
     Notes
     -----
-    The environment variable ``TINYGRAD_RNN_FUSE=c`` chooses it for a program; it is read when the
-    first fused function runs.
+    The environment variable ``TINYGRAD_RNN_FUSE=c`` selects it for a program; it is read at the
+    first call of a fused function.
 
-    Both give the same sums, products and quotients to the bit; exp, log, tanh and their like differ
-    in the last bits: in C their relative error is below 2e-7 in float32 and 6e-16 in float64. C
-    does not warn of overflow, of a division by zero or of nan. What it does not cover (float16,
-    ``%`` and ``//``, a ufunc that no primitive of the library uses), or is slower at (sin, cos and
-    powers of large arrays), runs as a schedule of ufuncs.
+    Both backends give the same sums, products and quotients to the bit. exp, log, tanh and similar
+    functions differ in the last bits: in C their relative error is below 2e-7 in float32 and 6e-16
+    in float64. C does not warn of an overflow, a division by zero or nan. A schedule of ufuncs runs
+    kernels that C does not support (float16, ``%`` and ``//``, a ufunc that no primitive of the
+    library uses), and kernels that are slower in C (sin, cos and powers of large arrays).
 
     Examples
     --------
@@ -326,16 +332,16 @@ def backend(name: str | None = None) -> str:
     if name not in BACKENDS:
         raise ArgumentError(f"fuse.backend: 'numpy' or 'c', got {name!r:.60}")
     if name == "numpy":
-        chosen[:] = [None]
+        selected[:] = [None]
     else:
-        from .workshop import Compiler
+        from .compiler import Compiler
 
-        chosen[:] = [_proved(Compiler())]
+        selected[:] = [_checked(Compiler())]
     return name
 
 
-class _Probe(NamedTuple):
-    """An expression, to try a compiler with."""
+class _TestExpression(NamedTuple):
+    """An expression of the test kernel."""
 
     op: str
     args: tuple[Any, ...]
@@ -343,10 +349,10 @@ class _Probe(NamedTuple):
     shape: tuple[int, ...] = (3,)
 
 
-def _proved(compiler: Compiler) -> Compiler:
-    """Return the compiler, after it has made a kernel that works."""
-    x = _Probe("argument", ())
-    y = _Probe("add", (x, 1.0))
+def _checked(compiler: Compiler) -> Compiler:
+    """Return the compiler if a test kernel that it compiles is right."""
+    x = _TestExpression("argument", ())
+    y = _TestExpression("add", (x, 1.0))
     given, made = np.arange(3.0), np.zeros(3)
     if not kernel(Loop([y], [x], [y]), compiler)(given, made) or made.tolist() != [1.0, 2.0, 3.0]:
         raise CompilerError(

@@ -1,12 +1,13 @@
-"""Expressions: arrays without values, which record the operations that are called with them.
+"""Expressions: symbolic arrays, which record the operations that are called with them.
 
-A function that is called with expressions in place of arrays leaves a table of all operations that
-it computes. To the engine an expression is an array library of its own (``xp`` in a primitive's
-forward, ``F`` in a vjp), so the primitives need not know. The engine's own backward pass runs on
-expressions too, and records the derivative. No rule is stated twice. `fuse` and `scan` share this
-trace.
+A function is called with expressions in place of arrays. Each operation adds a row to a table, the
+trace. The engine needs no special case: it treats `Expression` as an array type of one more array
+library (``xp`` in a primitive's forward, ``F`` in a vjp). Its backward pass runs on expressions
+too, and so records the derivative; no gradient rule is written twice. `fuse` and `scan` share this
+module.
 
-Equal expressions are one object: they are kept in a table by their operation and arguments.
+Expressions are interned: two with the same operation and arguments are one object, which eliminates
+common subexpressions.
 """
 
 from __future__ import annotations
@@ -26,31 +27,31 @@ from ..engine.namespaces import PRIMITIVES, Raw, namespaces
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, GraphError, ShapeError
 from ..transforms.fuse import Symbolic
-from .scalars import Number, Sheet, plain
+from .scalars import Number, NumberTable, value_of
 
-# A message names no line in these: the function itself may be one of `nn`.
-INSIDE = (*(PACKAGE + part for part in ("speed", "engine", "tensors", "functional", "_util")),)
-INSIDE += GENERATED
-VIEWS = frozenset(("part", "reshape", "transpose", "broadcast_to"))  # of another value's memory
+# An error message skips the lines of these modules. The traced function may be in `nn`.
+INTERNAL = (*(PACKAGE + part for part in ("speed", "engine", "tensors", "functional", "_util")),)
+INTERNAL += GENERATED
+VIEWS = frozenset(
+    ("slice", "reshape", "transpose", "broadcast_to")
+)  # share memory with their argument
+SOURCES = frozenset(("argument", "gradient", "draw"))  # have another value at each time step
 
-# -- expressions: an array library that writes down what is computed -------------------------------
-
-
-SOURCES = frozenset(("argument", "gradient", "draw"))  # of values that differ from step to step
+# -- expressions and their array library -----------------------------------------------------------
 
 
 class Expression(Symbolic):
-    """What an array would be: an operation and its arguments, which are expressions or constants.
+    """A symbolic array: an operation and its arguments, which are expressions or constants.
 
-    The operations are ufuncs, ``where`` and ``astype``; ``part`` (from, to along the last axis) and
-    its reverse ``join``; in gradients of what was broadcast, ``sum`` and ``reshape``; in a step of
-    `scan` also ``matmul``, ``transpose`` and ``broadcast_to``.
+    The operations are ufuncs, ``where``, ``astype``, ``slice`` (start, stop on the last axis) and
+    its inverse ``concatenate``. Gradients of broadcast arguments have ``sum`` and ``reshape`` too.
+    A step of `scan` also has ``matmul``, ``transpose`` and ``broadcast_to``.
 
-    `varies` tells whether the value differs from step to step; invariants of a loop do not.
+    `varies` tells whether the value differs between time steps. Loop invariants do not vary.
     """
 
     __slots__ = ("args", "dtype", "number", "op", "sizes", "trace", "varies")
-    __array_ufunc__ = None  # NumPy's scalars leave the operators to us
+    __array_ufunc__ = None  # so that NumPy's scalars defer to our operators
 
     def __init__(
         self, trace: Trace, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]
@@ -77,19 +78,19 @@ class Expression(Symbolic):
 
     @property
     def size(self) -> int:
-        """Asked for by if, float() and item(); in gradients, for the memory: none."""
+        """0 in gradients, where the engine estimates memory; else an error: if, float(), item()."""
         if self.trace.differentiating:
             return 0
         raise untraceable("reads a value (if, float, item)", "use tinygrad_rnn.where")
 
     @property
     def nbytes(self) -> int:
-        """Asked for where the way to compute a sum depends on it: no memory."""
+        """0: sums choose their algorithm by the memory of an array."""
         return 0
 
     @property
     def device(self) -> Any:
-        """Asked for when arrays meet that are not all expressions."""
+        """The device, which the engine reads when expressions and arrays are mixed."""
         if self.trace.closed:
             return "cpu"
         raise untraceable("reads an array that is not an argument", "pass it as one")
@@ -102,22 +103,23 @@ class Expression(Symbolic):
         return self if dtype == self.dtype else self.copy(dtype)
 
     def copy(self, dtype: Any = None) -> Expression:
-        """Return the values in memory of their own."""
-        return self.trace.enter("astype", (self,), dtype or self.dtype, self.sizes)
+        """Return a copy, which shares no memory with this expression."""
+        return self.trace.intern("astype", (self,), dtype or self.dtype, self.sizes)
 
     def reshape(self, shape: tuple[int, ...]) -> Expression:
-        """Return the gradient of what had fewer axes; in `fuse`, no other has its shape changed."""
+        """Return the expression in another shape; in `fuse`, in gradients only."""
         if not (self.trace.differentiating or self.trace.of_scan):
             raise untraceable("changes a shape (reshape)")
-        return self.trace.enter("reshape", (self, shape), self.dtype, shape)
+        return self.trace.intern("reshape", (self, shape), self.dtype, shape)
 
     def transpose(self, axes: tuple[int, ...]) -> Expression:
         """Return the transpose of a matrix, in a step of `scan`."""
         if not self.trace.of_scan or axes != (1, 0):
             raise untraceable(f"transposes (axes {axes})")
         if self.op == "transpose":
-            return self.args[0]  # type: ignore[no-any-return]
-        return self.trace.enter("transpose", (self,), self.dtype, self.sizes[::-1])
+            original: Expression = self.args[0]
+            return original
+        return self.trace.intern("transpose", (self,), self.dtype, self.sizes[::-1])
 
     @property
     def T(self) -> Expression:
@@ -125,39 +127,39 @@ class Expression(Symbolic):
         return self.transpose((1, 0)[: len(self.sizes)])
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
-        raise untraceable(f"asks an array for its {name!r}")
+        raise untraceable(f"reads the attribute {name!r} of an array")
 
     def __bool__(self) -> bool:
         raise untraceable("branches on a value", "use tinygrad_rnn.where")
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         if self.op != "constant":
-            raise untraceable("asks for an array of NumPy", "compute with it as it is")
+            raise untraceable("converts to a NumPy array", "use operations of tinygrad_rnn")
         (value,) = self.args
-        return np.asarray(value.known() if type(value) is Number else value, self.dtype)
+        return np.asarray(value.specialized() if type(value) is Number else value, self.dtype)
 
     def __getitem__(self, key: Any) -> Expression:
-        start, stop = span_of(key, self.sizes)
-        return self._part(start, stop)
+        start, stop = slice_bounds(key, self.sizes)
+        return self._slice(start, stop)
 
-    def _part(self, start: int, stop: int) -> Expression:
+    def _slice(self, start: int, stop: int) -> Expression:
         shape = (*self.sizes[:-1], stop - start)
-        return self.trace.enter("part", (self, start, stop), self.dtype, shape)
+        return self.trace.intern("slice", (self, start, stop), self.dtype, shape)
 
 
-def span_of(key: Any, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return where a key that cuts the last axis starts and stops."""
+def slice_bounds(key: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return start and stop of a key that slices the last axis."""
     *before, last = key if key.__class__ is tuple else (key,)
     full = len(before) == len(shape) - 1 or Ellipsis in before
     if not full or last.__class__ is not slice or any(k not in (slice(None), ...) for k in before):
         raise untraceable(
-            f"reads a part, [{key}], of an array of {len(shape)} axes, that is no slice of the last"
+            f"indexes an array of {len(shape)} axes by [{key}], which does not slice the last axis"
         )
     start, stop, step = last.indices(shape[-1])
     if step != 1:
-        raise untraceable(f"reads a part in steps of {step}")
+        raise untraceable(f"slices with a step of {step}")
     return start, max(start, stop)
 
 
@@ -182,46 +184,47 @@ for _method, _ufunc in {
 Expression.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
-class Symbols:
-    """The array library of expressions: NumPy's ufuncs, by name."""
+class SymbolicModule:
+    """The array library of expressions; its attributes are NumPy's ufuncs."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         ufunc = getattr(np, name, None)
         if name != "where" and (not isinstance(ufunc, np.ufunc) or ufunc.nout != 1):
             raise untraceable(f"calls {name}, which is not computed element by element")
-        function = functools.partial(_write_down, "absolute" if name == "abs" else name)
+        function = functools.partial(_record, "absolute" if name == "abs" else name)
         setattr(self, name, function)
         return function
 
     def adopt(self, args: Sequence[Any]) -> Sequence[Any]:
-        """Return arguments of an operation, with those that are no expressions made some."""
+        """Return the arguments of an operation; `scan` converts arrays to invariants."""
         found = (x._data for x in args if isinstance(x, Tensor))
         trace = next(x.trace for x in found if x.__class__ is Expression)
         return [trace.adopted(x) for x in args]
 
     def clip(self, x: Any, low: Any, high: Any) -> Any:
-        """Return x limited from both sides."""
+        """Return x limited to the interval from low to high."""
         x = x if low is None else self.maximum(x, low)
         return x if high is None else self.minimum(x, high)
 
     def asarray(self, x: Any) -> Any:
-        """Return x: an expression, or a constant."""
+        """Return x, an expression or a constant."""
         if type(x) is Number:
-            return x.sheet.owner.constant(x)
+            return x.table.trace.constant(x)
         if isinstance(x, np.ndarray) and x.ndim:
             raise untraceable("reads an array that is not an argument", "pass it as one")
         return x
 
     def sum(self, x: Expression, axis: Any, keepdims: bool = True) -> Expression:
-        """Return the sum over axes: in `fuse` only as the gradient of what was broadcast."""
+        """Return the sum over axes; in `fuse`, only as the gradient of a broadcast argument."""
         if not (x.trace.differentiating or x.trace.of_scan):
             raise untraceable("calls sum, which is not computed element by element")
         ndim = len(x.sizes)
+        axis = range(ndim) if axis is None else axis
         axes = {i % ndim for i in ((axis,) if isinstance(axis, int) else axis)} if ndim else set()
         shape = tuple(1 if i in axes else n for i, n in enumerate(x.sizes))
         total = x
         if shape != x.sizes:
-            total = x.trace.enter("sum", (x, tuple(sorted(axes))), x.dtype, shape)
+            total = x.trace.intern("sum", (x, tuple(sorted(axes))), x.dtype, shape)
         if keepdims:
             return total
         return total.reshape(tuple(n for i, n in enumerate(x.sizes) if i not in axes))
@@ -231,13 +234,29 @@ class Symbols:
         if not x.trace.of_scan:
             raise untraceable("calls mean, which is not computed element by element")
         total = self.sum(x, axis, keepdims)
-        return total / (math.prod(x.sizes) // max(1, math.prod(total.sizes)))  # type: ignore[no-any-return,operator]
+        count = math.prod(x.sizes) // max(1, math.prod(total.sizes))
+        mean: Expression = SYMBOLS.divide(total, count)
+        return mean
+
+    def concatenate(self, arrays: Sequence[Expression], axis: int) -> Expression:
+        """Return arrays joined along the last axis, in a step of `scan`."""
+        first = arrays[0]
+        if not first.trace.of_scan:
+            raise untraceable("calls concatenate, which is not computed element by element")
+        sizes, ndim = [x.sizes for x in arrays], len(first.sizes)
+        if axis % max(1, ndim) != ndim - 1 or any(s[:-1] != sizes[0][:-1] for s in sizes):
+            raise untraceable(f"concatenates along axis {axis}, which is not the last")
+        dtype = np.result_type(*(x.dtype for x in arrays))
+        parts = tuple([x.astype(dtype) for x in arrays])
+        shape = (*sizes[0][:-1], sum(s[-1] for s in sizes))
+        joined: Expression = first.trace.intern("concatenate", parts, dtype, shape)
+        return joined
 
     def broadcast_to(self, x: Expression, shape: tuple[int, ...]) -> Expression:
         """Return x in a larger shape, in a step of `scan`."""
         if not x.trace.of_scan:
             raise untraceable("calls broadcast_to, which is not computed element by element")
-        return x if x.sizes == shape else x.trace.enter("broadcast_to", (x, shape), x.dtype, shape)
+        return x if x.sizes == shape else x.trace.intern("broadcast_to", (x, shape), x.dtype, shape)
 
     def gemm(self, x: Expression, y: Expression) -> Expression:
         """Return the product of two matrices, in a step of `scan`; one of them is an invariant."""
@@ -248,69 +267,72 @@ class Symbols:
             raise untraceable(f"multiplies arrays of {len(x.sizes)} and {len(y.sizes)} axes")
         if x.varies and y.varies and not trace.differentiating:
             raise untraceable("multiplies two matrices that both change from step to step")
-        return trace.enter("matmul", (x, y), x.dtype, (x.sizes[0], y.sizes[1]))
+        return trace.intern("matmul", (x, y), x.dtype, (x.sizes[0], y.sizes[1]))
 
 
-class _Rows(tuple[Expression, ...]):
-    """Matrices, one below the other: the factors of a weight that a step uses several times."""
+class _Stacked(tuple[Expression, ...]):
+    """Matrices stacked by rows: the factors of the gradient of a weight that is used repeatedly."""
 
 
-class Derived(Raw):
+class SymbolicPrimitives(Raw):
     """The primitives on expressions: ``F`` in the backward pass that derives a kernel."""
 
     def concatenate(self, *arrays: Expression, axis: int) -> Any:
-        """Return matrices, one below the other: the factors of a deferred product."""
+        """Return matrices stacked by rows: the factors of a deferred product."""
         if axis != 0:
             raise untraceable("concatenates gradients")
-        return _Rows(arrays)
+        return _Stacked(arrays)
 
     def transpose(self, x: Any, axes: tuple[int, ...]) -> Any:
-        """Return the transpose of a matrix, or of each of several."""
-        return _Rows(y.transpose(axes) for y in x) if isinstance(x, _Rows) else x.transpose(axes)
+        """Return the transpose of a matrix, or of each stacked matrix."""
+        return (
+            _Stacked(y.transpose(axes) for y in x) if isinstance(x, _Stacked) else x.transpose(axes)
+        )
 
     def gemm(self, x: Any, y: Any) -> Any:
-        """Return the product of two matrices, or the sum of the products of several."""
-        if not isinstance(x, _Rows):
+        """Return the product of two matrices, or the sum of the products of stacked matrices."""
+        if not isinstance(x, _Stacked):
             return SYMBOLS.gemm(x, y)
         products = [SYMBOLS.gemm(a, b) for a, b in zip(x, y, strict=True)]
         return functools.reduce(SYMBOLS.add, products)
 
     def scatter(self, *grads: Expression, keys: Sequence[Any], shape: tuple[int, ...]) -> Any:
-        """Return the gradient of what was split: those of the parts, beside each other."""
+        """Return the gradient of an array from the gradients of its slices."""
         parts: dict[tuple[int, int], Expression] = {}
         for key, grad in zip(keys, grads, strict=True):
-            span = span_of(key, shape)
+            span = slice_bounds(key, shape)
             parts[span] = SYMBOLS.add(parts[span], grad) if span in parts else grad
         trace, dtype, end = grads[0].trace, grads[0].dtype, 0
         pieces = []
         for start, stop in [*sorted(parts), (shape[-1], shape[-1])]:
             if start < end:
-                raise untraceable("reads parts that overlap")
+                raise untraceable("reads slices that overlap")
             if start > end:
                 gap = (*shape[:-1], start - end)
-                pieces.append(trace.enter("zeros", (gap,), dtype, gap))
+                pieces.append(trace.intern("zeros", (gap,), dtype, gap))
             if stop > start:
                 pieces.append(parts[start, stop])
             end = stop
-        return trace.enter("join", tuple(pieces), dtype, shape)
+        return trace.intern("concatenate", tuple(pieces), dtype, shape)
 
 
-SYMBOLS = Symbols()
+SYMBOLS = SymbolicModule()
 backend.register(Expression, SYMBOLS, tracing=True)
 backend.register(Number, SYMBOLS)
-namespaces[Expression] = Derived(SYMBOLS)
+namespaces[Expression] = SymbolicPrimitives(SYMBOLS)
 
 
-_dtypes: dict[tuple[Any, ...], Any] = {}  # of results: by the ufunc and the kinds of arguments
+_dtypes: dict[Any, Any] = {}  # result dtypes, by the ufunc and the argument types
 
 
-def _write_down(name: str, *args: Any) -> Any:
-    """Return the expression of a call of a ufunc (or of where); its dtype is found by NumPy."""
-    # The most frequent kinds first, without calls: a step of `scan` is traced at every call.
+def _record(name: str, *args: Any) -> Any:
+    """Return the expression of a call of a ufunc or of where; NumPy determines its dtype."""
+    # The most frequent cases need no further call: a step of `scan` is traced at every call.
     x, y = args if len(args) == 2 else (args[0], None)
     first = x if x.__class__ is Expression else y
     if first.__class__ is Expression and len(args) < 3:
         shape = first.sizes
+        kinds: tuple[Any, ...] | None
         if y is None:
             kinds = name, first.dtype
         elif y.__class__ is not Expression:
@@ -321,98 +343,109 @@ def _write_down(name: str, *args: Any) -> Any:
             kinds = (name, x.dtype, y.dtype) if y.sizes == shape else None
         dtype = _dtypes.get(kinds)
         if dtype is not None:
-            return first.trace.enter(name, args, dtype, shape)
-        expression = _write_down_any(name, *args)
+            return first.trace.intern(name, args, dtype, shape)
+        expression = _record_any(name, *args)
         if kinds is not None and not {int, bool, Number, complex}.intersection(kinds):
             _dtypes[kinds] = expression.dtype
         return expression
-    return _write_down_any(name, *args)
+    return _record_any(name, *args)
 
 
-def _write_down_any(name: str, *args: Any) -> Any:
+def _record_any(name: str, *args: Any) -> Any:
     trace = next((x.trace for x in args if isinstance(x, Expression)), None)
-    if trace is None:  # a rule that asks for the logarithm of a number
-        sheet = next((x.sheet for x in args if type(x) is Number), None)
-        return getattr(np, name)(*args) if sheet is None else sheet.call(getattr(np, name), args)
+    if trace is None:  # such as the logarithm of a number argument in a gradient rule
+        table = next((x.table for x in args if type(x) is Number), None)
+        return getattr(np, name)(*args) if table is None else table.call(getattr(np, name), args)
     args = tuple([x if isinstance(x, Expression) else trace.operand(x) for x in args])
-    samples = [np.empty(0, x.dtype) if isinstance(x, Expression) else plain(x) for x in args]
+    samples = [np.empty(0, x.dtype) if isinstance(x, Expression) else value_of(x) for x in args]
     shapes = [x.sizes for x in args if isinstance(x, Expression)]
     try:
         shape = np.broadcast_shapes(*shapes)
     except ValueError:
         given = " and ".join(map(str, shapes))
         raise ShapeError(f"{name}: shapes {given} do not broadcast") from None
-    return trace.enter(name, args, getattr(np, name)(*samples).dtype, shape)
+    return trace.intern(name, args, getattr(np, name)(*samples).dtype, shape)
 
 
 class Trace:
-    """The table of the expressions of one run, each there once.
+    """The interned expressions of one run of a function.
 
-    `closed` says that whatever array is met was made of numbers, by the function itself: it reaches
-    no array, and runs on NumPy. `sized` says that it has read lengths of axes, `cut` that it cuts
-    the last one, and `reads_default` that the default dtype matters.
+    Attributes
+    ----------
+    table : dict
+        The expressions, in the order of creation.
+    numbers : NumberTable
+        The number arguments, and the numbers computed from them.
+    closed : bool
+        Whether the function runs on NumPy and can read no array other than its arguments.
+    uses_lengths : bool
+        Whether the function has read the length of an axis.
+    has_slices : bool
+        Whether it slices the last axis.
+    reads_default : bool
+        Whether a result depends on the default dtype.
     """
 
     of_scan = False  # whether it is a trace of a step of `scan`
 
     def __init__(self, numbers: Sequence[Any], closed: bool) -> None:
         self.table: dict[Any, Expression] = {}
-        self.sheet = Sheet(numbers, self)
+        self.numbers = NumberTable(numbers, self)
         self.differentiating = self.watching = False
-        self.cut = self.sized = self.reads_default = False
+        self.has_slices = self.uses_lengths = self.reads_default = False
         self.closed = closed
 
-    def enter(self, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]) -> Any:
-        """Return the expression of these parts: the one that is there, or a new one."""
+    def intern(self, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]) -> Any:
+        """Return the expression of an operation: an existing one, or a new one."""
         key: tuple[Any, ...] = (op, dtype)
         for x in args:
-            key += ((x.number if x.__class__ is Expression else _identity(x)),)
+            key += ((x.number if x.__class__ is Expression else _key(x)),)
         found = self.table.get(key)
         if found is None:
             found = self.table[key] = Expression(self, op, args, dtype, shape)
-            self.cut |= op in ("part", "join")
+            self.has_slices |= op in ("slice", "concatenate")
         return found
 
     def adopted(self, x: Any) -> Any:
-        """Return an argument of an operation: in `fuse` itself, as all arrays are arguments."""
+        """Return an argument of an operation, unchanged: in `fuse` all arrays are arguments."""
         return x
 
     def operand(self, x: Any) -> Any:
-        """Return a number as it is, and one with a dtype of its own as an expression."""
+        """Return a Python number unchanged, and any other number as an expression."""
         return x if x.__class__ in backend.SCALARS else self.constant(x)
 
     def constant(self, x: Any) -> Expression:
-        """Return the expression of a number: of NumPy's, or of Python's as an array is made of it.
+        """Return the expression of a NumPy number, or of a Python number as a 0-d array.
 
-        Its dtype counts as that of an array does, where a Python number would follow the others.
+        Its dtype takes part in promotion as that of an array does; a Python number's is weak.
         """
-        dtype = getattr(plain(x), "dtype", None)
+        dtype = getattr(value_of(x), "dtype", None)
         if dtype is None:
             kinds = {int: backend.int64, bool: backend.bool_}
             dtype = kinds.get(x.__class__) or backend.get_default_dtype()
         self.reads_default |= dtype.kind == "f"
         value = x if x.__class__ in backend.SCALARS else x.item()
-        return self.enter("constant", (value,), dtype, ())
+        return self.intern("constant", (value,), dtype, ())
 
     def read_sizes(self, frame: Any) -> None:
-        """Note that the function reads the lengths of axes, unless it is the engine that asks."""
-        while frame.f_globals.get("__name__") in ACCESS:  # x.shape of a Tensor
+        """Set `uses_lengths` if the function reads a shape, and not if the engine does."""
+        while frame.f_globals.get("__name__") in ACCESSORS:  # x.shape of a Tensor
             frame = frame.f_back
         reader = frame.f_globals.get("__name__", "")
-        inside = reader.startswith(POINTWISE) and not reader.startswith(MAKES)
-        self.sized |= not inside and not frame.f_code.co_filename.startswith("<primitive")
+        inside = reader.startswith(ELEMENTWISE) and not reader.startswith(CREATORS)
+        self.uses_lengths |= not inside and not frame.f_code.co_filename.startswith("<primitive")
 
 
 _ROOT = __name__.partition(".")[0]
-ACCESS = frozenset(
+ACCESSORS = frozenset(
     f"{_ROOT}.{part}" for part in ("engine.tensor", "tensors.methods", "tensors.numpy_protocols")
 )
-POINTWISE = tuple(f"{_ROOT}.{part}" for part in ("engine", "tensors", "speed"))
-MAKES = tuple(f"{_ROOT}.tensors.{part}" for part in ("checks", "creation"))  # zeros_like(x) …
+ELEMENTWISE = tuple(f"{_ROOT}.{part}" for part in ("engine", "tensors", "speed"))
+CREATORS = tuple(f"{_ROOT}.tensors.{part}" for part in ("checks", "creation"))  # zeros_like(x) …
 
 
-def _identity(x: Any) -> Any:
-    """Return what tells a number, or a shape, from others."""
+def _key(x: Any) -> Any:
+    """Return the key of a number or of a shape in the table."""
     return x.text if type(x) is Number else repr(x)
 
 
@@ -426,8 +459,8 @@ refusal = _Refusal()
 
 
 def untraceable(what: str, cure: str = "compute that outside of it") -> ArgumentError:
-    """Return the error of a function that is not pointwise, with the line that says so."""
-    refusal.what, refusal.line = what, location(INSIDE)
+    """Return the error for a function that cannot be traced, with the line of the user's code."""
+    refusal.what, refusal.line = what, location(INTERNAL)
     where = f" ({refusal.line})" if refusal.line else ""
     return ArgumentError(f"fuse: the function {what}{where}: {cure}")
 
@@ -435,7 +468,7 @@ def untraceable(what: str, cure: str = "compute that outside of it") -> Argument
 def interpret(
     wanted: Sequence[Any], known: dict[Expression, Tensor], numbers: Sequence[Any]
 ) -> list[Any]:
-    """Return Tensors for expressions, computed operation by operation from those that are known."""
+    """Evaluate expressions operation by operation on Tensors; `known` has the values of some."""
     like = next(iter(known.values()))._data
     sizes = lengths_of(known)
     for x in needed(wanted, known):
@@ -444,22 +477,22 @@ def interpret(
             known[x] = args[0].astype(x.dtype)
         elif x.op in ("zeros", "constant"):
             value: Any = args[0] if x.op == "constant" else 0
-            shape = shape_now(x, sizes)
+            shape = shape_in_call(x, sizes)
             known[x] = wrap(backend.full(shape, value, x.dtype, like=like), None, None)
-        elif x.op == "part":
+        elif x.op == "slice":
             known[x] = args[0][..., args[1] : args[2]]
-        elif x.op == "join":
+        elif x.op == "concatenate":
             known[x] = PRIMITIVES["concatenate"](*args, axis=-1)
         elif x.op == "sum":
             known[x] = args[0].sum(axis=args[1], keepdims=True)
         elif x.op == "reshape":
-            known[x] = args[0].reshape(shape_now(x, sizes))
+            known[x] = args[0].reshape(shape_in_call(x, sizes))
         else:
             operation = PRIMITIVES.get("abs" if x.op == "absolute" else x.op)
             if operation is None:
                 raise GraphError(
-                    f"fuse: a second derivative through {x.op}, which is no primitive: compute it "
-                    "inside `with tinygrad_rnn.fuse.disabled():`"
+                    f"fuse: a second derivative through {x.op}, which lacks a primitive: compute "
+                    "it inside `with tinygrad_rnn.fuse.disabled():`"
                 )
             known[x] = operation(*args)
             if known[x].dtype != x.dtype:
@@ -468,25 +501,25 @@ def interpret(
 
 
 def _value(x: Any, numbers: Sequence[Any]) -> Any:
-    """Return what a number is in a call with these numbers; anything else is as it is."""
+    """Return the value of a number in a call with `numbers`; anything else is unchanged."""
     if type(x) is not Number:
         return x
-    return eval(x.text, {**x.sheet.scope, **{f"n{i}": n for i, n in enumerate(numbers)}})
+    return eval(x.text, {**x.table.scope, **{f"n{i}": n for i, n in enumerate(numbers)}})
 
 
 def lengths_of(known: dict[Expression, Any]) -> dict[tuple[int, int], int]:
-    """Return the lengths of axes in a call: by the axis, counted from the last, and that traced."""
+    """Return the lengths of axes in a call, by (axis from the end, length in the trace)."""
     return {(k - len(x.sizes), n): known[x].shape[k] for x in known for k, n in enumerate(x.sizes)}
 
 
-def shape_now(x: Expression, lengths: dict[tuple[int, int], int]) -> tuple[int, ...]:
+def shape_in_call(x: Expression, lengths: dict[tuple[int, int], int]) -> tuple[int, ...]:
     """Return the shape of an expression in a call."""
     axes = enumerate(x.sizes, -len(x.sizes))
     return tuple([n if n == 1 else lengths.get((k, n), n) for k, n in axes])
 
 
 def needed(results: Sequence[Any], given: Collection[Expression]) -> list[Expression]:
-    """Return the expressions that `results` are computed from, down to `given`, in order."""
+    """Return the expressions to compute for `results` from `given`, in order of computation."""
     found, stack = set(given), [x for x in results if isinstance(x, Expression)]
     while stack:
         x = stack.pop()

@@ -1,33 +1,24 @@
 """A pointwise function as one operation: one forward and one backward kernel, derived from it.
 
-Operation by operation, a cell's arithmetic writes every intermediate value to fresh memory, makes a
-node for it, and saves more than it must. `fuse` runs the function once on *expressions* in place of
-arrays. An expression is an array library of its own to the engine (``xp`` in a primitive's forward,
-``F`` in a vjp), so the primitives do not know; what they compute is written down instead. Then the
-engine's own backward pass walks the graph that this run left, with expressions for gradients, and
-the vjps write the derivative down. No rule is stated twice, and whatever has a derivative can be
-fused.
+Without fusion every operation of a cell writes its result to new memory, adds a graph node and
+saves values for the backward pass. `fuse` calls the function once on expressions (`expressions`).
+The engine's backward pass then runs on the graph of this call, which records the derivative. So
+every function with a derivative can be fused. Unused results are not computed.
 
-Equal expressions are one (they are kept in a table by what they are made of), and what no result
-needs is never computed. A kernel is a list of ufunc calls that write into few buffers: a buffer is
-free as soon as the last reader of its value has run. Or, on request, it is one loop in C (`loops`,
-`compiled`), with this list as its oracle.
+A kernel is a schedule of NumPy calls (`kernel`). After ``fuse.backend("c")`` it is a loop in C
+(`loops`, `compiled`); the tests compare it with the schedule.
 
-An argument may be split along its last axis, as the gates of a cell are. A part is a view; on the
-way back the gradients of the parts are written beside each other into one array, by the very calls
-that compute them.
+The backward kernel reads arguments and results of the forward kernel, and intermediate values that
+are expensive to recompute (`EXPENSIVE`). It recomputes all others.
 
-What the backward kernel reads of the forward one: its arguments, its results, and the values that
-are expensive to compute again (`EXPENSIVE`); everything else is computed again from these.
+A `Plan` has the kernels of one trace. It is used for other calls too:
 
-A run on expressions is a *plan*. It serves for more calls than the one that it was made in:
-
-- Numbers among the arguments are arguments of the kernels (`scalars`), with any values. Only what
-  Python decides by a number has to be decided alike.
-- Lengths of axes are those of the arrays, as long as the same axes have length 1. Where the
-  function reads a length, or cuts the last axis, these lengths are the plan's own.
-- What the function reads besides its arguments (globals, closures, attributes, the default dtype)
-  has to be as it was (`surroundings`). What differs between two runs in a row is refused.
+- Number arguments are arguments of the kernels, with any value. The guards of `scalars` compare
+  only the decisions that Python code derives from them.
+- Axes may have other lengths, as long as the same axes have length 1. If the function reads a
+  length or slices the last axis, these lengths are fixed.
+- Other values that the function reads (globals, closures, attributes, the default dtype) are
+  guarded by `environment`. A function whose two traces differ is rejected.
 """
 
 from __future__ import annotations
@@ -49,25 +40,25 @@ from ..errors import ArgumentError
 from ..tensors.checks import as_tensor
 from ..transforms.fuse import Pointwise, mode, register
 from . import compiled
-from .expressions import VIEWS, Expression, Trace, interpret, lengths_of, shape_now, untraceable
+from .environment import PLAIN, Environment, guards, is_package_function
+from .expressions import VIEWS, Expression, Trace, interpret, lengths_of, shape_in_call, untraceable
 from .kernel import Kernel
-from .scalars import PYTHON
-from .surroundings import PLAIN, Surroundings, checks, is_ours
+from .scalars import PYTHON_NUMBERS
 
 EXPENSIVE = frozenset(
     "exp expm1 log log1p sqrt sin cos tanh logaddexp power divide true_divide".split()
 )
-SIGNATURES = 64  # how many plans a fused function keeps; the oldest goes first
-PATIENCE = 16.0  # how many plans are made in vain; a call that finds one gives back a tenth
-ANSWERS = 8  # how many plans there are for the same arrays: other numbers, other surroundings
-FAILURES = (ValueError, OverflowError, ZeroDivisionError)  # of numbers that do not fit
+MAX_SIGNATURES = 64  # cached by a fused function; the oldest is evicted
+MAX_FAILED_TRACES = 16.0  # without a later use of the plan; each use adds 0.1
+MAX_PLANS = 8  # for one signature, with other guards
+NUMBER_ERRORS = (ValueError, OverflowError, ZeroDivisionError)  # raised for numbers out of range
 
 
 # -- a plan: the kernels of one signature ----------------------------------------------------------
 
 
 def _is_buffer(x: Any) -> bool:
-    """Tell whether NumPy reads the memory of an object, such as an ``array.array``."""
+    """Tell whether an object has the buffer protocol, such as an ``array.array``."""
     try:
         memoryview(x)
     except TypeError:
@@ -76,59 +67,64 @@ def _is_buffer(x: Any) -> bool:
 
 
 class Call:
-    """The arguments of a call: Tensors and numbers, and the structure that they stand in.
+    """The arguments of a call: Tensors, numbers, and the structure that holds them.
 
-    Whatever is neither (a truth, None, a string, a dtype, an object) is a part of the structure. A
-    list of numbers is an array, unless its number is among those that are `apart`: those the
-    function reads number by number.
+    Other values (bool, None, a string, a dtype, an object) are static: a part of the structure. A
+    list of numbers becomes a Tensor. Lists whose index is in `unpacked` are structures of numbers
+    instead: the function reads their elements.
     """
 
-    def __init__(self, args: Any, by_name: dict[str, Any], apart: Collection[int] = ()) -> None:
+    def __init__(self, args: Any, by_name: dict[str, Any], unpacked: Collection[int] = ()) -> None:
         self.tensors: list[Any] = []
         self.numbers: list[Any] = []
         self.objects: list[Any] = []
-        self.apart = apart
-        self.lists = 0  # how many lists of numbers there are
-        self.structure = (tuple, *map(self._taken, args)), self._taken(by_name) if by_name else ()
+        self.unpacked = unpacked
+        self.lists = 0  # the count of lists of numbers
+        self.structure = (
+            (tuple, *map(self._structure_of, args)),
+            self._structure_of(by_name) if by_name else (),
+        )
 
-    def _taken(self, x: Any) -> Any:
-        """Return the structure of an argument: a class, the places of Tensors and numbers, more."""
+    def _structure_of(self, x: Any) -> Any:
+        """Return the structure of an argument, and collect its Tensors and numbers."""
         kind = x.__class__
         if isinstance(x, Tensor):
             self.tensors.append(x)
             return Tensor
-        if kind in PYTHON or isinstance(x, np.number):
+        if kind in PYTHON_NUMBERS or isinstance(x, np.number):
             self.numbers.append(x)
             return kind
         if kind in (tuple, list) or (isinstance(x, tuple) and hasattr(kind, "_fields")):
             if kind in (tuple, list) and x and _numeric(x):
                 self.lists += 1
-                if self.lists - 1 not in self.apart:
+                if self.lists - 1 not in self.unpacked:
                     self.tensors.append(as_tensor(x))
                     return Tensor
-            return kind, *map(self._taken, x)
+            return kind, *map(self._structure_of, x)
         if kind is dict:
-            return dict, *((name, self._taken(value)) for name, value in x.items())
+            return dict, *((name, self._structure_of(value)) for name, value in x.items())
         if not isinstance(x, type | np.generic) and (
-            backend.is_array(x) or any(hasattr(x, name) for name in FOREIGN) or _is_buffer(x)
+            backend.is_array(x)
+            or any(hasattr(x, name) for name in ARRAY_PROTOCOLS)
+            or _is_buffer(x)
         ):
             self.tensors.append(as_tensor(x))
             return Tensor
         if kind not in PLAIN:
             self.objects.append(x)
-        return _Fixed(kind, x)
+        return _Static(kind, x)
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What a plan is kept under: for Tensors one by one their kinds alone."""
+        """The key of the exact signature; for positional Tensors, only their kinds."""
         kinds = tuple([_kind(x) for x in self.tensors])
         plain = self.structure == ((tuple, *[Tensor] * len(kinds)), ())
         return kinds if plain else (self.structure, kinds)
 
-    def patterns(self, kinds: Sequence[Any]) -> list[Any]:
-        """Return what a plan for other lengths of axes is kept under: where there is more than one.
+    def pattern_keys(self, kinds: Sequence[Any]) -> list[Any]:
+        """Return the keys of plans that other lengths of axes may share; [] if none can.
 
-        First for a plan that cuts the last axis, then for one that does not.
+        The first is for a plan that slices the last axis, the second for one that does not.
         """
         shapes = [shape for _, shape, _ in kinds]
         lengths: dict[int, int] = {}
@@ -152,7 +148,7 @@ class Call:
                 return next(tensors)
             if isinstance(x, type):
                 return next(numbers)
-            if isinstance(x, _Fixed):
+            if isinstance(x, _Static):
                 return x.value
             kind, *parts = x
             if kind is dict:
@@ -164,68 +160,75 @@ class Call:
         return made(args), made(by_name) if by_name else {}
 
 
-FOREIGN = ("__array__", "__array_interface__", "__cuda_array_interface__", "__dlpack__")
+ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__cuda_array_interface__", "__dlpack__")
 
 
-class _Fixed(NamedTuple):
-    """An argument that a plan is made for."""
+class _Static(NamedTuple):
+    """A static argument: a plan is specialized to its value."""
 
     kind: type
     value: Any
 
 
 def _numeric(x: Any) -> bool:
-    """Tell whether lists hold numbers alone."""
+    """Tell whether nested lists contain numbers only."""
     if x.__class__ in (tuple, list):
         return all(map(_numeric, x))
     return x.__class__ in backend.SCALARS or isinstance(x, np.generic | np.ndarray)
 
 
-class Disturbed(ArgumentError):
-    """A run on expressions read what another thread was changing: a plan cannot be made of it."""
+class ConcurrentChange(ArgumentError):
+    """Another thread changed a value that the function reads while it was traced."""
 
 
 class Plan:
-    """What a function becomes for arguments of given dtypes, in shapes that broadcast alike.
+    """The kernels of a function for one signature: the arguments' dtypes and broadcasting.
 
-    `values` are what may have a gradient: the results, then what is saved between them and the
-    arguments. `check` tells whether the plan serves for a call with some numbers: whether what else
-    the function reads is as it was, and Python would decide the same. None: it always does.
+    Attributes
+    ----------
+    trace : Trace
+        The expressions.
+    values : list of Expression
+        The values with a gradient: the results, then the saved intermediate values.
+    saved : list of Expression
+        The values that the backward kernel reads.
+    guard : callable or None
+        Whether the plan is valid for a call with these numbers. None: for all calls.
     """
 
     def __init__(self, function: Callable[..., Any], call: Call) -> None:
-        ours = is_ours(function)
+        ours = is_package_function(function)
         outside = () if ours else (function, *call.objects)
-        before = Surroundings(*outside)
+        before = Environment(*outside)
         host = all(isinstance(x._data, np.ndarray) for x in call.tensors)
         closed = host and not before.arrays
         self.trace = trace = Trace(call.numbers, closed)
         self.leaves = [_leaf(trace, i, x) for i, x in enumerate(call.tensors)]
         self.inputs: list[Expression] = [x._data for x in self.leaves]
-        trace.sized = not call.patterns([_kind(x) for x in call.tensors])
-        args, by_name = call.arguments(self.leaves, trace.sheet.given)
+        trace.uses_lengths = not call.pattern_keys([_kind(x) for x in call.tensors])
+        args, by_name = call.arguments(self.leaves, trace.numbers.arguments)
         trace.watching = True
         with enable_grad():
             returned = function(*args, **by_name)
-            between = Surroundings(*outside)
+            between = Environment(*outside)
             again = returned if ours else function(*args, **by_name)
-        after = Surroundings(*outside)
+        after = Environment(*outside)
         self.several = isinstance(returned, tuple | list)
         self.outputs = list(returned) if self.several else [returned]
         for y in self.outputs:
             if not isinstance(y, Tensor) or not isinstance(y._data, Expression):
                 raise ArgumentError(
-                    f"fuse: {_name(function)} returned a {type(y).__name__} that its arguments do "
-                    "not lead to; it returns a Tensor, or a flat tuple of Tensors"
+                    f"fuse: {_name(function)} returned a {type(y).__name__} that does not depend "
+                    "on its arguments; it must return a Tensor, or a flat tuple of Tensors"
                 )
         same = again if self.several else [again]
         differs = len(same) != len(self.outputs) or any(
             getattr(a, "_data", None) is not b._data
             for a, b in zip(same, self.outputs, strict=True)
         )
-        if after.disturbed(before if differs else between):
-            raise Disturbed(
-                f"fuse: something that {_name(function)} reads was changed by other code while it "
+        if after.changed_since(before if differs else between):
+            raise ConcurrentChange(
+                f"fuse: a value that {_name(function)} reads was changed by other code while it "
                 "was traced: call it again"
             )
         if differs:
@@ -236,8 +239,8 @@ class Plan:
         results = [y._data for y in self.outputs]
         self.nodes = [y._node for y in self.outputs]
         given = set(self.inputs)
-        # Whatever a vjp reads was saved by a node, and has a place in the graph.
-        places: dict[Expression, Node] = {}
+        # Every value that a vjp reads was saved by a node. `origins` has its node in the graph.
+        origins: dict[Expression, Node] = {}
         own = {x._node for x in self.leaves}
         for node in reachable([y._node for y in self.outputs if y._node is not None]):
             if isinstance(node, Leaf) and node not in own:
@@ -247,65 +250,65 @@ class Plan:
                     name == "shapes" or name.endswith("_shape")
                     for name in node.definition.saved_names
                 )
-                trace.sized |= by_size and not is_ours(node.definition.forward)
-                for x, place in zip(node.saved or (), node.definition.origins):  # noqa: B905 - without the versions
-                    if isinstance(x, Expression) and place is not None:
-                        places[x], _ = place(node)
+                trace.uses_lengths |= by_size and not is_package_function(node.definition.forward)
+                for x, origin in zip(node.saved or (), node.definition.origins):  # noqa: B905 - without the versions
+                    if isinstance(x, Expression) and origin is not None:
+                        origins[x], _ = origin(node)
         expensive = {
             x
-            for x in places
+            for x in origins
             if x.op in EXPENSIVE
             or any(
-                isinstance(a, Expression) and a.op != "constant" and a not in places.keys() | given
+                isinstance(a, Expression) and a.op != "constant" and a not in origins.keys() | given
                 for a in x.args
             )
         }
         self.saved = read_by(self._gradients(range(len(results))), given | expensive)
-        # A result has its own memory, not that of an argument as it came or of a part.
+        # A result does not share memory with an argument.
         views = (*VIEWS, "constant")
         results = [x.copy() if x in given or x.op in views else x for x in results]
         inner = [x for x in self.saved if x not in given.union(results)]
         self.values = [*results, *inner]
-        # Which arguments each result is computed from: it has no gradient if these need none.
+        # `sources`: which arguments each result depends on. It has a gradient if one of these has.
         self.graphs: dict[tuple[bool, ...], list[bool]] = {}
         self.sources = [
             [x._node in found for x in self.leaves]
             for found in ({*reachable([y._node])} if y._node else set() for y in self.outputs)
         ]
-        # One result and nothing else that has a gradient needs no pieces.
+        # A single value with a gradient needs no OutputNode.
         self.single = len(self.values) == 1 and not self.several and all(self.sources[0])
-        self.nodes += [places[x] for x in inner]
+        self.nodes += [origins[x] for x in inner]
         trace.watching = False
         self.forward = Kernel(trace, self.inputs, results)
         self.recording = Kernel(trace, self.inputs, [*results, *self.saved])
         self.reads = [i for i, x in enumerate(self.inputs) if x in set(self.saved)]
         self.kernels: dict[Any, tuple[list[Any], list[Expression], Kernel]] = {}
-        self.check = self._check(after.kept(between))
+        self.guard = self._guard(after.unchanged_since(between))
 
-    def _check(self, kept: Any) -> Callable[..., bool] | None:
-        """Return the function that tells whether the plan serves for a call with some numbers."""
-        sheet = self.trace.sheet
-        scope = dict(sheet.scope)
-        lines = [*checks(kept, scope), *(f"({text})" for text in sheet.questions)]
+    def _guard(self, kept: Any) -> Callable[..., bool] | None:
+        """Return the guard: a generated function of the numbers of a call."""
+        table = self.trace.numbers
+        scope = dict(table.scope)
+        lines = [*guards(kept, scope), *(f"({text})" for text in table.guards)]
         if self.trace.reads_default:
             scope.update(default=backend.get_default_dtype, dtype=backend.get_default_dtype())
             lines.append("default() is dtype")
         if not lines:
             return None
-        head = ", ".join(x.text for x in sheet.given)
+        head = ", ".join(x.text for x in table.arguments)
         source = f"def check({head}):\n    return {' and '.join(lines)}\n"
         exec(compile(source, "<fused check>", "exec"), scope)
         return scope["check"]
 
-    def serves(self, numbers: Sequence[Any]) -> bool:
-        """Tell whether the plan serves for a call with these numbers."""
+    def matches(self, numbers: Sequence[Any]) -> bool:
+        """Tell whether the plan is valid for a call with these numbers."""
         try:
-            return self.check is None or bool(self.check(*numbers))
-        except Exception:  # something is there no more, a number cannot be divided by
+            return self.guard is None or bool(self.guard(*numbers))
+        except Exception:  # such as a deleted attribute, or a division by zero
             return False
 
     def _gradients(self, which: Iterable[int]) -> list[Any]:
-        """Return the gradient of each argument from those of some values, as expressions."""
+        """Return the gradients of the arguments from those of the values `which`."""
         roots = [
             (node, self._gradient(i))
             for i, node in ((i, self.nodes[i]) for i in which)
@@ -318,10 +321,10 @@ class Plan:
     def _gradient(self, i: int) -> Expression:
         node = self.nodes[i]
         assert node is not None
-        return self.trace.enter("gradient", (i,), node.dtype, node.shape)
+        return self.trace.intern("gradient", (i,), node.dtype, node.shape)
 
-    def recorded(self, parents: Parents) -> list[bool]:
-        """Return which results have a place in the graph, if these arguments have one."""
+    def results_in_graph(self, parents: Parents) -> list[bool]:
+        """Return which results have a node, given the nodes of the arguments."""
         needed = tuple([p is not None for p in parents])
         if needed not in self.graphs:
             self.graphs[needed] = [
@@ -331,7 +334,7 @@ class Plan:
         return self.graphs[needed]
 
     def backward(self, which: tuple[int, ...], needed: tuple[bool, ...]) -> Any:
-        """Return the gradients that are needed from those there are: expressions and a kernel."""
+        """Return the needed gradients, the incoming gradients `which`, and the kernel."""
         if (which, needed) not in self.kernels:
             with enable_grad():
                 pairs = zip(self._gradients(which), needed, strict=True)
@@ -343,13 +346,13 @@ class Plan:
 
 
 def _leaf(trace: Trace, i: int, x: Tensor) -> Tensor:
-    expression = trace.enter("argument", (i,), x.dtype, x.shape)
+    expression = trace.intern("argument", (i,), x.dtype, x.shape)
     node = Leaf(x.shape, x.dtype, [0]) if x.dtype.kind == "f" else None
     return wrap(expression, node, None)
 
 
 def read_by(grads: Sequence[Any], known: set[Expression]) -> list[Expression]:
-    """Return which of the known values gradients are computed from, others computed again."""
+    """Return the `known` values that gradients depend on; other values are recomputed."""
     found: set[Expression] = set()
     stack, seen = [x for x in grads if isinstance(x, Expression)], set()
     while stack:
@@ -366,17 +369,17 @@ def read_by(grads: Sequence[Any], known: set[Expression]) -> list[Expression]:
 
 
 class FusedNode(Node):
-    """The node of a fused function: its plan, and what the backward kernel reads."""
+    """The node of a fused function: its plan, and the arrays that the backward kernel reads."""
 
     __slots__ = ("name", "numbers", "plan", "saved", "versions")
     name: str
     plan: Plan
     numbers: tuple[Any, ...]  # of the call
-    saved: Any  # a tuple; None when let go
+    saved: Any  # a tuple; None once freed
     versions: list[list[int] | None]  # of the arguments that were saved
 
     def vjp(self, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
-        """Run the backward kernel; under create_graph what it computes, on Tensors."""
+        """Run the backward kernel; under create_graph, evaluate its expressions on Tensors."""
         plan, saved = self.plan, self.saved
         if saved is None or last_write[0] > self.order:
             check_saved(self, saved, self.versions)
@@ -389,17 +392,17 @@ class FusedNode(Node):
         if not F.records:
             arrays = [*saved, *[grad[i] for i in which], *self.numbers]
             return kernel(backend.module_of(arrays[0]), arrays)
-        places: dict[Expression, Any] = dict(zip(plan.inputs, self.parents, strict=True))
-        come = [grad[i] for i in which]
-        lengths = lengths_of(dict(zip([*plan.saved, *given], [*saved, *come], strict=True)))
+        nodes: dict[Expression, Any] = dict(zip(plan.inputs, self.parents, strict=True))
+        incoming = [grad[i] for i in which]
+        lengths = lengths_of(dict(zip([*plan.saved, *given], [*saved, *incoming], strict=True)))
         for i, (x, node) in enumerate(zip(plan.values, plan.nodes, strict=True)):
-            if node is not None:  # a mask, a choice between numbers have no gradient
-                shape = shape_now(x, lengths)
-                places.setdefault(x, self if plan.single else OutputNode(self, i, shape, x.dtype))
+            if node is not None:  # a mask has no gradient
+                shape = shape_in_call(x, lengths)
+                nodes.setdefault(x, self if plan.single else OutputNode(self, i, shape, x.dtype))
         read = [plan.inputs[i] for i in plan.reads]
         versions = dict(zip(read, self.versions, strict=True))
         known = {
-            x: wrap(a, places.get(x), versions.get(x))
+            x: wrap(a, nodes.get(x), versions.get(x))
             for x, a in zip(plan.saved, saved, strict=True)
         }
         known.update({g: grad[i] for g, i in zip(given, which, strict=True)})
@@ -407,112 +410,112 @@ class FusedNode(Node):
 
 
 class Fused(Pointwise):
-    """A pointwise function that runs as one operation; made by `fuse`."""
+    """A pointwise function that runs as one operation."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self.plans: dict[Any, tuple[Plan, ...]] = {}  # those that were made last come first
-        self._patience = PATIENCE
-        self._apart: Collection[int] = ()  # the lists of numbers that it reads one by one
+        self.plans: dict[Any, tuple[Plan, ...]] = {}  # the latest first
+        self._traces_left = MAX_FAILED_TRACES
+        self._unpacked: Collection[int] = ()  # the lists whose elements it reads
 
     def plan(self, *args: Any, **by_name: Any) -> Plan:
-        """Return the plan for arguments like these; its kernels have their ``source``."""
-        call = Call(args, by_name, self._apart)
-        return self._found(call) or self._planned(call)
+        """Return the plan for these arguments; its kernels have a ``source``."""
+        call = Call(args, by_name, self._unpacked)
+        return self._find_plan(call) or self._new_plan(call)
 
-    def _found(self, call: Call) -> Plan | None:
-        """Return a plan that serves for a call."""
+    def _find_plan(self, call: Call) -> Plan | None:
+        """Return a cached plan that is valid for a call; None if there is none."""
         key = call.key
-        plan = self._serving(key, call.numbers)
+        plan = self._matching_plan(key, call.numbers)
         if plan is None:
-            for place in call.patterns([_kind(x) for x in call.tensors]):
-                plan = self._serving(place, call.numbers)
+            for pattern in call.pattern_keys([_kind(x) for x in call.tensors]):
+                plan = self._matching_plan(pattern, call.numbers)
                 if plan is not None:
-                    self.plans[place] = self.plans.pop(place, (plan,))  # as the youngest
-                    self._keep(key, plan)
+                    self.plans[pattern] = self.plans.pop(pattern, (plan,))  # evicted last
+                    self._store(key, plan)
                     break
         return plan
 
-    def _serving(self, place: Any, numbers: Sequence[Any]) -> Plan | None:
-        return next((x for x in self.plans.get(place, ()) if x.serves(numbers)), None)
+    def _matching_plan(self, key: Any, numbers: Sequence[Any]) -> Plan | None:
+        return next((x for x in self.plans.get(key, ()) if x.matches(numbers)), None)
 
-    def _planned(self, call: Call) -> Plan:
-        """Return a new plan for a call."""
+    def _new_plan(self, call: Call) -> Plan:
+        """Trace the function for a call, and cache the plan."""
         plan = Plan(self.function, call)
-        if not plan.trace.sized:
-            patterns = call.patterns([_kind(x) for x in call.tensors])
-            self._keep(patterns[0 if plan.trace.cut else -1], plan)
-        self._keep(call.key, plan)
+        if not plan.trace.uses_lengths:
+            pattern_keys = call.pattern_keys([_kind(x) for x in call.tensors])
+            self._store(pattern_keys[0 if plan.trace.has_slices else -1], plan)
+        self._store(call.key, plan)
         return plan
 
-    def _keep(self, place: Any, plan: Plan) -> None:
-        """Keep a plan at a place, before the others that are there.
+    def _store(self, key: Any, plan: Plan) -> None:
+        """Cache a plan before the others under a key.
 
-        Another thread may do the same now: it reads a whole tuple, or one that lacks a plan.
+        Tuples are replaced as a whole, since another thread may read them at the same time.
         """
-        if place not in self.plans:
-            for oldest in [*self.plans][: max(0, len(self.plans) - SIGNATURES + 1)]:
+        if key not in self.plans:
+            for oldest in [*self.plans][: max(0, len(self.plans) - MAX_SIGNATURES + 1)]:
                 self.plans.pop(oldest, None)
-        others = [x for x in self.plans.get(place, ()) if x is not plan]
-        self.plans[place] = (plan, *others[: ANSWERS - 1])
+        others = [x for x in self.plans.get(key, ()) if x is not plan]
+        self.plans[key] = (plan, *others[: MAX_PLANS - 1])
 
     def __call__(self, *args: Any, **by_name: Any) -> Any:
         """Call the function."""
         if not by_name and not mode.eager:
             if args and getattr(args[0], "_data", None).__class__ is Expression:
-                plain = self.function(*args)  # a part of another function that is traced
+                plain = self.function(*args)  # inside another function that is traced
                 return tuple(plain) if isinstance(plain, list) else plain
-            try:  # the plan is there and the arguments are Tensors, as in every step but the first
+            try:  # the most frequent case: the plan is cached, and all arguments are Tensors
                 plan = self.plans[tuple([_kind(x) for x in args])][0]
             except (AttributeError, KeyError, TypeError):
                 pass
             else:
-                if plan.check is None or plan.serves(()):
+                if plan.guard is None or plan.matches(()):
                     return self._run(plan, args)
-        call = Call(args, by_name, self._apart)
+        call = Call(args, by_name, self._unpacked)
         kinds = {x._data.__class__ for x in call.tensors}
-        if Expression in kinds or not kinds or mode.eager:  # perhaps a part of another one
-            return self._plainly(call)
+        if Expression in kinds or not kinds or mode.eager:  # traced inside another function
+            return self._unfused(call)
         if len(kinds) > 1:
             _, arrays = backend.common_module([x._data for x in call.tensors], self.name)
             call.tensors = [
                 wrap(a, x._node, x._version) for a, x in zip(arrays, call.tensors, strict=True)
             ]
         try:
-            found = self._found(call)
-        except TypeError:  # an argument that has no hash
-            return self._plainly(call)
+            found = self._find_plan(call)
+        except TypeError:  # an argument is not hashable
+            return self._unfused(call)
         if found is not None:
             plan = found
-            self._patience = min(self._patience + 0.1, PATIENCE)
-        elif self._patience < 1:
-            return self._plainly(call)
+            self._traces_left = min(self._traces_left + 0.1, MAX_FAILED_TRACES)
+        elif self._traces_left < 1:
+            return self._unfused(call)
         else:
-            self._patience -= 1
+            self._traces_left -= 1
             try:
-                plan = self._planned(call)
-            except Disturbed:
-                return self._plainly(call)
+                plan = self._new_plan(call)
+            except ConcurrentChange:
+                return self._unfused(call)
             except ArgumentError:
-                for apart in (*([i] for i in range(call.lists)), range(call.lists)):
+                for unpacked in (*([i] for i in range(call.lists)), range(call.lists)):
                     with contextlib.suppress(ArgumentError):
-                        call = Call(args, by_name, apart)
-                        plan = self._planned(call)
-                        self._apart = apart
+                        call = Call(args, by_name, unpacked)
+                        plan = self._new_plan(call)
+                        self._unpacked = unpacked
                         break
                 else:
-                    self._patience += 1  # it is refused however often it is called
+                    self._traces_left += 1  # every later call raises the same error
                     raise
         return self._run(plan, call.tensors, tuple(call.numbers), call)
 
-    def _plainly(self, call: Call) -> Any:
-        """Return what the function computes operation by operation."""
+    def _unfused(self, call: Call) -> Any:
+        """Call the function operation by operation."""
         args, by_name = call.arguments(call.tensors, call.numbers)
         plain = self.function(*args, **by_name)
         return tuple(plain) if isinstance(plain, list) else plain
 
     def on_arrays(self, *arrays: Any) -> tuple[Any, ...]:
-        """Call the function with arrays of one library; return its results as such."""
+        """Call the function with arrays of one library; return arrays."""
         plans = self.plans.get(tuple([(x.__class__, x.shape, x.dtype) for x in arrays]))
         plan = plans[0] if plans else self.plan(*[wrap(x, None, None) for x in arrays])
         return plan.forward(backend.modules[arrays[0].__class__], arrays)
@@ -533,8 +536,8 @@ class Fused(Pointwise):
         recording = any(parents) and thread.recording
         try:
             made = plan.recording(xp, arrays) if recording else plan.forward(xp, arrays)
-        except FAILURES:
-            self._plainly(call or Call(tensors, {}))  # which says in its own words what is wrong
+        except NUMBER_ERRORS:
+            self._unfused(call or Call(tensors, {}))  # raises the error of the operation
             raise
         if not recording:
             outputs = [wrap(y, None, None) for y in made]
@@ -547,7 +550,7 @@ class Fused(Pointwise):
             return wrap(made[0], node, None)
         outputs = [
             wrap(y, OutputNode(node, i, y.shape, y.dtype) if graph else None, None)
-            for i, (y, graph) in enumerate(zip(made, plan.recorded(parents)))  # noqa: B905 - without the saved
+            for i, (y, graph) in enumerate(zip(made, plan.results_in_graph(parents)))  # noqa: B905 - without the saved
         ]
         return tuple(outputs) if plan.several else outputs[0]
 

@@ -1,13 +1,13 @@
-"""From expressions to one loop: what each turn of it reads, computes and writes.
+"""Lowering: from the expressions of a kernel to the body of one elementwise loop, in C.
 
-A kernel's expressions have shapes of their own: arguments are split along the last axis, gradients
-of parts are joined, a bias is broadcast. A loop has one shape. So every expression is cut along its
-last axis into *strips*, as wide as the greatest common divisor of all places where something is
-cut. A part is then nothing but a choice of strips, a join nothing but a list of them, and an
-operation on a wide expression is one on each of its strips. What is left are operations on single
-elements, each written down once: the body of the loop, in C that CUDA takes as well.
+The expressions of a kernel differ in shape: arguments are split along the last axis, gradients of
+slices are concatenated, a bias is broadcast. A loop has one shape. So every expression is divided
+along its last axis into *chunks* of one width, the greatest common divisor of all slice bounds. A
+`ScalarOp` is the computation of one element of a chunk. A slice is then a sublist of chunks, a
+concatenation is a list of chunks, and an operation is one `ScalarOp` per chunk. ScalarOps are
+interned, and written as lines of C that CUDA accepts too.
 
-Sums over what was broadcast, and what is computed from them, stay outside of the loop.
+Sums of broadcast gradients stay outside of the loop, and so does everything computed from them.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ import numpy as np
 
 from .scalars import Number
 
-LARGEST = 1000  # strips in a loop: for more, a compiler takes its time
-PLACES = 256  # strips that it reads or writes
-# A call of the C library takes 5 ns an element, a tenth of that in NumPy, whose sine works on many
-# elements at once; a call of a ufunc takes 500 ns. So there is a number of elements from which a
-# loop with such calls is the slower one: this times operations, by calls.
-PATIENCE = 100
+MAX_OPERATIONS = 1000  # in a loop; compiling more takes too long
+MAX_ACCESSES = 256  # chunks that a loop reads or writes
+# A call of sin, cos or pow takes 5 ns per element in a loop, and a tenth of that in NumPy, which is
+# vectorized; a call of a ufunc takes 500 ns. So a loop with such calls is slower than ufuncs above
+# a number of elements: this, times operations, divided by calls.
+SLOW_CALL_LIMIT = 100
 
 
-class Uncovered(Exception):
-    """What there is no loop for; a schedule of ufuncs computes it."""
+class Unsupported(Exception):
+    """A loop cannot compute this; a schedule of ufuncs does."""
 
 
-# -- from expressions to strips --------------------------------------------------------------------
+# -- from expressions to ScalarOps -----------------------------------------------------------------
 
 
-class Strip:
-    """What the elements of a strip are: an operation and its arguments, strips or numbers.
+class ScalarOp:
+    """An operation on one element of each chunk; its arguments are ScalarOps or numbers.
 
-    One that is ``given`` has the number of its array, and where it starts in the last axis.
+    The arguments of ``load`` are the number of an array and the start of the chunk on its last
+    axis.
     """
 
     __slots__ = ("args", "dtype", "number", "op")
@@ -49,193 +50,193 @@ class Strip:
 
 
 class Loop:
-    """The loop that computes what it can of some expressions.
+    """A loop that computes as many of the given expressions as possible.
 
     Parameters
     ----------
     steps : sequence of expressions
-        In the order of computation. An expression has an ``op`` (the name of a ufunc, where,
-        astype, part, join, zeros, sum, reshape), ``args`` (expressions, numbers), ``dtype`` and
-        ``shape``.
-    given : sequence of expressions
-        What the steps start from: the arrays that the loop is called with.
+        The operations, in the order of computation. An expression has an ``op`` (the name of a
+        ufunc, where, astype, slice, concatenate, zeros, sum, reshape), ``args`` (expressions,
+        numbers), ``dtype`` and ``shape``.
+    inputs : sequence of expressions
+        The arrays that the loop is called with.
     results : sequence
-        What is wanted: expressions, or anything else, which is ignored.
+        The expressions to compute. Other objects are ignored.
     any_size : bool
-        Whether it is called with other lengths of axes too: then `limit` is for the caller to ask.
+        Whether it is called with other lengths of axes too. Then the caller compares with `limit`.
 
     Attributes
     ----------
-    made : list of expressions
-        The arrays that the loop fills: of the wanted ones, and those summed or reshaped, all that
-        have the shape of the loop but for the last axis.
+    outputs : list of expressions
+        The arrays that the loop fills: the results, and operands of sums and reshapes, that have
+        the shape of the loop on all axes except the last.
     width : int
-        The length of the last axis of the strips; 1 without axes.
+        The length of the last axis of the chunks; 1 for 0-d arrays.
     scalars : list of (Number, dtype)
-        The numbers of a call that it reads, as arrays without axes.
+        The number arguments that it reads, as 0-d arrays.
     limit : float
-        The number of elements from which a schedule of ufuncs is faster.
-    inputs, outputs : list of (Strip, int, int)
-        Each strip that is read from memory or written to it, the number of its array (`given`,
-        `scalars`, then `made`), and where it starts in the last axis of that.
-    ways : list of tuples of int
-        The numbers of the inputs that are one element while a run through memory goes on: of which
-        nothing is broadcast (none), what is broadcast along the last axis, along those before.
+        The number of elements above which a schedule of ufuncs is faster.
+    loads, stores : list of (ScalarOp, int, int)
+        Each chunk that is read from memory or written to memory, the number of its array (`inputs`,
+        `scalars`, then `outputs`), and its start on the last axis of the array.
+    layouts : list of tuples of int
+        For each specialized loop the numbers of the loads that are one element, not a vector: none;
+        the arrays that are broadcast along the last axis; those broadcast along other axes.
     lines : list of str
-        The body: element ``i`` of ``r0, r1 …``, the outputs, from that of ``a0, a1 …``.
+        The body: computes element ``i`` of ``r0, r1 …``, the stores, from that of ``a0, a1 …``.
 
     Raises
     ------
-    Uncovered
-        If there is nothing for a loop to do, or no C for it.
+    Unsupported
+        If no expression has the shape of the loop, or an operation cannot be written in C.
     """
 
     def __init__(
         self,
         steps: Sequence[Any],
-        given: Sequence[Any],
+        inputs: Sequence[Any],
         results: Sequence[Any],
         any_size: bool = False,
     ) -> None:
-        self._table: dict[Any, Strip] = {}
+        self._table: dict[Any, ScalarOp] = {}
         self.scalars: list[tuple[Number, Any]] = []
-        self.width = _common_width([*steps, *given])
-        strips = self._strips(steps, given)
-        axes = max(len(x.shape) for x in (*steps, *given))
+        self.width = _common_width([*steps, *inputs])
+        chunks = self._lowered(steps, inputs)
+        axes = max(len(x.shape) for x in (*steps, *inputs))
         try:
-            shape = np.broadcast_shapes(*(x.shape[:-1] for x in (*steps, *given)))
+            shape = np.broadcast_shapes(*(x.shape[:-1] for x in (*steps, *inputs)))
         except ValueError:
-            raise Uncovered("shapes that have nothing in common") from None
+            raise Unsupported("shapes that do not broadcast") from None
         summed = [x.args[0] for x in steps if x.op in ("sum", "reshape")]
-        self.made = [
+        self.outputs = [
             x
             for x in dict.fromkeys([*filter(is_expression, results), *summed])
-            if x in strips
-            and x.shape == (*shape, len(strips[x]) * self.width)[:axes]
-            and any(strip.op != "given" for strip in strips[x])
+            if x in chunks
+            and x.shape == (*shape, len(chunks[x]) * self.width)[:axes]
+            and any(chunk.op != "load" for chunk in chunks[x])
         ]
-        if not self.made:
-            raise Uncovered("nothing of the loop's shape")
-        self.outputs = [
-            (strip, len(given) + len(self.scalars) + k, i * self.width)
-            for k, x in enumerate(self.made)
-            for i, strip in enumerate(strips[x])
+        if not self.outputs:
+            raise Unsupported("no result has the shape of the loop")
+        self.stores = [
+            (chunk, len(inputs) + len(self.scalars) + k, i * self.width)
+            for k, x in enumerate(self.outputs)
+            for i, chunk in enumerate(chunks[x])
         ]
-        needed = _needed([strip for strip, *_ in self.outputs])
-        self.inputs = [(x, *x.args) for x in needed if x.op in READ]
-        if len(self.inputs) + len(self.outputs) > PLACES:
-            raise Uncovered(f"more than {PLACES} arrays, or parts of them")
-        shapes = [*(x.shape for x in given), *[()] * len(self.scalars)]
-        self.ways = self._ways([shapes[k] for _, k, _ in self.inputs], shape)
+        needed = _dependencies([chunk for chunk, *_ in self.stores])
+        self.loads = [(x, *x.args) for x in needed if x.op in LOADS]
+        if len(self.loads) + len(self.stores) > MAX_ACCESSES:
+            raise Unsupported(f"more than {MAX_ACCESSES} arrays, or slices of them")
+        shapes = [*(x.shape for x in inputs), *[()] * len(self.scalars)]
+        self.layouts = self._layouts([shapes[k] for _, k, _ in self.loads], shape)
         self.lines = body(
-            [x for x in needed if x.op not in READ],
-            [x for x, *_ in self.inputs],
-            [x for x, *_ in self.outputs],
+            [x for x in needed if x.op not in LOADS],
+            [x for x, *_ in self.loads],
+            [x for x, *_ in self.stores],
         )
         calls = sum(bool(CALL.search(line)) for line in self.lines)
-        self.limit = PATIENCE * len(self.lines) / calls if calls else math.inf
+        self.limit = SLOW_CALL_LIMIT * len(self.lines) / calls if calls else math.inf
         if math.prod(shape) * self.width > self.limit and not any_size:
-            raise Uncovered(f"{calls} calls for each of many elements")
+            raise Unsupported(f"{calls} calls for each of many elements")
 
-    def _strips(self, steps: Sequence[Any], given: Sequence[Any]) -> dict[Any, list[Strip]]:
-        """Return the strips of every expression that has some, one if it is broadcast."""
-        strips: dict[Any, list[Strip]] = {}
-        for k, x in enumerate(given):
+    def _lowered(self, steps: Sequence[Any], inputs: Sequence[Any]) -> dict[Any, list[ScalarOp]]:
+        """Return the chunks of each expression in the loop; a broadcast expression has one."""
+        chunks: dict[Any, list[ScalarOp]] = {}
+        for k, x in enumerate(inputs):
             starts = range(0, x.shape[-1], self.width) if x.shape[-1:] not in ((), (1,)) else [0]
-            strips[x] = [self._enter("given", (k, start), x.dtype) for start in starts]
+            chunks[x] = [self._intern("load", (k, start), x.dtype) for start in starts]
         for x in steps:
             if x.op in ("sum", "reshape"):
                 continue
-            if any(is_expression(a) and a not in strips for a in x.args):
+            if any(is_expression(a) and a not in chunks for a in x.args):
                 continue
             if x.op == "constant" and type(x.args[0]) is Number:
-                strips[x] = [self._scalar(x.args[0], len(given), x.dtype)]
+                chunks[x] = [self._scalar(x.args[0], len(inputs), x.dtype)]
             elif x.op == "zeros":
-                strips[x] = [self._enter("zeros", (), x.dtype)] * (x.shape[-1] // self.width)
-            elif x.op == "part":
+                chunks[x] = [self._intern("zeros", (), x.dtype)] * (x.shape[-1] // self.width)
+            elif x.op == "slice":
                 whole, start, stop = x.args
-                strips[x] = strips[whole][start // self.width : stop // self.width]
-            elif x.op == "join":
-                strips[x] = [strip for a in x.args for strip in strips[a]]
+                chunks[x] = chunks[whole][start // self.width : stop // self.width]
+            elif x.op == "concatenate":
+                chunks[x] = [chunk for a in x.args for chunk in chunks[a]]
             else:
                 numbers = any(type(a) is Number for a in x.args)
-                taken = _taken(x) if numbers else [None] * len(x.args)
+                dtypes = _operand_dtypes(x) if numbers else [None] * len(x.args)
                 args = [
-                    strips[a]
+                    chunks[a]
                     if is_expression(a)
-                    else [self._scalar(a, len(given), dtype) if type(a) is Number else a]
-                    for a, dtype in zip(x.args, taken, strict=True)
+                    else [self._scalar(a, len(inputs), dtype) if type(a) is Number else a]
+                    for a, dtype in zip(x.args, dtypes, strict=True)
                 ]
-                strips[x] = [
-                    self._enter(x.op, tuple(a[i if len(a) > 1 else 0] for a in args), x.dtype)
+                chunks[x] = [
+                    self._intern(x.op, tuple(a[i if len(a) > 1 else 0] for a in args), x.dtype)
                     for i in range(max(map(len, args)))
                 ]
-            if len(self._table) > LARGEST:
-                raise Uncovered(f"more than {LARGEST} operations")
-        return strips
+            if len(self._table) > MAX_OPERATIONS:
+                raise Unsupported(f"more than {MAX_OPERATIONS} operations")
+        return chunks
 
-    def _scalar(self, number: Number, start: int, dtype: Any) -> Strip:
-        """Return the strip of a number of the call, in a dtype."""
+    def _scalar(self, number: Number, start: int, dtype: Any) -> ScalarOp:
+        """Return the load of a number argument in a dtype."""
         known = [n is number and t == dtype for n, t in self.scalars]
-        place = known.index(True) if True in known else len(known)
-        self.scalars[place:] = self.scalars[place:] or [(number, dtype)]
-        return self._enter("number", (start + place, 0), dtype)
+        index = known.index(True) if True in known else len(known)
+        self.scalars[index:] = self.scalars[index:] or [(number, dtype)]
+        return self._intern("scalar", (start + index, 0), dtype)
 
-    def _ways(
+    def _layouts(
         self, shapes: Sequence[tuple[int, ...]], before: tuple[int, ...]
     ) -> list[tuple[int, ...]]:
-        """Return which inputs do not move along the last axis, or along those before it."""
+        """Return the `layouts`, from the shapes of the loads."""
         last = [k for k, shape in enumerate(shapes) if shape[-1:] in ((), (1,))]
         rows = [k for k, shape in enumerate(shapes) if math.prod(shape[:-1]) < math.prod(before)]
         return list(dict.fromkeys([(), tuple(last), tuple(rows)]))
 
-    def _enter(self, op: str, args: tuple[Any, ...], dtype: Any) -> Strip:
-        """Return the strip of these parts: the one that is there, or a new one."""
-        key = (op, dtype, *[id(a) if isinstance(a, Strip) else repr(a) for a in args])
+    def _intern(self, op: str, args: tuple[Any, ...], dtype: Any) -> ScalarOp:
+        """Return the ScalarOp of an operation: an existing one, or a new one."""
+        key = (op, dtype, *[id(a) if isinstance(a, ScalarOp) else repr(a) for a in args])
         if key not in self._table:
-            self._table[key] = Strip(op, args, dtype, len(self._table))
+            self._table[key] = ScalarOp(op, args, dtype, len(self._table))
         return self._table[key]
 
 
-READ = frozenset(("given", "number"))  # what comes from memory
+LOADS = frozenset(("load", "scalar"))  # read memory
 
 
 def is_expression(x: Any) -> bool:
-    """Tell an expression from a number."""
+    """Tell whether x is an expression, and not a number."""
     return type(x) is not Number and hasattr(x, "op")
 
 
-def _taken(x: Any) -> list[Any]:
-    """Return the dtypes in which an operation takes its operands."""
+def _operand_dtypes(x: Any) -> list[Any]:
+    """Return the dtypes to which an operation converts its operands."""
     if x.op == "where":
         return [np.dtype(bool), x.dtype, x.dtype]
     return list(getattr(np, x.op).resolve_dtypes((*kinds_of(x.args), None)))[:-1]
 
 
 def _common_width(expressions: Sequence[Any]) -> int:
-    """Return the greatest width of which everything that is cut or joined is a multiple."""
+    """Return the width of chunks: the greatest common divisor of all bounds of slices."""
     cuts = [n for x in expressions for n in x.shape[-1:] if n != 1]
     for x in expressions:
-        cuts += x.args[1:] if x.op == "part" else []
-        cuts += [a.shape[-1] for a in x.args] if x.op == "join" else []
+        cuts += x.args[1:] if x.op == "slice" else []
+        cuts += [a.shape[-1] for a in x.args] if x.op == "concatenate" else []
     if any(0 in x.shape for x in expressions):
-        raise Uncovered("no elements")
+        raise Unsupported("no elements")
     return math.gcd(*cuts) or 1
 
 
-def _needed(outputs: Sequence[Strip]) -> list[Strip]:
-    """Return the strips that some are computed from, in the order of computation."""
-    found: set[Strip] = set()
+def _dependencies(outputs: Sequence[ScalarOp]) -> list[ScalarOp]:
+    """Return the ScalarOps that `outputs` need, in the order of computation."""
+    found: set[ScalarOp] = set()
     stack = list(outputs)
     while stack:
         x = stack.pop()
         if x not in found:
             found.add(x)
-            stack += [a for a in x.args if isinstance(a, Strip)]
+            stack += [a for a in x.args if isinstance(a, ScalarOp)]
     return sorted(found, key=lambda x: x.number)
 
 
-# -- from strips to C: the body of the loop --------------------------------------------------------
+# -- from ScalarOps to C ---------------------------------------------------------------------------
 
 TYPES = {np.dtype("bool"): "bool", np.dtype("float32"): "float", np.dtype("float64"): "double"}
 TYPES |= {np.dtype(f"{u}int{n}"): f"{u}int{n}_t" for u in ("", "u") for n in (8, 16, 32, 64)}
@@ -279,21 +280,23 @@ OPERATIONS = {
 
 CALL = re.compile(r"\b(sin|cos|pow)\(")  # of the C library
 
-# x ** 2 and its like need no logarithm; the others are left to the C library.
+# Powers that need no logarithm; for other exponents the C library is called.
 POWERS: dict[Any, str] = {
     0: "1", 1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}", -1: "1 / {0}",
     0.5: "sqrt({0})", -0.5: "1 / sqrt({0} + 0)",
 }  # fmt: skip
 
 
-# A number of the call as exponent: the same ways, as NumPy goes them.
+# A number argument as exponent: the same special cases as in NumPy.
 ANY_POWER = (
     "{1} == 2 ? {0} * {0} : {1} == 1 ? {0} : {1} == 0 ? 1 : {1} == -1 ? 1 / {0} "
     ": {1} == ({T})0.5 ? sqrt({0}) : pow({0}, {1})"
 )
 
 
-def body(steps: Sequence[Strip], inputs: Sequence[Strip], outputs: Sequence[Strip]) -> list[str]:
+def body(
+    steps: Sequence[ScalarOp], inputs: Sequence[ScalarOp], outputs: Sequence[ScalarOp]
+) -> list[str]:
     """Return the lines that compute element ``i`` of ``r0, r1 …`` from that of ``a0, a1 …``."""
     names = {x: f"x{x.number}" for x in (*inputs, *steps)}
     lines = []
@@ -307,7 +310,7 @@ def body(steps: Sequence[Strip], inputs: Sequence[Strip], outputs: Sequence[Stri
 
 
 def kinds_of(args: Sequence[Any]) -> list[Any]:
-    """Return the dtypes of arguments, and the types of those that are numbers, as ufuncs ask."""
+    """Return the arguments' dtypes, or the class of a Python number, for ``resolve_dtypes``."""
     kinds = [a.__class__ if type(a) is Number else getattr(a, "dtype", type(a)) for a in args]
     return [np.dtype(bool) if kind is bool else kind for kind in kinds]
 
@@ -315,18 +318,18 @@ def kinds_of(args: Sequence[Any]) -> list[Any]:
 def c_type(dtype: np.dtype[Any]) -> str:
     """Return the name of a dtype in C."""
     if dtype not in TYPES:
-        raise Uncovered(dtype)
+        raise Unsupported(dtype)
     return TYPES[dtype]
 
 
-def _value(x: Strip, names: dict[Strip, str]) -> str:
-    """Return the C expression of an operation, its operands in the dtype that NumPy computes in."""
+def _value(x: ScalarOp, names: dict[ScalarOp, str]) -> str:
+    """Return the C expression of an operation, with operands converted as NumPy does."""
     kinds = kinds_of(x.args)
     if x.op == "constant":
         return _operand(x.args[0], x.dtype, names)
     if x.op == "astype":
         if x.dtype.kind in "iu" and kinds[0].kind == "f":
-            raise Uncovered("the integer of a nan")
+            raise Unsupported("the integer of a nan")
         return _operand(x.args[0], x.dtype, names)
     if x.op in ("where", "zeros"):
         op, dtypes = x.op, [np.dtype(bool), x.dtype, x.dtype][: len(x.args)]
@@ -334,27 +337,27 @@ def _value(x: Strip, names: dict[Strip, str]) -> str:
         ufunc = getattr(np, x.op)
         op, (*dtypes, made) = ufunc.__name__, ufunc.resolve_dtypes((*kinds, None))
         if made != x.dtype or len(set(dtypes)) > 1:
-            raise Uncovered(x.op)
+            raise Unsupported(x.op)
     template = OPERATIONS.get(op)
     if op == "power":
-        exponent = None if isinstance(x.args[1], Strip) else x.args[1]
-        if x.dtype.kind == "f" and isinstance(x.args[1], Strip) and x.args[1].op == "number":
+        exponent = None if isinstance(x.args[1], ScalarOp) else x.args[1]
+        if x.dtype.kind == "f" and isinstance(x.args[1], ScalarOp) and x.args[1].op == "scalar":
             template = ANY_POWER
         elif x.dtype.kind == "f":
             template = POWERS.get(exponent, "pow({0}, {1})")
         elif exponent in (0, 1, 2, 3):
             template = POWERS[exponent]
     if template is None:
-        raise Uncovered(op)
+        raise Unsupported(op)
     args = [_operand(a, dtype, names) for a, dtype in zip(x.args, dtypes, strict=True)]
     return template.format(*args, T=c_type(dtypes[-1] if dtypes else x.dtype))
 
 
-def _operand(x: Any, dtype: np.dtype[Any], names: dict[Strip, str]) -> str:
-    if isinstance(x, Strip):
+def _operand(x: Any, dtype: np.dtype[Any], names: dict[ScalarOp, str]) -> str:
+    if isinstance(x, ScalarOp):
         return names[x] if x.dtype == dtype else f"(({c_type(dtype)}){names[x]})"
     if dtype.kind in "iu" and not np.iinfo(dtype).min <= x <= np.iinfo(dtype).max:
-        raise Uncovered("an integer that the dtype has not")
+        raise Unsupported("an integer out of the range of the dtype")
     if dtype.kind != "f":
         return f"(({c_type(dtype)}){int(x)})"
     number = dtype.type(x)

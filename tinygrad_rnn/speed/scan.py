@@ -12,6 +12,7 @@ Letters: T time steps, B batch.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from ..errors import ArgumentError
 from ..recurrence import loop
 from ..recurrence.ragged import RaggedBatch
 from .expressions import Expression, refusal
-from .step_plan import StepMask, StepPlan, Term
+from .step_plan import StepMask, StepPlan, Term, lock
 from .step_trace import FLOATS, Draw, Refused, StepTrace
 
 PLANS = 128  # how many plans are kept; the oldest goes first
@@ -60,7 +61,7 @@ def execute(
     inputs = [x for x in leaves(xs) if x is not None]
     initial = [s for s in leaves(state) if s is not None]
     if not initial:
-        raise Refused("there is no state")
+        raise Refused("the state is empty")
     for x in (*inputs, *initial):
         if x._data.__class__ is not np.ndarray:
             raise Refused(f"there are arrays of {type(x._data).__module__}")
@@ -68,7 +69,7 @@ def execute(
             raise Refused(f"{x.dtype} is not supported")
     if any(x._data.size == 0 for x in (*inputs, *initial)):
         raise Refused("there are arrays without elements")
-    example = map_nested(lambda x: wrap(x._data[0], None, None), xs)
+    example = map_nested(lambda x: wrap(x._data[0, ...], None, None), xs)
     trace = StepTrace(step, state, example)
     columns = initial[0].ndim == 2 and len(initial[0]) > 1
     key = trace.signature, columns
@@ -77,8 +78,9 @@ def execute(
         for oldest in [*_plans][: max(0, len(_plans) - PLANS + 1)]:
             _plans.pop(oldest, None)
         try:
-            plan = StepPlan(trace, columns)
-        except ArgumentError:  # a rule computes something that no expression stands for
+            with lock:
+                plan = StepPlan(trace, columns)
+        except ArgumentError:  # a gradient rule uses an unsupported operation
             plan = Refused(f"the gradient of the step {refusal.what}")
         _plans[key] = plan
     if isinstance(plan, Refused):
@@ -95,7 +97,7 @@ def execute(
 
 
 class _Loop:
-    """One call: a plan, its arrays, and what the loops over time iterate over."""
+    """One call: a plan, its arrays, and the lists that the loops over time iterate over."""
 
     def __init__(
         self,
@@ -133,7 +135,7 @@ class _Loop:
 
     def _loop(self, slab: Any) -> list[Any]:
         """Return the arrays of the steps, in the order of the loop."""
-        steps = list(slab)
+        steps = list(slab) if slab.ndim > 1 else [slab[t, ...] for t in range(len(slab))]
         return steps[::-1] if self.reverse else steps
 
     def _drawn(self, draws: list[Draw]) -> list[Any]:
@@ -161,16 +163,19 @@ class _Loop:
         """Return the final state and the ys."""
         plan, T = self.plan, self.T
         parents = tuple([x._node for x in self.tensors])
-        if self.edges[0] == 0:  # the graph ends at the initial state
+        every = self.ragged is None or self.ragged.edges[0] is None
+        if self.edges[0] == 0 and every:  # the graph ends at the initial state
             parents = (*[None] * len(self.state), *parents[len(self.state) :])
-        recording = any(parents) and thread.recording and plan.differentiates
+        # In a ragged batch the state of an empty sequence is the initial state.
+        has_graph = plan.differentiates or self.ragged is not None
+        recording = any(parents) and thread.recording and has_graph
         self.slabs = []
         before, after = [], []
         for i, (s, x) in enumerate(zip(self.state, plan.states, strict=True)):
             if recording or i in plan.same_as_state:
                 factor = x in plan.factors or plan.new[i] in plan.factors
                 slab = self._slab(x, 1, factor or i in plan.same_as_state)
-                steps = list(slab)[::-1] if self.reverse else list(slab)
+                steps = self._loop(slab)
             else:  # two arrays, in turns
                 slab = None
                 pair = [self._like_state(x) for _ in range(2)]
@@ -201,12 +206,10 @@ class _Loop:
             self.before = seen
         finals = [steps[-1].copy("K") for steps in after]
         ys = []
-        for i, y in zip(plan.same_as_state, outputs, strict=True):
-            if i is None:
-                ys.append(y)
-            else:
-                slab = self.slabs[i]
-                ys.append(slab[:-1] if self.reverse else slab[1:])
+        for same, y in zip(plan.same_as_state, outputs, strict=True):
+            if same is not None:
+                y = self.slabs[same][:-1] if self.reverse else self.slabs[same][1:]
+            ys.append(y)
         if not recording:
             self.saved = []
             return [wrap(s, None, None) for s in finals], [wrap(y, None, None) for y in ys]
@@ -216,14 +219,18 @@ class _Loop:
         tensors = []
         for i, (array, result) in enumerate(zip([*finals, *ys], plan.trace.results, strict=True)):
             has = result._node is not None
+            has |= self.ragged is not None and i < len(finals) and parents[i] is not None
             piece = OutputNode(node, i, array.shape, array.dtype) if has else None
             tensors.append(wrap(array, piece, None))
         return tensors[: len(finals)], tensors[len(finals) :]
 
     # -- backward ----------------------------------------------------------------------------------
 
-    def backward(self, grads: dict[int, Any], needed: tuple[bool, ...]) -> list[Any]:
-        """Return the gradients of the state, of the inputs and of the invariants."""
+    def backward(self, grads: dict[int, Any], needed: tuple[bool, ...], last: bool) -> list[Any]:
+        """Return the gradients of the state, of the inputs and of the invariants.
+
+        `last` tells that the loop is not used again.
+        """
         plan, first = self.plan, len(self.state)
         which = tuple(sorted(i - first for i in grads if i >= first))
         scaled = any(edge != 1 for edge in self.edges)
@@ -236,7 +243,12 @@ class _Loop:
             heads += [carried, self._like_state(plan.states[i])]
         sums = [np.zeros(x.sizes) for x in made.added]
         heads += sums
-        inputs = [None if g is None else self._slab(g, 0, True) for g in made.inputs]
+        inputs: list[Any] = [None] * len(made.inputs)
+        for i, g in enumerate(made.inputs):
+            if g is not None:
+                own = self._own_memory(i) if last else None
+                inputs[i] = self._slab(g, 0, True) if own is None else own
+                self.lists[0][i] = self._loop(self.xs[i])
         collected = [self._slab(x, 0, True) for x in made.collected]
         xs, saved = self.lists
         lists = [*self.before, *xs, *self.draws]
@@ -252,10 +264,16 @@ class _Loop:
             weights = [weights[0], *weights[:0:-1]] if self.reverse else weights
             alive = self.masks[1] if self.ragged is not None else [None] * self.T
             lists += [weights, alive]
+        # Without gradients of ys, none reaches the steps before the last cut.
+        start = 0 if which else self._last_cut()
+        if start:
+            for x in (*(x for x in inputs if x is not None), *collected):
+                self._span(x, 0, start)[...] = 0
+            lists = [steps[start:] for steps in lists]
         carried = made.function(*heads, *(steps[::-1] for steps in lists))
         of_states: list[Any] = [None] * first
         for i, g in zip(live, carried, strict=True):
-            of_states[i] = g
+            of_states[i] = g if start == 0 else np.zeros_like(g)
         kept: dict[Expression, Any] = dict(zip(made.collected, collected, strict=True))
         kept.update(zip(plan.saved, self.saved, strict=True))
         kept.update(zip(plan.xs, self.xs, strict=True))
@@ -266,6 +284,7 @@ class _Loop:
         for x, masks in zip(plan.draws, self.draws, strict=True):
             kept[x] = np.stack(masks[::-1] if self.reverse else masks)
         kept.update({g: x for g, x in zip(made.inputs, inputs, strict=True) if g is not None})
+        kept = {x: self._span(slab, start, self.T) for x, slab in kept.items()}
         totals = {x: sums[i].astype(x.dtype) for x, i in made.added.items()}
         shapes = [x.shape for x in self.tensors[first + len(self.xs) :]]
         of_invariants = [
@@ -273,6 +292,39 @@ class _Loop:
             for terms, shape in zip(made.terms, shapes, strict=True)
         ]
         return [*of_states, *inputs, *of_invariants]
+
+    def _last_cut(self) -> int:
+        """Return the number of steps before the last edge that no gradient crosses."""
+        edges = list(self.edges)
+        edges = [edges[0], *edges[:0:-1]] if self.reverse else edges
+        masks = self.masks[1] if self.ragged is not None else [None] * self.T
+        cuts = (t for t in range(1, self.T) if edges[t] == 0 and masks[t] is None)
+        return max(cuts, default=0)
+
+    def _span(self, slab: Any, start: int, stop: int) -> Any:
+        """Return the steps `start` … `stop` - 1, counted in the order of the loop."""
+        return slab[self.T - stop : self.T - start] if self.reverse else slab[start:stop]
+
+    def _own_memory(self, i: int) -> Any:
+        """Return the array of an input to write its gradient to; None if it is in use.
+
+        The projection of the input is the largest array of a layer. If the gradient does not read
+        it and nothing else refers to it, its gradient takes its place. The counts are those of
+        Python: another holder of the Tensor, of its array or of a view of that makes one larger.
+        """
+        x = self.tensors[len(self.state) + i]
+        if self.plan.xs[i] in self.plan.reads or x._version is not None:
+            return None
+        if self.plan.columns and not kernels.is_one_matrix(x._data):
+            return None
+        self.lists[0][i] = []  # no views of the steps
+        array = x._data
+        base = array.base
+        if sys.getrefcount(x) != 3 or sys.getrefcount(array) != 4 or not array.flags.writeable:
+            return None
+        if base is not None and (type(base) is not np.ndarray or sys.getrefcount(base) != 3):
+            return None
+        return array
 
     def reads(self, everything: bool) -> list[int]:
         """Return which tensors the backward pass reads: all of them if it is replayed."""
@@ -308,14 +360,12 @@ class _Loop:
             arrays = [t._data for t in real[:count]]
             values = function(*arrays, *self.arrays, *next(draws))
             known = dict(zip(wanted, values, strict=True))
-            nodes = {s._node: t._node for s, t in zip(symbolic, real, strict=True)}
+            pairs = zip(symbolic, real, strict=True)
+            nodes: dict[Any, Any] = {s._node: t._node for s, t in pairs if s._node is not None}
             for node in trace.nodes:
                 if node not in nodes:
                     nodes[node] = _copied(node, nodes, known)
-            results = [
-                wrap(known[y._data], nodes.get(y._node), None)  # type: ignore[index]
-                for y in trace.results
-            ]
+            results = [wrap(known[y._data], nodes.get(y._node), None) for y in trace.results]
             return results[:first], results[first:]
 
         state, ys = loop.in_python(
@@ -342,15 +392,26 @@ def _copied(node: Node, nodes: dict[Any, Any], known: dict[Expression, Any]) -> 
     return new
 
 
+def _product(term: Term, kept: dict[Expression, Any]) -> Any:
+    """Return the product of the factors of all time steps."""
+    left, right = (kept[x] for x in term.values)
+    if term.part is not None:
+        left = left[..., term.part[0] : term.part[1]]
+    return kernels.gemm(kernels.rows(left).T, kernels.rows(right))
+
+
 def _total(
-    terms: list[Term], kept: dict[Expression, Any], totals: dict[Expression, Any], shape: Any
+    terms: list[tuple[Term, list[Term]]],
+    kept: dict[Expression, Any],
+    totals: dict[Expression, Any],
+    shape: Any,
 ) -> Any:
-    """Return the gradient of an invariant, of all time steps; None if there are no terms."""
+    """Return the gradient of an invariant, of all time steps; None without terms."""
     total = None
-    for term in terms:
+    for term, parts in terms:
         if term.kind == "product":
-            left, right = (kernels.rows(kept[x]) for x in term.values)
-            value = kernels.gemm(left.T, right)
+            values = [_product(part, kept) for part in parts]
+            value = values[0] if len(values) == 1 else np.concatenate(values)
         elif term.kind == "sum":
             slab = kept[term.values[0]]
             axes = (0, *(i + 1 for i in term.axes))
@@ -378,7 +439,7 @@ class ScanNode(Node):
             wrap(x._data, p, v)
             for x, p, v in zip(self.loop.tensors, self.parents, self.versions, strict=True)
         ]
-        return self.loop.replay(tensors)  # type: ignore[no-any-return]
+        return self.loop.replay(tensors)
 
     def vjp(self, F: Any, grad: Any, parents: Parents, retain: bool) -> Sequence[Any]:
         """Run the backward loop; under create_graph the loop again, operation by operation."""
@@ -388,7 +449,7 @@ class ScanNode(Node):
             check_saved(self, call, [self.versions[i] for i in read])
         if not F.records:
             self.loop = call if retain else None
-            return call.backward(grad, tuple([p is not None for p in parents]))  # type: ignore[no-any-return]
+            return call.backward(grad, tuple([p is not None for p in parents]), not retain)
         since = tick()
         outputs = self.unrolled()
         self.loop = call if retain else None

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import dis
 import gc
+import inspect
 import signal
 import sys
+import threading
 import types
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +29,7 @@ from .._util.user_code import GENERATED, PACKAGE
 LIBRARY, USER = "library", "user"
 LIBRARY_NAME = __name__.partition(".")[0]
 PURE_PACKAGES = frozenset(
-    "collections contextlib copy dataclasses enum functools itertools math numbers numpy operator "
+    "contextlib copy dataclasses enum functools itertools math numbers numpy operator "
     "re types typing abc inspect".split()
 )
 PURE_BUILTINS = frozenset(
@@ -42,6 +44,14 @@ ARRAY_WRITES = frozenset(
     "fill sort put resize setfield partition itemset setflags byteswap tofile dump __setitem__ "
     "__setstate__".split()
 )
+
+
+WRITERS = frozenset("copyto put putmask place shuffle put_along_axis fill_diagonal at".split())
+COMPUTES = frozenset(("BINARY_OP", "CALL", "CALL_FUNCTION_EX", "UNARY_NEGATIVE"))
+DRAWS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+METHODS = (types.BuiltinMethodType, types.MethodType)
+DRAW_METHODS = {n for kind in DRAWS for n in dir(kind) if not n.startswith("_")}
+DEPTH, MANY = 4, 100  # how far, and at how many objects, `_used_up` looks
 
 
 class SideEffect(BaseException):
@@ -66,31 +76,145 @@ def guarded(function: Callable[..., Any], *args: Any) -> Any:
     pausable = hasattr(profiler, "disable") and hasattr(profiler, "enable")  # cProfile
     if pausable:
         profiler.disable()
+    _stopped.effect = None
+    traced = sys.gettrace() is not None  # by a debugger, or a tool that measures coverage
     try:
         gc.disable()
-        sys.setprofile(_guard)
-        return function(*args)
+        if traced:
+            sys.setprofile(_guard)
+        else:
+            sys.setprofile(None)
+            sys.settrace(_enter)
+        result = function(*args)
     finally:
+        if not traced:
+            sys.settrace(None)
         sys.setprofile(None if pausable else profiler)
         if collects:
             gc.enable()
         if pausable:
             profiler.enable()
+    if _stopped.effect is not None:  # the function handled it: `except BaseException`
+        raise _stopped.effect
+    return result
+
+
+class _Stopped(threading.local):
+    effect: SideEffect | None = None
+
+
+_stopped = _Stopped()
+
+
+def _stop(what: str, line: str) -> None:
+    _stopped.effect = SideEffect(what, line)
+    raise _stopped.effect
+
+
+# Python calls a profile function at each call, also of C functions, and most calls are made by the
+# library, which is pure. So a profile function is set while the user's code runs, and a trace
+# function (which sees Python functions only) sets and removes it. If the thread has a trace
+# function already, a profile function is set all the time.
 
 
 def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
-    """Stop what is not pure; called by Python before each call in this thread."""
+    """Stop impure calls: a profile function."""
     if event == "call":
-        code = frame.f_code
-        if code not in _kinds:
-            _kinds[code] = _kind_of(code, frame.f_globals.get("__name__") or "")
-        found = _kinds[code]
-        if found.__class__ is tuple and not _is_signal_handler(code):
-            what, line = found
-            raise SideEffect(what, f"{code.co_filename}:{line or code.co_firstlineno}")
+        _check(frame)
     elif event == "c_call" and _kinds.get(frame.f_code, LIBRARY) is USER and not _is_pure(arg):
         name = getattr(arg, "__qualname__", repr(arg))
-        raise SideEffect(f"calls {name}", f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        _stop(f"calls {name}", f"{frame.f_code.co_filename}:{frame.f_lineno}")
+
+
+def _enter(frame: types.FrameType, event: str, arg: Any) -> Any:
+    """Stop impure calls: a trace function, called before the body of each Python function."""
+    inside = _kinds.get(frame.f_code)
+    if inside is None:
+        inside = _check(frame)
+    elif inside is not LIBRARY:
+        _check(frame)
+    if (inside is LIBRARY) == (sys.getprofile() is None):
+        return None  # called by code of the same kind
+    frame.f_trace_lines = False
+    if inside is LIBRARY:
+        sys.setprofile(None)
+        return _leave_library
+    sys.setprofile(_guard_c)
+    return _leave_user
+
+
+def _leave_library(frame: types.FrameType, event: str, arg: Any) -> Any:
+    if event == "return":
+        sys.setprofile(_guard_c)
+    return _leave_library
+
+
+def _leave_user(frame: types.FrameType, event: str, arg: Any) -> Any:
+    if event == "return":
+        sys.setprofile(None)
+    return _leave_user
+
+
+def _guard_c(frame: types.FrameType, event: str, arg: Any) -> None:
+    if event == "c_call":
+        _guard(frame, event, arg)
+
+
+def _check(frame: types.FrameType) -> Any:
+    """Stop a function of the user's that is not pure; return the kind of the code."""
+    code = frame.f_code
+    if code not in _kinds:
+        _kinds[code] = _kind_of(code, frame.f_globals.get("__name__") or "")
+    found = _kinds[code]
+    if found.__class__ is tuple and not _is_signal_handler(code):
+        what, line = found
+        _stop(what, f"{code.co_filename}:{line or code.co_firstlineno}")
+    started = frame.f_lasti > 0 and code.co_flags & inspect.CO_GENERATOR
+    if found is USER and not started and (what := _used_up(frame)):
+        _stop(what, f"{code.co_filename}:{code.co_firstlineno}")
+    return found
+
+
+def _used_up(frame: types.FrameType) -> str:
+    """Return how a function uses up something that its names lead to; empty if it does not.
+
+    Methods of NumPy's generators, and iterators in a ``for`` loop, are called without notice: so
+    the objects are looked for. They are found by the names in the code: arguments, globals,
+    closures, and attributes of these.
+    """
+    code = frame.f_code
+    names, local = code.co_names, frame.f_locals
+    draws = not DRAW_METHODS.isdisjoint(names)
+    # ".0" is the iterator of a comprehension, which belongs to it.
+    found = [v for n, v in local.items() if n != ".0"]
+    found += [*(frame.f_globals[n] for n in names if n in frame.f_globals)]
+    seen: set[int] = set()
+    for _ in range(DEPTH):
+        inner: list[Any] = []
+        for x in found[:MANY]:
+            if id(x) in seen or (isinstance(x, VALUES) and not isinstance(x, tuple)):
+                continue
+            seen.add(id(x))
+            generator = isinstance(x, DRAWS) and draws
+            method = isinstance(x, METHODS) and isinstance(x.__self__, DRAWS)
+            if generator or method or (x is np and "random" in names) or x is np.random:
+                return "draws random numbers with NumPy"
+            if hasattr(type(x), "__next__"):
+                return f"reads an iterator, a {type(x).__name__}"
+            if hasattr(type(x), "__missing__"):
+                return f"reads a {type(x).__name__}"
+            if isinstance(x, list | tuple):
+                inner += x[:MANY]
+            elif isinstance(x, dict):
+                inner += list(x.values())[:MANY]
+            elif not isinstance(x, type | types.ModuleType | np.ndarray):
+                try:
+                    held = object.__getattribute__(x, "__dict__")  # calls no code of the user's
+                except AttributeError:
+                    continue
+                inner += [held[n] for n in names if n in held]
+        found = inner
+    return ""
 
 
 def _is_signal_handler(code: types.CodeType) -> bool:
@@ -116,11 +240,27 @@ def _kind_of(code: types.CodeType, module: str) -> Any:
 
 def writes_of(code: types.CodeType) -> tuple[str, int | None] | None:
     """Return how code changes something outside of itself, with the line; None if it does not."""
+    if any(isinstance(c, tuple) and "out" in c for c in code.co_consts):
+        return "writes to an array (out=)", None
+    if found := WRITERS.intersection(code.co_names):
+        return f"calls {min(found)}", None
+    own = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    before = before_that = ""
     for step in dis.get_instructions(code):
         kind, _, rest = step.opname.partition("_")
+        line = step.positions.lineno if step.positions else None
+        if step.opname == "STORE_FAST":
+            # x += y writes to the object: to a new one, if x is an argument or was computed here.
+            if before.endswith("=") and step.argval not in own:
+                return f"changes {step.argval} in place", line
+            if before_that in COMPUTES or before in COMPUTES:
+                own.add(step.argval)
+            elif not before.endswith("="):
+                own.discard(step.argval)
+        in_place = step.opname == "BINARY_OP" and step.argrepr.endswith("=")
+        before_that, before = before, step.argrepr if in_place else step.opname
         if kind not in ("STORE", "DELETE"):
             continue
-        line = step.positions.lineno if step.positions else None
         if rest in ("ATTR", "GLOBAL") or (rest == "DEREF" and step.argval in code.co_freevars):
             return f"assigns {step.argval}", line
         if rest in ("SUBSCR", "SLICE"):
@@ -149,6 +289,5 @@ def is_library(step: Any) -> bool:
     """Tell whether a step is the method of a cell of this library, which has no side effects."""
     method = getattr(step, "__wrapped__", None)
     owner = type(getattr(method, "__self__", None))
-    code = getattr(method, "__code__", None)
-    inside = owner.__module__.startswith(f"{LIBRARY_NAME}.nn.") and code is not None
-    return inside and code.co_filename.startswith(PACKAGE)
+    file = getattr(getattr(method, "__code__", None), "co_filename", "")
+    return owner.__module__.startswith(f"{LIBRARY_NAME}.nn.") and file.startswith(PACKAGE)

@@ -24,9 +24,9 @@ from .expressions import VIEWS, Expression, needed
 from .kernel import Kernel, function_of
 from .step_trace import StepTrace
 
-# Results that are not computed where the caller wants them, but copied there: views, and joins, whose
-# parts would be views of another array at each step.
-INDIRECT = frozenset(("sum", "constant", "invariant", "join", *VIEWS))
+# Results that are not computed where the caller wants them, but copied there: views, and joins,
+# whose parts would be views of another array at each step.
+INDIRECT = frozenset(("sum", "constant", "invariant", "concatenate", *VIEWS))
 
 
 class StepKernel(Kernel):
@@ -67,7 +67,7 @@ class StepKernel(Kernel):
         super().__init__(trace, list(names), [x for x, _ in targets])
         self.lines += [f"copyto({name}, {self.names[x]})" for x, name in copies]
 
-    def _given_names(self, given: Sequence[Expression]) -> dict[Expression, str]:
+    def _input_names(self, given: Sequence[Expression]) -> dict[Expression, str]:
         return {**self._names, **self.targets}
 
     def _steps(self, given: Sequence[Expression], results: Sequence[Any]) -> list[Expression]:
@@ -76,15 +76,15 @@ class StepKernel(Kernel):
     def _release(self, done: Sequence[Expression]) -> None:
         super()._release([x for x in done if x.varies])
 
-    def _step(self, x: Expression) -> None:
-        if x.op == "part" and self.names[x.args[0]] in self.memories:
-            self.names[x] = self._part(self.names[x.args[0]], *x.args[1:])
+    def _emit(self, x: Expression) -> None:
+        if x.op == "slice" and self.names[x.args[0]] in self.memories:
+            self.names[x] = self._slice(self.names[x.args[0]], *x.args[1:])
             return
         if x.varies:
-            super()._step(x)
+            super()._emit(x)
             return
         loop, self.lines = self.lines, self.setup
-        super()._step(x)
+        super()._emit(x)
         self.lines = loop
 
     def _buffer(self, x: Expression) -> str:
@@ -92,7 +92,7 @@ class StepKernel(Kernel):
         self.memories.add(name)
         return name
 
-    def _part(self, name: str, start: int, stop: int) -> str:
+    def _slice(self, name: str, start: int, stop: int) -> str:
         """Return the name of a part of a buffer, which is made before the loop."""
         part = f"{name}_{start}_{stop}"
         line = f"{part} = {name}[..., {start}:{stop}]"
@@ -100,7 +100,7 @@ class StepKernel(Kernel):
             self.setup.append(line)
         return part
 
-    def _memory(self, x: Expression) -> str:
+    def _allocation(self, x: Expression) -> str:
         if self.columns and len(x.sizes) == 2:
             return f"vector({x.sizes[::-1]}, {x.dtype.name}).T"
         return f"vector({x.sizes}, {x.dtype.name})"
@@ -135,9 +135,8 @@ class StepKernel(Kernel):
         """Return the function of a source that has `setup` and `lines` in it."""
         self.source = source
         numbers = {
-            name: np.asarray(number, dtype)
-            for (_, dtype), (name, number) in self.constants.items()
+            name: np.asarray(number, dtype) for (_, dtype), (name, number) in self.constants.items()
         }
         dtypes = [dtype for _, dtype in self.constants]
-        products = {"matmul": np.matmul, "dot": np.dot}
-        return function_of(source, np, self.steps, dtypes, {**numbers, **scope, **products})
+        calls = {"matmul": np.matmul, "dot": np.dot, "add": np.add}
+        return function_of(source, np, self.steps, dtypes, {**numbers, **scope, **calls})

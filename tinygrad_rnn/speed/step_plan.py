@@ -15,6 +15,8 @@ value      anything else        is added up in double precision        nothing
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +31,9 @@ from .kernel import Kernel
 from .step_kernel import StepKernel
 from .step_trace import StepTrace, expressions_in
 
+MOST_PARTS = 3  # of a product that is computed in parts
+LARGE = 4096  # elements, from which memory counts more than a call
+lock = threading.RLock()  # of all plans: they are made by one thread at a time
 KEPT = EXPENSIVE | {"matmul", "sum", "draw"}  # operations whose results are not computed twice
 
 
@@ -39,11 +44,12 @@ class Term(NamedTuple):
     values: tuple[Expression, ...]
     axes: tuple[int, ...] = ()  # of a sum
     transposed: bool = False
+    part: tuple[int, int] | None = None  # of the columns of the left factor
 
 
 def terms_of(x: Expression, transposed: bool = False) -> list[Term]:
     """Return the terms whose sum is the gradient `x` of an invariant."""
-    first = x.args[0] if x.args else None
+    first: Any = x.args[0] if x.args else None
     if x.op == "add" and all(a.__class__ is Expression and a.sizes == x.sizes for a in x.args):
         return [term for a in x.args for term in terms_of(a, transposed)]
     if x.op == "transpose":
@@ -58,13 +64,45 @@ def terms_of(x: Expression, transposed: bool = False) -> list[Term]:
     return [Term("value", (x,), transposed=transposed)]
 
 
+def shared_factors(terms: list[Term], kept: Sequence[Expression]) -> list[list[Term]]:
+    """Return for each term the terms that it consists of, with factors that are kept anyway.
+
+    The gradients of the gates of a GRU differ in one of three parts only, for the input and for the
+    state: of a left factor that is a join, parts that are parts of a kept join too are taken from
+    there. The products of the parts are the rows of the product.
+    """
+    places: dict[Expression, tuple[Expression, int]] = {}
+    whole_ones = set(kept)
+    for whole in kept:
+        start = 0
+        for x in whole.args if whole.op == "concatenate" else ():
+            places.setdefault(x, (whole, start))
+            start += x.sizes[-1]
+    found = []
+    for term in terms:
+        left = term.values[0]
+        pieces: list[Term] = []
+        if term.kind == "product" and left.op == "concatenate" and left not in whole_ones:
+            for x in left.args:
+                whole, start = places.get(x, (x, 0))
+                stop, last = start + x.sizes[-1], pieces[-1] if pieces else None
+                if last and last.values[0] is whole and last.part and last.part[1] == start:
+                    pieces[-1] = last._replace(part=(last.part[0], stop))
+                else:
+                    values = whole, term.values[1]
+                    pieces.append(Term("product", values, part=(start, stop)))
+        shared = any(piece.values[0].op == "concatenate" for piece in pieces)
+        found.append(pieces if shared and len(pieces) <= MOST_PARTS else [term])
+    return found
+
+
 class BackwardLoop(NamedTuple):
     """A backward loop: its function, and the arrays that it takes and fills."""
 
     function: Callable[..., Any]
     inputs: list[Expression | None]  # which gradient of the input there is, for each element
-    collected: list[Expression]  # what is kept for all steps, for the terms
-    terms: list[list[Term]]  # for each invariant; [] where there is no gradient
+    collected: list[Expression]  # values kept for all steps, for the terms
+    terms: list[list[tuple[Term, list[Term]]]]  # for each invariant: terms, and their parts
     added: dict[Expression, int]  # the values that are added up, with their numbers
     source: str
 
@@ -98,6 +136,7 @@ class StepPlan:
         # Expressions are compared by identity: in sets and dicts, as == makes another expression.
         first = {x: i for i, x in reversed([*enumerate(self.new)])}
         self.same_as_state = [first.get(y) for y in self.ys]
+        self.new_set = set(self.new)
         self.differentiable = [t._node is not None for t in trace.arguments[: trace.states]]
         self.differentiates = any(r._node is not None for r in trace.results)
         self.factors = {
@@ -108,9 +147,7 @@ class StepPlan:
             if a.varies
         }
         given = {*self.arguments, *self.invariants, *self.draws}
-        self.distinct_new = [
-            i for i, x in enumerate(self.new) if x not in given and first[x] == i
-        ]
+        self.distinct_new = [i for i, x in enumerate(self.new) if x not in given and first[x] == i]
         self.saved: list[Expression] = []
         self.reads: set[Expression] = set()
         self._kernels: dict[Any, Any] = {}
@@ -140,12 +177,18 @@ class StepPlan:
             for x in found
             if any(a.__class__ is Expression and a.varies and a not in known for a in x.args)
         }
-        return kept | {x for x in self.trace.table.values() if x.op in KEPT and x.varies}
+        kept |= {x for x in self.trace.table.values() if x.op in KEPT and x.varies}
+        # A large array that one call computes from the new state is recomputed.
+        return {
+            x
+            for x in kept
+            if not (len(x.args) == 1 and x.args[0] in self.new_set and math.prod(x.sizes) >= LARGE)
+        }
 
     def _gradient(self, i: int) -> Expression:
         """Return the gradient of a result, as an expression."""
         y = self.results[i]
-        gradient: Expression = self.trace.enter("gradient", (i, y.sizes), y.dtype, y.sizes)
+        gradient: Expression = self.trace.intern("gradient", (i, y.sizes), y.dtype, y.sizes)
         return gradient
 
     def _gradients(self, which: tuple[int, ...]) -> list[Any]:
@@ -178,9 +221,9 @@ class StepPlan:
 
     def forward(self, recording: bool, ragged: bool) -> StepKernel:
         """Return the kernel of the forward loop, with its `call`."""
-        key = "forward", recording, ragged
-        if key in self._kernels:
-            return self._kernels[key]  # type: ignore[no-any-return]
+        return self._cached(("forward", recording, ragged), self._forward, recording, ragged)
+
+    def _forward(self, recording: bool, ragged: bool) -> StepKernel:
         names = self._given()
         targets = [(x, f"n{i}") for i, x in enumerate(self.new)]
         targets += [(y, f"y{i}") for i, y in enumerate(self.ys) if self.same_as_state[i] is None]
@@ -202,7 +245,6 @@ class StepPlan:
             [*heads, *["seen"] * ragged], columns, kernel, [*before, *kernel.lines, *after], []
         )
         kernel.call = kernel.function(source, {"fill": fill, "keep": keep})
-        self._kernels[key] = kernel
         return kernel
 
     def backward(
@@ -222,14 +264,19 @@ class StepPlan:
             Whether the loop takes the weights of edges.
         """
         key = which, needed, ragged, scaled
-        if key in self._kernels:
-            return self._kernels[key]  # type: ignore[no-any-return]
+        return self._cached(key, self._backward, *key)
+
+    def _backward(
+        self, which: tuple[int, ...], needed: tuple[bool, ...], ragged: bool, scaled: bool
+    ) -> BackwardLoop:
         grads = self._gradients(which)
         count, first = len(self.arguments), len(self.states)
         of_states = grads[:first]
         of_inputs = [g if need else None for g, need in zip(grads, needed, strict=True)]
-        terms = [terms_of(g) if g is not None else [] for g in of_inputs[count:]]
+        wanted_terms = [terms_of(g) if g is not None else [] for g in of_inputs[count:]]
         of_inputs = of_inputs[first:count]
+        joins = [g for g in of_inputs if g is not None]
+        terms = [[*zip(t, shared_factors(t, joins), strict=True)] for t in wanted_terms]
         names = self._given()
         names.update({self.new[i]: f"n{i}" for i in self.distinct_new})
         names.update({x: f"z{i}" for i, x in enumerate(self.saved)})
@@ -242,7 +289,7 @@ class StepPlan:
         added: dict[Expression, int] = {}
         have = {*self.arguments, *self.draws, *self.saved, *self.new}
         have.update(g for g in of_inputs if g is not None)
-        for term in (term for all_terms in terms for term in all_terms):
+        for term in (part for pairs in terms for _, parts in pairs for part in parts):
             for x in term.values:
                 if term.kind == "value":
                     added.setdefault(x, len(added))
@@ -250,7 +297,8 @@ class StepPlan:
                     kept[x] = None
         collected = list(kept)
         targets += [(x, f"c{i}") for i, x in enumerate(collected)]
-        kernel = StepKernel(self.trace, names, [*targets, *((x, None) for x in added)], self.columns)  # type: ignore[misc]
+        wanted: list[tuple[Expression, str | None]] = [*targets, *((x, None) for x in added)]
+        kernel = StepKernel(self.trace, names, wanted, self.columns)
         constant = {*(names[x] for x in self.invariants), *(f"g{i}" for i in live)}
         lists = [name for name in names.values() if name not in constant]
         lists += [name for _, name in targets if not name.startswith("h")]
@@ -265,26 +313,34 @@ class StepPlan:
             after += [f"if w != 1: scale(h{i}, w, u)" for i in live]
         after += [f"g{i}, h{i} = h{i}, g{i}" for i in live]
         heads = [f"a{x.number}" for x in self.invariants]
-        heads += [name for i in live for name in (f"g{i}", f"h{i}")] + [f"e{i}" for i in added.values()]
+        heads += [name for i in live for name in (f"g{i}", f"h{i}")]
+        heads += [f"e{i}" for i in added.values()]
         returned = [f"g{i}" for i in live]
         source = loop_source(heads, lists, kernel, [*before, *kernel.lines, *after], returned)
         scope = {"hold": hold, "release": release, "scale": scale}
         function = kernel.function(source, scope)
-        loop = BackwardLoop(function, of_inputs, collected, terms, added, source)
-        self._kernels[key] = loop
-        return loop
+        return BackwardLoop(function, of_inputs, collected, terms, added, source)
 
     @property
     def everything(self) -> tuple[list[Expression], Callable[..., Any]]:
         """All values that the graph of a step holds, and the function that computes them."""
-        if "all" not in self._kernels:
-            values = {x: None for x in self.results}
-            for node in self.trace.nodes:
-                values.update(dict.fromkeys(expressions_in(getattr(node, "saved", ()))))
-            wanted = list(values)
-            kernel = Kernel(self.trace, [*self.arguments, *self.invariants, *self.draws], wanted)
-            self._kernels["all"] = wanted, kernel.schedule(np)
-        return self._kernels["all"]  # type: ignore[no-any-return]
+        return self._cached("everything", self._everything)
+
+    def _everything(self) -> tuple[list[Expression], Callable[..., Any]]:
+        values = {x: None for x in self.results}
+        for node in self.trace.nodes:
+            values.update(dict.fromkeys(expressions_in(getattr(node, "saved", ()))))
+        wanted = list(values)
+        kernel = Kernel(self.trace, [*self.arguments, *self.invariants, *self.draws], wanted)
+        return wanted, kernel.schedule(np)
+
+    def _cached(self, key: Any, make: Callable[..., Any], *args: Any) -> Any:
+        """Return a loop that was made before, or make it: one thread at a time."""
+        if key not in self._kernels:
+            with lock:  # new expressions get numbers
+                if key not in self._kernels:
+                    self._kernels[key] = make(*args)
+        return self._kernels[key]
 
 
 def loop_source(
@@ -296,7 +352,7 @@ def loop_source(
 ) -> str:
     """Return the source of a loop: `lists` are iterated together, `heads` are constant."""
     lists = list(dict.fromkeys(lists))
-    setup = "".join(f"    {line}\n" for line in kernel.first)
+    setup = "".join(f"    {line}\n" for line in kernel.prologue)
     inside = "".join(f"        {line}\n" for line in body) or "        pass\n"
     names = "".join(f"{name}, " for name in lists)
     return (

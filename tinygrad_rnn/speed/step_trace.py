@@ -1,7 +1,7 @@
 """The trace of a step of `scan`: its expressions, its invariants, its graph.
 
-The step is called once, at each call of `scan`, on arrays without values. So whatever it reads now
-(weights, attributes, globals) is what the loop uses, and nothing can be stale. Two calls that
+The step is called once, at each call of `scan`, on expressions. So the loop uses the present values
+of all that the step reads (weights, attributes, globals), and nothing can be stale. Two calls that
 compute the same have the same `signature`, under which a plan is kept.
 
 ===========  =======================================================  ==========================
@@ -179,17 +179,18 @@ class StepTrace(Trace):
         """Make the results of hoisted calls arguments: the graph of the step ends there."""
         if not self.hoisted:
             return
-        leaves_by_node: dict[Any, Leaf] = {}
+        leaves_by_node: dict[Any, Node] = {}
         for call in self.hoisted:
             x, node = call.result, None
             if x._node is not None:
-                node = leaves_by_node[x._node] = Leaf(x.shape, x.dtype, [0])
+                node = Leaf(x.shape, x.dtype, [0])
+                node.order = x._node.order  # before the operations that read it
+                leaves_by_node[x._node] = node
             self.arguments.append(wrap(x._data, node, None))
-        for node in reachable([r._node for r in self.results if r._node is not None]):
-            node.parents = tuple([leaves_by_node.get(p, p) for p in node.parents])  # type: ignore[arg-type]
+        for op in reachable([r._node for r in self.results if r._node is not None]):
+            op.parents = tuple([leaves_by_node.get(p, p) for p in op.parents])
         self.results = [
-            wrap(r._data, leaves_by_node.get(r._node, r._node), None)  # type: ignore[arg-type]
-            for r in self.results
+            wrap(r._data, leaves_by_node.get(r._node, r._node), None) for r in self.results
         ]
 
     def hoist(self, xs: Sequence[Tensor], columns: bool) -> list[Tensor]:
@@ -200,10 +201,9 @@ class StepTrace(Trace):
         real: dict[Any, Any] = {}
         for t, x in zip(self.arguments[self.states :], xs, strict=False):
             real[t._data] = ops.feature_major(x) if columns and x.ndim == 3 else x
-        by_leaf = {s._node: x for s, x in zip(self.symbolic_invariants, self.invariants, strict=True)}
-        by_array = {
-            s._data: x for s, x in zip(self.symbolic_invariants, self.invariants, strict=True)
-        }
+        invariants = [*zip(self.symbolic_invariants, self.invariants, strict=True)]
+        by_leaf = {s._node: x for s, x in invariants}
+        by_array = {s._data: x for s, x in invariants}
 
         def value(call: Call, i: int) -> Any:
             x = call.values[i]
@@ -225,13 +225,15 @@ class StepTrace(Trace):
                 count = len(call.definition.inputs)
                 args = [value(call, i) for i in range(count)]
                 options = dict(zip(call.definition.params, call.values[count:], strict=True))
+                if "weight" in options:  # was chosen for the product of one step
+                    options["weight"] = "y"
                 real[expression] = PRIMITIVES[call.definition.name](*args, **options)
         return [real[call.result._data] for call in self.hoisted]
 
     def _argument(self, x: Tensor | None) -> Tensor | None:
         if x is None:
             return None
-        expression = self.enter("argument", (len(self.arguments), x.shape), x.dtype, x.shape)
+        expression = self.intern("argument", (len(self.arguments), x.shape), x.dtype, x.shape)
         node = Leaf(x.shape, x.dtype, [0]) if x.dtype.kind == "f" else None
         self.arguments.append(wrap(expression, node, None))
         return self.arguments[-1]
@@ -260,7 +262,7 @@ class StepTrace(Trace):
         if key not in self._adopted:
             if id(array) not in self._numbers:
                 args = len(self.arrays), array.shape
-                self._numbers[id(array)] = self.enter("invariant", args, array.dtype, array.shape)
+                self._numbers[id(array)] = self.intern("invariant", args, array.dtype, array.shape)
                 self.arrays.append(array)
             leaf = None if node is None else Leaf(array.shape, array.dtype, [0])
             self._adopted[key] = wrap(self._numbers[id(array)], leaf, None)
@@ -287,7 +289,7 @@ class StepTrace(Trace):
             raise untraceable("draws from a seed at each step")
         self.draws.append(Draw(shape, keep, rng))
         number = len(self.draws)
-        mask: Expression = self.enter("draw", (number, shape, keep), backend.bool_, shape)
+        mask: Expression = self.intern("draw", (number, shape, keep), backend.bool_, shape)
         return mask
 
     def refuse_draw(self) -> None:

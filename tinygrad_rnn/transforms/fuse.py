@@ -29,16 +29,19 @@ mode = _Mode()
 def eager() -> Iterator[None]:
     """Run every operation separately in a ``with`` block, for this thread alone.
 
-    No function is traced, fused or replayed. Debuggers and `detect_anomaly` see every operation.
+    No function is traced, fused or replayed, and a loop over time runs step by step: each operation
+    of each step has its node in the graph. Debuggers and `detect_anomaly` see every operation.
+    ``tg.fuse.disabled`` is another name.
 
     Examples
     --------
     >>> import tinygrad_rnn as tg
-    >>> from tinygrad_rnn.transforms.fuse import eager
-    >>> double = tg.fuse(lambda x: 2 * x)
-    >>> with eager():
-    ...     double(tg.ones(2))
-    tensor([2., 2.])
+    >>> layer, x = tg.nn.RNN(2, 3), tg.ones(5, 1, 2)
+    >>> with tg.eager():
+    ...     print(tg.viz.graph(layer(x)[1]))
+    Graph(29 nodes, 36 edges)
+    >>> print(tg.viz.graph(layer(x)[1]))
+    Graph(11 nodes, 10 edges)
     """
     before = mode.eager
     try:

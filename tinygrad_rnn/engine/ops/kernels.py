@@ -37,10 +37,20 @@ def is_column_major(x: Array) -> bool:
     return bool(strides[-2] == x.itemsize and strides[-1] >= strides[-2] and x.shape[-2] > 1)
 
 
+def is_one_matrix(x: Array) -> bool:
+    """Return whether column-major matrices (T, B, F) are one matrix with a row for each feature."""
+    slab = x.ndim == 3 and x.strides[0] == x.shape[1] * x.strides[1]
+    return bool(slab and is_column_major(x))
+
+
 def to_column_major(x: Array) -> Array:
-    """Return `x` with column-major matrices."""
+    """Return `x` with column-major matrices; those of T time steps as one matrix."""
     if is_column_major(x):
         return x
+    if x.ndim == 3 and x.shape[-2] > 1:
+        out = empty_in_order_of(x.shape, module_of(x).empty(x.shape[:0:-1], dtype=x.dtype).T)
+        out[...] = x
+        return out
     return module_of(x).ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
 
 
@@ -51,7 +61,7 @@ def empty_in_order_of(shape: tuple[int, ...], part: Array, dtype: DType = None) 
     that a product or a sum over all steps needs no copy.
     """
     module, dtype = module_of(part), dtype or part.dtype
-    if len(shape) == 3 and part.ndim == 2 and is_column_major(part):
+    if len(shape) == 3 and (is_one_matrix(part) or (part.ndim == 2 and is_column_major(part))):
         n = shape[0] * shape[1]
         # Without a gap rows of a multiple of 512 bytes would share cache sets.
         gap = 0 if n * dtype.itemsize % 512 else 128 // dtype.itemsize
@@ -148,8 +158,7 @@ def gemm(x: Array, y: Array) -> Array:
         parts = module.matmul(left, y[..., :cut, :].reshape(*y.shape[:-2], count, block, -1))
         total = module.sum(parts, axis=-3, dtype=float64).astype(parts.dtype)
         return total + module.matmul(x[..., cut:], y[..., cut:, :])
-    slab = x.ndim == 3 and x.strides[0] == x.shape[1] * x.strides[1]
-    if slab and y.ndim == 2 and x.size * y.size:
+    if x.ndim == 3 and y.ndim == 2 and x.size * y.size and is_one_matrix(x):
         out = empty_in_order_of((*x.shape[:2], y.shape[1]), x[0], np.result_type(x.dtype, y.dtype))
         module.matmul(y.T, rows(x).T, out=rows(out).T)  # one matrix with a row for each feature
         return out

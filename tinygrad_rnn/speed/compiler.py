@@ -1,4 +1,4 @@
-"""The workshop: the compiler, and the folder of what it made."""
+"""The C compiler, and the cache of compiled libraries."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ FLAGS = [
     "-fno-trapping-math", "-ffp-contract=off",
 ]  # fmt: skip
 FLAGS += ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
-# For this processor: the first that the compiler takes. NumPy uses vectors of 512 bits too.
+# Flags for this processor: the first that the compiler accepts. NumPy uses 512-bit vectors too.
 NATIVE = [["-march=native", "-mprefer-vector-width=512"], ["-march=native"], ["-mcpu=native"], []]
 
 
 class Compiler:
-    """A C compiler with its flags, and an identity that changes when one of its kernels would.
+    """A C compiler with its flags.
 
-    The identity is what the compiler says of its version, and the macros that it defines for this
-    processor: those name every set of instructions that it will use.
+    Its `identity` is a part of each key in the cache: a digest of the command, the version, and the
+    predefined macros, which name the instruction sets of this processor.
     """
 
     def __init__(self) -> None:
         if sys.implementation.name != "cpython":
-            raise CompilerError("fuse.backend: a kernel in C is called in the way of CPython alone")
+            raise CompilerError("fuse.backend: kernels in C need CPython")
         wanted = os.environ.get("CC")
         tried = [shlex.split(wanted)] if wanted else [["cc"], ["gcc"], ["clang"]]
         command = next((c for c in tried if c and shutil.which(c[0])), None)
@@ -43,7 +43,7 @@ class Compiler:
             raise CompilerError(
                 f"fuse.backend: no C compiler; tried {names} ({'CC' if wanted else 'in PATH'}). "
                 "Install one (Debian: apt install gcc; macOS: xcode-select --install), or name it "
-                "in the environment variable CC, or stay with tinygrad_rnn.fuse.backend('numpy')"
+                "in the environment variable CC, or use tinygrad_rnn.fuse.backend('numpy')"
             )
         self.path = str(shutil.which(command[0]))
         self.command = [self.path, *command[1:]]
@@ -54,7 +54,7 @@ class Compiler:
                 self.command += [*FLAGS, *native]
                 break
         else:
-            self._run(*FLAGS, "-dM", "-E", "-x", "c", os.devnull)  # says what is wrong
+            self._run(*FLAGS, "-dM", "-E", "-x", "c", os.devnull)  # raises the compiler's message
         self.identity = _digest("\n".join([*self.command, version, macros]).encode())
 
     def _run(self, *args: str) -> str:
@@ -63,16 +63,16 @@ class Compiler:
         if done.returncode:
             raise CompilerError(
                 f"fuse.backend: {shlex.join(command)} failed:\n{done.stderr.strip()[-2000:]}\n"
-                "Name another compiler in the environment variable CC, or stay with "
+                "Name another compiler in the environment variable CC, or use "
                 "tinygrad_rnn.fuse.backend('numpy')"
             )
         return done.stdout
 
     def library(self, text: str) -> Path:
-        """Return the file of the compiled text: the one that is there, or a new one.
+        """Return the compiled library of a source: from the cache, or compiled now.
 
-        Its name holds the digest of its content, so that what was cut off or altered is not loaded;
-        it gets that name when it is complete, so that processes do not disturb each other.
+        The file's name contains a digest of its content, so that a truncated or changed file is not
+        loaded. The file is renamed when complete, so that processes can share the cache.
         """
         folder = cache()
         key = _digest(f"{self.identity}\n{text}".encode())
@@ -101,14 +101,14 @@ def _is_own(status: os.stat_result) -> bool:
 
 
 def cache() -> Path:
-    """Return the folder of the compiled kernels, the user's own and nobody else's.
+    """Return the folder of compiled kernels, which only the user can write.
 
-    It is ``tinygrad_rnn/kernels`` in ``$XDG_CACHE_HOME`` or the system's folder for caches, and may
-    be deleted at any time. Where that cannot be written or belongs to somebody else, it is one that
-    lives as long as the process.
+    It is ``tinygrad_rnn/kernels`` in ``$XDG_CACHE_HOME`` or in the system's cache folder. It may be
+    deleted at any time. If it is not writable or has another owner, a temporary folder is used,
+    which is deleted at exit.
     """
-    home = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(home)
+    default = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(default)
     folder = Path(root, "tinygrad_rnn", "kernels")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,14 +1,14 @@
-"""What a function reads besides its arguments, as far as its code says.
+"""The environment of a function: the values that it reads in addition to its arguments.
 
-Globals and closures that its code names, attributes and elements of the objects there, defaults,
-and the same of every function of the user's that is found among them. `Surroundings` remembers what
-was there, as expressions that are true as long as it is.
+These are the globals and closure variables that its code names, attributes and elements of these
+objects, defaults, and the same for every user function among them. `Environment` takes a snapshot,
+and `guards` writes Python expressions that are true while the values are unchanged.
 
-Where that code looks attributes up by strings (``getattr``, ``__dict__``), its strings are names
-too, and all attributes of the user's objects that are numbers or strings are compared.
+If the code reads attributes by strings (``getattr``, ``__dict__``), its string constants count as
+names too, and all plain attributes (numbers, strings) of the user's objects are compared.
 
-Installed libraries are not looked into, nor are containers of more than `LARGE` elements. What no
-code names cannot be seen: the clock, a file, what an iterator returns next.
+Installed libraries are not searched, and neither are containers of more than `LARGE` elements.
+Values that no code names are invisible: the clock, a file, the next element of an iterator.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..engine.graph import Node
 from ..engine.tensor import Tensor
 from .scalars import same
 
-LARGE = 1000  # containers of more numbers and strings (vocabularies) are not watched
+LARGE = 1000  # containers of more elements (vocabularies) are not compared
 PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
 CONTAINERS = frozenset(("builtins", "collections", "functools", "types", "argparse"))
 OPAQUE = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, Node)
@@ -45,7 +45,7 @@ _UNREAD = frozenset(("__init__", "__new__", "__repr__", "__str__", "__del__", "_
 
 
 def opaque(x: Any, own: str) -> bool:
-    """Tell whether an object is not looked into: a value, or what cannot lead to the user's own."""
+    """Tell whether an object is not searched: a value, or an object of a library."""
     module = type(x).__module__.partition(".")[0]
     return (
         type(x) in PLAIN
@@ -57,7 +57,7 @@ def opaque(x: Any, own: str) -> bool:
 
 
 def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:
-    """Yield code and that of the functions inside."""
+    """Yield code, and the code of nested functions."""
     yield code
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
@@ -65,7 +65,7 @@ def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def names_of(code: types.CodeType) -> list[str]:
-    """Return the names that code looks up in globals and as attributes, its strings among them."""
+    """Return the names of globals and attributes in code; its strings too if it uses getattr."""
     names = [n for c in codes_of(code) for n in c.co_names]
     if not {*LOOKUPS, "globals"}.isdisjoint(names):
         names += [s for c in codes_of(code) for s in c.co_consts if isinstance(s, str)]
@@ -74,7 +74,7 @@ def names_of(code: types.CodeType) -> list[str]:
 
 @functools.lru_cache(1000)
 def stored_by(code: types.CodeType) -> frozenset[str]:
-    """Return the names that code assigns outside of itself; "[]" for elements of containers."""
+    """Return the names of non-local variables and attributes that code assigns; "[]": elements."""
     names = {n for c in codes_of(code) for n in c.co_names}
     found = {"[]"} if not CHANGES.isdisjoint(names) else set()
     for step in (step for c in codes_of(code) for step in dis.get_instructions(c)):
@@ -86,7 +86,7 @@ def stored_by(code: types.CodeType) -> frozenset[str]:
 
 
 def installed(module: str | None, own: str) -> bool:
-    """Tell whether a module is a library's: neither the user's nor of the function's package."""
+    """Tell whether a module is part of an installed library, other than the package `own`."""
     top = (module or "").partition(".")[0]
     if top in sys.stdlib_module_names or top in ("numpy", _NAME):
         return True
@@ -94,10 +94,10 @@ def installed(module: str | None, own: str) -> bool:
 
 
 def of_library(function: types.FunctionType, own: str) -> bool:
-    """Tell whether a function is a library's."""
+    """Tell whether a function is part of an installed library."""
     if function.__code__.co_filename.startswith((PACKAGE, "<primitive")):
         return True
-    name = function.__module__ or ""  # an example in the package's own docstrings has its name
+    name = function.__module__ or ""  # doctests of this package have its name
     return not name.startswith(_NAME) and installed(name, own)
 
 
@@ -105,19 +105,24 @@ def _is_library(x: Any, own: str) -> bool:
     return isinstance(x, types.FunctionType) and of_library(x, own)
 
 
-def is_ours(function: Any) -> bool:
-    """Tell whether a function is this library's own, which reads nothing that can change."""
+def is_package_function(function: Any) -> bool:
+    """Tell whether a function is part of this package: these read only constants."""
     return isinstance(function, types.FunctionType) and function.__code__.co_filename.startswith(
         (PACKAGE, "<primitive")
     )
 
 
-class Surroundings:
-    """What a function, and objects that it is called with, read now.
+class Environment:
+    """A snapshot of the values that a function, and the objects it is called with, read.
 
-    `values` maps a place (how it is read, the object that holds it, the key there) to the value;
-    `arrays` tells whether there are arrays among them; `stored` has the names that the code
-    assigns.
+    Attributes
+    ----------
+    values : dict
+        From a location (form of access, id of the holder, key) to (form, holder, key, value).
+    arrays : bool
+        Whether a value is an array.
+    stored : set of str
+        The names that the code assigns.
     """
 
     def __init__(self, function: Any = None, *objects: Any) -> None:
@@ -127,11 +132,11 @@ class Surroundings:
         self._own = (getattr(function, "__module__", None) or "").partition(".")[0]
         self._names: set[str] = set()
         known = -1
-        while known < len(self._names):  # a function that is found late names what was passed by
+        while known < len(self._names):  # until no function that was found adds a name
             known = len(self._names)
-            self._walk([function, *objects])
+            self._visit([function, *objects])
 
-    def _walk(self, stack: list[Any]) -> None:
+    def _visit(self, stack: list[Any]) -> None:
         seen: dict[int, Any] = {}
         while stack:
             x = stack.pop()
@@ -147,17 +152,17 @@ class Surroundings:
                 stack += self._inside(x)
 
     def _inside(self, x: Any) -> Iterator[Any]:
-        """Note the values that an object holds, and yield them."""
+        """Record the values that an object holds, and yield them."""
         if isinstance(x, types.FunctionType):
             if of_library(x, self._own):
                 return
             names = names_of(x.__code__)
             self._names.update(names)
             self.stored |= stored_by(x.__code__)
-            yield self._note("{0}.__defaults__", x) if x.__defaults__ else None
-            yield self._note("{0}.__kwdefaults__", x) if x.__kwdefaults__ else None
+            yield self._record("{0}.__defaults__", x) if x.__defaults__ else None
+            yield self._record("{0}.__kwdefaults__", x) if x.__kwdefaults__ else None
             for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
-                yield self._note("{0}.cell_contents", cell, name)
+                yield self._record("{0}.cell_contents", cell, name)
             yield from self._named(x.__globals__, names)
             yield from self._named(vars(x), self._names)
         elif isinstance(x, types.MethodType):
@@ -174,18 +179,18 @@ class Surroundings:
                     # Operators are called without a name.
                     special = [n for n in vars(kind) if n.startswith("__") and n not in _UNREAD]
                     for name in {*self._looked_up(kind), *special}:
-                        yield self._note("vars({0}).get({1}, missing)", kind, name)
+                        yield self._record("vars({0}).get({1}, missing)", kind, name)
         elif isinstance(x, tuple):
             yield from x
         elif isinstance(x, set | frozenset):
             if len(x) <= LARGE:
                 yield from x
-                self._note(MEMBERS, x)
+                self._record(MEMBERS, x)
         elif isinstance(x, dict | list):
             if len(x) <= LARGE:
-                self._note(LENGTH, x)
+                self._record(LENGTH, x)
                 for key in list(x) if isinstance(x, dict) else range(len(x)):
-                    yield self._note(ELEMENT, x, key)
+                    yield self._record(ELEMENT, x, key)
         else:
             yield type(x)
             if hasattr(x, "__dict__"):
@@ -194,11 +199,11 @@ class Surroundings:
             for name in self._names:
                 slot = inspect.getattr_static(type(x), name, None)
                 if isinstance(slot, types.MemberDescriptorType):
-                    yield self._note("getattr({0}, {1}, missing)", x, name)
-                # The code of a library's property (the mode of a module) is not looked into.
+                    yield self._record("getattr({0}, {1}, missing)", x, name)
+                # The code of a library's property (the mode of a module) is not searched.
                 elif isinstance(slot, property) and _is_library(slot.fget, self._own):
                     if getattr(x, name, None).__class__ in PLAIN:
-                        self._note("getattr({0}, {1}, missing)", x, name)
+                        self._record("getattr({0}, {1}, missing)", x, name)
 
     def _looked_up(self, x: Any) -> set[str]:
         """Return the names of the attributes of an object that may be read."""
@@ -209,43 +214,43 @@ class Surroundings:
     def _named(self, holder: Any, names: Any, absent: bool = False) -> Iterator[Any]:
         for name in names:
             if name in holder:
-                yield self._note("{0}[{1}]", holder, name)
+                yield self._record("{0}[{1}]", holder, name)
             elif absent:
-                self._note("{0}.get({1}, missing)", holder, name)
+                self._record("{0}.get({1}, missing)", holder, name)
 
-    def _note(self, form: str, holder: Any, key: Any = None) -> Any:
+    def _record(self, form: str, holder: Any, key: Any = None) -> Any:
         try:
             value = eval(form.format("h", "k"), {"h": holder, "k": key, "missing": Missing})
-        except (ValueError, LookupError):  # a cell that is empty yet
+        except (ValueError, LookupError):  # such as an empty closure cell
             return None
         if not (isinstance(value, types.ModuleType) and installed(value.__name__, self._own)):
-            place = form.replace(".get({1}, missing)", "[{1}]")  # also of what is there only later
-            self.values[place, id(holder), key] = form, holder, key, value
+            access = form.replace(".get({1}, missing)", "[{1}]")  # one location, even if missing
+            self.values[access, id(holder), key] = form, holder, key, value
         return value
 
-    def kept(self, before: Surroundings) -> list[tuple[str, Any, Any, Any]]:
-        """Return what is as it was before: of the rest, the function itself wrote it."""
+    def unchanged_since(self, before: Environment) -> list[tuple[str, Any, Any, Any]]:
+        """Return the values that equal those of an earlier snapshot."""
         return [
             now
-            for place, now in self.values.items()
-            if place in before.values and unchanged(now[3], before.values[place][3])
+            for location, now in self.values.items()
+            if location in before.values and unchanged(now[3], before.values[location][3])
         ]
 
-    def disturbed(self, before: Surroundings) -> bool:
-        """Tell whether something changed that the function itself does not write."""
+    def changed_since(self, before: Environment) -> bool:
+        """Tell whether a value changed that the function itself does not assign."""
         return WRITES.isdisjoint(self._names) and any(
             ("[]" if form in ELEMENTS else key) not in self.stored
-            for place, (form, _, key, value) in self.values.items()
-            if place in before.values and not unchanged(value, before.values[place][3])
+            for location, (form, _, key, value) in self.values.items()
+            if location in before.values and not unchanged(value, before.values[location][3])
         )
 
 
 class Missing:
-    """What is there in place of an attribute that an object has not."""
+    """The value of a missing attribute."""
 
 
 def unchanged(a: Any, b: Any) -> bool:
-    """Tell whether a value is the same object, or the same number or list of texts."""
+    """Tell whether two values are one object, or equal numbers, strings or lists."""
     if a is b:
         return True
     if a.__class__ is list is b.__class__:
@@ -253,11 +258,11 @@ def unchanged(a: Any, b: Any) -> bool:
     return (a.__class__ in PLAIN or isinstance(a, np.generic)) and same(a, b)
 
 
-def checks(kept: list[tuple[str, Any, Any, Any]], scope: dict[str, Any]) -> list[str]:
-    """Return expressions that are true as long as these are the values, with their `scope`."""
+def guards(values: list[tuple[str, Any, Any, Any]], scope: dict[str, Any]) -> list[str]:
+    """Return expressions that are true while values are unchanged; add their names to `scope`."""
     scope.update(missing=Missing, unchanged=unchanged)
     lines = []
-    for i, (form, holder, key, value) in enumerate(kept):
+    for i, (form, holder, key, value) in enumerate(values):
         scope.update({f"h_{i}": holder, f"key_{i}": key, f"v_{i}": value})
         text = form.format(f"h_{i}", f"key_{i}")
         plain = value.__class__ in PLAIN or isinstance(value, np.generic | list)
