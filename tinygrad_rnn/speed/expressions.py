@@ -85,7 +85,7 @@ class Expression(Symbolic):
 
     @property
     def nbytes(self) -> int:
-        """0: sums choose their algorithm by the memory of an array."""
+        """0; the engine's sums choose their algorithm by the bytes of an array."""
         return 0
 
     @property

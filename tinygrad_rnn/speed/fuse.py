@@ -285,11 +285,11 @@ class Plan:
         self.kernels: dict[Any, tuple[list[Any], list[Expression], Kernel]] = {}
         self.guard = self._guard(after.unchanged_since(between))
 
-    def _guard(self, kept: Any) -> Callable[..., bool] | None:
+    def _guard(self, values: Any) -> Callable[..., bool] | None:
         """Return the guard: a generated function of the numbers of a call."""
         table = self.trace.numbers
         scope = dict(table.scope)
-        lines = [*guards(kept, scope), *(f"({text})" for text in table.guards)]
+        lines = [*guards(values, scope), *(f"({text})" for text in table.guards)]
         if self.trace.reads_default:
             scope.update(default=backend.get_default_dtype, dtype=backend.get_default_dtype())
             lines.append("default() is dtype")

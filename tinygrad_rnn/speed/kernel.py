@@ -22,9 +22,8 @@ from .expressions import VIEWS, Expression, Trace, lengths_of, needed, shape_in_
 from .loops import Loop, Unsupported, kinds_of
 from .scalars import Number, value_of
 
-NOT_IN_PLACE = frozenset(
-    ("where", "concatenate", "sum", "matmul", *VIEWS)
-)  # out= is none of their arguments
+# Operations whose out= must not be one of their arguments.
+NOT_IN_PLACE = frozenset(("where", "concatenate", "sum", "matmul", *VIEWS))
 
 
 class Kernel:
@@ -116,9 +115,7 @@ class Kernel:
 
     def _allocation(self, x: Expression) -> str:
         """Return the call that allocates memory for a value, in the order of an argument's."""
-        if (
-            sum(n != 1 for n in x.sizes) < 2
-        ):  # a vector has no memory order, and this call is faster
+        if sum(n != 1 for n in x.sizes) < 2:  # a vector: no memory order, and a faster call
             return f"vector({self._shape(x)}, {x.dtype.name})"
         # The gradient of one step has the memory order of the argument; that of all steps (3 axes)
         # has the order of the incoming gradient.
@@ -180,8 +177,8 @@ class Kernel:
         if x.op == "concatenate":
             start = 0
             for a, arg in zip(x.args, args, strict=True):
-                whole, place = self.destinations.get(a, (None, 0))
-                if whole is not x or place != start:
+                whole, offset = self.destinations.get(a, (None, 0))
+                if whole is not x or offset != start:
                     into = f"{out}[..., {start}:{start + a.shape[-1]}]"
                     self.lines.append(f"copyto({into}, {arg})")
                 start += a.shape[-1]
