@@ -32,6 +32,7 @@ from test_fuse import (
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ArgumentError, CompilerError
+from tinygrad_rnn.recurrence import loop
 from tinygrad_rnn.speed import compiled, loops
 from tinygrad_rnn.speed import compiler as compiler_module
 
@@ -745,7 +746,8 @@ def test_the_choice(monkeypatch):
 
 
 @pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
-def test_a_captured_step_calls_each_kernel_once(cell, fresh_plans):
+def test_a_captured_step_calls_each_kernel_once(cell, fresh_plans, monkeypatch):
+    monkeypatch.setattr(loop, "_executor", None)  # as in test_capture, which says why
     step = assert_equal(lambda: Job(cell))
     (entry,) = step._entries.values()
     calls = [*entry.plan.before, *entry.plan.rest]
