@@ -275,18 +275,14 @@ class Recurrent(SuffixedNames):
         Examples
         --------
         >>> import tinygrad_rnn as tg
-        >>> [report] = tg.nn.GRU(3, 5).explain(tg.zeros(7, 2, 3))
-        >>> report.traced, report.executor
-        (True, 'numpy')
-
-        A step that branches on a value runs as a loop in Python:
-
-        >>> class Careful(tg.nn.GRUCell):
-        ...     def step(self, a, h):
-        ...         return super().step(a, h) if h.abs().max() < 10 else h
-        >>> [report] = tg.nn.Recurrent(Careful, 3, 5).explain(tg.zeros(7, 2, 3))
+        >>> layer, x = tg.nn.GRU(3, 5), tg.zeros(7, 2, 3)
+        >>> with tg.eager():
+        ...     [report] = layer.explain(x)
         >>> report.traced, report.reason
-        (False, 'calls max, which is not computed element by element')
+        (False, 'eager() runs every operation separately')
+
+        Otherwise ``print(layer.explain(x)[0])`` prints ``one operation, executor numpy``. For a
+        step that branches on a value it prints the operation and its line.
         """
         with no_grad(), tg_random.record_states() as drawn, reports() as found:
             self(x, state, lengths)

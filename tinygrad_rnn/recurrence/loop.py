@@ -295,14 +295,14 @@ def register(name: str, execute: Callable[..., tuple[State, Any]], refused: Any)
 
 def _reason_against(steps: int, traced: bool) -> str:
     """Return why a loop is not run as one operation; empty if it may be."""
-    if _executor is None:
-        return "tinygrad_rnn.speed is not installed"
     if not traced:
         return "each step is observed"
     if mode.eager:
         return "eager() runs every operation separately"
     if thread.watcher is not None:
         return "detect_anomaly checks every operation"
+    if _executor is None:
+        return "tinygrad_rnn.speed is not installed"
     return "it is a single step" if steps < 2 else ""
 
 
