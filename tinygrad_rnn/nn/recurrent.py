@@ -360,25 +360,22 @@ class Recurrent(SuffixedNames):
         y: Tensor = x if ragged is None else ragged.fill(x)  # shorter if every sequence is
         finals: list[State] = []
         together = 1 if self.bidirectional else self.num_layers
-        if True:
-            for first in range(0, self.num_layers, together):
-                layers = range(first, first + together)
-                wanted = output or layers.stop < self.num_layers
-                weights = strategy.layer_weights(T, self.training)[: len(y)]
-                sides = []
-                for direction in range(self.directions):
-                    over_time = _Pass(
-                        self, layers, direction, y, weights, ragged, masks, wanted, observe
-                    )
-                    initial = tuple(states[number] for number in over_time.numbers)
-                    final, outputs = strategy.unroll(
-                        over_time.segment, len(y), initial, over_time.cuts
-                    )
-                    finals += final
-                    if wanted:
-                        sides.append(ops.feature_major(_joined(outputs, direction)))
+        for first in range(0, self.num_layers, together):
+            layers = range(first, first + together)
+            wanted = output or layers.stop < self.num_layers
+            weights = strategy.layer_weights(T, self.training)[: len(y)]
+            sides = []
+            for direction in range(self.directions):
+                over_time = _Pass(
+                    self, layers, direction, y, weights, ragged, masks, wanted, observe
+                )
+                initial = tuple(states[number] for number in over_time.numbers)
+                final, outputs = strategy.unroll(over_time.segment, len(y), initial, over_time.cuts)
+                finals += final
                 if wanted:
-                    y = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
+                    sides.append(ops.feature_major(_joined(outputs, direction)))
+            if wanted:
+                y = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
         if not output:
             return None, finals
         return y if ragged is None else ragged.zero_padding(y), finals

@@ -22,7 +22,7 @@ from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensors import checks
 from ..transforms.fuse import mode
-from .ragged import RaggedBatch, ragged_batch, select
+from .ragged import RaggedBatch, in_loop_order, ragged_batch, select
 
 State = Any  # a Tensor, or tuples, lists and dicts of Tensors and None
 Step = Callable[[State, Any], tuple[State, Any]]
@@ -187,7 +187,7 @@ def in_python(
     inputs, state = _unbound(unaliased(xs)), unaliased(state)
     if reverse:
         inputs, masks = inputs[::-1], masks[::-1]
-        edges, edge_masks = [edges[0], *edges[:0:-1]], [edge_masks[0], *edge_masks[:0:-1]]
+    edges, edge_masks = in_loop_order(edges, reverse), in_loop_order(edge_masks, reverse)
     outputs: list[Any] = []
     with gc_paused():
         for x, edge, edge_mask, mask in zip(inputs, edges, edge_masks, masks, strict=True):

@@ -10,6 +10,7 @@ once it is multiplied by the gradient 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .. import tensors as ops
@@ -142,6 +143,11 @@ def edges_of(edges: list[Any], start: int, stop: int, reverse: bool) -> list[Any
     """
     first = edges[stop % len(edges)] if reverse else edges[start]
     return [first, *edges[start + 1 : stop]]
+
+
+def in_loop_order(edges: Sequence[Any], reverse: bool) -> list[Any]:
+    """Return the values of edges in the order in which a loop crosses them."""
+    return [edges[0], *edges[:0:-1]] if reverse else list(edges)
 
 
 def select(mask: Tensor | None, one: State, other: State) -> State:

@@ -1,7 +1,7 @@
 """The loop over time as one operation: a node of the graph, with a loop forward and one backward.
 
 `execute` is called by `tinygrad_rnn.recurrence` for every loop. It traces the step, finds or makes
-its plan, and runs it on NumPy arrays. It returns the reason if that is not possible.
+its plan, and runs it on NumPy arrays. It raises `Refused` if that is not possible.
 
 Arrays of all time steps are *slabs*, (T, ...). Matrices (B, F) of a batch are column-major in them.
 A slab whose steps are factors of a product is one matrix with a row for each feature, (F, T B), so
@@ -29,7 +29,7 @@ from ..engine.ops import kernels
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError
 from ..recurrence import loop
-from ..recurrence.ragged import RaggedBatch
+from ..recurrence.ragged import RaggedBatch, in_loop_order
 from .expressions import Expression, refusal
 from .step_plan import StepMask, StepPlan, Term, lock
 from .step_trace import FLOATS, Draw, Refused, StepTrace
@@ -112,6 +112,7 @@ class _Loop:
         self.plan, self.reverse, self.T = plan, reverse, len(edges)
         self.tensors = [*state, *xs, *trace.invariants]  # the parents
         self.edges, self.ragged = edges, ragged
+        self.weights = in_loop_order(edges, reverse)  # of the edges
         self.arrays = list(trace.arrays)
         self.state = [s._data for s in state]
         self.xs = [self._ordered(x._data) for x in xs]
@@ -123,15 +124,17 @@ class _Loop:
         """Return an array of all steps with column-major matrices, if the plan has these."""
         return kernels.to_column_major(x) if self.plan.columns and x.ndim == 3 else x
 
+    def _memory(self, x: Expression, *steps: int) -> Any:
+        """Return memory for a value, of one step or of several."""
+        if self.plan.columns and len(x.sizes) == 2:
+            return np.empty((*steps, *x.sizes[::-1]), x.dtype).swapaxes(-1, -2)
+        return np.empty((*steps, *x.sizes), x.dtype)
+
     def _slab(self, x: Expression, extra: int = 0, factor: bool = False) -> Any:
         """Return memory for a value of T + `extra` steps."""
-        shape = (self.T + extra, *x.sizes)
-        if not self.plan.columns or len(x.sizes) != 2:
-            return np.empty(shape, x.dtype)
-        if factor:
-            like = np.empty((x.sizes[1], x.sizes[0]), x.dtype).T
-            return kernels.empty_in_order_of(shape, like)
-        return np.empty((shape[0], shape[2], shape[1]), x.dtype).swapaxes(1, 2)
+        if factor and self.plan.columns and len(x.sizes) == 2:
+            return kernels.empty_in_order_of((self.T + extra, *x.sizes), self._memory(x))
+        return self._memory(x, self.T + extra)
 
     def _loop(self, slab: Any) -> list[Any]:
         """Return the arrays of the steps, in the order of the loop."""
@@ -154,8 +157,8 @@ class _Loop:
         longest = None if self.ragged.longest is None else self.ragged.longest.start
         alive = [None if m is None else m._data.reshape(-1) for m in self.ragged.steps]
         edges = [None if m is None else m._data.reshape(-1) for m in self.ragged.edges]
-        masks = [None if m is None else StepMask(m, ~m, longest) for m in alive]
-        return (masks[::-1], [edges[0], *edges[:0:-1]]) if self.reverse else (masks, edges)
+        masks = [None if m is None else StepMask(~m, longest) for m in alive]
+        return masks[:: -1 if self.reverse else 1], in_loop_order(edges, self.reverse)
 
     # -- forward -----------------------------------------------------------------------------------
 
@@ -178,7 +181,7 @@ class _Loop:
                 steps = self._loop(slab)
             else:  # two arrays, in turns
                 slab = None
-                pair = [self._like_state(x) for _ in range(2)]
+                pair = [self._memory(x) for _ in range(2)]
                 steps = [pair[t % 2] for t in range(T + 1)]
             np.copyto(steps[0], s)
             self.slabs.append(slab)
@@ -238,9 +241,9 @@ class _Loop:
         heads: list[Any] = [*self.arrays]
         live = [i for i in range(first) if plan.differentiable[i]]
         for i in live:
-            carried = self._like_state(plan.states[i])
+            carried = self._memory(plan.states[i])
             carried[...] = grads.get(i, 0)
-            heads += [carried, self._like_state(plan.states[i])]
+            heads += [carried, self._memory(plan.states[i])]
         sums = [np.zeros(x.sizes) for x in made.added]
         heads += sums
         inputs: list[Any] = [None] * len(made.inputs)
@@ -248,7 +251,6 @@ class _Loop:
             if g is not None:
                 own = self._own_memory(i) if last else None
                 inputs[i] = self._slab(g, 0, True) if own is None else own
-                self.lists[0][i] = self._loop(self.xs[i])
         collected = [self._slab(x, 0, True) for x in made.collected]
         xs, saved = self.lists
         lists = [*self.before, *xs, *self.draws]
@@ -259,13 +261,13 @@ class _Loop:
         lists += map(self._loop, collected)
         if self.ragged is not None:
             lists.append(self.masks[0])
+        alive = self.masks[1] if self.ragged is not None else [None] * self.T
         if scaled:
-            weights = list(self.edges)
-            weights = [weights[0], *weights[:0:-1]] if self.reverse else weights
-            alive = self.masks[1] if self.ragged is not None else [None] * self.T
-            lists += [weights, alive]
-        # Without gradients of ys, none reaches the steps before the last cut.
-        start = 0 if which else self._last_cut()
+            lists += [self.weights, alive]
+        start = 0
+        if not which:  # no gradient reaches the steps before the last cut
+            cuts = (t for t in range(1, self.T) if self.weights[t] == 0 and alive[t] is None)
+            start = max(cuts, default=0)
         if start:
             for x in (*(x for x in inputs if x is not None), *collected):
                 self._span(x, 0, start)[...] = 0
@@ -293,14 +295,6 @@ class _Loop:
         ]
         return [*of_states, *inputs, *of_invariants]
 
-    def _last_cut(self) -> int:
-        """Return the number of steps before the last edge that no gradient crosses."""
-        edges = list(self.edges)
-        edges = [edges[0], *edges[:0:-1]] if self.reverse else edges
-        masks = self.masks[1] if self.ragged is not None else [None] * self.T
-        cuts = (t for t in range(1, self.T) if edges[t] == 0 and masks[t] is None)
-        return max(cuts, default=0)
-
     def _span(self, slab: Any, start: int, stop: int) -> Any:
         """Return the steps `start` … `stop` - 1, counted in the order of the loop."""
         return slab[self.T - stop : self.T - start] if self.reverse else slab[start:stop]
@@ -320,11 +314,11 @@ class _Loop:
         self.lists[0][i] = []  # no views of the steps
         array = x._data
         base = array.base
-        if sys.getrefcount(x) != 3 or sys.getrefcount(array) != 4 or not array.flags.writeable:
-            return None
-        if base is not None and (type(base) is not np.ndarray or sys.getrefcount(base) != 3):
-            return None
-        return array
+        own = sys.getrefcount(x) == 3 and sys.getrefcount(array) == 4 and array.flags.writeable
+        if base is not None:
+            own = own and type(base) is np.ndarray and sys.getrefcount(base) == 3
+        self.lists[0][i] = self._loop(self.xs[i])
+        return array if own else None
 
     def reads(self, everything: bool) -> list[int]:
         """Return which tensors the backward pass reads: all of them if it is replayed."""
@@ -334,12 +328,6 @@ class _Loop:
         symbolic = [t._data for t in (*plan.trace.arguments, *plan.trace.symbolic_invariants)]
         first = len(plan.states)  # the state was copied
         return [i for i, x in enumerate(symbolic) if i >= first and x in plan.reads]
-
-    def _like_state(self, x: Expression) -> Any:
-        """Return memory for the gradient of an element of the state."""
-        if self.plan.columns and len(x.sizes) == 2:
-            return np.empty(x.sizes[::-1], x.dtype).T
-        return np.empty(x.sizes, x.dtype)
 
     # -- the graph, for derivatives of higher order ------------------------------------------------
 

@@ -13,7 +13,6 @@ the library raise in `tinygrad_rnn.random` while a step is traced.
 from __future__ import annotations
 
 import dis
-import gc
 import inspect
 import signal
 import sys
@@ -68,10 +67,9 @@ class SideEffect(BaseException):
 def guarded(function: Callable[..., Any], *args: Any) -> Any:
     """Call a function, and raise `SideEffect` before it has one.
 
-    A profiler that is active in this thread is paused; so is the cyclic GC, whose callbacks run
-    code that is not the function's.
+    A profiler that is active in this thread is paused. The caller disables the cyclic GC, whose
+    callbacks run code that is not the function's.
     """
-    collects = gc.isenabled()
     profiler: Any = sys.getprofile()
     pausable = hasattr(profiler, "disable") and hasattr(profiler, "enable")  # cProfile
     if pausable:
@@ -79,7 +77,6 @@ def guarded(function: Callable[..., Any], *args: Any) -> Any:
     _stopped.effect = None
     traced = sys.gettrace() is not None  # by a debugger, or a tool that measures coverage
     try:
-        gc.disable()
         if traced:
             sys.setprofile(_guard)
         else:
@@ -90,8 +87,6 @@ def guarded(function: Callable[..., Any], *args: Any) -> Any:
         if not traced:
             sys.settrace(None)
         sys.setprofile(None if pausable else profiler)
-        if collects:
-            gc.enable()
         if pausable:
             profiler.enable()
     if _stopped.effect is not None:  # the function handled it: `except BaseException`

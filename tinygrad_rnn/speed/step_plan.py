@@ -368,16 +368,10 @@ def loop_source(
 
 
 class StepMask(NamedTuple):
-    """Which sequences have a step: masks (B,), and the row of the longest sequence."""
+    """Which sequences have ended before a step, (B,), and the row of the longest sequence."""
 
-    alive: Any
     ended: Any
     longest: int | None
-
-
-def rows_of(mask: Any, x: Any) -> Any:
-    """Return a mask (B,) with the axes of x (B, ...)."""
-    return mask.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def fill(x: Any, mask: StepMask) -> Any:

@@ -30,6 +30,7 @@ from ..engine.graph import Leaf, Node, OutputNode, reachable
 from ..engine.namespaces import PRIMITIVES
 from ..engine.ops.normalize import StandardizeNode
 from ..engine.tensor import Tensor, wrap
+from ..recurrence.loop import gc_paused
 from .expressions import Expression, Trace, refusal, untraceable
 from .side_effects import SideEffect, guarded, is_library
 
@@ -143,7 +144,7 @@ class StepTrace(Trace):
         watching.append(None)
         watcher, thread.watcher = thread.watcher, self
         try:
-            with enable_grad():
+            with enable_grad(), gc_paused():
                 new, y = step(state, x) if is_library(step) else guarded(step, state, x)
         except SideEffect as effect:
             raise Refused(effect.what, effect.line) from None
@@ -198,14 +199,14 @@ class StepTrace(Trace):
 
         `xs` are the inputs of all steps; `columns` as of `StepKernel`.
         """
-        real: dict[Any, Any] = {}
+        real: dict[Expression, Tensor] = {}
         for t, x in zip(self.arguments[self.states :], xs, strict=False):
             real[t._data] = ops.feature_major(x) if columns and x.ndim == 3 else x
         invariants = [*zip(self.symbolic_invariants, self.invariants, strict=True)]
         by_leaf = {s._node: x for s, x in invariants}
         by_array = {s._data: x for s, x in invariants}
 
-        def value(call: Call, i: int) -> Any:
+        def argument(call: Call, i: int) -> Any:
             x = call.values[i]
             if x.__class__ is not Expression:
                 return x
@@ -214,21 +215,25 @@ class StepTrace(Trace):
             parent = None
             if node is not None and name in definition.differentiable:
                 parent = node.parents[definition.differentiable.index(name)]
-            if x in real:
-                found = real[x]
+            if x in self._of_input:
+                found = value(x)
             else:
                 found = by_leaf[parent] if parent is not None else by_array[x]
             return found if parent is not None else found.detach()
 
-        for expression, call in self._of_input.items():
-            if call is not None:
+        def value(x: Expression) -> Tensor:
+            """Return a value that depends on the input alone, computed once."""
+            call = self._of_input[x]
+            if x not in real and call is not None:
                 count = len(call.definition.inputs)
-                args = [value(call, i) for i in range(count)]
+                args = [argument(call, i) for i in range(count)]
                 options = dict(zip(call.definition.params, call.values[count:], strict=True))
                 if "weight" in options:  # was chosen for the product of one step
                     options["weight"] = "y"
-                real[expression] = PRIMITIVES[call.definition.name](*args, **options)
-        return [real[call.result._data] for call in self.hoisted]
+                real[x] = PRIMITIVES[call.definition.name](*args, **options)
+            return real[x]
+
+        return [value(call.result._data) for call in self.hoisted]
 
     def _argument(self, x: Tensor | None) -> Tensor | None:
         if x is None:
