@@ -743,9 +743,10 @@ def capture(function: Callable[..., Any]) -> Captured:
 
     Notes
     -----
-    Replayed calls give the bits of plain ones: parameters, results, the optimiser's state, random
-    numbers. Results are new Tensors without a graph. The ``grad`` of a parameter is memory that the
-    next call writes to.
+    Replayed calls give the bits of plain ones whose loops over time run in Python: parameters,
+    results, the optimiser's state, random numbers. Where a plain call makes a loop one operation,
+    last bits can differ. Results are new Tensors without a graph. The ``grad`` of a parameter is
+    memory that the next call writes to.
 
     At each call the function's closure, globals, and all objects that they lead to are compared by
     identity with those of the recording: another number, module or array there, and it is recorded
