@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# NumPy 2.4.6, CPython 3.11 (3.13 with NumPy 2.5.5 alike): a profile function (sys.setprofile) is not told of calls of
-# ufuncs, of np.copyto, and of the methods of np.random.Generator.
+# NumPy 2.4.6, CPython 3.11 (3.13 with NumPy 2.5.5 alike): a profile function (sys.setprofile) is
+# not told of calls of ufuncs, of np.copyto, and of the methods of np.random.Generator.
 #
 # CPython reports a c_call for objects of its own kinds of functions and methods (len, ndarray.sum).
 # A ufunc is an object of another class, copyto is wrapped by NumPy's dispatcher, and the methods of

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from .._util import LIBRARY as PACKAGE_NAME
 from .._util.user_code import GENERATED, PACKAGE
 
 LIBRARY, USER = "library", "user"
-LIBRARY_NAME = __name__.partition(".")[0]
 PURE_PACKAGES = frozenset(
     "contextlib copy dataclasses enum functools itertools math numbers numpy operator "
     "re types typing abc inspect".split()
@@ -124,10 +124,8 @@ def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
 def _enter(frame: types.FrameType, event: str, arg: Any) -> Any:
     """Stop impure calls: a trace function, called before the body of each Python function."""
     inside = _kinds.get(frame.f_code)
-    if inside is None:
+    if inside is not LIBRARY:
         inside = _check(frame)
-    elif inside is not LIBRARY:
-        _check(frame)
     if (inside is LIBRARY) == (sys.getprofile() is None):
         return None  # called by code of the same kind
     frame.f_trace_lines = False
@@ -285,4 +283,4 @@ def is_library(step: Any) -> bool:
     method = getattr(step, "__wrapped__", None)
     owner = type(getattr(method, "__self__", None))
     file = getattr(getattr(method, "__code__", None), "co_filename", "")
-    return owner.__module__.startswith(f"{LIBRARY_NAME}.nn.") and file.startswith(PACKAGE)
+    return owner.__module__.startswith(f"{PACKAGE_NAME}.nn.") and file.startswith(PACKAGE)
