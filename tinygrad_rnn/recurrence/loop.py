@@ -162,12 +162,13 @@ def run(
     reason = _reason_against(len(edges), traced)
     if not reason:
         try:
-            result = _executor.execute(step, state, xs, edges, ragged, reverse)
+            *result, name, reason = _executor.execute(step, state, xs, edges, ragged, reverse)
         except _executor.refused as error:
             _report(LoopReport(False, "python", error.reason, *_split(error.line)))
         else:
-            _report(LoopReport(True, _executor.name, "", None, None))
-            return result
+            _report(LoopReport(True, name, reason, None, None))
+            new, ys = result
+            return new, ys
     else:
         _report(LoopReport(False, "python", reason, None, None))
     return in_python(step, state, xs, edges, ragged, reverse)
@@ -241,9 +242,9 @@ class LoopReport(NamedTuple):
     traced : bool
         Whether the step was traced, and the loop is one operation.
     executor : str
-        ``"numpy"``, or ``"python"`` for the loop in Python.
+        ``"c"`` or ``"numpy"``, or ``"python"`` for the loop in Python.
     reason : str
-        Why the step was not traced; empty if it was.
+        Why the step was not traced, or why its loop is not in C.
     file, line : str and int, or None
         The line of the user's code that is the reason, if it is known.
     """
@@ -256,7 +257,8 @@ class LoopReport(NamedTuple):
 
     def __str__(self) -> str:
         if self.traced:
-            return f"one operation, executor {self.executor}"
+            note = f" ({self.reason})" if self.reason else ""
+            return f"one operation, executor {self.executor}{note}"
         where = f" ({self.file}:{self.line})" if self.file else ""
         return f"a loop in Python: {self.reason}{where}"
 
@@ -264,8 +266,7 @@ class LoopReport(NamedTuple):
 class _Executor(NamedTuple):
     """How a loop becomes one operation; registered by ``speed``."""
 
-    name: str
-    execute: Callable[..., tuple[State, Any]]
+    execute: Callable[..., tuple[State, Any, str, str]]
     refused: type[Exception]  # has a `reason` and a `line` ("path:line")
 
 
@@ -277,20 +278,19 @@ _executor: Any = None
 _reports = _Reports()
 
 
-def register(name: str, execute: Callable[..., tuple[State, Any]], refused: Any) -> None:
+def register(execute: Callable[..., tuple[State, Any, str, str]], refused: Any) -> None:
     """Let `run` execute loops as one operation. ``speed`` calls this when it is imported.
 
     Parameters
     ----------
-    name : str
-        Of the executor, for `LoopReport`.
     execute : callable
-        Takes the arguments of `in_python`, and returns its results.
+        Takes the arguments of `in_python`, and returns its results, the name of the executor, and
+        the reason why it is not a faster one, for `LoopReport`.
     refused : type
         The exception that `execute` raises before it has done anything, if it cannot.
     """
     global _executor
-    _executor = _Executor(name, execute, refused)
+    _executor = _Executor(execute, refused)
 
 
 def _reason_against(steps: int, traced: bool) -> str:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import ArgumentError, CompilerError
-from .loops import Loop, c_type
+from .loops import Loop, Unsupported, c_type
 
 if TYPE_CHECKING:
     from .compiler import Compiler
@@ -204,6 +204,14 @@ static void run(int layout, intptr_t n, char *const *pointer)
 """)
 
 
+def fixed_loads(lines: Sequence[str], fixed: Sequence[int]) -> list[str]:
+    """Return the lines of a loop, in which some loads are one element for the whole loop."""
+    if not fixed:
+        return list(lines)
+    of_fixed = re.compile(rf"\b(a({'|'.join(map(str, fixed))})\)?)\[i\]")
+    return [of_fixed.sub(r"\1[0]", line) for line in lines]
+
+
 def source(loop: Loop) -> str:
     """Return the C source of a loop: math functions, loops and strided loop."""
     dtypes = [x.dtype for x, *_ in (*loop.loads, *loop.stores)]
@@ -214,10 +222,7 @@ def source(loop: Loop) -> str:
     pointers = ", ".join(f"({T} *)pointer[{k}]" for k, T in enumerate(types))
     loops, cases, broadcast = [], [], []
     for layout, fixed in enumerate(loop.layouts):
-        lines = loop.lines
-        if fixed:  # these are one element for the whole loop
-            of_fixed = re.compile(rf"\b(a({'|'.join(map(str, fixed))})\)?)\[i\]")
-            lines = [of_fixed.sub(r"\1[0]", line) for line in lines]
+        lines = fixed_loads(loop.lines, fixed)
         body = "\n        ".join(lines)
         loops.append(LOOP.substitute(layout=layout, parameters=parameters, body=body))
         cases.append(f"case {layout}: loop{layout}(n, {pointers}); break;")

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import CompilerError
@@ -68,14 +69,16 @@ class Compiler:
             )
         return done.stdout
 
-    def library(self, text: str) -> Path:
+    def library(self, text: str, flags: Sequence[str] = ()) -> Path:
         """Return the compiled library of a source: from the cache, or compiled now.
+
+        `flags` follow the usual ones.
 
         The file's name contains a digest of its content, so that a truncated or changed file is not
         loaded. The file is renamed when complete, so that processes can share the cache.
         """
         folder = cache()
-        key = _digest(f"{self.identity}\n{text}".encode())
+        key = _digest(f"{self.identity} {shlex.join(flags)}\n{text}".encode())
         for path in sorted(folder.glob(f"{key}-*.so")):
             with contextlib.suppress(OSError):
                 if path.name == _name(key, path) and _is_own(path.lstat()):
@@ -84,7 +87,7 @@ class Compiler:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made, written = Path(scratch, "kernel.so"), Path(scratch, "kernel.c")
             written.write_text(text)
-            self._run(str(written), "-o", str(made), "-lm")
+            self._run(str(written), "-o", str(made), "-lm", *flags)
             return made.replace(folder / _name(key, made))
 
 

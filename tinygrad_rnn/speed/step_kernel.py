@@ -63,7 +63,6 @@ class StepKernel(Kernel):
             else:
                 copies.append((x, name))
         self.memories: set[str] = set()  # the names of the buffers
-        self.call: Callable[..., Any]
         super().__init__(trace, list(names), [x for x, _ in targets])
         self.lines += [f"copyto({name}, {self.names[x]})" for x, name in copies]
 

@@ -96,15 +96,32 @@ def shared_factors(terms: list[Term], kept: Sequence[Expression]) -> list[list[T
     return found
 
 
-class BackwardLoop(NamedTuple):
-    """A backward loop: its function, and the arrays that it takes and fills."""
+class Derivative(NamedTuple):
+    """The backward pass of one step: the values that its loop takes and computes."""
 
-    function: Callable[..., Any]
+    given: dict[Expression, str]  # the values that there are, with the names of their arrays
+    targets: list[tuple[Expression, str]]  # the values to compute, with the names of their arrays
+    live: list[int]  # the elements of the state that have a gradient: g0 … in, h0 … out
+    zero: list[int]  # those whose old value has none
     inputs: list[Expression | None]  # which gradient of the input there is, for each element
     collected: list[Expression]  # values kept for all steps, for the terms
     terms: list[list[tuple[Term, list[Term]]]]  # for each invariant: terms, and their parts
     added: dict[Expression, int]  # the values that are added up, with their numbers
+
+
+class LoopFunction(NamedTuple):
+    """A loop in Python over NumPy calls, and the names of the arrays that it takes."""
+
     source: str
+    heads: list[str]  # arrays that are the same in all steps
+    lists: list[str]  # one array for each step
+    function: Callable[..., Any] | None = None
+    derivative: Derivative | None = None  # of a backward loop
+
+    def __call__(self, heads: dict[str, Any], lists: dict[str, Sequence[Any]]) -> Any:
+        """Run the loop, on arrays by their names."""
+        assert self.function is not None
+        return self.function(*[heads[n] for n in self.heads], *[lists[n] for n in self.lists])
 
 
 class StepPlan:
@@ -211,20 +228,21 @@ class StepPlan:
 
     # -- loops -------------------------------------------------------------------------------------
 
-    def _given(self) -> dict[Expression, str]:
-        """Return the names of the values that both loops take."""
+    @property
+    def given(self) -> dict[Expression, str]:
+        """The values that both loops take, with the names of their arrays."""
         names = {x: f"a{x.number}" for x in self.invariants}
         names.update({x: f"s{i}" for i, x in enumerate(self.states)})
         names.update({x: f"x{i}" for i, x in enumerate(self.xs)})
         names.update({x: f"d{i}" for i, x in enumerate(self.draws)})
         return names
 
-    def forward(self, recording: bool, ragged: bool) -> StepKernel:
-        """Return the kernel of the forward loop, with its `call`."""
+    def forward(self, recording: bool, ragged: bool) -> LoopFunction:
+        """Return the forward loop; `recording`: it keeps the values that the backward loop reads."""
         return self._cached(("forward", recording, ragged), self._forward, recording, ragged)
 
-    def _forward(self, recording: bool, ragged: bool) -> StepKernel:
-        names = self._given()
+    def _forward(self, recording: bool, ragged: bool) -> LoopFunction:
+        names = self.given
         targets = [(x, f"n{i}") for i, x in enumerate(self.new)]
         # In a ragged batch the state of ended sequences stays, and y does not.
         own = [ragged or same is None for same in self.same_as_state]
@@ -232,26 +250,24 @@ class StepPlan:
         if recording:
             targets += [(x, f"z{i}") for i, x in enumerate(self.saved)]
         kernel = StepKernel(self.trace, names, targets, self.columns)
-        columns = [*list(names.values())[len(self.invariants) :], *(name for _, name in targets)]
+        lists = [*list(names.values())[len(self.invariants) :], *(name for _, name in targets)]
         before: list[str] = []
         after: list[str] = []
         if ragged:
-            columns.append("m")
+            lists.append("m")
             for i in range(len(self.states)):
                 before.append(f"p{i} = s{i}")
                 before.append(f"if m is not None: s{i} = fill(s{i}, m); seen[{i}].append(s{i})")
                 before.append(f"else: seen[{i}].append(s{i})")
                 after.append(f"if m is not None: keep(n{i}, p{i}, m)")
-        heads = [f"a{x.number}" for x in self.invariants]
-        source = loop_source(
-            [*heads, *["seen"] * ragged], columns, kernel, [*before, *kernel.lines, *after], []
-        )
-        kernel.call = kernel.function(source, {"fill": fill, "keep": keep})
-        return kernel
+        heads = [f"a{x.number}" for x in self.invariants] + ["seen"] * ragged
+        loop = loop_source(heads, lists, kernel, [*before, *kernel.lines, *after], [])
+        function = kernel.function(loop.source, {"fill": fill, "keep": keep})
+        return loop._replace(function=function)
 
     def backward(
         self, which: tuple[int, ...], needed: tuple[bool, ...], ragged: bool, scaled: bool
-    ) -> BackwardLoop:
+    ) -> LoopFunction:
         """Return the backward loop.
 
         Parameters
@@ -268,9 +284,8 @@ class StepPlan:
         key = which, needed, ragged, scaled
         return self._cached(key, self._backward, *key)
 
-    def _backward(
-        self, which: tuple[int, ...], needed: tuple[bool, ...], ragged: bool, scaled: bool
-    ) -> BackwardLoop:
+    def derivative(self, which: tuple[int, ...], needed: tuple[bool, ...]) -> Derivative:
+        """Return the backward pass of a step; arguments as of `backward`."""
         grads = self._gradients(which)
         count, first = len(self.arguments), len(self.states)
         of_states = grads[:first]
@@ -279,7 +294,7 @@ class StepPlan:
         of_inputs = of_inputs[first:count]
         joins = [g for g in of_inputs if g is not None]
         terms = [[*zip(t, shared_factors(t, joins), strict=True)] for t in wanted_terms]
-        names = self._given()
+        names = self.given
         names.update({self.new[i]: f"n{i}" for i in self.distinct_new})
         names.update({x: f"z{i}" for i, x in enumerate(self.saved)})
         live = [i for i in range(first) if self.differentiable[i]]
@@ -299,13 +314,24 @@ class StepPlan:
                     kept[x] = None
         collected = list(kept)
         targets += [(x, f"c{i}") for i, x in enumerate(collected)]
-        wanted: list[tuple[Expression, str | None]] = [*targets, *((x, None) for x in added)]
+        zero = [i for i in live if of_states[i] is None]
+        return Derivative(names, targets, live, zero, of_inputs, collected, terms, added)
+
+    def _backward(
+        self, which: tuple[int, ...], needed: tuple[bool, ...], ragged: bool, scaled: bool
+    ) -> LoopFunction:
+        step = self.derivative(which, needed)
+        names, live = step.given, step.live
+        wanted: list[tuple[Expression, str | None]] = [
+            *step.targets, *((x, None) for x in step.added)
+        ]  # fmt: skip
         kernel = StepKernel(self.trace, names, wanted, self.columns)
         constant = {*(names[x] for x in self.invariants), *(f"g{i}" for i in live)}
         lists = [name for name in names.values() if name not in constant]
-        lists += [name for _, name in targets if not name.startswith("h")]
-        before, after = [], [f"add(e{i}, {kernel.names[x]}, out=e{i})" for x, i in added.items()]
-        after += [f"copyto(h{i}, 0)" for i in live if of_states[i] is None]
+        lists += [name for _, name in step.targets if not name.startswith("h")]
+        before = []
+        after = [f"add(e{i}, {kernel.names[x]}, out=e{i})" for x, i in step.added.items()]
+        after += [f"copyto(h{i}, 0)" for i in step.zero]
         if ragged:
             lists.append("m")
             before += [f"if m is not None: o{i} = hold(g{i}, m)" for i in live]
@@ -316,12 +342,11 @@ class StepPlan:
         after += [f"g{i}, h{i} = h{i}, g{i}" for i in live]
         heads = [f"a{x.number}" for x in self.invariants]
         heads += [name for i in live for name in (f"g{i}", f"h{i}")]
-        heads += [f"e{i}" for i in added.values()]
+        heads += [f"e{i}" for i in step.added.values()]
         returned = [f"g{i}" for i in live]
-        source = loop_source(heads, lists, kernel, [*before, *kernel.lines, *after], returned)
+        loop = loop_source(heads, lists, kernel, [*before, *kernel.lines, *after], returned)
         scope = {"hold": hold, "release": release, "scale": scale}
-        function = kernel.function(source, scope)
-        return BackwardLoop(function, of_inputs, collected, terms, added, source)
+        return loop._replace(function=kernel.function(loop.source, scope), derivative=step)
 
     @property
     def everything(self) -> tuple[list[Expression], Callable[..., Any]]:
@@ -346,22 +371,23 @@ class StepPlan:
 
 
 def loop_source(
-    heads: Sequence[str],
-    lists: Sequence[str],
+    heads: list[str],
+    lists: list[str],
     kernel: StepKernel,
     body: Sequence[str],
     returned: Sequence[str],
-) -> str:
+) -> LoopFunction:
     """Return the source of a loop: `lists` are iterated together, `heads` are constant."""
     lists = list(dict.fromkeys(lists))
     setup = "".join(f"    {line}\n" for line in kernel.prologue)
     inside = "".join(f"        {line}\n" for line in body) or "        pass\n"
     names = "".join(f"{name}, " for name in lists)
-    return (
+    source = (
         f"def kernel({', '.join([*heads, *lists])}):\n{setup}"
         f"    for {names}in zip({names}):\n{inside}"
         f"    return ({''.join(f'{name}, ' for name in returned)})\n"
     )
+    return LoopFunction(source, heads, lists)
 
 
 # -- ragged batches and weights of edges -----------------------------------------------------------

@@ -1,0 +1,346 @@
+/* The runtime of compiled loops over time: threads, matrix products, and the loop itself.
+
+   A *program* is a list of operations for one time step (`struct operation`) on buffers. `run_program`
+   packs the weights and runs all time steps. Threads have different rows of the batch, so they wait for
+   each other only at the end. The elementwise operations between products are compiled for each step
+   function; a program refers to them by address. */
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define UNROLL _Pragma("GCC unroll 24")
+#define PASTE_(a, b) a##_##b
+#define PASTE(a, b) PASTE_(a, b)
+#define NAME(name) PASTE(name, REAL)
+
+#if defined(__AVX512F__)
+enum { VECTOR_BYTES = 64, PANEL_VECTORS = 4 };
+#elif defined(__AVX__)
+enum { VECTOR_BYTES = 32, PANEL_VECTORS = 2 };
+#elif defined(__aarch64__)
+enum { VECTOR_BYTES = 16, PANEL_VECTORS = 4 };
+#else
+enum { VECTOR_BYTES = 16, PANEL_VECTORS = 2 };
+#endif
+enum { TILE_ROWS = 6, DEPTH_BLOCK = 256, ALIGNMENT = 64 };
+
+#define REAL float
+PRODUCTS
+#undef REAL
+#define REAL double
+PRODUCTS
+#undef REAL
+
+/* -- denormal numbers ---------------------------------------------------------------------------- */
+
+/* Vanishing gradients become denormal, and products of these are slow. They count as zero in products;
+   the mode is restored after each. */
+#if defined(__x86_64__)
+typedef unsigned float_mode;
+static inline float_mode flush_denormals(void)
+{
+    const float_mode before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040);
+    return before;
+}
+static inline void restore_mode(float_mode mode) { _mm_setcsr(mode); }
+#elif defined(__aarch64__)
+typedef uint64_t float_mode;
+static inline float_mode flush_denormals(void)
+{
+    float_mode before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" ::"r"(before | (1 << 24)));
+    return before;
+}
+static inline void restore_mode(float_mode mode) { __asm__ volatile("msr fpcr, %0" ::"r"(mode)); }
+#else
+typedef int float_mode;
+static inline float_mode flush_denormals(void) { return 0; }
+static inline void restore_mode(float_mode mode) { (void)mode; }
+#endif
+
+/* -- threads ------------------------------------------------------------------------------------- */
+
+/* One pool for the process. A second caller at the same time runs its parts alone, one by one. Workers
+   wait SPINS rounds for the next job before they sleep. After a fork the child has no workers. */
+
+enum { MOST_THREADS = 256, SPINS = 4000 };
+
+typedef void part_function(void *argument, intptr_t part, intptr_t parts);
+
+static struct {
+    pthread_mutex_t busy, lock;
+    pthread_cond_t wake;
+    intptr_t workers; /* that have been started */
+    uint64_t job;     /* the number of the current job */
+    part_function *function;
+    void *argument;
+    intptr_t parts;
+    intptr_t left; /* parts that are not done */
+} pool = { .busy = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER,
+           .wake = PTHREAD_COND_INITIALIZER };
+
+static inline void pause_briefly(void)
+{
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void *work(void *number)
+{
+    const intptr_t part = (intptr_t)number;
+    uint64_t done = 0;
+    for (;;) {
+        for (int i = 0; i < SPINS && __atomic_load_n(&pool.job, __ATOMIC_ACQUIRE) == done; i++)
+            pause_briefly();
+        pthread_mutex_lock(&pool.lock);
+        while (pool.job == done) pthread_cond_wait(&pool.wake, &pool.lock);
+        done = pool.job;
+        part_function *const function = pool.function;
+        void *const argument = pool.argument;
+        const intptr_t parts = pool.parts;
+        pthread_mutex_unlock(&pool.lock);
+        if (part >= parts) continue;
+        function(argument, part, parts);
+        __atomic_sub_fetch(&pool.left, 1, __ATOMIC_RELEASE);
+    }
+    return 0;
+}
+
+static void forget_workers(void)
+{
+    pthread_mutex_init(&pool.busy, 0);
+    pthread_mutex_init(&pool.lock, 0);
+    pthread_cond_init(&pool.wake, 0);
+    pool.workers = 0;
+    pool.job = 0;
+}
+
+static void start_workers(intptr_t count)
+{
+    if (pool.workers == 0) {
+        static bool registered;
+        if (!registered) pthread_atfork(0, 0, forget_workers);
+        registered = true;
+    }
+    pthread_attr_t detached;
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    while (pool.workers < count && pool.workers + 1 < MOST_THREADS) {
+        pthread_t thread;
+        if (pthread_create(&thread, &detached, work, (void *)(pool.workers + 1))) break;
+        pool.workers++;
+    }
+    pthread_attr_destroy(&detached);
+}
+
+/* Call function(argument, part, parts) for each part; return when all are done. */
+static void in_parts(part_function *function, void *argument, intptr_t parts)
+{
+    const bool alone = parts <= 1 || pthread_mutex_trylock(&pool.busy);
+    if (!alone && pool.workers < parts - 1) start_workers(parts - 1);
+    if (alone || pool.workers < parts - 1) {
+        for (intptr_t part = 0; part < parts; part++) function(argument, part, parts);
+        if (!alone) pthread_mutex_unlock(&pool.busy);
+        return;
+    }
+    pthread_mutex_lock(&pool.lock);
+    pool.function = function;
+    pool.argument = argument;
+    pool.parts = parts;
+    __atomic_store_n(&pool.left, parts - 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&pool.job, 1, __ATOMIC_RELEASE);
+    pthread_cond_broadcast(&pool.wake);
+    pthread_mutex_unlock(&pool.lock);
+    function(argument, 0, parts);
+    for (int i = 0; __atomic_load_n(&pool.left, __ATOMIC_ACQUIRE); i++)
+        if (i < SPINS) pause_briefly();
+        else sched_yield();
+    pthread_mutex_unlock(&pool.busy);
+}
+
+/* -- programs ------------------------------------------------------------------------------------ */
+
+typedef void stage_function(intptr_t first, intptr_t last, char *const *at, const intptr_t *row,
+                            const intptr_t *size, const double *number);
+
+/* An array that has a matrix (rows, ...) for each time step. */
+struct buffer {
+    char *first;      /* its rows at the first step */
+    intptr_t step[2]; /* bytes to the next step, after even and after odd steps */
+    intptr_t row;     /* bytes to the next row; 0 if all rows are the same */
+};
+
+struct weight { /* the right operand of products, strides in elements */
+    const char *data;
+    intptr_t row, column, depth, columns, real;
+};
+
+enum kind { STAGE, PRODUCT, ZERO, SCALE, ENDED };
+
+struct operation {
+    intptr_t kind;
+    intptr_t out, in; /* numbers of buffers */
+    intptr_t real;    /* bytes of a number: 4 or 8 */
+    intptr_t count;   /* numbers of a row */
+    intptr_t which;   /* STAGE: the address of the function; PRODUCT: the number of the weight */
+    intptr_t offset;  /* PRODUCT: bytes from the start of a row of the left operand */
+    intptr_t add;     /* PRODUCT: whether the product is added to the buffer */
+};
+
+struct program {
+    intptr_t steps, rows, threads;
+    intptr_t buffers;
+    const struct buffer *buffer;
+    intptr_t operations;
+    const struct operation *operation;
+    intptr_t weights;
+    const struct weight *weight;
+    const intptr_t *size;      /* of the stages */
+    const double *number;      /* of the stages */
+    const double *edge;        /* the weight of the gradient's edge, for each step; or null */
+    const uint8_t *alive;      /* (steps, rows): whether a sequence has this step; or null */
+    const uint8_t *edge_alive; /* (steps, rows): whether a sequence has this edge; or null */
+};
+
+struct call {
+    const struct program *program;
+    char **packed; /* of each weight */
+};
+
+static intptr_t panels_of(const struct weight *w)
+{
+    const intptr_t panel = w->real == 4 ? PANEL_float : PANEL_double;
+    return (w->columns + panel - 1) / panel;
+}
+
+static void pack_weights(void *argument, intptr_t part, intptr_t parts)
+{
+    const struct call *call = argument;
+    for (intptr_t i = 0; i < call->program->weights; i++) {
+        const struct weight *w = call->program->weight + i;
+        const intptr_t panels = panels_of(w);
+        const intptr_t first = panels * part / parts, last = panels * (part + 1) / parts;
+        if (w->real == 4)
+            pack_float((float *)call->packed[i], (const float *)w->data, w->row, w->column, w->depth,
+                       w->columns, first, last);
+        else
+            pack_double((double *)call->packed[i], (const double *)w->data, w->row, w->column,
+                        w->depth, w->columns, first, last);
+    }
+}
+
+static void scale(char *at, intptr_t real, intptr_t count, double by)
+{
+    if (by == 0) memset(at, 0, count * real);
+    else if (real == 4) for (intptr_t i = 0; i < count; i++) ((float *)at)[i] *= (float)by;
+    else for (intptr_t i = 0; i < count; i++) ((double *)at)[i] *= by;
+}
+
+/* Run one operation for the rows first … last - 1, which include all that have this step. */
+static void run_operation(const struct call *call, const struct operation *op, intptr_t step,
+                          intptr_t first, intptr_t last, char *const *at, const intptr_t *row)
+{
+    const struct program *p = call->program;
+    const uint8_t *alive = p->alive ? p->alive + step * p->rows : 0;
+    switch (op->kind) {
+    case STAGE:
+        for (intptr_t r = first; r < last;) {
+            intptr_t stop = alive ? r : last;
+            while (stop < last && alive[stop]) stop++;
+            if (r < stop) ((stage_function *)op->which)(r, stop, at, row, p->size, p->number);
+            r = stop < last ? stop + 1 : stop;
+        }
+        break;
+    case PRODUCT: {
+        while (alive && first < last && !alive[first]) first++;
+        while (alive && first < last && !alive[last - 1]) last--;
+        if (first == last) break;
+        const struct weight *w = p->weight + op->which;
+        char *out = at[op->out] + first * row[op->out];
+        const char *in = at[op->in] + first * row[op->in] + op->offset;
+        const float_mode mode = flush_denormals();
+        if (op->real == 4)
+            product_float(last - first, w->depth, w->columns, (const float *)in, row[op->in] / 4, 1,
+                          (const float *)call->packed[op->which], (float *)out, row[op->out] / 4,
+                          op->add);
+        else
+            product_double(last - first, w->depth, w->columns, (const double *)in, row[op->in] / 8, 1,
+                           (const double *)call->packed[op->which], (double *)out, row[op->out] / 8,
+                           op->add);
+        restore_mode(mode);
+        break;
+    }
+    case ZERO:
+        for (intptr_t r = first; r < last; r++)
+            memset(at[op->out] + r * row[op->out], 0, op->count * op->real);
+        break;
+    case SCALE: {
+        const uint8_t *has = p->edge_alive ? p->edge_alive + step * p->rows : 0;
+        if (!p->edge || p->edge[step] == 1) break;
+        for (intptr_t r = first; r < last; r++)
+            if (!has || has[r])
+                scale(at[op->out] + r * row[op->out], op->real, op->count, p->edge[step]);
+        break;
+    }
+    case ENDED:
+        for (intptr_t r = first; alive && r < last; r++) {
+            char *out = at[op->out] + r * row[op->out];
+            if (alive[r]) continue;
+            if (op->in < 0) memset(out, 0, op->count * op->real);
+            else memcpy(out, at[op->in] + r * row[op->in], op->count * op->real);
+        }
+        break;
+    }
+}
+
+static void run_rows(void *argument, intptr_t part, intptr_t parts)
+{
+    const struct call *call = argument;
+    const struct program *p = call->program;
+    const intptr_t first = p->rows * part / parts, last = p->rows * (part + 1) / parts;
+    char *at[p->buffers + 1];
+    intptr_t row[p->buffers + 1];
+    for (intptr_t b = 0; b < p->buffers; b++) {
+        at[b] = p->buffer[b].first;
+        row[b] = p->buffer[b].row;
+    }
+    for (intptr_t step = 0; step < p->steps; step++) {
+        for (intptr_t i = 0; i < p->operations; i++)
+            run_operation(call, p->operation + i, step, first, last, at, row);
+        for (intptr_t b = 0; b < p->buffers; b++) at[b] += p->buffer[b].step[step & 1];
+    }
+}
+
+/* Run a program. Returns 0, or 1 if there is no memory for the packed weights. */
+int run_program(const struct program *p)
+{
+    char *packed[p->weights + 1];
+    intptr_t total = 0;
+    for (intptr_t i = 0; i < p->weights; i++) {
+        const struct weight *w = p->weight + i;
+        const intptr_t size = w->real == 4 ? packed_size_float(w->depth, w->columns)
+                                           : packed_size_double(w->depth, w->columns);
+        packed[i] = (char *)total;
+        total += (size * w->real + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    }
+    char *memory = total ? aligned_alloc(ALIGNMENT, total) : 0;
+    if (total && !memory) return 1;
+    for (intptr_t i = 0; i < p->weights; i++) packed[i] = memory + (intptr_t)packed[i];
+    struct call call = { p, packed };
+    if (total) in_parts(pack_weights, &call, p->threads);
+    in_parts(run_rows, &call, p->threads);
+    free(memory);
+    return 0;
+}

@@ -1,0 +1,145 @@
+/* Matrix products of one type: packed right operands, and tiles that stay in registers.
+
+   The text is compiled once for each type REAL. Names end in the type: NAME(tile) is tile_float.
+
+   A right operand (depth, columns) is packed into panels of PANEL columns, each (depth, PANEL) and
+   contiguous. The last panel has as many vectors as its columns need; missing columns are zero. A tile
+   is a block of rows times one or more panels. Its sums are added in the order of the depth, one after
+   the other, in any tile, so an element of a product depends neither on the other rows nor on the
+   number of threads. */
+
+typedef REAL NAME(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+
+enum {
+    NAME(LANES) = VECTOR_BYTES / sizeof(REAL),
+    NAME(PANEL) = PANEL_VECTORS * NAME(LANES),
+};
+
+/* The elements that the packed form of a (depth, columns) matrix takes. */
+static intptr_t NAME(packed_size)(intptr_t depth, intptr_t columns)
+{
+    return depth * ((columns + NAME(LANES) - 1) / NAME(LANES) * NAME(LANES));
+}
+
+/* Pack the panels first … last - 1 of a matrix with these strides, in elements. */
+static void NAME(pack)(REAL *to, const REAL *from, intptr_t row, intptr_t column, intptr_t depth,
+                       intptr_t columns, intptr_t first, intptr_t last)
+{
+    const intptr_t panel = NAME(PANEL), lanes = NAME(LANES);
+    for (intptr_t j = first; j < last; j++) {
+        const intptr_t start = j * panel, left = columns - start;
+        const intptr_t used = left < panel ? left : panel;
+        const intptr_t width = (used + lanes - 1) / lanes * lanes;
+        REAL *restrict out = to + start * depth;
+        const REAL *restrict in = from + start * column;
+        if (column == 1 || depth == 1) {
+            for (intptr_t k = 0; k < depth; k++)
+                for (intptr_t c = 0; c < used; c++) out[k * width + c] = in[k * row + c * column];
+        } else { /* read along the rows of the transpose, in squares that stay in the cache */
+            for (intptr_t k0 = 0; k0 < depth; k0 += 16) {
+                const intptr_t k1 = k0 + 16 < depth ? k0 + 16 : depth;
+                for (intptr_t c = 0; c < used; c++)
+                    for (intptr_t k = k0; k < k1; k++) out[k * width + c] = in[k * row + c * column];
+            }
+        }
+        for (intptr_t k = 0; k < depth && used < width; k++)
+            for (intptr_t c = used; c < width; c++) out[k * width + c] = 0;
+    }
+}
+
+/* c (rows, panels of `vectors` vectors) = a @ b, or += if `add`. The left operand's element (i, k) is
+   a[i a_row + k a_depth]. The first three arguments are constants wherever this is inlined. */
+static inline __attribute__((always_inline)) void
+NAME(tile)(const int rows, const int panels, const int vectors, intptr_t depth, const REAL *a,
+           intptr_t a_row, intptr_t a_depth, const REAL *b, intptr_t b_panel, REAL *c, intptr_t c_row,
+           bool add)
+{
+    NAME(vector) sum[24];
+    const int wide = panels * vectors, lanes = NAME(LANES);
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < wide; j++) {
+            NAME(vector) zero = {0};
+            sum[i * wide + j] = zero;
+        }
+    if (add) {
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < wide; j++)
+                sum[i * wide + j] = *(const NAME(vector) *)(c + i * c_row + j * lanes);
+    }
+    for (intptr_t k = 0; k < depth; k++) {
+        NAME(vector) right[6];
+        if (rows == 1) {
+            const REAL left = a[k * a_depth];
+            UNROLL for (int q = 0; q < panels; q++)
+                UNROLL for (int j = 0; j < vectors; j++)
+                    sum[q * vectors + j] += left * *(const NAME(vector) *)(
+                        b + q * b_panel + (k * vectors + j) * lanes);
+        } else {
+            UNROLL for (int q = 0; q < panels; q++) {
+                UNROLL for (int j = 0; j < vectors; j++)
+                    right[j] = *(const NAME(vector) *)(b + q * b_panel + (k * vectors + j) * lanes);
+                UNROLL for (int i = 0; i < rows; i++) {
+                    const REAL left = a[i * a_row + k * a_depth];
+                    UNROLL for (int j = 0; j < vectors; j++)
+                        sum[i * wide + q * vectors + j] += left * right[j];
+                }
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < wide; j++)
+            *(NAME(vector) *)(c + i * c_row + j * lanes) = sum[i * wide + j];
+}
+
+#define TILE(r, p, v)                                                                                  \
+    case (r) * 64 + (p) * 8 + (v):                                                                     \
+        NAME(tile)(r, p, v, depth, a, a_row, a_depth, b, b_panel, c, c_row, add);                      \
+        return;
+#define TILES(r) TILE(r, 1, 1) TILE(r, 1, 2) TILE(r, 1, 3) TILE(r, 1, 4)
+
+/* a tile whose sizes are known at run time only */
+static void NAME(any_tile)(int rows, int panels, int vectors, intptr_t depth, const REAL *a,
+                           intptr_t a_row, intptr_t a_depth, const REAL *b, intptr_t b_panel, REAL *c,
+                           intptr_t c_row, bool add)
+{
+    switch (rows * 64 + panels * 8 + vectors) {
+        TILES(1) TILES(2) TILES(3)
+        TILES(4) TILES(5) TILES(6)
+        TILE(1, 2, PANEL_VECTORS) TILE(1, 3, PANEL_VECTORS) TILE(1, 4, PANEL_VECTORS)
+        TILE(1, 5, PANEL_VECTORS) TILE(1, 6, PANEL_VECTORS) TILE(2, 2, PANEL_VECTORS)
+        TILE(2, 3, PANEL_VECTORS) TILE(3, 2, PANEL_VECTORS)
+    }
+}
+
+/* c (rows, columns) = a @ packed, or += if `add`. Rows of c have room for whole vectors. */
+static void NAME(product)(intptr_t rows, intptr_t depth, intptr_t columns, const REAL *a,
+                          intptr_t a_row, intptr_t a_depth, const REAL *packed, REAL *c, intptr_t c_row,
+                          bool add)
+{
+    const intptr_t panel = NAME(PANEL), lanes = NAME(LANES);
+    const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    const intptr_t together = rows >= TILE_ROWS / 2 + 1 ? 1 : TILE_ROWS / rows; /* panels */
+    const intptr_t full = columns / panel;
+    if (depth == 0 && !add)
+        for (intptr_t i = 0; i < rows; i++) memset(c + i * c_row, 0, columns * sizeof(REAL));
+    for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
+        const intptr_t part = depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK;
+        for (intptr_t j = 0; j * panel < columns;) {
+            const intptr_t left = (columns - j * panel + lanes - 1) / lanes;
+            const int vectors = left < PANEL_VECTORS ? (int)left : PANEL_VECTORS;
+            intptr_t n = j < full && full - j < together ? full - j : together;
+            if (vectors < PANEL_VECTORS || j >= full) n = 1;
+            const REAL *b = packed + j * panel * depth + k * vectors * lanes;
+            for (intptr_t block = 0; block < blocks; block++) {
+                const intptr_t i = rows * block / blocks, stop = rows * (block + 1) / blocks;
+                NAME(any_tile)((int)(stop - i), (int)n, vectors, part, a + i * a_row + k * a_depth,
+                               a_row, a_depth, b, panel * depth, c + i * c_row + j * panel, c_row,
+                               add || k > 0);
+            }
+            j += n;
+        }
+    }
+}
+
+#undef TILE
+#undef TILES
