@@ -77,6 +77,8 @@ class Optimizer:
     tensor([ 0.5, -0.5], requires_grad=True)
     """
 
+    _scheduled: Any = None  # the rate that its schedulers share
+
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
