@@ -49,16 +49,12 @@ class Problem(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """`step` trains once; `gradients` returns the loss and its gradients; call `compile` first.
-
-    `trouble` returns, after three steps, how they deviate from the peer's name, or None.
-    """
+    """`step` trains once; `gradients` returns the loss and its gradients; call `compile` first."""
 
     step: Callable[[], Any]
     gradients: Callable[[], tuple[float, Arrays]]
     parameters: Callable[[], Arrays]
     compile: Callable[[], Any] = lambda: None
-    trouble: Callable[[], str | None] = lambda: None
 
 
 def transposed(name: str, value: np.ndarray) -> bool:
@@ -114,9 +110,7 @@ BUILT_IN_NAMES = {
 }
 
 
-def ours(
-    problem: Problem, own: bool = False, capture: bool = False, backend: str | None = None
-) -> Trainer:
+def ours(problem: Problem, own: bool = False, backend: str | None = None) -> Trainer:
     """Train the built-in layer or, with `own`, the same written in `cells.py`."""
     from cells import BUILT_IN, CELLS
 
@@ -124,8 +118,6 @@ def ours(
 
     if not own and problem.cell not in BUILT_IN_CELLS:
         raise Unavailable("not a built-in cell")
-    if capture and not hasattr(tg, "capture"):
-        raise Unavailable("this version has no tg.capture")
     if backend and not hasattr(tg.fuse, "backend"):
         raise Unavailable("this version has no tg.fuse.backend")
     if backend:
@@ -144,13 +136,13 @@ def ours(
     optimizer = tg.optim.SGD(parameters, lr=RATE)
     x, y = tg.tensor(problem.x), tg.tensor(problem.y)
 
-    def loss_of(x: Any, y: Any) -> Any:
+    def loss_of() -> Any:
         output, _ = layer(parts["rows"](x))
         return tg.functional.cross_entropy(parts["out"](output), y)
 
-    def train(x: Any, y: Any) -> Any:
+    def train() -> Any:
         optimizer.zero_grad()
-        loss = loss_of(x, y)
+        loss = loss_of()
         loss.backward()
         tg.optim.clip_grad_norm(parameters, NORM)
         optimizer.step()
@@ -158,21 +150,14 @@ def ours(
 
     def gradients() -> tuple[float, Arrays]:
         optimizer.zero_grad()
-        loss = loss_of(x, y)
+        loss = loss_of()
         loss.backward()
         return loss.item(), {name: p.grad.numpy().copy() for name, p in named.items()}
 
     def parameters_now() -> Arrays:
         return {name: p.numpy().copy() for name, p in named.items()}
 
-    if not capture:
-        return Trainer(lambda: train(x, y), gradients, parameters_now)
-    step = tg.capture(train)
-
-    def trouble() -> str | None:
-        return None if step.captured else "not captured: " + "; ".join(step.refusals)
-
-    return Trainer(lambda: step(x, y), gradients, parameters_now, trouble=trouble)
+    return Trainer(train, gradients, parameters_now)
 
 
 # ------------------------------------------------------------------------------------------ PyTorch
@@ -443,13 +428,9 @@ def autograd(problem: Problem) -> Trainer:
 
 PEERS: dict[str, Callable[[Problem], Trainer]] = {
     "ours": ours,
-    "ours+capture": lambda p: ours(p, capture=True),
     "ours+c": lambda p: ours(p, backend="c"),
-    "ours+c+capture": lambda p: ours(p, backend="c", capture=True),
     "user": lambda p: ours(p, own=True),
-    "user+capture": lambda p: ours(p, own=True, capture=True),
     "user+c": lambda p: ours(p, own=True, backend="c"),
-    "user+c+capture": lambda p: ours(p, own=True, backend="c", capture=True),
     "pytorch": pytorch,
     "pytorch-user": lambda p: pytorch(p, own=True),
     "pytorch-compile-step": lambda p: pytorch(p, own=True, compiled="step"),

@@ -134,7 +134,6 @@ from .io import load as load
 from .io import load_safetensors as load_safetensors
 from .io import save as save
 from .io import save_safetensors as save_safetensors
-from .speed.capture import capture as capture
 
 __version__ = "0.1.0"
 

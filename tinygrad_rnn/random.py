@@ -43,7 +43,6 @@ from typing import Any
 import numpy as np
 
 from ._util.contexts import reusable_context
-from .engine import backend
 from .errors import ArgumentError
 
 Rng = int | np.random.Generator | None
@@ -367,4 +366,4 @@ def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None) -> Any:
     if _recording.tracer is not None:
         return _recording.tracer.keep_mask(shape, keep, rng)
     bits = generator(rng).integers(0, 2**32, shape, dtype=np.uint32)
-    return backend.asarray(bits <= np.uint32(round(keep * (2**32 - 1))))
+    return np.asarray(bits <= np.uint32(round(keep * (2**32 - 1))))

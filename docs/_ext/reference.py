@@ -187,7 +187,6 @@ HEADINGS = {  # by the defining module; other modules have the first words of th
     "engine.backend": "Dtypes",
     "random": "Random numbers",
     "io.checkpoint_file": "Files",
-    "speed.capture": "Speed",
     "transforms.fuse": "Speed",
     "engine.config": "Speed",
     "io.safetensors": "Files",

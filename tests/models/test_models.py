@@ -272,18 +272,6 @@ def test_a_part_is_asked_for_its_mode_through_each_block() -> None:
     assert [module.training for module in whole.modules()] == [False] * 4
 
 
-def test_a_captured_part_is_not_replayed_in_another_mode() -> None:
-    model = tg.nn.Dropout(0.5)
-    step = tg.capture(lambda x: model(x) * 2)
-    x = tg.ones(50)
-    for _ in range(4):
-        assert (step(x) == 0).numpy().any()
-    assert step.captured
-    with model.evaluating():
-        assert (step(x) == 2).numpy().all()
-    assert (step(x) == 0).numpy().any()
-
-
 # -- sampling --------------------------------------------------------------------------------------
 
 

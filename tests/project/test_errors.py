@@ -616,7 +616,6 @@ def test_a_hint_names_functions_that_the_package_has() -> None:
 
 TAKE_A_FUNCTION: dict[str, Callable[[Any], Any]] = {
     "fuse": tg.fuse,
-    "capture": tg.capture,
     "checkpoint": lambda f: tg.checkpoint(f, X),
     "primitive": lambda f: tg.primitive(x=lambda F, g: g)(f),
     "vjp": lambda f: tg.vjp(f, X),

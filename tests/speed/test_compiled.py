@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_capture import Job, T, assert_equal
 from test_fuse import (
     DTYPES,
     SHAPES,
@@ -32,7 +31,6 @@ from test_fuse import (
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ArgumentError, CompilerError
-from tinygrad_rnn.recurrence import loop
 from tinygrad_rnn.speed import compiled, loops
 from tinygrad_rnn.speed import compiler as compiler_module
 
@@ -743,13 +741,3 @@ def test_the_choice(monkeypatch):
     out, error = process(TINYGRAD_RNN_FUSE="fortran").communicate()
     assert out == ""
     assert "'numpy' or 'c', got 'fortran'" in error
-
-
-@pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
-def test_a_captured_step_calls_each_kernel_once(cell, fresh_plans, monkeypatch):
-    monkeypatch.setattr(loop, "_executor", None)  # as in test_capture, which says why
-    step = assert_equal(lambda: Job(cell))
-    (entry,) = step._entries.values()
-    calls = [*entry.plan.before, *entry.plan.rest]
-    kernels = [call for call in calls if call.func.__name__ == "kernel"]
-    assert len(kernels) == 2 * T

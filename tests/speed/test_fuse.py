@@ -20,7 +20,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.engine.graph import Leaf, reachable
 from tinygrad_rnn.engine.namespaces import namespaces
 from tinygrad_rnn.engine.pending import OutputGradients
-from tinygrad_rnn.errors import ArgumentError, GraphError, ShapeError
+from tinygrad_rnn.errors import ArgumentError, DeviceError, GraphError, ShapeError
 
 UNARY = {
     "tanh": tg.tanh,
@@ -471,6 +471,15 @@ def test_numbers_and_constants_on_a_device(accelerator):
                 fused(a, s).sum().backward()
             assert there.grad.dtype == dtype
             np.testing.assert_allclose(there.grad.to("cpu").numpy(), x.grad.numpy(), rtol=1e-6)
+
+
+def test_arguments_on_different_devices_are_refused(accelerator):
+    def product(x, y):
+        return x * y
+
+    message = r"^product: operands on different devices \(cpu, cuda:0\)"
+    with pytest.raises(DeviceError, match=message):
+        tg.fuse(product)(tg.ones(2), tg.ones(2, device=accelerator))
 
 
 # -- other shapes ----------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def register(array_type: type, module: Module, tracing: bool = False) -> None:
 
 def module_of(array: Array) -> Module:
     """Return the array library of `array`."""
-    module = modules.get(type(array)) or modules.get(array.__class__.__base__)
+    module = modules.get(type(array))
     if module is None:
         if isinstance(array, np.generic | np.ndarray):  # a scalar, or a subclass (a memory map)
             return np

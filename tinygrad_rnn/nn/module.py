@@ -111,11 +111,6 @@ class _TrainingOverrides(threading.local):
 _overrides = _TrainingOverrides()
 
 
-def in_evaluation() -> bool:
-    """Tell whether this thread is in a block of `Module.evaluating`, of any module."""
-    return bool(_overrides.blocks)
-
-
 class LoadReport(NamedTuple):
     """The result of `Module.load_state_dict`: names missing from the state, names only in it."""
 

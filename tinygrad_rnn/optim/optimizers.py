@@ -2,8 +2,7 @@
 
 An update rule works in place on the parameter's array, on its optimizer state (running averages)
 and on one scratch array. Learning rate and step count are 0-d float64 arrays on the parameter's
-device, so that an update never reads a value back from it, and a captured step sees a new learning
-rate.
+device, so that an update never reads a value back from it.
 """
 
 from __future__ import annotations
@@ -77,6 +76,8 @@ class Optimizer:
     >>> w
     tensor([ 0.5, -0.5], requires_grad=True)
     """
+
+    _scheduled: Any = None  # the rate that its schedulers share
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import operator
-import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -188,10 +187,6 @@ class _Rate:
         return functools.reduce(operator.mul, self.factors, self.base)
 
 
-# Not an attribute of the optimiser: a captured step would be recorded again at each change of it.
-_scheduled: weakref.WeakKeyDictionary[Optimizer, _Rate] = weakref.WeakKeyDictionary()
-
-
 class Scheduler:
     """Set an optimiser's learning rate to base · schedule(t), t being the number of steps taken.
 
@@ -243,7 +238,7 @@ class Scheduler:
         self.optimizer = optimizer
         self.schedule = _check_schedule(schedule, "Scheduler")
         self.count = 0
-        rate = _scheduled.get(optimizer)
+        rate = optimizer._scheduled
         if rate is None or rate.value() != optimizer.lr:  # none, or assigned by the user
             rate = _Rate(optimizer.lr)
         self._attach(rate)
@@ -266,8 +261,7 @@ class Scheduler:
             If the learning rate was assigned and another scheduler was created since, which now
             sets it, or if the factor gives an invalid learning rate. Nothing has changed.
         """
-        # A copied optimiser is not in _scheduled yet.
-        if _scheduled.setdefault(self.optimizer, self._rate) is not self._rate:
+        if self.optimizer._scheduled is not self._rate:
             raise ArgumentError(
                 "Scheduler.step: optimizer.lr was assigned after this scheduler was created, and "
                 "another scheduler was created with it as its base: create this one again, too"
@@ -280,7 +274,7 @@ class Scheduler:
         self.optimizer.lr = rate.value() * factor
         self._rate, self._index = rate, len(rate.factors)
         rate.factors.append(factor)
-        _scheduled[self.optimizer] = rate
+        self.optimizer._scheduled = rate
 
     def _set(self, base: float, count: int) -> None:
         new = _Rate(base)
@@ -309,9 +303,8 @@ class Scheduler:
             `state` does not have the keys and values of a `state_dict`; nothing was loaded.
         """
         base_lr, count = float_and_count("Scheduler.load_state_dict", state, "base_lr")
-        current = _scheduled.setdefault(self.optimizer, self._rate)
-        if current is not self._rate:
-            self._attach(current)
+        if self.optimizer._scheduled is not self._rate:
+            self._attach(self.optimizer._scheduled)
         self._set(base_lr, count)
 
 

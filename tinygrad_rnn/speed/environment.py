@@ -32,7 +32,7 @@ from .scalars import same
 LARGE = 1000  # containers of more elements (vocabularies) are not compared
 PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
 CONTAINERS = frozenset(("builtins", "collections", "functools", "types", "argparse"))
-OPAQUE = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, Node)
+OPAQUE = (types.BuiltinFunctionType, types.CodeType, Node)
 _NAME = __name__.partition(".")[0]
 ELEMENT, LENGTH, MEMBERS = ELEMENTS = "({0})[{1}]", "len({0})", "sorted(map(repr, {0}))"
 LOOKUPS = frozenset(("getattr", "hasattr", "attrgetter", "__getattribute__", "vars", "__dict__"))

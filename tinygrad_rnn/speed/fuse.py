@@ -36,7 +36,7 @@ from ..engine.grad_mode import enable_grad, thread
 from ..engine.graph import Leaf, Node, OutputNode, Parents, last_write, reachable
 from ..engine.namespaces import namespaces
 from ..engine.tensor import Tensor, wrap
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DeviceError
 from ..tensors.checks import as_tensor
 from ..transforms.fuse import Pointwise, mode, register
 from . import compiled
@@ -477,10 +477,8 @@ class Fused(Pointwise):
         if Expression in kinds or not kinds or mode.eager:  # traced inside another function
             return self._unfused(call)
         if len(kinds) > 1:
-            _, arrays = backend.common_module([x._data for x in call.tensors], self.name)
-            call.tensors = [
-                wrap(a, x._node, x._version) for a, x in zip(arrays, call.tensors, strict=True)
-            ]
+            reason = backend.device_mismatch([x._data for x in call.tensors])
+            raise DeviceError(f"{self.name}: {reason}")
         try:
             found = self._find_plan(call)
         except TypeError:  # an argument is not hashable

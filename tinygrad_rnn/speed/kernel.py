@@ -77,7 +77,7 @@ class Kernel:
         self.prologue = [*notes, *first, *self.setup]
         self.source = _source(self.parameters, [*self.prologue, *self.lines], self.returned)
         self._schedules: dict[Any, Callable[..., tuple[Any, ...]]] = {}
-        self._compiled: dict[Any, Callable[..., tuple[Any, ...]]] = {}
+        self._compiled: Callable[..., tuple[Any, ...]] | None = None  # for NumPy
 
     def _steps(self, inputs: Sequence[Expression], results: Sequence[Any]) -> list[Expression]:
         """Return the expressions to compute, in order."""
@@ -227,28 +227,24 @@ class Kernel:
     def __call__(self, xp: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """Run on arrays of the library `xp`, followed by the number arguments."""
         compiler = selected[0] if selected else compiled.compiler()
-        if compiler is not None and (xp is np or hasattr(xp, "one_call")):
-            run = self._compiled.get(xp) or self._compile(compiler, xp, arrays)
+        if compiler is not None and xp is np:
+            run = self._compiled or self._compile(compiler, arrays)
             return run(*arrays)
         return self.schedule(xp)(*arrays)
 
-    def _compile(
-        self, compiler: Any, xp: Any, arrays: Sequence[Any]
-    ) -> Callable[..., tuple[Any, ...]]:
-        """Return the kernel in C: one loop, then NumPy calls for expressions of other shapes.
-
-        `xp` is NumPy, or the recorder of a captured step.
-        """
+    def _compile(self, compiler: Any, arrays: Sequence[Any]) -> Callable[..., tuple[Any, ...]]:
+        """Return the kernel in C: one loop, then NumPy calls for expressions of other shapes."""
         read = arrays[: len(self.inputs)]
         if any(x.size == 0 for x in read):
-            return self.schedule(xp)
+            return self.schedule(np)
         try:
             loop = Loop(self.steps, self.inputs, self.results, any_size=not self.trace.uses_lengths)
         except Unsupported:
-            return self._compiled.setdefault(xp, self.schedule(xp))
+            self._compiled = self.schedule(np)
+            return self._compiled
         lengths = lengths_of(dict(zip(self.inputs, read, strict=True)))
         if math.prod(shape_in_call(loop.outputs[0], lengths)) > loop.limit:
-            return self.schedule(xp)
+            return self.schedule(np)
         if not self.trace.uses_lengths and not self.trace.has_slices:
             loop.width = 0  # the width of the arrays of each call
         rest = Kernel(self.trace, [*self.inputs, *loop.outputs], self.results)
@@ -266,18 +262,16 @@ class Kernel:
         lines.append(f"if {large}not run({inputs}): return schedule({self.parameters})")
         lines += [f"{name} = {text}" for text, name in rest.shapes.items()]
         lines += [f"{q} = scalar({x}, {t.name})" for (x, t), q in rest.scalars.items()]
-        run = compiled.kernel(loop, compiler)
         scope = {
-            "run": run if xp is np else xp.one_call(run, len(self.inputs) + len(scalars)),
-            "schedule": self.schedule(xp),
-            **_numbers(rest.constants, xp),
+            "run": compiled.kernel(loop, compiler),
+            "schedule": self.schedule(np),
+            **_numbers(rest.constants, np),
+            **self.trace.numbers.scope,
         }
         dtypes = [x.dtype for x in loop.outputs] + [t for _, t in (*loop.scalars, *rest.scalars)]
         source = _source(self.parameters, [*lines, *rest.setup, *rest.lines], rest.returned)
-        function = function_of(
-            source, xp, rest.steps, dtypes, {**scope, **self.trace.numbers.scope}
-        )
-        return self._compiled.setdefault(xp, function)
+        self._compiled = function_of(source, np, rest.steps, dtypes, scope)
+        return self._compiled
 
     def schedule(self, xp: Any) -> Callable[..., tuple[Any, ...]]:
         """Return the function that calls the ufuncs of the library `xp`."""

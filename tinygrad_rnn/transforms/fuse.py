@@ -29,8 +29,8 @@ mode = _Mode()
 def eager() -> Iterator[None]:
     """Run every operation separately in a ``with`` block, for this thread alone.
 
-    No function is traced, fused or replayed, and a loop over time runs step by step: each operation
-    of each step has its node in the graph. Debuggers and `detect_anomaly` see every operation.
+    No function is traced or fused, and a loop over time runs step by step: each operation of each
+    step has its node in the graph. Debuggers and `detect_anomaly` see every operation.
     ``tg.fuse.disabled`` is another name.
 
     Examples
