@@ -301,9 +301,10 @@ class Recurrent(SuffixedNames):
             )
         weight = next(self.cells[0].parameters(), None)
         if x.dtype.kind != "f" or (weight is not None and x.dtype != weight.dtype):
+            wanted = "floating" if weight is None else str(weight.dtype)
+            cure = "..." if weight is None else repr(wanted)
             raise DTypeError(
-                f"{name}: input is {x.dtype}, weights are "
-                f"{weight.dtype if weight is not None else 'floating'}: use x.astype(...)"
+                f"{name}: input is {x.dtype}, weights are {wanted}: use x.astype({cure})"
             )
         batched = x.ndim == 3
         if not batched:
@@ -459,15 +460,11 @@ class _Pass:
     ) -> Callable[[State, Tensor], tuple[State, Any]]:
         """Return the step function of a cell for `run`; y is the first element of the state."""
         cell, observe, clock = self.rnn.cells[number], self.observe, iter(times)
-        check = True
 
         @functools.wraps(cell.step)
         def step(state: State, z: Tensor) -> tuple[State, Any]:
-            nonlocal check
             new = cell.step(z, state)
-            if check:  # the first step; the others are like it
-                cell._check_step(new, state)
-                check = False
+            cell._check_step(new, state)
             if observe is not None:
                 new = observe(number, next(clock), new)
             return new, (new[0] if isinstance(new, tuple) else new) if wanted else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -50,7 +51,9 @@ def scan(
     state : Tensor, or tuple, list or dict of states, or None
         The initial state; None for a step without a state.
     xs : Tensor, or tuple, list or dict of Tensors
-        The inputs, (T, ...) each. The step receives the same structure with (...) each.
+        The inputs, (T, ...) each. The step receives the same structure with (...) each. A list of T
+        Tensors is T inputs, not one: stack it first (``tg.stack``). Without inputs, pass
+        ``tg.arange(T)``.
     reverse : bool
         Whether to go from the last time step to the first.
     lengths : sequence of B integers, optional
@@ -107,6 +110,11 @@ def scan(
     """
     if not callable(step):
         raise ArgumentError(f"scan: step is a function, got a {class_name(step)}")
+    if xs is None:
+        raise ArgumentError(
+            "scan: xs is None, so T is not known: for steps without an input pass "
+            "tinygrad_rnn.arange(T)"
+        )
     state = map_nested(lambda s: s if s is None else checks.require_tensor(s, "scan: state"), state)
     xs = map_nested(lambda x: checks.require_tensor(x, "scan: xs"), xs)
     steps = _steps_of(xs)
@@ -119,7 +127,15 @@ def scan(
         xs, weights = map_nested(ragged.fill, xs), weights[: len(ragged.steps)]
 
     def checked_step(seen: State, x: Any) -> tuple[State, Any]:
-        result = step(seen, x)
+        try:
+            result = step(seen, x)
+        except (TypeError, AttributeError) as error:
+            if seen is None:
+                error.add_note(
+                    "scan: the state is None: if the step needs one, give an initial state, such "
+                    "as tinygrad_rnn.zeros(B, H)"
+                )
+            raise
         _check_pair(result)
         _check_state(result[0], seen)
         return result
@@ -406,7 +422,7 @@ def _batch_of(xs: Any, state: State) -> tuple[int, str]:
 
 
 def _edge_weights(edges: Sequence[float], steps: int) -> list[float]:
-    if not hasattr(edges, "__len__"):
+    if not hasattr(edges, "__len__") or isinstance(edges, dict | set | str):
         raise ArgumentError(
             f"scan: edges are {steps} numbers, one per step, got a {class_name(edges)}; those of a "
             "strategy are strategy.weights(T)"
@@ -414,6 +430,8 @@ def _edge_weights(edges: Sequence[float], steps: int) -> list[float]:
     weights = [checks.any_number(edge, "scan: edges") for edge in edges]
     if len(weights) != steps:
         raise ArgumentError(f"scan: edges are {steps} numbers, one per step, got {len(weights)}")
+    if not all(map(math.isfinite, weights)):
+        raise ArgumentError(f"scan: edges are finite numbers, got {weights}")
     return weights
 
 
@@ -431,16 +449,19 @@ def _check_state(new: State, old: State) -> None:
             "scan: step returned another structure of the state than it received: "
             f"{_outline(new)}, {_outline(old)} is needed"
         )
-    for element, taken in zip(leaves(new), leaves(old), strict=True):
-        if taken is not None and element.shape != taken.shape:
+    pairs = list(zip(leaves(new), leaves(old), strict=True))
+    for i, (element, taken) in enumerate(pairs):
+        if taken is None or (element.shape == taken.shape and element.dtype == taken.dtype):
+            continue
+        what = "a state" if len(pairs) == 1 else f"element {i} of the state"
+        if element.shape != taken.shape:
             raise ShapeError(
-                f"scan: step returned a state of shape {element.shape}, {taken.shape} is needed"
+                f"scan: step returned {what} of shape {element.shape}, {taken.shape} is needed"
             )
-        if taken is not None and element.dtype != taken.dtype:
-            raise DTypeError(
-                f"scan: step returned a state in {element.dtype}, {taken.dtype} is needed: use "
-                f".astype({str(taken.dtype)!r})"
-            )
+        raise DTypeError(
+            f"scan: step returned {what} in {element.dtype}, {taken.dtype} is needed: use "
+            f".astype({str(taken.dtype)!r})"
+        )
 
 
 def _outline(state: State) -> str:
