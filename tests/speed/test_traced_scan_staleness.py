@@ -1432,3 +1432,26 @@ def test_a_report_names_the_reason_and_the_line_of_the_step(step: Any, reason: s
     (report,) = reports
     assert reason in report.reason
     assert (report.file, report.line) == (__file__, step.__code__.co_firstlineno + 1)
+
+
+def test_a_report_names_the_mode_that_needs_each_operation() -> None:
+    xs = tg.zeros(T, B, H)
+
+    def add(h: Any, x: Any) -> Any:
+        return h + x, None
+
+    def nested(h: Any, x: Any) -> Any:
+        return tg.scan(add, h, xs)[0] + x, None
+
+    with loop.reports() as reports:
+        with tg.detect_anomaly():
+            tg.scan(add, tg.zeros(B, H), xs)
+        with tg.eager():
+            tg.scan(add, tg.zeros(B, H), xs)
+        tg.scan(nested, tg.zeros(B, H), xs)
+        tg.capture(lambda x: tg.scan(add, tg.zeros(B, H), x)[0])(xs)
+    anomaly, eager, inner, outer, captured, *_ = map(str, reports)
+    assert "detect_anomaly" in anomaly
+    assert "eager()" in eager
+    assert "the step of a loop that is traced" in inner and "one operation" in outer
+    assert "tg.capture records" in captured

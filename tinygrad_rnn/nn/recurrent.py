@@ -1,6 +1,6 @@
 """Recurrent layers of any cell: stacked layers, two directions, ragged batches, BPTT strategies.
 
-The way of a call: `Recurrent.forward` checks the arguments, `Recurrent._run` stacks layers and
+In a call, `Recurrent.forward` checks the arguments, `Recurrent._run` stacks layers and
 directions, `_Pass.segment` runs some cells over some time steps (dropout between layers is there),
 and `recurrence.loop.run` is the loop over time, which scales and cuts the gradient between steps.
 
@@ -270,7 +270,8 @@ class Recurrent(SuffixedNames):
 
         Notes
         -----
-        No graph is recorded, and random numbers are as if the layer had not been called.
+        No graph is recorded, and random numbers are as if the layer had not been called. Other
+        side effects of a step, such as an attribute that it assigns, remain.
 
         Examples
         --------
@@ -282,7 +283,7 @@ class Recurrent(SuffixedNames):
         (False, 'eager() runs every operation separately')
 
         Otherwise ``print(layer.explain(x)[0])`` prints ``one operation, executor numpy``. For a
-        step that branches on a value it prints the operation and its line.
+        step that branches on a value it prints the reason and the line.
         """
         with no_grad(), tg_random.record_states() as drawn, reports() as found:
             self(x, state, lengths)

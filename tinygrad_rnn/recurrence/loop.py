@@ -1,7 +1,11 @@
-"""The loop over time in Python: one step function, called once for each time step.
+"""The loop over time: a step function, and how it is run.
 
-Letters: T time steps, B batch. The gradient through time needs no code of its own: the graph that
-the steps build contains it.
+`scan` checks its arguments and calls `run`, as recurrent layers do. `run` lets an executor, which
+``speed`` registers, make the loop one operation, or calls `in_python`: a loop in which each
+operation of each step has a node. Its graph contains the gradient through time; an executor derives
+the same gradient from the graph of one step. `reports` tells which way was taken, and why.
+
+Letters: T time steps, B batch.
 """
 
 from __future__ import annotations
@@ -75,17 +79,22 @@ def scan(
     Raises
     ------
     ArgumentError
-        If `step` does not return a pair, the structure of the state changes, or `lengths` or
-        `edges` do not fit the inputs.
+        If `step` does not return a pair, the structure of the state or of y changes, or `lengths`
+        or `edges` do not fit the inputs.
     ShapeError, DTypeError
         If inputs differ in T, a state or output changes its shape, or a state its dtype.
 
     Notes
     -----
-    Forward, `edges` change nothing. An edge after the end of a sequence is not scaled, except for
-    the edge from the initial state. In a ragged
-    batch the padding of `xs` is never read: rows of ended sequences are computed with the input and
-    state of the longest sequence, and nothing of the result is used.
+    `step` is called once, on Tensors that have a shape but no values, and the loop becomes one
+    operation. If that is not possible, because the step branches on a value or has a side effect,
+    it is called for each time step; inside ``tg.eager()`` it always is. The results are the same
+    up to rounding.
+
+    Forward, `edges` change nothing. An edge after the end of a sequence is not scaled; the edge
+    from the initial state always is. In a ragged batch the padding of `xs` is never read: rows of
+    ended sequences are computed with the input and state of the longest sequence, and nothing of
+    the result is used.
 
     The name and the signature are those of ``jax.lax.scan``, the idea that of Theano's ``scan``.
 
@@ -313,10 +322,14 @@ def _reason_against(steps: int, traced: bool) -> str:
     """Return why a loop is not run as one operation; empty if it may be."""
     if not traced:
         return "each step is observed"
+    if thread.watcher is not None:  # detect_anomaly, which is eager, or the trace of a step
+        return (
+            "detect_anomaly checks every operation"
+            if mode.eager
+            else "it is in the step of a loop that is traced"
+        )
     if mode.eager:
         return "eager() runs every operation separately"
-    if thread.watcher is not None:
-        return "detect_anomaly checks every operation"
     if _executor is None:
         return "tinygrad_rnn.speed is not installed"
     return "it is a single step" if steps < 2 else ""
@@ -445,9 +458,12 @@ def _check_pair(result: Any) -> None:
 def _check_state(new: State, old: State) -> None:
     """Raise unless a state that a step returned has the structure, shapes and dtypes of the old."""
     if _outline(new) != _outline(old):
+        order = ", with the keys in this order" * (
+            isinstance(new, dict) and new.keys() == old.keys()
+        )
         raise ArgumentError(
             "scan: step returned another structure of the state than it received: "
-            f"{_outline(new)}, {_outline(old)} is needed"
+            f"{_outline(new)}, {_outline(old)} is needed{order}"
         )
     pairs = list(zip(leaves(new), leaves(old), strict=True))
     for i, (element, taken) in enumerate(pairs):
@@ -460,7 +476,7 @@ def _check_state(new: State, old: State) -> None:
             )
         raise DTypeError(
             f"scan: step returned {what} in {element.dtype}, {taken.dtype} is needed: use "
-            f".astype({str(taken.dtype)!r})"
+            f".astype({str(taken.dtype)!r}), or begin with a state in {element.dtype}"
         )
 
 

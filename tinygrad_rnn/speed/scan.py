@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import random as tg_random
+from .._util import LIBRARY
 from .._util.nested import leaves, map_nested
 from ..engine.backward_pass import run
 from ..engine.codegen import check_saved
@@ -64,7 +65,10 @@ def execute(
         raise Refused("the state is empty")
     for x in (*inputs, *initial):
         if x._data.__class__ is not np.ndarray:
-            raise Refused(f"there are arrays of {type(x._data).__module__}")
+            module = type(x._data).__module__
+            if module.startswith(f"{LIBRARY}."):  # arrays of a tape
+                raise Refused("tg.capture records each operation of each step")
+            raise Refused(f"there are arrays of {module}")
         if x.dtype.kind == "f" and x.dtype not in FLOATS:
             raise Refused(f"{x.dtype} is not supported")
     if any(x._data.size == 0 for x in (*inputs, *initial)):

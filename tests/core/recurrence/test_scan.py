@@ -349,7 +349,7 @@ WRONG: list[tuple[Callable[[], Any], Any, str]] = [
     (
         lambda: tg.scan(lambda s, x: ({"b": s["b"], "a": s["a"]}, x), {"a": HS, "b": HS}, XS),
         ArgumentError,
-        "'b'.*'a'.*is needed",
+        "'b'.*'a'.*is needed, with the keys in this order",
     ),
     (lambda: tg.scan(lambda h, x: (h[:1], x), HS, XS), ShapeError, r"\(1, 3\), \(2, 3\) is needed"),
     (
@@ -399,6 +399,11 @@ WRONG: list[tuple[Callable[[], Any], Any, str]] = [
         lambda: tg.scan(same, HS, XS, lengths=[2.0, 1.0]),
         ArgumentError,
         r"2 integers .*\[2.0, 1.0\]",
+    ),
+    (
+        lambda: tg.scan(lambda h, x: (h + x.sum(), x), tg.tensor(0), XS),
+        DTypeError,
+        "or begin with a state in float32",
     ),
     (lambda: tg.scan(f=same, init=HS, xs=XS), TypeError, "f= is step= here"),
     (lambda: tg.scan(same, init=HS, xs=XS), TypeError, "init= is state= here"),
