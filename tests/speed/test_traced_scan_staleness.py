@@ -1368,3 +1368,90 @@ def test_infinite_and_nan_values() -> None:
             found.append(arrays)
         for a, b in zip(*found, strict=True):
             assert_allclose(a, b, **CLOSE, equal_nan=True)
+
+
+# -- reasons ---------------------------------------------------------------------------------------
+
+
+def branches(h: Any, x: Any) -> Any:
+    return (h if h.sum() > 0 else h + x), None
+
+
+def reads(h: Any, x: Any) -> Any:
+    return h + tg.tensor(np.exp(x.numpy())), None
+
+
+def prints(h: Any, x: Any) -> Any:
+    return (h + x, None) if f"{x}" else None
+
+
+def converts(h: Any, x: Any) -> Any:
+    return h + tg.tensor(np.array(x)), None
+
+
+def joins(h: Any, x: Any) -> Any:
+    return tg.concatenate([h, x])[1:3], None
+
+
+def joins_by_numpy(h: Any, x: Any) -> Any:
+    return np.concatenate([h, x])[1:3], None
+
+
+def draws(h: Any, x: Any) -> Any:
+    return h + tg.randn(B, H), None
+
+
+def draws_from_a_seed(h: Any, x: Any) -> Any:
+    return tg.functional.dropout(h + x, 0.5, rng=0), None
+
+
+def makes_a_layer(h: Any, x: Any) -> Any:
+    return tg.nn.Dropout(0.2)(h + x), None
+
+
+REASONS = [
+    (branches, "reads a value"),
+    (reads, "reads the values of an array"),
+    (prints, "reads the values of an array"),
+    (converts, "converted to an array"),
+    (joins, "not traced"),
+    (joins_by_numpy, "not traced"),
+    (draws, "draws random numbers"),
+    (draws_from_a_seed, "draws from a seed"),
+    (makes_a_layer, "changes a module"),
+]
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"), REASONS, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_a_report_names_the_reason_and_the_line_of_the_step(step: Any, reason: str) -> None:
+    """Not a line of the library or of Python's own, and no name of an internal function."""
+    with loop.reports() as reports:
+        tg.scan(step, tg.zeros(B, H), tg.zeros(T, B, H))
+    (report,) = reports
+    assert reason in report.reason
+    assert (report.file, report.line) == (__file__, step.__code__.co_firstlineno + 1)
+
+
+def test_a_report_names_the_mode_that_needs_each_operation() -> None:
+    xs = tg.zeros(T, B, H)
+
+    def add(h: Any, x: Any) -> Any:
+        return h + x, None
+
+    def nested(h: Any, x: Any) -> Any:
+        return tg.scan(add, h, xs)[0] + x, None
+
+    with loop.reports() as reports:
+        with tg.detect_anomaly():
+            tg.scan(add, tg.zeros(B, H), xs)
+        with tg.eager():
+            tg.scan(add, tg.zeros(B, H), xs)
+        tg.scan(nested, tg.zeros(B, H), xs)
+        tg.capture(lambda x: tg.scan(add, tg.zeros(B, H), x)[0])(xs)
+    anomaly, eager, inner, outer, captured, *_ = map(str, reports)
+    assert "detect_anomaly" in anomaly
+    assert "eager()" in eager
+    assert "the step of a loop that is traced" in inner and "one operation" in outer
+    assert "tg.capture records" in captured

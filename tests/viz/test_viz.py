@@ -315,6 +315,20 @@ def test_saving(tmp_path: Path):
     assert "?" in (tmp_path / "g.dot").read_text()
 
 
+@pytest.mark.parametrize("how", ["freed", "changed"])
+def test_a_loop_whose_values_are_gone_is_not_opened(how):
+    layer = tg.nn.GRU(2, 3)
+    output, _ = layer(tg.ones(4, 1, 2))
+    if how == "freed":
+        output.sum().backward()
+    else:
+        with tg.no_grad():
+            layer.weight_hh_l0 *= 2
+    assert tg.viz.graph(output).nodes
+    with pytest.raises(GraphError, match=r"open_scans.*draw the graph before"):
+        tg.viz.graph(output, open_scans=True)
+
+
 def test_what_is_no_graph_is_refused():
     x = tg.ones(2, requires_grad=True)
     with pytest.raises(GraphError, match="no graph"):

@@ -267,6 +267,8 @@ ARGUMENT_SYNONYMS = {
     "a_min": "min",
     "a_max": "max",
     "end": "stop",
+    "f": "step",
+    "init": "state",
     "steps": "num",
     "size": "shape",
     "N": "n",

@@ -34,6 +34,30 @@ def location(inside: tuple[str, ...] = (PACKAGE, *GENERATED)) -> str:
     return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def raised_in(error: BaseException, inside: tuple[str, ...] = (PACKAGE, *GENERATED)) -> str:
+    """Return the innermost line of an error's traceback that is outside of some files.
+
+    Parameters
+    ----------
+    error : exception
+        It has been raised.
+    inside : tuple of str
+        As of `location`.
+
+    Returns
+    -------
+    str
+        ``"path:line"``, or ``""`` if the whole traceback is inside.
+    """
+    trace, found = error.__traceback__, ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith(inside):
+            found = f"{file}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
 def stacklevel(inside: tuple[str, ...] = (PACKAGE, *GENERATED)) -> int:
     """Return the ``stacklevel`` with which `warnings.warn` names the line of `location`.
 

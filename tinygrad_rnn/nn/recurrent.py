@@ -1,6 +1,6 @@
 """Recurrent layers of any cell: stacked layers, two directions, ragged batches, BPTT strategies.
 
-The way of a call: `Recurrent.forward` checks the arguments, `Recurrent._run` stacks layers and
+In a call, `Recurrent.forward` checks the arguments, `Recurrent._run` stacks layers and
 directions, `_Pass.segment` runs some cells over some time steps (dropout between layers is there),
 and `recurrence.loop.run` is the loop over time, which scales and cuts the gradient between steps.
 
@@ -270,7 +270,8 @@ class Recurrent(SuffixedNames):
 
         Notes
         -----
-        No graph is recorded, and random numbers are as if the layer had not been called.
+        No graph is recorded, and random numbers are as if the layer had not been called. Other
+        side effects of a step, such as an attribute that it assigns, remain.
 
         Examples
         --------
@@ -282,7 +283,7 @@ class Recurrent(SuffixedNames):
         (False, 'eager() runs every operation separately')
 
         Otherwise ``print(layer.explain(x)[0])`` prints ``one operation, executor numpy``. For a
-        step that branches on a value it prints the operation and its line.
+        step that branches on a value it prints the reason and the line.
         """
         with no_grad(), tg_random.record_states() as drawn, reports() as found:
             self(x, state, lengths)
@@ -301,9 +302,10 @@ class Recurrent(SuffixedNames):
             )
         weight = next(self.cells[0].parameters(), None)
         if x.dtype.kind != "f" or (weight is not None and x.dtype != weight.dtype):
+            wanted = "floating" if weight is None else str(weight.dtype)
+            cure = "..." if weight is None else repr(wanted)
             raise DTypeError(
-                f"{name}: input is {x.dtype}, weights are "
-                f"{weight.dtype if weight is not None else 'floating'}: use x.astype(...)"
+                f"{name}: input is {x.dtype}, weights are {wanted}: use x.astype({cure})"
             )
         batched = x.ndim == 3
         if not batched:
@@ -459,15 +461,11 @@ class _Pass:
     ) -> Callable[[State, Tensor], tuple[State, Any]]:
         """Return the step function of a cell for `run`; y is the first element of the state."""
         cell, observe, clock = self.rnn.cells[number], self.observe, iter(times)
-        check = True
 
         @functools.wraps(cell.step)
         def step(state: State, z: Tensor) -> tuple[State, Any]:
-            nonlocal check
             new = cell.step(z, state)
-            if check:  # the first step; the others are like it
-                cell._check_step(new, state)
-                check = False
+            cell._check_step(new, state)
             if observe is not None:
                 new = observe(number, next(clock), new)
             return new, (new[0] if isinstance(new, tuple) else new) if wanted else None

@@ -1,13 +1,18 @@
-"""The loop over time in Python: one step function, called once for each time step.
+"""The loop over time: a step function, and how it is run.
 
-Letters: T time steps, B batch. The gradient through time needs no code of its own: the graph that
-the steps build contains it.
+`scan` checks its arguments and calls `run`, as recurrent layers do. `run` lets an executor, which
+``speed`` registers, make the loop one operation, or calls `in_python`: a loop in which each
+operation of each step has a node. Its graph contains the gradient through time; an executor derives
+the same gradient from the graph of one step. `reports` tells which way was taken, and why.
+
+Letters: T time steps, B batch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -50,7 +55,9 @@ def scan(
     state : Tensor, or tuple, list or dict of states, or None
         The initial state; None for a step without a state.
     xs : Tensor, or tuple, list or dict of Tensors
-        The inputs, (T, ...) each. The step receives the same structure with (...) each.
+        The inputs, (T, ...) each. The step receives the same structure with (...) each. A list of T
+        Tensors is T inputs, not one: stack it first (``tg.stack``). Without inputs, pass
+        ``tg.arange(T)``.
     reverse : bool
         Whether to go from the last time step to the first.
     lengths : sequence of B integers, optional
@@ -72,17 +79,22 @@ def scan(
     Raises
     ------
     ArgumentError
-        If `step` does not return a pair, the structure of the state changes, or `lengths` or
-        `edges` do not fit the inputs.
+        If `step` does not return a pair, the structure of the state or of y changes, or `lengths`
+        or `edges` do not fit the inputs.
     ShapeError, DTypeError
         If inputs differ in T, a state or output changes its shape, or a state its dtype.
 
     Notes
     -----
-    Forward, `edges` change nothing. An edge after the end of a sequence is not scaled, except for
-    the edge from the initial state. In a ragged
-    batch the padding of `xs` is never read: rows of ended sequences are computed with the input and
-    state of the longest sequence, and nothing of the result is used.
+    `step` is called once, on Tensors that have a shape but no values, and the loop becomes one
+    operation. If that is not possible, because the step branches on a value or has a side effect,
+    it is called for each time step; inside ``tg.eager()`` it always is. The results are the same
+    up to rounding.
+
+    Forward, `edges` change nothing. An edge after the end of a sequence is not scaled; the edge
+    from the initial state always is. In a ragged batch the padding of `xs` is never read: rows of
+    ended sequences are computed with the input and state of the longest sequence, and nothing of
+    the result is used.
 
     The name and the signature are those of ``jax.lax.scan``, the idea that of Theano's ``scan``.
 
@@ -107,6 +119,11 @@ def scan(
     """
     if not callable(step):
         raise ArgumentError(f"scan: step is a function, got a {class_name(step)}")
+    if xs is None:
+        raise ArgumentError(
+            "scan: xs is None, so T is not known: for steps without an input pass "
+            "tinygrad_rnn.arange(T)"
+        )
     state = map_nested(lambda s: s if s is None else checks.require_tensor(s, "scan: state"), state)
     xs = map_nested(lambda x: checks.require_tensor(x, "scan: xs"), xs)
     steps = _steps_of(xs)
@@ -119,7 +136,15 @@ def scan(
         xs, weights = map_nested(ragged.fill, xs), weights[: len(ragged.steps)]
 
     def checked_step(seen: State, x: Any) -> tuple[State, Any]:
-        result = step(seen, x)
+        try:
+            result = step(seen, x)
+        except (TypeError, AttributeError) as error:
+            if seen is None:
+                error.add_note(
+                    "scan: the state is None: if the step needs one, give an initial state, such "
+                    "as tinygrad_rnn.zeros(B, H)"
+                )
+            raise
         _check_pair(result)
         _check_state(result[0], seen)
         return result
@@ -297,10 +322,14 @@ def _reason_against(steps: int, traced: bool) -> str:
     """Return why a loop is not run as one operation; empty if it may be."""
     if not traced:
         return "each step is observed"
+    if thread.watcher is not None:  # detect_anomaly, which is eager, or the trace of a step
+        return (
+            "detect_anomaly checks every operation"
+            if mode.eager
+            else "it is in the step of a loop that is traced"
+        )
     if mode.eager:
         return "eager() runs every operation separately"
-    if thread.watcher is not None:
-        return "detect_anomaly checks every operation"
     if _executor is None:
         return "tinygrad_rnn.speed is not installed"
     return "it is a single step" if steps < 2 else ""
@@ -406,7 +435,7 @@ def _batch_of(xs: Any, state: State) -> tuple[int, str]:
 
 
 def _edge_weights(edges: Sequence[float], steps: int) -> list[float]:
-    if not hasattr(edges, "__len__"):
+    if not hasattr(edges, "__len__") or isinstance(edges, dict | set | str):
         raise ArgumentError(
             f"scan: edges are {steps} numbers, one per step, got a {class_name(edges)}; those of a "
             "strategy are strategy.weights(T)"
@@ -414,6 +443,8 @@ def _edge_weights(edges: Sequence[float], steps: int) -> list[float]:
     weights = [checks.any_number(edge, "scan: edges") for edge in edges]
     if len(weights) != steps:
         raise ArgumentError(f"scan: edges are {steps} numbers, one per step, got {len(weights)}")
+    if not all(map(math.isfinite, weights)):
+        raise ArgumentError(f"scan: edges are finite numbers, got {weights}")
     return weights
 
 
@@ -427,20 +458,26 @@ def _check_pair(result: Any) -> None:
 def _check_state(new: State, old: State) -> None:
     """Raise unless a state that a step returned has the structure, shapes and dtypes of the old."""
     if _outline(new) != _outline(old):
+        order = ", with the keys in this order" * (
+            isinstance(new, dict) and new.keys() == old.keys()
+        )
         raise ArgumentError(
             "scan: step returned another structure of the state than it received: "
-            f"{_outline(new)}, {_outline(old)} is needed"
+            f"{_outline(new)}, {_outline(old)} is needed{order}"
         )
-    for element, taken in zip(leaves(new), leaves(old), strict=True):
-        if taken is not None and element.shape != taken.shape:
+    pairs = list(zip(leaves(new), leaves(old), strict=True))
+    for i, (element, taken) in enumerate(pairs):
+        if taken is None or (element.shape == taken.shape and element.dtype == taken.dtype):
+            continue
+        what = "a state" if len(pairs) == 1 else f"element {i} of the state"
+        if element.shape != taken.shape:
             raise ShapeError(
-                f"scan: step returned a state of shape {element.shape}, {taken.shape} is needed"
+                f"scan: step returned {what} of shape {element.shape}, {taken.shape} is needed"
             )
-        if taken is not None and element.dtype != taken.dtype:
-            raise DTypeError(
-                f"scan: step returned a state in {element.dtype}, {taken.dtype} is needed: use "
-                f".astype({str(taken.dtype)!r})"
-            )
+        raise DTypeError(
+            f"scan: step returned {what} in {element.dtype}, {taken.dtype} is needed: use "
+            f".astype({str(taken.dtype)!r}), or begin with a state in {element.dtype}"
+        )
 
 
 def _outline(state: State) -> str:

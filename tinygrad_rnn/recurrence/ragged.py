@@ -101,13 +101,15 @@ def ragged_batch(
     if lengths is None:
         return None
     given = lengths._data if isinstance(lengths, Tensor) else lengths
-    array = backend.to_numpy(backend.asarray(given))
+    wanted = f"{name}: lengths are {batch} integers from 0 to {steps}, got"
+    try:
+        array = backend.to_numpy(backend.asarray(given))
+    except (TypeError, ValueError):  # not numbers, or rows of different lengths
+        raise ArgumentError(f"{wanted} {given!r:.60}") from None
     in_range = not array.size or (array.min() >= 0 and array.max() <= steps)
     if array.shape != (batch,) or array.dtype.kind not in "iu" or not in_range:
         hint = hint if array.shape == (steps,) != (batch,) else ""
-        raise ArgumentError(
-            f"{name}: lengths are {batch} integers from 0 to {steps}, got {array.tolist()}{hint}"
-        )
+        raise ArgumentError(f"{wanted} {array.tolist()}{hint}")
     ends: list[int] = array.tolist()
     if all(end == steps for end in ends):
         return None

@@ -30,7 +30,12 @@ from ..transforms.fuse import Symbolic
 from .scalars import Number, NumberTable, value_of
 
 # An error message skips the lines of these modules. The traced function may be in `nn`.
-INTERNAL = (*(PACKAGE + part for part in ("speed", "engine", "tensors", "functional", "_util")),)
+INTERNAL = (
+    *(
+        PACKAGE + part
+        for part in ("speed", "engine", "tensors", "functional", "_util", "random.py")
+    ),
+)
 INTERNAL += GENERATED
 VIEWS = frozenset(
     ("slice", "reshape", "transpose", "broadcast_to")
@@ -129,7 +134,9 @@ class Expression(Symbolic):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        raise untraceable(f"reads the attribute {name!r} of an array")
+        if name == "get":  # as engine/backend.py copies an array to the CPU
+            raise untraceable("reads the values of an array (numpy(), repr)")
+        raise untraceable(f"uses an operation that is not traced: it reads {name!r} of an array")
 
     def __bool__(self) -> bool:
         raise untraceable("branches on a value", "use tinygrad_rnn.where")

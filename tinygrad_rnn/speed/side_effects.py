@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from .._util import LIBRARY as PACKAGE_NAME
-from .._util.user_code import GENERATED, PACKAGE
+from .._util.user_code import GENERATED, PACKAGE, location
 
 LIBRARY, USER = "library", "user"
 PURE_PACKAGES = frozenset(
     "contextlib copy dataclasses enum functools itertools math numbers numpy operator "
-    "re types typing abc inspect".split()
+    "re types typing abc inspect ast tokenize".split()
 )
 PURE_BUILTINS = frozenset(
     "abs all any ascii bin callable chr divmod format getattr hasattr hash hex id isinstance "
@@ -161,7 +161,8 @@ def _check(frame: types.FrameType) -> Any:
     found = _kinds[code]
     if found.__class__ is tuple and not _is_signal_handler(code):
         what, line = found
-        _stop(what, f"{code.co_filename}:{line or code.co_firstlineno}")
+        own = code.co_filename.startswith(PACKAGE)  # the line that calls it tells more
+        _stop(what, location() if own else f"{code.co_filename}:{line or code.co_firstlineno}")
     started = frame.f_lasti > 0 and code.co_flags & inspect.CO_GENERATOR
     if found is USER and not started and (what := _used_up(frame)):
         _stop(what, f"{code.co_filename}:{code.co_firstlineno}")

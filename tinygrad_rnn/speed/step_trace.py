@@ -23,6 +23,7 @@ import numpy as np
 from .. import random as tg_random
 from .. import tensors as ops
 from .._util.nested import leaves, map_nested
+from .._util.user_code import raised_in
 from ..engine import backend
 from ..engine.codegen import OpNode
 from ..engine.grad_mode import enable_grad, thread, watching
@@ -149,7 +150,8 @@ class StepTrace(Trace):
         except SideEffect as effect:
             raise Refused(effect.what, effect.line) from None
         except Exception as error:  # the loop in Python raises it again, if it is the user's own
-            raise Refused(refusal.what or str(error), refusal.line) from error
+            line = refusal.line or raised_in(error)
+            raise Refused(refusal.what or str(error), line) from error
         finally:
             tg_random._recording.tracer = before
             thread.watcher = watcher

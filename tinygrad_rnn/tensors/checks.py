@@ -41,9 +41,11 @@ def require_tensor(x: Any, op: str) -> Tensor:
         return made
     refuse_lossy_conversion(x)
     if isinstance(x, list | tuple) and any(isinstance(part, Tensor) for part in x):
-        cure = "tinygrad_rnn.stack(...)"
-    else:
-        cure = CONVERSIONS if hasattr(type(x), "__dlpack__") else "tinygrad_rnn.tensor(...)"
+        raise DTypeError(
+            f"{op}: a Tensor is expected, got {class_name(x)} of length {len(x)}: take one of its "
+            "elements, or make one Tensor of them by tinygrad_rnn.stack(...)"
+        )
+    cure = CONVERSIONS if hasattr(type(x), "__dlpack__") else "tinygrad_rnn.tensor(...)"
     raise DTypeError(f"{op}: a Tensor is expected, got {_described(x)}: make one by {cure}")
 
 

@@ -231,8 +231,8 @@ class Methods(Tensor):
         if is_grad_enabled() or self._version is None or not self.is_leaf:
             raise GraphError(
                 "tensors are not assigned to by parts: build the result with tinygrad_rnn.stack, "
-                "concatenate or where; a leaf can be written to inside "
-                "`with tinygrad_rnn.no_grad()`"
+                "concatenate or where; inside `with tinygrad_rnn.no_grad()` a leaf can be written "
+                "to, such as a copy, tinygrad_rnn.tensor(x)"
             )
         array = backend.asarray(value._data if isinstance(value, Tensor) else value)
         seen, keys = plain_keys(self, key)

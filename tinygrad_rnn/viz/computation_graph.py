@@ -247,7 +247,15 @@ class _Scans:
         if not self.open or not isinstance(node, OutputNode) or not hasattr(whole, "unrolled"):
             return node
         if whole not in self.results:
-            self.results[whole] = whole.unrolled()
+            try:
+                self.results[whole] = whole.unrolled()
+            except GraphError:
+                raise GraphError(
+                    "viz.graph: open_scans computes the steps of a loop from its saved values, "
+                    "which a backward pass freed or an optimizer changed: draw the graph before "
+                    "backward, or call backward(retain_graph=True) and draw it before "
+                    "optimizer.step()"
+                ) from None
         return self.results[whole][node.index]._node
 
     def parents(self, node: Node) -> list[Node]:

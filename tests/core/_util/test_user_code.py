@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tinygrad_rnn as tg
-from tinygrad_rnn._util.user_code import GENERATED, PACKAGE, location, stacklevel
+from tinygrad_rnn._util.user_code import GENERATED, PACKAGE, location, raised_in, stacklevel
 
 
 def here() -> str:
@@ -64,3 +64,13 @@ def test_a_warning_points_to_the_line_of_the_location() -> None:
             expected = here()
         line = int(expected.rpartition(":")[2]) - 1
         assert (caught[0].filename, caught[0].lineno) == (__file__, line)
+
+
+def test_the_innermost_line_of_an_error_that_is_outside() -> None:
+    try:
+        tg.ones(2) @ tg.ones(3)
+    except ValueError as error:
+        found, line = raised_in(error), here()
+    assert found.rpartition(":")[0] == __file__
+    assert int(found.rpartition(":")[2]) == int(line.rpartition(":")[2]) - 2
+    assert raised_in(ValueError()) == ""

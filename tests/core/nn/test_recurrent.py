@@ -983,6 +983,33 @@ def test_a_step_returns_a_state_like_the_one_that_it_took(
             run()
 
 
+@pytest.mark.parametrize(("hidden_size", "returned", "error", "message"), WRONG_STEPS)
+def test_a_later_step_returns_a_state_like_the_one_that_it_took(
+    hidden_size: Any, returned: Any, error: Any, message: str
+) -> None:
+    class WrongLater(tg.nn.Cell):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__()
+            self.hidden_size = hidden_size
+
+        def step(self, z: Any, state: Any) -> Any:
+            return returned(state) if (z > 2).data.all() else state
+
+    layer, x = tg.nn.Recurrent(WrongLater, 3, 4), tg.arange(5.0).reshape(5, 1, 1) * tg.ones(2, 3)
+    with pytest.raises(error, match=rf"(?s)WrongLater\.step returned .*{message}"):
+        layer(x)
+
+
+def test_an_error_for_a_dtype_names_the_one_to_convert_to() -> None:
+    for call in (
+        lambda: tg.nn.GRU(3, 4)(tg.zeros(5, 2, 3, dtype="float64")),
+        lambda: tg.nn.GRU(3, 4)(tg.zeros(5, 2, 3), tg.zeros(1, 2, 4, dtype="float64")),
+        lambda: tg.nn.GRUCell(3, 4)(tg.zeros(2, 3, dtype="float64")),
+    ):
+        with pytest.raises(tg.errors.DTypeError, match=r"is float64, .*astype\('float32'\)"):
+            call()
+
+
 @pytest.mark.parametrize(
     ("returned", "message"),
     [

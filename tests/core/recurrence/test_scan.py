@@ -349,7 +349,7 @@ WRONG: list[tuple[Callable[[], Any], Any, str]] = [
     (
         lambda: tg.scan(lambda s, x: ({"b": s["b"], "a": s["a"]}, x), {"a": HS, "b": HS}, XS),
         ArgumentError,
-        "'b'.*'a'.*is needed",
+        "'b'.*'a'.*is needed, with the keys in this order",
     ),
     (lambda: tg.scan(lambda h, x: (h[:1], x), HS, XS), ShapeError, r"\(1, 3\), \(2, 3\) is needed"),
     (
@@ -365,11 +365,48 @@ WRONG: list[tuple[Callable[[], Any], Any, str]] = [
     (lambda: tg.scan(same, HS, tg.tensor(1.0)), ShapeError, "the same T"),
     (lambda: tg.scan(same, HS, ()), ShapeError, "the same T"),
     (lambda: tg.scan(same, HS, XS[:0]), ShapeError, "no time step"),
-    (lambda: tg.scan(same, HS, None), (TypeError, ArgumentError), "scan: xs"),
+    (lambda: tg.scan(same, HS, None), ArgumentError, r"scan: xs is None.*arange\(T\)"),
+    (
+        lambda: tg.scan(lambda s, x: ((s[0], s[1][:1]), x), (HS, HS), XS),
+        ShapeError,
+        r"element 1 of the state of shape \(1, 3\), \(2, 3\) is needed",
+    ),
+    (
+        lambda: tg.scan(lambda s, x: ((s[0].astype("float64"), s[1]), x), (HS, HS), XS),
+        DTypeError,
+        r"element 0 of the state in float64, float32 is needed",
+    ),
+    (
+        lambda: tg.scan(lambda h, x: (tg.nn.Linear(3, 3)(x), x), HS, (XS, XS)),
+        DTypeError,
+        "of length 2",
+    ),
     (lambda: tg.scan(same, 0.0, XS), (TypeError, ArgumentError), "scan: state"),
     (lambda: tg.scan(same, HS, XS, edges=[1.0] * 3), ArgumentError, "edges are 4 numbers.*got 3"),
     (lambda: tg.scan(same, HS, XS, edges=["a"] * 4), ArgumentError, "edges must be a number"),
+    (lambda: tg.scan(same, HS, XS, edges="abcd"), ArgumentError, "edges are 4 .* got a str"),
+    (lambda: tg.scan(same, HS, XS, edges=dict.fromkeys(range(4))), ArgumentError, "got a dict"),
+    (lambda: tg.scan(same, HS, XS, edges=[1, np.nan, 1, 1]), ArgumentError, "finite .* nan"),
     (lambda: tg.scan(same, HS, XS, lengths=[4]), ArgumentError, "lengths are 2 integers.* to 4"),
+    (
+        lambda: tg.scan(same, HS, XS, lengths=["a", "b"]),
+        ArgumentError,
+        r"2 integers .*\['a', 'b'\]",
+    ),
+    (lambda: tg.scan(same, HS, XS, lengths=[None, 1]), ArgumentError, r"2 integers .*\[None, 1\]"),
+    (lambda: tg.scan(same, HS, XS, lengths={1, 2}), ArgumentError, r"2 integers .*\{1, 2\}"),
+    (
+        lambda: tg.scan(same, HS, XS, lengths=[2.0, 1.0]),
+        ArgumentError,
+        r"2 integers .*\[2.0, 1.0\]",
+    ),
+    (
+        lambda: tg.scan(lambda h, x: (h + x.sum(), x), tg.tensor(0), XS),
+        DTypeError,
+        "or begin with a state in float32",
+    ),
+    (lambda: tg.scan(f=same, init=HS, xs=XS), TypeError, "f= is step= here"),
+    (lambda: tg.scan(same, init=HS, xs=XS), TypeError, "init= is state= here"),
     (lambda: tg.scan(same, HS, XS, lengths=[4, 5]), ArgumentError, "lengths are 2 integers"),
     (lambda: tg.scan(same, HS[:1], XS, lengths=[4, 2]), ShapeError, r"\(B, \.\.\.\).*\(1, 3\)"),
     (lambda: tg.scan(same, None, tg.zeros(4), lengths=[4, 2]), ShapeError, r"\(T, B, \.\.\.\)"),
@@ -417,6 +454,16 @@ def test_outputs_of_another_structure_are_refused(later) -> None:
 
     with pytest.raises(ArgumentError, match="scan: step returned y with the structure"):
         tg.scan(step, tg.zeros(2), tg.arange(4.0))
+
+
+@pytest.mark.parametrize("step", [lambda h, x: (tg.tanh(h + x), h), lambda h, x: (h.exp(), h)])
+def test_an_error_for_want_of_a_state_names_the_cure(step) -> None:
+    with pytest.raises((TypeError, AttributeError)) as caught:
+        tg.scan(step, None, XS)
+    assert "give an initial state" in caught.value.__notes__[0]
+    with pytest.raises(AttributeError) as caught:
+        tg.scan(lambda h, x: (h.nothing, h), HS, XS)
+    assert not hasattr(caught.value, "__notes__")
 
 
 @pytest.mark.parametrize("edges", [0.5, tg.bptt.Truncated(2), None])
