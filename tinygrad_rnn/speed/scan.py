@@ -13,7 +13,7 @@ Letters: T time steps, B batch.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -169,9 +169,10 @@ class _Loop:
         every = self.ragged is None or self.ragged.edges[0] is None
         if self.edges[0] == 0 and every:  # the graph ends at the initial state
             parents = (*[None] * len(self.state), *parents[len(self.state) :])
-        # In a ragged batch the state of an empty sequence is the initial state.
-        has_graph = plan.differentiates or self.ragged is not None
-        recording = any(parents) and thread.recording and has_graph
+        if self.ragged is not None:
+            self.masks = self._masks()
+        with_graph = self._with_graph(parents) if thread.recording and any(parents) else 0
+        recording = with_graph != 0
         self.slabs = []
         before, after = [], []
         for i, (s, x) in enumerate(zip(self.state, plan.states, strict=True)):
@@ -201,7 +202,6 @@ class _Loop:
         self.lists = inputs, saved
         heads = self.arrays
         if self.ragged is not None:
-            self.masks = self._masks()
             seen: list[list[Any]] = [[] for _ in self.state]
             heads, lists = [*heads, seen], [*lists, self.masks[0]]
         kernel.call(*heads, *lists)
@@ -220,12 +220,63 @@ class _Loop:
         node.loop = self
         node.versions = [x._version for x in self.tensors]
         tensors = []
-        for i, (array, result) in enumerate(zip([*finals, *ys], plan.trace.results, strict=True)):
-            has = result._node is not None
-            has |= self.ragged is not None and i < len(finals) and parents[i] is not None
+        for i, array in enumerate([*finals, *ys]):
+            has = with_graph >> i & 1
             piece = OutputNode(node, i, array.shape, array.dtype) if has else None
             tensors.append(wrap(array, piece, None))
         return tensors[: len(finals)], tensors[len(finals) :]
+
+    # -- what has a graph --------------------------------------------------------------------------
+
+    def _cuts(self) -> tuple[list[bool], list[bool]]:
+        """Return which edges end the graph, and at which steps a sequence keeps its state."""
+        ragged = self.ragged is not None
+        alive = self.masks[1] if ragged else [None] * self.T
+        cuts = [w == 0 and m is None for w, m in zip(self.weights, alive, strict=True)]
+        return cuts, [m is not None for m in self.masks[0]] if ragged else [False] * self.T
+
+    def _with_graph(self, parents: Parents) -> int:
+        """Return which results have a graph, as bits: what the loop in Python would record."""
+        origins, first = self.plan.origins, len(self.state)
+        states = (1 << first) - 1
+        given = sum(1 << i for i, p in enumerate(parents) if p is not None)
+        current, ys = given & states, 0
+        computed: dict[int, int] = {}  # the results of a step, by the states with a graph
+        cuts, keeps = self._cuts()
+        last_cut = max((t for t in range(self.T) if cuts[t]), default=0)
+        for t in range(self.T):
+            current = 0 if cuts[t] else current
+            if current not in computed:
+                known = current | given & ~states
+                computed[current] = sum(1 << i for i, x in enumerate(origins) if x & known)
+            results = computed[current]
+            ys |= results & ~states
+            before, current = current, results & states | (current if keeps[t] else 0)
+            if current == before and results & states == before and t >= last_cut:
+                break
+        return current | ys
+
+    def _reached(self, results: Iterable[int]) -> int:
+        """Return which parents the gradients of some results reach, as bits."""
+        origins, first = self.plan.origins, len(self.state)
+        states = (1 << first) - 1
+        ends = sum(1 << i for i in results)
+        current, ys, found = ends & states, ends & ~states, 0
+        leads: dict[int, int] = {}  # what a step leads to, by its results with a gradient
+        cuts, keeps = self._cuts()
+        first_cut = next((t for t in range(1, self.T) if cuts[t]), self.T)
+        for t in reversed(range(self.T)):
+            before = current
+            if current not in leads:
+                leads[current] = 0
+                for i, x in enumerate(origins):
+                    leads[current] |= x if (current | ys) >> i & 1 else 0
+            found |= leads[current] & ~states
+            current = leads[current] & states | (current if keeps[t] else 0)
+            if current == before == leads[before] & states and t < first_cut:
+                break
+            current = 0 if cuts[t] else current
+        return found | (0 if cuts[0] else current)
 
     # -- backward ----------------------------------------------------------------------------------
 
@@ -235,6 +286,8 @@ class _Loop:
         `last` tells that the loop is not used again.
         """
         plan, first = self.plan, len(self.state)
+        reached = self._reached(grads)
+        needed = tuple([need and bool(reached >> i & 1) for i, need in enumerate(needed)])
         which = tuple(sorted(i - first for i in grads if i >= first))
         scaled = any(edge != 1 for edge in self.edges)
         made = plan.backward(which, needed, self.ragged is not None, scaled)
@@ -275,7 +328,7 @@ class _Loop:
         carried = made.function(*heads, *(steps[::-1] for steps in lists))
         of_states: list[Any] = [None] * first
         for i, g in zip(live, carried, strict=True):
-            of_states[i] = g if start == 0 else np.zeros_like(g)
+            of_states[i] = g if needed[i] else None
         kept: dict[Expression, Any] = dict(zip(made.collected, collected, strict=True))
         kept.update(zip(plan.saved, self.saved, strict=True))
         kept.update(zip(plan.xs, self.xs, strict=True))

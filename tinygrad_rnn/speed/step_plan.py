@@ -96,6 +96,20 @@ def shared_factors(terms: list[Term], kept: Sequence[Expression]) -> list[list[T
     return found
 
 
+def origins(trace: StepTrace) -> list[int]:
+    """Return for each result which arguments and invariants its graph leads to, as bits."""
+    found: dict[Any, int] = {}
+    for i, leaf in enumerate([*trace.arguments, *trace.symbolic_invariants]):
+        if leaf._node is not None:
+            found[leaf._node] = 1 << i
+    for node in trace.nodes:  # oldest first
+        if node not in found:
+            found[node] = 0
+            for parent in node.parents:
+                found[node] |= found[parent] if parent is not None else 0
+    return [0 if r._node is None else found[r._node] for r in trace.results]
+
+
 class BackwardLoop(NamedTuple):
     """A backward loop: its function, and the arrays that it takes and fills."""
 
@@ -122,6 +136,8 @@ class StepPlan:
         Operands of matrix products, which a product over all steps reads.
     differentiable : list of bool
         For each element of the state whether it has a gradient.
+    origins : list of int
+        For each result what its graph leads to: bit i stands for parent i of the node.
     """
 
     def __init__(self, trace: StepTrace, columns: bool) -> None:
@@ -139,6 +155,7 @@ class StepPlan:
         self.new_set = set(self.new)
         self.differentiable = [t._node is not None for t in trace.arguments[: trace.states]]
         self.differentiates = any(r._node is not None for r in trace.results)
+        self.origins = origins(trace)
         self.factors = {
             a.args[0] if a.op == "transpose" else a
             for x in trace.table.values()
