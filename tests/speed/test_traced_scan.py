@@ -489,6 +489,28 @@ def test_the_defaults_of_reductions_in_a_primitive_of_the_users() -> None:
     assert_close([found.numpy()], [wanted.numpy()], 1e-10)
 
 
+def test_a_primitive_with_the_name_of_one_of_the_library() -> None:
+    """It is not hoisted as the library's."""
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.cos(x)
+
+    forward.__name__ = "tanh"
+    own = tg.primitive(floating=True, x=lambda F, g: 7.0 * g)(forward)
+    W, h, xs = tg.eye(H), tg.ones(2, H), tg.ones(4, 2, H, requires_grad=True)
+
+    def step(h: Any, x: Any) -> Any:
+        return 0.5 * h + linear(own(x), W), linear(tg.tanh(x), W)
+
+    outcomes = []
+    for eager in (False, True):
+        with tg.eager() if eager else loop.reports() as reports:
+            last, ys = tg.scan(step, h, xs)
+        assert eager or reports[0].traced, reports
+        outcomes.append([y.detach().numpy() for y in (last, ys, *tg.grad(last.sum(), [xs]))])
+    assert_close(*outcomes, 1e-5)
+
+
 SHAPES = [-1, (-1,), (-1, H), (H, -1), (2, -1), (-1, 1, H), [2, -1], (np.int64(2), H), None]
 
 

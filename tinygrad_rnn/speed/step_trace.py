@@ -169,6 +169,9 @@ class StepTrace(Trace):
         """Note a call that depends on the input of the step alone. Operations call this."""
         if definition.name not in BATCHED or result._data.__class__ is not Expression:
             return
+        held: Any = PRIMITIVES[definition.name]
+        if held.definition is not definition:  # one of the user's, of the same name
+            return
         arrays = [x for x in values if x.__class__ is Expression]
         inputs = [x for x in arrays if x in self._of_input]
         others = [x for x in arrays if x not in self._of_input]
