@@ -929,6 +929,32 @@ def setattr_of_object(kept: Any) -> Any:
 
 
 @stateful
+def a_descriptor(kept: Any) -> Any:
+    holder = Slots()
+    holder.last = 0
+    kept["last"] = lambda: holder.last
+
+    def step(h: Any, x: Any) -> Any:
+        Slots.last.__set__(holder, holder.last + 1)
+        return new_state(h, x) * holder.last, None
+
+    return step
+
+
+@stateful
+def a_bound_descriptor(kept: Any) -> Any:
+    holder = Slots()
+    holder.last, assign = 0, Slots.last.__set__
+    kept["last"] = lambda: holder.last
+
+    def step(h: Any, x: Any) -> Any:
+        assign(holder, holder.last + 1)
+        return new_state(h, x) * holder.last, None
+
+    return step
+
+
+@stateful
 def iadd_of_an_array(kept: Any) -> Any:
     kept["array"] = np.zeros(1)
 

@@ -53,10 +53,10 @@ ARRAY_WRITES = frozenset(
 WRITERS = frozenset("copyto put putmask place shuffle put_along_axis fill_diagonal at".split())
 IN_PLACE = frozenset(
     "iadd iand iconcat ifloordiv ilshift imatmul imod imul ior ipow irshift isub itruediv ixor "
-    "setitem delitem setattr delattr".split()
+    "setitem delitem setattr delattr set delete".split()
 )
 WRITERS |= {f"__{name}__" for name in IN_PLACE}
-WRITERS |= IN_PLACE | {"methodcaller"}  # of `operator`
+WRITERS |= IN_PLACE - {"set", "delete"} | {"methodcaller"}  # of `operator`
 # What the loop in Python and a trace differ in; it may also change from step to step.
 MODES = frozenset(("requires_grad", "is_leaf", "is_grad_enabled"))
 # Functions of this library that have side effects, or read what others change.
@@ -248,6 +248,7 @@ def _used_up(frame: types.FrameType) -> str:
             if isinstance(x, functools.partial):
                 inner += [x.func, *x.args]
             caller = isinstance(x, operator.methodcaller)
+            caller |= isinstance(x, types.MethodWrapperType) and x.__name__ in WRITERS
             if caller or (isinstance(x, types.BuiltinMethodType) and not _is_pure(x)):
                 name = getattr(x, "__qualname__", repr(x))
                 return f"reads the function {name}"  # which others may call
