@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
+from tinygrad_rnn.errors import ShapeError
 from tinygrad_rnn.functional import dropout, layer_norm, linear
 from tinygrad_rnn.recurrence import loop
 
@@ -292,7 +293,7 @@ def derivatives(results: list[Any], leaves: list[Any], seed: int, order: int) ->
     found = [y.detach().numpy() for y in results]
     wanted = [x for x in leaves if x.requires_grad]
     loss = loss_of([y for y in results if y.dtype.kind == "f"], seed)
-    if not loss.requires_grad:  # every path is cut: a loop of one node may still give zeros
+    if not loss.requires_grad:  # every path is cut
         return found + [np.zeros_like(x.numpy()) for x in wanted] * (1 if order == 1 else 3)
     options: dict[str, Any] = {"allow_unused": True}
     found += arrays_of(tg.grad(loss, wanted, retain_graph=True, **options), wanted)
@@ -314,9 +315,11 @@ def run(case: Case, options: Options, dtype: Any, order: int) -> tuple[Any, Any]
     with loop.reports() as reports:
         state, ys = tg.scan(case.step(given), *case.arguments(given), **options._asdict())
     leaves = [x for group in given.values() for x in group]
-    found = derivatives([*flat(state), *flat(ys)], leaves, case.seed, order)
+    results = [*flat(state), *flat(ys)]
+    found = derivatives(results, leaves, case.seed, order)
     (report,) = reports
-    return (found, type(state), random_state()), report
+    kind = type(state), [y.requires_grad for y in results]
+    return (found, kind, random_state()), report
 
 
 def assert_close(found: Any, wanted: Any, rtol: float, slack: Any = None) -> None:
@@ -340,7 +343,7 @@ def test_random_steps_are_those_of_the_loop_in_python_to_second_order(
     with tg.eager():
         (wanted, other, after), _ = run(case, options, np.float64, 2)
     assert_close(found, wanted, 1e-10)
-    assert kind is other and generator == after
+    assert kind == other and generator == after
     assert report.traced == options.traced or not case.traceable, report
 
 
@@ -401,8 +404,7 @@ def test_only_what_is_asked_for_is_differentiated(
 ) -> None:
     """One result and one leaf at a time: the backward loop is another one for each."""
     case, options = drawn
-    case = case._replace(frozen=frozenset())
-    picked = []
+    picked, graphs = [], []
     which = data.draw(st.tuples(st.integers(0, 9), st.integers(0, 14)))
     for eager in (False, True):
         with tg.eager() if eager else loop.reports():
@@ -411,12 +413,131 @@ def test_only_what_is_asked_for_is_differentiated(
             state, ys = tg.scan(case.step(given), *case.arguments(given), **options._asdict())
             results = [y for y in [*flat(state), *flat(ys)] if y.dtype.kind == "f"]
             leaves = [x for group in given.values() for x in group]
+            leaves = [x for x in leaves if x.requires_grad] or leaves
             y, x = results[which[0] % len(results)], leaves[which[1] % len(leaves)]
             first = [None]  # if every path is cut
-            if y.requires_grad:
+            if y.requires_grad and x.requires_grad:
                 first = tg.grad((y * y).sum(), [x], allow_unused=True)
             picked.append(arrays_of(first, [x]))
+            graphs.append(([r.requires_grad for r in results], first[0] is None))
     assert_close(*picked, 1e-10)
+    assert graphs[0] == graphs[1]  # None, not zeros, where nothing leads to the leaf
+
+
+@given(cases_and_options(), st.data())
+def test_a_leaf_that_a_loss_does_not_depend_on_has_no_gradient(
+    drawn: tuple[Case, Options], data: st.DataObject
+) -> None:
+    """`backward` leaves its ``grad`` None, so that an optimizer does not decay its weight."""
+    case, options = drawn
+    which, found = data.draw(st.integers(0, 9)), []
+    for eager in (False, True):
+        with tg.eager() if eager else loop.reports():
+            tg.random.manual_seed(case.seed)
+            given = case.leaves(np.float64)
+            state, ys = tg.scan(case.step(given), *case.arguments(given), **options._asdict())
+            results = [y for y in [*flat(state), *flat(ys)] if y.requires_grad]
+            if results:
+                results[which % len(results)].sum().backward()
+            found.append([x.grad is None for group in given.values() for x in group])
+    assert found[0] == found[1]
+
+
+INTEGERS = ["bool", "int8", "uint8", "int32", "int64"]
+
+
+@pytest.mark.parametrize("name", ["sum", "mean"])
+@pytest.mark.parametrize("dtype", [*INTEGERS, "float16"])
+@pytest.mark.parametrize("axis", [None, -1, 0, (0, 1)])
+@pytest.mark.parametrize("B", [1, 2])
+def test_a_reduction_in_any_dtype(name: str, dtype: str, axis: Any, B: int) -> None:
+    rng = np.random.default_rng(0)
+    h, xs = (tg.tensor(rng.standard_normal((*t, B, H)), requires_grad=True) for t in ((), (4,)))
+
+    def step(h: Any, x: Any) -> Any:
+        y = h > 0 if dtype == "bool" else (50 * h).astype(dtype)
+        return tg.tanh(h + x), [getattr(y, name)(axis, keepdims=k) for k in (False, True)]
+
+    with loop.reports() as reports:
+        _, found = tg.scan(step, h, xs)
+    with tg.eager():
+        _, wanted = tg.scan(step, h, xs)
+    assert reports[0].traced, reports
+    slack = [1e-2] * 2 if dtype == "float16" else None
+    assert_close(
+        [y.detach().numpy() for y in found], [y.detach().numpy() for y in wanted], 0, slack
+    )
+
+
+def of_rows(F: Any, g: Any, x_shape: Any) -> Any:
+    return F.broadcast_to(F.reshape(g, shape=(x_shape[0], 1)), shape=x_shape)
+
+
+@tg.primitive(floating=True, x=of_rows)
+def total_of_rows(xp: Any, x: Any) -> Any:
+    """A primitive that relies on the defaults of `sum` and `mean`."""
+    return xp.sum(x, axis=-1) + 0 * xp.mean(x)
+
+
+def test_the_defaults_of_reductions_in_a_primitive_of_the_users() -> None:
+    h, xs = tg.ones(2, H, dtype=tg.float64), tg.ones(4, 2, H, dtype=tg.float64)
+    with loop.reports() as reports:
+        _, found = tg.scan(lambda h, x: (0.5 * h + x, total_of_rows(h)), h, xs)
+    with tg.eager():
+        _, wanted = tg.scan(lambda h, x: (0.5 * h + x, total_of_rows(h)), h, xs)
+    assert reports[0].traced, reports
+    assert_close([found.numpy()], [wanted.numpy()], 1e-10)
+
+
+def test_a_primitive_with_the_name_of_one_of_the_library() -> None:
+    """It is not hoisted as the library's."""
+
+    def forward(xp: Any, x: Any) -> Any:
+        return xp.cos(x)
+
+    forward.__name__ = "tanh"
+    own = tg.primitive(floating=True, x=lambda F, g: 7.0 * g)(forward)
+    W, h, xs = tg.eye(H), tg.ones(2, H), tg.ones(4, 2, H, requires_grad=True)
+
+    def step(h: Any, x: Any) -> Any:
+        return 0.5 * h + linear(own(x), W), linear(tg.tanh(x), W)
+
+    outcomes = []
+    for eager in (False, True):
+        with tg.eager() if eager else loop.reports() as reports:
+            last, ys = tg.scan(step, h, xs)
+        assert eager or reports[0].traced, reports
+        outcomes.append([y.detach().numpy() for y in (last, ys, *tg.grad(last.sum(), [xs]))])
+    assert_close(*outcomes, 1e-5)
+
+
+SHAPES = [-1, (-1,), (-1, H), (H, -1), (2, -1), (-1, 1, H), [2, -1], (np.int64(2), H), None]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (2, H), 2 * H, (-1, 7), (-1, -1), (0, -1), (4,)])
+def test_reshape_to_any_shape(shape: Any) -> None:
+    outcomes = []
+    for eager in (False, True):
+        rng = np.random.default_rng(0)
+        h, xs = (tg.tensor(rng.standard_normal((*t, 2, H)), requires_grad=True) for t in ((), (4,)))
+
+        def step(h: Any, x: Any) -> Any:
+            return tg.tanh(h + x), tg.sin(tg.reshape(h, shape))
+
+        with tg.eager() if eager else loop.reports() as reports:
+            try:
+                _, ys = tg.scan(step, h, xs)
+            except ShapeError as error:
+                outcomes.append(str(error))
+            else:
+                assert eager or reports[0].traced, reports
+                outcomes.append(
+                    [ys.detach().numpy(), *map(tg.Tensor.numpy, tg.grad(ys.sum(), [h, xs]))]
+                )
+    if isinstance(outcomes[0], str):
+        assert outcomes[0] == outcomes[1]
+    else:
+        assert_close(*outcomes, 1e-10)
 
 
 JOINS = {

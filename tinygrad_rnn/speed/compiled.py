@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import ArgumentError, CompilerError
-from .loops import Loop, Unsupported, c_type
+from .loops import Loop, c_type
 
 if TYPE_CHECKING:
     from .compiler import Compiler

@@ -2,24 +2,23 @@
 
 A step is lowered to stages and products (`stages`). A *program* is the list of these for the
 runtime, with the address, the step and the row in bytes of each array. Arrays are row-major here: a
-slab of all time steps is (T, B, F), and the threads of the runtime have different rows of the batch.
+slab of all time steps is (T, B, F). The threads of the runtime have different rows of the batch.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from . import compiled, threads
-from .expressions import Expression, needed
+from . import threads
+from .expressions import Expression
 from .kernel import Kernel
 from .loop_call import LoopCall
 from .loop_runtime import KINDS, Program, load_stages
+from .loops import Unsupported
 from .stages import Stages
 from .step_plan import Derivative, StepPlan
 from .step_trace import StepTrace
@@ -73,7 +72,7 @@ class CompiledPlan(StepPlan):
         return found
 
     def _compiled_backward(self, which: tuple[int, ...]) -> tuple[Derivative, CompiledLoop]:
-        count = len(self.arguments) + len(self.invariants_with_graph)
+        count = len(self.arguments) + len(self.trace.symbolic_invariants)
         step = self.derivative(which, (True,) * count)
         added = [(x, f"e{i}") for x, i in step.added.items()]
         ends = [("zero", f"h{i}", "", self.states[i]) for i in step.zero]
@@ -82,11 +81,6 @@ class CompiledPlan(StepPlan):
         ends += [("scale", f"h{i}", "", self.states[i]) for i in step.live]
         rooms = [(self.states[i], f"{letter}{i}") for i in step.live for letter in "gh"]
         return step, CompiledLoop(self, step.given, step.targets, added, rooms, ends)
-
-    @property
-    def invariants_with_graph(self) -> Sequence[Any]:
-        """The symbolic invariants, as Tensors."""
-        return self.trace.symbolic_invariants
 
 
 class CompiledLoop:
@@ -121,9 +115,9 @@ class CompiledLoop:
         for x, name in rooms:
             self.row[name] = padded(stages._form(x)[1], x.dtype)
             self.itemsize[name] = x.dtype.itemsize
-        for x, name in (*targets, *added):
+        for x, _ in (*targets, *added):
             if not stages._form(x)[0] and self.rows > 1:
-                raise compiled.Unsupported(f"a result of shape {x.sizes} for {self.rows} rows")
+                raise Unsupported(f"a result of shape {x.sizes} for {self.rows} rows")
         for name, (width, dtype) in stages.scratch.items():
             self.row[name] = padded(width, dtype)
         self.functions = load_stages(self.source, sum(o.kind == "stage" for o in stages.operations))
@@ -243,6 +237,7 @@ class CompiledCall(LoopCall):
         return x if x.flags.c_contiguous and x.flags.aligned else np.array(x, order="C")
 
     def own_output(self, i: int) -> bool:
+        """Tell whether a y has memory of its own."""
         return self.plan.same_as_state[i] is None
 
     def _memory(self, x: Expression, *steps: int) -> Any:
@@ -308,7 +303,6 @@ class CompiledCall(LoopCall):
                 series[f"y{i}"] = self._series(y, False)
         alive = None
         if self.ragged is not None:
-            self.alive, self.edge_alive = self._masks()
             alive = self._alive(self.alive, False)
         plan.forward_loop.run(T, self._invariants(), series, alive=alive)
         finals = []
@@ -337,9 +331,7 @@ class CompiledCall(LoopCall):
             before, after = self._both(i)
             series[f"s{i}"] = self._series(before, True)
             series[f"n{i}"] = self._series(after, True)
-        series.update(
-            {name: self._series(x, True) for name, x in slabs.items() if x is not None}
-        )
+        series.update({name: self._series(x, True) for name, x in slabs.items() if x is not None})
         series.update({name: (address(x), 0, 0) for name, x in sums.items()})
         pairs = []
         for i in step.live:

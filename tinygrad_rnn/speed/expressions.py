@@ -111,10 +111,18 @@ class Expression(Symbolic):
         """Return a copy, which shares no memory with this expression."""
         return self.trace.intern("astype", (self,), dtype or self.dtype, self.sizes)
 
-    def reshape(self, shape: tuple[int, ...]) -> Expression:
+    def reshape(self, shape: Any) -> Expression:
         """Return the expression in another shape; in `fuse`, in gradients only."""
         if not (self.trace.differentiating or self.trace.of_scan):
             raise untraceable("changes a shape (reshape)")
+        if self.trace.of_scan:
+            shape = self.sizes if shape is None else shape
+            shape = tuple([int(n) for n in (shape if isinstance(shape, tuple | list) else [shape])])
+            count = math.prod(self.sizes)
+            if shape.count(-1) == 1:  # the length that remains
+                shape = tuple([count // -math.prod(shape) if n == -1 else n for n in shape])
+            if math.prod(shape) != count or min(shape, default=1) < 1:
+                raise ShapeError(f"reshape: {self.sizes} to {shape}")
         return self.trace.intern("reshape", (self, shape), self.dtype, shape)
 
     def transpose(self, axes: tuple[int, ...]) -> Expression:
@@ -221,7 +229,7 @@ class SymbolicModule:
             raise untraceable("reads an array that is not an argument", "pass it as one")
         return x
 
-    def sum(self, x: Expression, axis: Any, keepdims: bool = True) -> Expression:
+    def sum(self, x: Expression, axis: Any = None, keepdims: bool = False) -> Expression:
         """Return the sum over axes; in `fuse`, only as the gradient of a broadcast argument."""
         if not (x.trace.differentiating or x.trace.of_scan):
             raise untraceable("calls sum, which is not computed element by element")
@@ -229,14 +237,15 @@ class SymbolicModule:
         axis = range(ndim) if axis is None else axis
         axes = {i % ndim for i in ((axis,) if isinstance(axis, int) else axis)} if ndim else set()
         shape = tuple(1 if i in axes else n for i, n in enumerate(x.sizes))
-        total = x
+        dtype = np.sum(np.empty(0, x.dtype)).dtype  # NumPy adds small integers in larger ones
+        total = x if x.dtype == dtype else x.astype(dtype)
         if shape != x.sizes:
-            total = x.trace.intern("sum", (x, tuple(sorted(axes))), x.dtype, shape)
+            total = x.trace.intern("sum", (x, tuple(sorted(axes))), dtype, shape)
         if keepdims:
             return total
         return total.reshape(tuple(n for i, n in enumerate(x.sizes) if i not in axes))
 
-    def mean(self, x: Expression, axis: Any, keepdims: bool = True) -> Expression:
+    def mean(self, x: Expression, axis: Any = None, keepdims: bool = False) -> Expression:
         """Return the mean over axes, in a step of `scan`."""
         if not x.trace.of_scan:
             raise untraceable("calls mean, which is not computed element by element")

@@ -23,6 +23,7 @@ from ..engine.tensor import Tensor, wrap
 from ..recurrence import loop
 from ..recurrence.ragged import RaggedBatch, in_loop_order
 from .expressions import Expression
+from .reach import Reach
 from .step_plan import Derivative, StepMask, StepPlan, Term
 from .step_trace import Draw, StepTrace
 
@@ -53,6 +54,10 @@ class LoopCall:
         self.state = [s._data for s in state]
         self.xs = [self._ordered(x._data) for x in xs]
         self.draws = self._drawn(trace.draws)
+        self.alive, self.edge_alive = self._masks()
+        cuts = [w == 0 and m is None for w, m in zip(self.weights, self.edge_alive, strict=True)]
+        keeps = [m is not None for m in self.alive]
+        self.reach = Reach(plan.origins, len(state), cuts, keeps)
         self.lists: dict[str, list[Any]] = {}
 
     # -- slabs and lists ---------------------------------------------------------------------------
@@ -89,8 +94,12 @@ class LoopCall:
         return [list(column) for column in zip(*masks, strict=True)]
 
     def _masks(self) -> tuple[list[Any], list[Any]]:
-        """Return which sequences have each step and each edge, in the order of the loop."""
-        assert self.ragged is not None
+        """Return which sequences have each step and each edge, in the order of the loop.
+
+        None stands for all.
+        """
+        if self.ragged is None:
+            return [None] * self.T, [None] * self.T
         alive = [None if m is None else m._data.reshape(-1) for m in self.ragged.steps]
         edges = [None if m is None else m._data.reshape(-1) for m in self.ragged.edges]
         return alive[:: -1 if self.reverse else 1], in_loop_order(edges, self.reverse)
@@ -144,7 +153,6 @@ class LoopCall:
         made = {f"y{i}": self._steps(y) for i, y in enumerate(outputs) if y is not None}
         heads = self._heads()
         if self.ragged is not None:
-            self.alive, self.edge_alive = self._masks()
             longest = None if self.ragged.longest is None else self.ragged.longest.start
             lists["m"] = [None if m is None else StepMask(~m, longest) for m in self.alive]
             heads["seen"] = [[] for _ in self.state]
@@ -167,6 +175,8 @@ class LoopCall:
         `last` tells that the loop is not used again.
         """
         plan, first = self.plan, len(self.state)
+        reached = self.reach.reached(grads)
+        needed = tuple([need and bool(reached >> i & 1) for i, need in enumerate(needed)])
         which = tuple(sorted(i - first for i in grads if i >= first))
         step = self._derivative(which, needed)
         wanted = self._wanted(step, needed)
@@ -179,9 +189,7 @@ class LoopCall:
         collected = [self._slab(x, 0, True) if x in wanted else None for x in step.collected]
         start = 0
         if not which:  # no gradient reaches the steps before the last cut
-            alive = self.edge_alive if self.ragged is not None else [None] * self.T
-            cuts = (t for t in range(1, self.T) if self.weights[t] == 0 and alive[t] is None)
-            start = max(cuts, default=0)
+            start = max((t for t in range(1, self.T) if self.reach.cuts[t]), default=0)
         if start:
             for x in (*inputs, *collected):
                 if x is not None:
@@ -192,7 +200,7 @@ class LoopCall:
         carried = self._run_backward(step, which, needed, grads, slabs, sums, start)
         of_states: list[Any] = [None] * first
         for i, g in zip(step.live, carried, strict=True):
-            of_states[i] = g if start == 0 else np.zeros_like(g)
+            of_states[i] = g if needed[i] else None
         kept: dict[Expression, Any] = dict(zip(step.collected, collected, strict=True))
         kept.update(zip(plan.saved, self.saved, strict=True))
         kept.update(zip(plan.xs, self.xs, strict=True))
@@ -226,10 +234,12 @@ class LoopCall:
     def _wanted(self, step: Derivative, needed: tuple[bool, ...]) -> set[Expression]:
         """Return the values of all steps that are a result, or that a result is computed from."""
         first, count = len(self.state), len(self.state) + len(self.xs)
-        wanted = {g for g, n in zip(step.inputs, needed[first:count], strict=True) if n and g is not None}
-        for pairs, need in zip(step.terms, needed[count:], strict=True):
+        wanted = {
+            g for g, n in zip(step.inputs, needed[first:count], strict=True) if n and g is not None
+        }
+        for terms, need in zip(step.terms, needed[count:], strict=True):
             if need:
-                wanted.update(x for _, parts in pairs for part in parts for x in part.values)
+                wanted.update(x for _, parts in terms for part in parts for x in part.values)
         return wanted
 
     def _scaled(self) -> bool:
@@ -258,7 +268,7 @@ class LoopCall:
         lists.update({name: self._steps(x) for name, x in slabs.items() if x is not None})
         if self._scaled():
             lists["w"] = list(self.weights)
-            lists["u"] = self.edge_alive if self.ragged is not None else [None] * self.T
+            lists["u"] = self.edge_alive
         reversed_lists = {name: steps[start:][::-1] for name, steps in lists.items()}
         return self.made(heads, reversed_lists)  # type: ignore[no-any-return]
 

@@ -121,15 +121,14 @@ def _cached(key: Any, make: Callable[[], Any]) -> Any:
 
 def _forward(call: LoopCall, trace: StepTrace) -> tuple[list[Tensor], list[Tensor]]:
     """Run a loop, and return the final state and the ys with their node."""
-    plan, ragged = call.plan, call.ragged
+    ragged = call.ragged
     parents = tuple([x._node for x in call.tensors])
     states = len(call.state)
     every = ragged is None or ragged.edges[0] is None
     if call.edges[0] == 0 and every:  # the graph ends at the initial state
         parents = (*[None] * states, *parents[states:])
-    # In a ragged batch the state of an empty sequence is the initial state.
-    has_graph = plan.differentiates or ragged is not None
-    recording = any(parents) and thread.recording and has_graph
+    with_graph = call.reach.with_graph(parents) if thread.recording and any(parents) else 0
+    recording = with_graph != 0
     finals, ys = call.forward(recording)
     if not recording:
         return [wrap(s, None, None) for s in finals], [wrap(y, None, None) for y in ys]
@@ -137,9 +136,8 @@ def _forward(call: LoopCall, trace: StepTrace) -> tuple[list[Tensor], list[Tenso
     node.loop = call
     node.versions = [x._version for x in call.tensors]
     tensors = []
-    for i, (array, result) in enumerate(zip([*finals, *ys], plan.trace.results, strict=True)):
-        has = result._node is not None
-        has |= ragged is not None and i < states and parents[i] is not None
+    for i, array in enumerate([*finals, *ys]):
+        has = with_graph >> i & 1
         piece = OutputNode(node, i, array.shape, array.dtype) if has else None
         tensors.append(wrap(array, piece, None))
     return tensors[:states], tensors[states:]

@@ -12,8 +12,12 @@ the library raise in `tinygrad_rnn.random` while a step is traced.
 
 from __future__ import annotations
 
+import collections
 import dis
+import functools
 import inspect
+import operator
+import os
 import signal
 import sys
 import threading
@@ -25,6 +29,7 @@ import numpy as np
 
 from .._util import LIBRARY as PACKAGE_NAME
 from .._util.user_code import GENERATED, PACKAGE, location
+from ..engine.tensor import Tensor
 
 LIBRARY, USER = "library", "user"
 PURE_PACKAGES = frozenset(
@@ -46,6 +51,25 @@ ARRAY_WRITES = frozenset(
 
 
 WRITERS = frozenset("copyto put putmask place shuffle put_along_axis fill_diagonal at".split())
+IN_PLACE = frozenset(
+    "iadd iand iconcat ifloordiv ilshift imatmul imod imul ior ipow irshift isub itruediv ixor "
+    "setitem delitem setattr delattr set delete".split()
+)
+WRITERS |= {f"__{name}__" for name in IN_PLACE}
+WRITERS |= IN_PLACE - {"set", "delete"} | {"methodcaller"}  # of `operator`
+# What the loop in Python and a trace differ in; it may also change from step to step.
+MODES = frozenset(("requires_grad", "is_leaf", "is_grad_enabled"))
+# Functions of this library that have side effects, or read what others change.
+LIBRARY_WRITERS = frozenset(
+    "__setattr__ __delattr__ register_buffer train eval load_state_dict requires_grad_ zero_grad "
+    "backward _write _bump _rebind manual_seed get_state set_state".split()
+)
+MUTATORS = {
+    name
+    for kind in (list, dict, set, bytearray, collections.deque)
+    for name in dir(kind)
+    if not name.startswith("_")
+}.difference(READS, dir(frozenset), dir(bytes), ["add"])
 COMPUTES = frozenset(("BINARY_OP", "CALL", "CALL_FUNCTION_EX", "UNARY_NEGATIVE"))
 DRAWS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 METHODS = (types.BuiltinMethodType, types.MethodType)
@@ -64,17 +88,18 @@ class SideEffect(BaseException):
         self.what, self.line = what, line
 
 
-def guarded(function: Callable[..., Any], *args: Any) -> Any:
+def guarded(function: Callable[..., Any], *args: Any, recorded: bool = True) -> Any:
     """Call a function, and raise `SideEffect` before it has one.
 
-    A profiler that is active in this thread is paused. The caller disables the cyclic GC, whose
-    callbacks run code that is not the function's.
+    `recorded` tells that the caller records a graph, so that ``+=`` makes a new Tensor. A profiler
+    that is active in this thread is paused. The caller disables the cyclic GC, whose callbacks
+    run code that is not the function's.
     """
     profiler: Any = sys.getprofile()
     pausable = hasattr(profiler, "disable") and hasattr(profiler, "enable")  # cProfile
     if pausable:
         profiler.disable()
-    _stopped.effect = None
+    _stopped.effect, _stopped.recorded = None, recorded
     traced = sys.gettrace() is not None  # by a debugger, or a tool that measures coverage
     try:
         if traced:
@@ -84,9 +109,9 @@ def guarded(function: Callable[..., Any], *args: Any) -> Any:
             sys.settrace(_enter)
         result = function(*args)
     finally:
+        sys.setprofile(None if pausable else profiler)  # first: it sets the trace function again
         if not traced:
             sys.settrace(None)
-        sys.setprofile(None if pausable else profiler)
         if pausable:
             profiler.enable()
     if _stopped.effect is not None:  # the function handled it: `except BaseException`
@@ -96,6 +121,7 @@ def guarded(function: Callable[..., Any], *args: Any) -> Any:
 
 class _Stopped(threading.local):
     effect: SideEffect | None = None
+    recorded = True
 
 
 _stopped = _Stopped()
@@ -110,6 +136,9 @@ def _stop(what: str, line: str) -> None:
 # library, which is pure. So a profile function is set while the user's code runs, and a trace
 # function (which sees Python functions only) sets and removes it. If the thread has a trace
 # function already, a profile function is set all the time.
+#
+# Python removes a function of either kind when it raises. The user's function may go on, in
+# `finally` or as it handles every error, so the other one sets it again.
 
 
 def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
@@ -125,13 +154,21 @@ def _enter(frame: types.FrameType, event: str, arg: Any) -> Any:
     """Stop impure calls: a trace function, called before the body of each Python function."""
     inside = _kinds.get(frame.f_code)
     if inside is not LIBRARY:
-        inside = _check(frame)
-    if (inside is LIBRARY) == (sys.getprofile() is None):
-        return None  # called by code of the same kind
+        try:
+            inside = _check(frame)
+        except SideEffect:
+            sys.setprofile(_guard_c)
+            raise
+    same = (inside is LIBRARY) == (sys.getprofile() is None)  # called by code of the same kind
+    if same and inside is LIBRARY:
+        return None
     frame.f_trace_lines = False
     if inside is LIBRARY:
         sys.setprofile(None)
         return _leave_library
+    frame.f_trace_opcodes = frame.f_code in _in_place
+    if same:
+        return _inside_user
     sys.setprofile(_guard_c)
     return _leave_user
 
@@ -145,11 +182,26 @@ def _leave_library(frame: types.FrameType, event: str, arg: Any) -> Any:
 def _leave_user(frame: types.FrameType, event: str, arg: Any) -> Any:
     if event == "return":
         sys.setprofile(None)
+    else:
+        _inside_user(frame, event, arg)
     return _leave_user
 
 
+def _inside_user(frame: types.FrameType, event: str, arg: Any) -> Any:
+    if event == "exception":
+        sys.setprofile(_guard_c)
+    elif event == "opcode":
+        name = _in_place[frame.f_code].get(frame.f_lasti, "")
+        if name and not _makes_new(frame.f_locals.get(name)):
+            _stop(f"changes {name} in place", f"{frame.f_code.co_filename}:{frame.f_lineno}")
+    return _inside_user
+
+
 def _guard_c(frame: types.FrameType, event: str, arg: Any) -> None:
-    if event == "c_call":
+    removed = sys.gettrace() is None
+    if removed:
+        sys.settrace(_enter)
+    if event == "c_call" or (event == "call" and removed):
         _guard(frame, event, arg)
 
 
@@ -161,8 +213,12 @@ def _check(frame: types.FrameType) -> Any:
     found = _kinds[code]
     if found.__class__ is tuple and not _is_signal_handler(code):
         what, line = found
-        own = code.co_filename.startswith(PACKAGE)  # the line that calls it tells more
+        own = code.co_filename.startswith(PACKAGE)
         _stop(what, location() if own else f"{code.co_filename}:{line or code.co_firstlineno}")
+    if found is USER:
+        for name in _arguments_in_place.get(code, ()):
+            if not _makes_new(frame.f_locals.get(name)):
+                _stop(f"changes {name} in place", f"{code.co_filename}:{code.co_firstlineno}")
     started = frame.f_lasti > 0 and code.co_flags & inspect.CO_GENERATOR
     if found is USER and not started and (what := _used_up(frame)):
         _stop(what, f"{code.co_filename}:{code.co_firstlineno}")
@@ -189,6 +245,13 @@ def _used_up(frame: types.FrameType) -> str:
             if id(x) in seen or (isinstance(x, VALUES) and not isinstance(x, tuple)):
                 continue
             seen.add(id(x))
+            if isinstance(x, functools.partial):
+                inner += [x.func, *x.args]
+            caller = isinstance(x, operator.methodcaller)
+            caller |= isinstance(x, types.MethodWrapperType) and x.__name__ in WRITERS
+            if caller or (isinstance(x, types.BuiltinMethodType) and not _is_pure(x)):
+                name = getattr(x, "__qualname__", repr(x))
+                return f"reads the function {name}"  # which others may call
             generator = isinstance(x, DRAWS) and draws
             method = isinstance(x, METHODS) and isinstance(x.__self__, DRAWS)
             if generator or method or (x is np and "random" in names) or x is np.random:
@@ -217,13 +280,25 @@ def _is_signal_handler(code: types.CodeType) -> bool:
     return any(getattr(handler, "__code__", None) is code for handler in handlers)
 
 
+def _makes_new(x: Any) -> bool:
+    """Tell whether ``x += y`` makes a new object, and does not change x."""
+    if isinstance(x, Tensor):
+        return _stopped.recorded or x._version is None
+    return isinstance(x, (*VALUES, np.generic))
+
+
 _kinds: dict[types.CodeType, Any] = {}  # LIBRARY, USER, or the reason why code is not pure
+# The names of ``x += y``, by the place in the code; and those that are arguments.
+_in_place: dict[types.CodeType, dict[int, str]] = {}
+_arguments_in_place: dict[types.CodeType, list[str]] = {}
 
 
 def _kind_of(code: types.CodeType, module: str) -> Any:
     if code.co_filename.startswith((PACKAGE, *GENERATED)):
-        changes = code.co_name in ("__setattr__", "__delattr__", "register_buffer", "train", "eval")
-        return ("changes a module", None) if changes else LIBRARY
+        own = code.co_filename.startswith(PACKAGE)
+        folder = code.co_filename.removeprefix(PACKAGE).partition(os.sep)[0] if own else ""
+        changes = code.co_name in LIBRARY_WRITERS or folder in ("optim", "io")
+        return (f"calls {code.co_name}", None) if changes else LIBRARY
     package = module.partition(".")[0]
     if package in PURE_PACKAGES and not module.startswith("numpy.random"):
         return LIBRARY
@@ -238,20 +313,30 @@ def writes_of(code: types.CodeType) -> tuple[str, int | None] | None:
         return "writes to an array (out=)", None
     if found := WRITERS.intersection(code.co_names):
         return f"calls {min(found)}", None
+    if found := MODES.intersection((*code.co_names, *map(str, code.co_consts))):
+        return f"reads {min(found)}", None
     own = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    given = frozenset(own)
     before = before_that = ""
+    place, places, arguments = 0, {}, []
     for step in dis.get_instructions(code):
         kind, _, rest = step.opname.partition("_")
         line = step.positions.lineno if step.positions else None
-        if step.opname == "STORE_FAST":
-            # x += y writes to the object: to a new one, if x is an argument or was computed here.
-            if before.endswith("=") and step.argval not in own:
-                return f"changes {step.argval} in place", line
+        if step.opname == "LOAD_ATTR" and step.argval in MUTATORS and "self" not in step.argrepr:
+            return f"reads the method {step.argval}", line  # others may call it
+        if step.opname in ("STORE_FAST", "STORE_DEREF"):
+            # x += y writes to the object. Of arguments and results of calls, objects are looked at.
+            if before.endswith("="):
+                if step.argval not in own:
+                    return f"changes {step.argval} in place", line
+                places[place] = step.argval
+                arguments += [step.argval] if step.argval in given else []
             if before_that in COMPUTES or before in COMPUTES:
                 own.add(step.argval)
             elif not before.endswith("="):
                 own.discard(step.argval)
         in_place = step.opname == "BINARY_OP" and step.argrepr.endswith("=")
+        place = step.offset if in_place else place
         before_that, before = before, step.argrepr if in_place else step.opname
         if kind not in ("STORE", "DELETE"):
             continue
@@ -259,6 +344,8 @@ def writes_of(code: types.CodeType) -> tuple[str, int | None] | None:
             return f"assigns {step.argval}", line
         if rest in ("SUBSCR", "SLICE"):
             return "assigns an element", line
+    if places:
+        _in_place[code], _arguments_in_place[code] = places, arguments
     return None
 
 

@@ -28,6 +28,7 @@ from ..engine.namespaces import namespaces
 from .expressions import Expression
 from .fuse import EXPENSIVE, read_by
 from .kernel import Kernel
+from .reach import origins
 from .step_kernel import StepKernel
 from .step_trace import StepTrace, expressions_in
 
@@ -139,6 +140,8 @@ class StepPlan:
         Operands of matrix products, which a product over all steps reads.
     differentiable : list of bool
         For each element of the state whether it has a gradient.
+    origins : list of int
+        For each result what its graph leads to: bit i stands for parent i of the node.
     """
 
     def __init__(self, trace: StepTrace, columns: bool) -> None:
@@ -156,6 +159,7 @@ class StepPlan:
         self.new_set = set(self.new)
         self.differentiable = [t._node is not None for t in trace.arguments[: trace.states]]
         self.differentiates = any(r._node is not None for r in trace.results)
+        self.origins = origins(trace)
         self.factors = {
             a.args[0] if a.op == "transpose" else a
             for x in trace.table.values()
@@ -238,7 +242,7 @@ class StepPlan:
         return names
 
     def forward(self, recording: bool, ragged: bool) -> LoopFunction:
-        """Return the forward loop; `recording`: it keeps the values that the backward loop reads."""
+        """Return the forward loop; if `recording`, it keeps what the backward loop reads."""
         return self._cached(("forward", recording, ragged), self._forward, recording, ragged)
 
     def _forward(self, recording: bool, ragged: bool) -> LoopFunction:

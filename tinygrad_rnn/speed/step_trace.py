@@ -110,6 +110,7 @@ class StepTrace(Trace):
         self.draws: list[Draw] = []
         self._adopted: dict[tuple[int, int], Tensor] = {}
         self._numbers: dict[int, Expression] = {}
+        self._copies: dict[int, tuple[Any, Tensor]] = {}  # of NumPy arrays, by the id of each
         self.arrays: list[Any] = []
         self.arguments: list[Tensor] = []
         self._of_input: dict[Expression, Call | None] = {}
@@ -144,9 +145,13 @@ class StepTrace(Trace):
         before, tg_random._recording.tracer = tg_random._recording.tracer, self
         watching.append(None)
         watcher, thread.watcher = thread.watcher, self
+        recorded = thread.recording
         try:
             with enable_grad(), gc_paused():
-                new, y = step(state, x) if is_library(step) else guarded(step, state, x)
+                if is_library(step):
+                    new, y = step(state, x)
+                else:
+                    new, y = guarded(step, state, x, recorded=recorded)
         except SideEffect as effect:
             raise Refused(effect.what, effect.line) from None
         except Exception as error:  # the loop in Python raises it again, if it is the user's own
@@ -165,6 +170,9 @@ class StepTrace(Trace):
     def check_result(self, definition: Any, result: Tensor, values: Sequence[Any]) -> None:
         """Note a call that depends on the input of the step alone. Operations call this."""
         if definition.name not in BATCHED or result._data.__class__ is not Expression:
+            return
+        held: Any = PRIMITIVES[definition.name]
+        if held.definition is not definition:  # one of the user's, of the same name
             return
         arrays = [x for x in values if x.__class__ is Expression]
         inputs = [x for x in arrays if x in self._of_input]
@@ -257,6 +265,11 @@ class StepTrace(Trace):
         """Return an argument of an operation; a real Tensor or array as an invariant."""
         if isinstance(x, Tensor):
             array, node = x._data, x._node
+        elif isinstance(x, np.ndarray):
+            if id(x) not in self._copies:  # the user may write to it before the backward pass
+                self._copies[id(x)] = x, wrap(backend.copy(x), None, None)
+            x = self._copies[id(x)][1]
+            array, node = x._data, None
         elif backend.is_array(x) and not isinstance(x, np.generic):
             array, node, x = x, None, wrap(x, None, None)
         else:
@@ -278,7 +291,7 @@ class StepTrace(Trace):
 
     def forget(self) -> None:
         """Release the arrays that the step read: a plan outlives its call."""
-        self.invariants, self.arrays = [], []
+        self.invariants, self.arrays, self._copies = [], [], {}
 
     @property
     def symbolic_arrays(self) -> list[Expression]:
