@@ -343,6 +343,7 @@ class Stages:
     def _emit(self) -> None:
         last = max(self.level.values(), default=0)
         functions: list[str] = []
+        self.loops: list[str] = []
         loops: list[str] = []
 
         def close() -> None:
@@ -373,7 +374,7 @@ class Stages:
             for name in (operation.out, operation.operand):
                 if name:
                     self._number_of(name)
-        text = "".join(functions)
+        text = "".join([*self.loops, *functions])
         kinds = [T for T in ("float", "double") if f"_{T}(" in text]
         parts = [math_functions(T) + SUM.replace("$T", T) for T in kinds]
         self.source = "".join([PREAMBLE, *parts, text])
@@ -396,7 +397,7 @@ class Stages:
                     raise Unsupported("a sum in another dtype")
                 size, offset = self._size(self._width(x.args[0])), self._size(start)
                 found.append(
-                    f"*{self._pointer(self.place[x][0], T)} = "
+                    f"        *{self._pointer(self.place[x][0], T)} = "
                     f"sum_{T}({self._pointer(name, T)} + {offset}, {size});"
                 )
         return found
@@ -549,30 +550,42 @@ class _Loop:
         lines = body(steps, [*loads, *numbers], outputs)
         fixed = [k for k, x in enumerate(loads) if self.loads[x][2]]
         lines = fixed_loads(lines, [*fixed, *range(len(loads), len(loads) + len(numbers))])
-        declared = []
+        parameters, arguments = [], []
         for k, x in enumerate(loads):
             name, start, _ = self.loads[x]
-            T, number = c_type(x.dtype), stages._number_of(name)
-            declared.append(
-                f"const {T} *restrict a{k} = (const {T} *)(at[{number}] + r * row[{number}]) "
-                f"+ {stages._size(start)};"
-            )
+            T = c_type(x.dtype)
+            parameters.append(f"const {T} *restrict a{k}")
+            arguments.append(f"{stages._pointer(name, f'const {T}')} + {stages._size(start)}")
         for k, x in enumerate(numbers, len(loads)):
             T = c_type(x.dtype)
-            declared.append(f"const {T} a{k}[1] = {{ ({T})number[{x.args[0]}] }};")
+            parameters.append(f"const {T} *restrict a{k}")
+            arguments.append(f"(const {T}[]){{ ({T})number[{x.args[0]}] }}")
         for k, (x, name, start, adds) in enumerate(self.outputs):
             T = "double" if adds else c_type(x.dtype)
-            number = stages._number_of(name)
-            declared.append(
-                f"{T} *restrict r{k} = ({T} *)(at[{number}] + r * row[{number}]) "
-                f"+ {stages._size(start)};"
-            )
+            parameters.append(f"{T} *restrict r{k}")
+            arguments.append(f"{stages._pointer(name, T)} + {stages._size(start)}")
             if adds:
                 lines = [re.sub(rf"^r{k}\[i\] = ", f"r{k}[i] += ", line) for line in lines]
-        head = f"for (intptr_t i = 0; i < {stages._size(self.width)}; i++) {{"
-        inner = "\n            ".join([*declared, head, *(f"    {line}" for line in lines), "}"])
-        return f"        {{\n            {inner}\n        }}"
+        number = len(stages.loops)
+        stages.loops.append(
+            _LOOP.format(number, ", ".join(parameters), "\n        ".join(lines))
+        )
+        return (
+            f"        loop{number}({stages._size(self.width)},\n              "
+            + ",\n              ".join(arguments)
+            + ");"
+        )
 
+
+# The loops are functions, whose parameters tell the compiler that the arrays do not overlap.
+_LOOP = """
+static __attribute__((noinline)) void loop{}(intptr_t n, {})
+{{
+    for (intptr_t i = 0; i < n; i++) {{
+        {}
+    }}
+}}
+"""
 
 _STAGE = """
 void stage{}(intptr_t first, intptr_t last, char *const *at, const intptr_t *row,
