@@ -21,7 +21,7 @@ from ..engine import backend
 from ..engine.ops import linear
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..recurrence.loop import unaliased
+from ..recurrence.loop import ordered, unaliased
 from ..tensors import checks
 from ..tensors.creation import zeros
 from ..transforms.fuse import fuse
@@ -340,7 +340,7 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return linear(x, weight)
     one = wrap(backend.full((*x.shape[:-1], 1), 1, x.dtype, like=x._data), None, None)
-    x = ops.concatenate([x, ops.feature_major(one) if x.ndim > 2 else one], axis=-1)
+    x = ops.concatenate([x, ordered(one) if x.ndim > 2 else one], axis=-1)
     return linear(x, ops.concatenate([weight, ops.expand_dims(bias, 1)], axis=1))
 
 

@@ -25,7 +25,7 @@ from ..engine.grad_mode import no_grad
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import masked
-from ..recurrence.loop import LoopReport, reports, run
+from ..recurrence.loop import LoopReport, ordered, reports, run
 from ..recurrence.ragged import RaggedBatch, edges_of, ragged_batch
 from ..tensors import checks
 from .cells import Cell, GRUCell, LSTMCell, RNNCell, State
@@ -375,7 +375,7 @@ class Recurrent(SuffixedNames):
                 final, outputs = strategy.unroll(over_time.segment, len(y), initial, over_time.cuts)
                 finals += final
                 if wanted:
-                    sides.append(ops.feature_major(_joined(outputs, direction)))
+                    sides.append(ordered(_joined(outputs, direction)))
             if wanted:
                 y = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
         if not output:
@@ -446,7 +446,7 @@ class _Pass:
             if layer and self.masks:  # dropout between layers
                 y = masked(y, self.masks[layer - 1][start:stop], self.rnn.dropout)
             cell = self.rnn.cells[number]
-            z = cell.project(ops.feature_major(y))
+            z = cell.project(ordered(y))
             cell._check_projection(z, y)
             last = layer == self.layers.stop - 1
             step = self._step(

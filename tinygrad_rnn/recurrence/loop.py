@@ -288,11 +288,18 @@ class LoopReport(NamedTuple):
         return f"a loop in Python: {self.reason}{where}"
 
 
+def ordered(x: Tensor) -> Tensor:
+    """Return an input of all steps, (T, B, F), in the memory order that loops read fastest."""
+    row_major = _executor is not None and _executor.row_major()
+    return x if row_major else ops.feature_major(x)
+
+
 class _Executor(NamedTuple):
     """How a loop becomes one operation; registered by ``speed``."""
 
     execute: Callable[..., tuple[State, Any, str, str]]
     refused: type[Exception]  # has a `reason` and a `line` ("path:line")
+    row_major: Callable[[], bool]
 
 
 class _Reports(threading.local):
@@ -303,7 +310,9 @@ _executor: Any = None
 _reports = _Reports()
 
 
-def register(execute: Callable[..., tuple[State, Any, str, str]], refused: Any) -> None:
+def register(
+    execute: Callable[..., tuple[State, Any, str, str]], refused: Any, row_major: Callable[[], bool]
+) -> None:
     """Let `run` execute loops as one operation. ``speed`` calls this when it is imported.
 
     Parameters
@@ -313,9 +322,11 @@ def register(execute: Callable[..., tuple[State, Any, str, str]], refused: Any) 
         the reason why it is not a faster one, for `LoopReport`.
     refused : type
         The exception that `execute` raises before it has done anything, if it cannot.
+    row_major : callable
+        Tells whether its loops read row-major matrices; else each feature is contiguous.
     """
     global _executor
-    _executor = _Executor(execute, refused)
+    _executor = _Executor(execute, refused, row_major)
 
 
 def _reason_against(steps: int, traced: bool) -> str:

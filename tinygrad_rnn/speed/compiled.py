@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..engine.ops import kernels
 from ..errors import ArgumentError, CompilerError
 from .loops import Loop, c_type
 
@@ -338,10 +339,13 @@ def backend(name: str | None = None) -> str:
         raise ArgumentError(f"fuse.backend: 'numpy' or 'c', got {name!r:.60}")
     if name == "numpy":
         selected[:] = [None]
+        kernels.faster_product = None
     else:
         from .compiler import Compiler
+        from .products import product
 
         selected[:] = [_checked(Compiler())]
+        kernels.faster_product = product
     return name
 
 

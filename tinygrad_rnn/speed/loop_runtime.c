@@ -72,7 +72,7 @@ static inline void restore_mode(float_mode mode) { (void)mode; }
 /* One pool for the process. A second caller at the same time runs its parts alone, one by one. Workers
    wait SPINS rounds for the next job before they sleep. After a fork the child has no workers. */
 
-enum { MOST_THREADS = 256, SPINS = 4000 };
+enum { MOST_THREADS = 256, SPINS = 20000 };
 
 typedef void part_function(void *argument, intptr_t part, intptr_t parts);
 
@@ -168,6 +168,126 @@ static void in_parts(part_function *function, void *argument, intptr_t parts)
         if (i < SPINS) pause_briefly();
         else sched_yield();
     pthread_mutex_unlock(&pool.busy);
+}
+
+/* -- memory -------------------------------------------------------------------------------------- */
+
+/* Each thread keeps its room for packed operands: fresh memory would cost a page fault every 4 KiB. */
+
+enum { MOST_KEPT = 1 << 26 };
+
+struct room {
+    char *memory;
+    size_t size;
+};
+
+static pthread_key_t room_key;
+static pthread_once_t room_once = PTHREAD_ONCE_INIT;
+
+static void free_room(void *pointer)
+{
+    struct room *room = pointer;
+    free(room->memory);
+    free(room);
+}
+
+static void make_room_key(void) { pthread_key_create(&room_key, free_room); }
+
+/* Return the room of this thread; null if there is no memory. */
+static char *take_room(size_t size)
+{
+    pthread_once(&room_once, make_room_key);
+    struct room *room = pthread_getspecific(room_key);
+    if (!room) {
+        room = calloc(1, sizeof *room);
+        if (!room) return 0;
+        pthread_setspecific(room_key, room);
+    }
+    if (room->size < size) {
+        free(room->memory);
+        room->size = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        room->memory = aligned_alloc(ALIGNMENT, room->size);
+        if (!room->memory) room->size = 0;
+    }
+    return room->memory;
+}
+
+/* Free the room of this thread if it is very large. */
+static void leave_room(void)
+{
+    struct room *room = pthread_getspecific(room_key);
+    if (!room || room->size <= MOST_KEPT) return;
+    free(room->memory);
+    room->memory = 0;
+    room->size = 0;
+}
+
+/* -- one product --------------------------------------------------------------------------------- */
+
+struct operands { /* strides in elements */
+    intptr_t rows, columns, depth, real, threads;
+    const char *a;
+    intptr_t a_row, a_column;
+    const char *b;
+    intptr_t b_row, b_column;
+    char *c;
+    intptr_t c_row;
+    bool failed;
+};
+
+/* Each part has some of the columns, or some of the rows. */
+static void multiply_part(void *argument, intptr_t part, intptr_t parts)
+{
+    struct operands *o = argument;
+    const bool by_columns = o->columns >= o->rows;
+    const intptr_t panel = o->real == 4 ? PANEL_float : PANEL_double;
+    const intptr_t units = by_columns ? (o->columns + panel - 1) / panel : o->rows;
+    const intptr_t first = units * part / parts * (by_columns ? panel : 1);
+    const intptr_t stop = units * (part + 1) / parts * (by_columns ? panel : 1);
+    const intptr_t end = by_columns && stop > o->columns ? o->columns : stop;
+    const intptr_t rows = by_columns ? o->rows : end - first;
+    const intptr_t columns = by_columns ? end - first : o->columns;
+    const intptr_t i = by_columns ? 0 : first, j = by_columns ? first : 0;
+    if (rows <= 0 || columns <= 0) return;
+    if (o->rows == 1 && o->a_column == 1) {
+        const char *const from = o->b + j * o->b_column * o->real;
+        if (o->real == 4)
+            multiply_vector_float(columns, o->depth, (const float *)o->a, (const float *)from, o->b_row,
+                                  o->b_column, (float *)o->c + j);
+        else
+            multiply_vector_double(columns, o->depth, (const double *)o->a, (const double *)from,
+                                   o->b_row, o->b_column, (double *)o->c + j);
+        return;
+    }
+    const intptr_t depth = o->depth < DEPTH_BLOCK ? o->depth : DEPTH_BLOCK;
+    const intptr_t left = (rows * depth * o->real + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    const intptr_t right = (columns + panel) * depth * o->real;
+    char *room = take_room(left + right);
+    if (!room) {
+        __atomic_store_n(&o->failed, true, __ATOMIC_RELAXED);
+        return;
+    }
+    const char *const a = o->a + i * o->a_row * o->real, *const b = o->b + j * o->b_column * o->real;
+    char *const c = o->c + (i * o->c_row + j) * o->real;
+    const float_mode mode = flush_denormals();
+    if (o->real == 4)
+        multiply_float(rows, columns, o->depth, (const float *)a, o->a_row, o->a_column,
+                       (const float *)b, o->b_row, o->b_column, (float *)c, o->c_row, (float *)room,
+                       (float *)(room + left));
+    else
+        multiply_double(rows, columns, o->depth, (const double *)a, o->a_row, o->a_column,
+                        (const double *)b, o->b_row, o->b_column, (double *)c, o->c_row,
+                        (double *)room, (double *)(room + left));
+    restore_mode(mode);
+    leave_room();
+}
+
+/* c = a @ b. Returns 0, or 1 if there is no memory. */
+int matrix_product(struct operands *o)
+{
+    o->failed = false;
+    in_parts(multiply_part, o, o->threads);
+    return o->failed;
 }
 
 /* -- programs ------------------------------------------------------------------------------------ */
@@ -335,12 +455,12 @@ int run_program(const struct program *p)
         packed[i] = (char *)total;
         total += (size * w->real + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     }
-    char *memory = total ? aligned_alloc(ALIGNMENT, total) : 0;
+    char *memory = total ? take_room(total) : 0;
     if (total && !memory) return 1;
     for (intptr_t i = 0; i < p->weights; i++) packed[i] = memory + (intptr_t)packed[i];
     struct call call = { p, packed };
     if (total) in_parts(pack_weights, &call, p->threads);
     in_parts(run_rows, &call, p->threads);
-    free(memory);
+    leave_room();
     return 0;
 }

@@ -21,10 +21,17 @@ def _source() -> str:
     return folder.joinpath("loop_runtime.c").read_text("utf-8").replace("PRODUCTS\n", products)
 
 
+def runtime() -> Any:
+    """Return the library of the selected compiler."""
+    return _runtime(compiled.compiler())
+
+
 @functools.cache
 def _runtime(compiler: Any) -> Any:
     library = ctypes.CDLL(str(compiler.library(_source(), ["-ffp-contract=fast", "-lpthread"])))
     library.run_program.argtypes, library.run_program.restype = [ctypes.c_void_p], ctypes.c_int
+    library.matrix_product.argtypes = [ctypes.c_void_p]
+    library.matrix_product.restype = ctypes.c_int
     return library
 
 
@@ -80,6 +87,5 @@ class Program:
 
     def run(self) -> None:
         """Run the program."""
-        compiler = compiled.compiler()
-        if _runtime(compiler).run_program(self.head.__array_interface__["data"][0]):
+        if runtime().run_program(self.head.__array_interface__["data"][0]):
             raise MemoryError("scan: no memory for the packed weights of a loop over time")

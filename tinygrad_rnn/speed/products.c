@@ -4,9 +4,9 @@
 
    A right operand (depth, columns) is packed into panels of PANEL columns, each (depth, PANEL) and
    contiguous. The last panel has as many vectors as its columns need; missing columns are zero. A tile
-   is a block of rows times one or more panels. Its sums are added in the order of the depth, one after
-   the other, in any tile, so an element of a product depends neither on the other rows nor on the
-   number of threads. */
+   is a block of rows times one or more panels. Its sums over DEPTH_BLOCK terms are added one after the
+   other, and then these sums. So an element of a product depends neither on the other rows and columns
+   nor on the number of threads. */
 
 typedef REAL NAME(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
@@ -61,11 +61,6 @@ NAME(tile)(const int rows, const int panels, const int vectors, intptr_t depth, 
             NAME(vector) zero = {0};
             sum[i * wide + j] = zero;
         }
-    if (add) {
-        UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int j = 0; j < wide; j++)
-                sum[i * wide + j] = *(const NAME(vector) *)(c + i * c_row + j * lanes);
-    }
     for (intptr_t k = 0; k < depth; k++) {
         NAME(vector) right[6];
         if (rows == 1) {
@@ -87,8 +82,11 @@ NAME(tile)(const int rows, const int panels, const int vectors, intptr_t depth, 
         }
     }
     UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int j = 0; j < wide; j++)
-            *(NAME(vector) *)(c + i * c_row + j * lanes) = sum[i * wide + j];
+        UNROLL for (int j = 0; j < wide; j++) {
+            NAME(vector) *const out = (NAME(vector) *)(c + i * c_row + j * lanes);
+            if (add) sum[i * wide + j] += *out;
+            *out = sum[i * wide + j];
+        }
 }
 
 #define TILE(r, p, v)                                                                                  \
@@ -143,3 +141,92 @@ static void NAME(product)(intptr_t rows, intptr_t depth, intptr_t columns, const
 
 #undef TILE
 #undef TILES
+
+/* Pack a block of rows of a left operand: (depth, rows). */
+static void NAME(pack_left)(REAL *restrict to, const REAL *restrict from, intptr_t row, intptr_t column,
+                            intptr_t rows, intptr_t depth)
+{
+    if (row == 1)
+        for (intptr_t k = 0; k < depth; k++)
+            for (intptr_t i = 0; i < rows; i++) to[k * rows + i] = from[k * column + i];
+    else
+        for (intptr_t i = 0; i < rows; i++)
+            for (intptr_t k = 0; k < depth; k++) to[k * rows + i] = from[i * row + k * column];
+}
+
+/* c (rows, columns) = a @ b with operands of any strides, in elements; rows of c are contiguous.
+   `left` has room for the packed left operand of DEPTH_BLOCK terms, `right` for the right one. */
+static void NAME(multiply)(intptr_t rows, intptr_t columns, intptr_t depth, const REAL *a, intptr_t a_row,
+                           intptr_t a_column, const REAL *b, intptr_t b_row, intptr_t b_column, REAL *c,
+                           intptr_t c_row, REAL *left, REAL *right)
+{
+    const intptr_t panel = NAME(PANEL), lanes = NAME(LANES);
+    const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS, panels = (columns + panel - 1) / panel;
+    for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
+        const intptr_t part = depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK;
+        NAME(pack)(right, b + k * b_row, b_row, b_column, part, columns, 0, panels);
+        for (intptr_t block = 0; block < blocks; block++) {
+            const intptr_t i = rows * block / blocks, stop = rows * (block + 1) / blocks;
+            NAME(pack_left)(left + i * part, a + i * a_row + k * a_column, a_row, a_column, stop - i,
+                            part);
+        }
+        for (intptr_t j = 0; j < panels; j++) {
+            const intptr_t width = columns - j * panel < panel ? columns - j * panel : panel;
+            const int vectors = (int)((width + lanes - 1) / lanes);
+            for (intptr_t block = 0; block < blocks; block++) {
+                const intptr_t i = rows * block / blocks, n = rows * (block + 1) / blocks - i;
+                REAL *const out = c + i * c_row + j * panel;
+                REAL room[TILE_ROWS * NAME(PANEL)];
+                const bool whole = width % lanes == 0;
+                NAME(any_tile)((int)n, 1, vectors, part, left + i * part, 1, n,
+                               right + j * panel * part, 0, whole ? out : room, whole ? c_row : panel,
+                               whole && k > 0);
+                for (intptr_t r = 0; r < n && !whole; r++)
+                    for (intptr_t x = 0; x < width; x++)
+                        out[r * c_row + x] = room[r * panel + x] + (k > 0 ? out[r * c_row + x] : 0);
+            }
+        }
+    }
+}
+
+/* c (columns) = x @ b for a contiguous vector x. Sums have the blocks of other products. */
+static void NAME(multiply_vector)(intptr_t columns, intptr_t depth, const REAL *x, const REAL *b,
+                                  intptr_t b_row, intptr_t b_column, REAL *c)
+{
+    enum { WIDE = 8 };
+    const intptr_t lanes = NAME(LANES);
+    intptr_t j = 0;
+    for (; b_column == 1 && j + WIDE * lanes <= columns; j += WIDE * lanes) {
+        NAME(vector) total[WIDE] = {0};
+        for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
+            const intptr_t stop = k + DEPTH_BLOCK < depth ? k + DEPTH_BLOCK : depth;
+            NAME(vector) sum[WIDE] = {0};
+            for (intptr_t i = k; i < stop; i++)
+                UNROLL for (int v = 0; v < WIDE; v++)
+                    sum[v] += x[i] * *(const NAME(vector) *)(b + i * b_row + j + v * lanes);
+            UNROLL for (int v = 0; v < WIDE; v++) total[v] += sum[v];
+        }
+        UNROLL for (int v = 0; v < WIDE; v++) *(NAME(vector) *)(c + j + v * lanes) = total[v];
+    }
+    for (; j < columns; j++) {
+        const REAL *const column = b + j * b_column;
+        REAL total = 0;
+        for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
+            const intptr_t stop = k + DEPTH_BLOCK < depth ? k + DEPTH_BLOCK : depth;
+            REAL sum = 0;
+            intptr_t i = k;
+            if (b_row == 1 && b_column != 1) {
+                NAME(vector) parts[4] = {0};
+                for (; i + 4 * lanes <= stop; i += 4 * lanes)
+                    UNROLL for (int v = 0; v < 4; v++)
+                        parts[v] += *(const NAME(vector) *)(x + i + v * lanes)
+                                    * *(const NAME(vector) *)(column + i + v * lanes);
+                parts[0] = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+                for (int l = 0; l < NAME(LANES); l++) sum += parts[0][l];
+            }
+            for (; i < stop; i++) sum += x[i] * column[i * b_row];
+            total += sum;
+        }
+        c[j] = total;
+    }
+}

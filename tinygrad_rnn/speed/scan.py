@@ -182,4 +182,4 @@ class ScanNode(Node):
         return results
 
 
-loop.register(execute, Refused)
+loop.register(execute, Refused, lambda: compiled.compiler() is not None)

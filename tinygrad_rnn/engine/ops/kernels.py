@@ -124,6 +124,9 @@ def where(module: Module, condition: Array, x: Any, y: Any, out: Array = None) -
 SUM_BLOCK = 128  # the number of terms in a block of a long sum
 MAX_SIMPLE_SUM = 8 * SUM_BLOCK  # longer sums of float32 are computed in blocks or in float64
 
+# A product of two matrices that is used instead of NumPy's, or None; it may return NotImplemented.
+faster_product: Callable[[Array, Array], Any] | None = None
+
 SMALL_GEMM = 10**6  # multiplications in a product for which OpenBLAS has a separate kernel
 
 
@@ -158,6 +161,11 @@ def gemm(x: Array, y: Array) -> Array:
         parts = module.matmul(left, y[..., :cut, :].reshape(*y.shape[:-2], count, block, -1))
         total = module.sum(parts, axis=-3, dtype=float64).astype(parts.dtype)
         return total + module.matmul(x[..., cut:], y[..., cut:, :])
+    if module is np and x.ndim == y.ndim == 2 and faster_product is not None:
+        across = is_column_major(x)  # (x y)ᵀ = yᵀ xᵀ
+        found = faster_product(*((y.T, x.T) if across else (x, y)))
+        if found is not NotImplemented:
+            return found.T if across else found
     if x.ndim == 3 and y.ndim == 2 and x.size * y.size and is_one_matrix(x):
         out = empty_in_order_of((*x.shape[:2], y.shape[1]), x[0], np.result_type(x.dtype, y.dtype))
         module.matmul(y.T, rows(x).T, out=rows(out).T)  # one matrix with a row for each feature

@@ -1,0 +1,55 @@
+"""Matrix products in C, in place of NumPy's: with the threads and the memory order of the loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import threads
+from .loop_runtime import runtime
+
+FLOATS = (np.dtype("float32"), np.dtype("float64"))
+WORTH_THREADS = 1 << 21  # multiplications
+
+
+def product(x: Any, y: Any) -> Any:
+    """Return x @ y for two matrices; NotImplemented if NumPy has to compute it.
+
+    Parameters
+    ----------
+    x : ndarray (M, K)
+        Of any strides.
+    y : ndarray (K, N)
+        Of any strides, and of the same dtype.
+
+    Returns
+    -------
+    ndarray (M, N)
+        Row-major.
+    """
+    (m, k), n = x.shape, y.shape[1]
+    size, dtype = m * n * k, x.dtype
+    if dtype != y.dtype or dtype not in FLOATS or size == 0:
+        return NotImplemented
+    if n == 1 and m > 1:
+        return product(y.T, x.T).T
+    if m == 1 and x.strides[1] != dtype.itemsize and k > 1:
+        x = np.ascontiguousarray(x)
+    out = np.empty((m, n), dtype)
+    width = dtype.itemsize
+    (a, b), (c, d) = x.strides, y.strides
+    if (a | b | c | d) % width or not (x.flags.aligned and y.flags.aligned):
+        return NotImplemented
+    count = threads.limit() if size >= WORTH_THREADS else 1
+    head = np.array(
+        [
+            m, n, k, width, count, x.__array_interface__["data"][0], a // width,
+            1 if k == 1 else b // width, y.__array_interface__["data"][0], c // width, d // width,
+            out.__array_interface__["data"][0], n, 0,
+        ],
+        np.intp,
+    )  # fmt: skip
+    if runtime().matrix_product(head.__array_interface__["data"][0]):
+        raise MemoryError(f"a product of shapes {x.shape} and {y.shape}")
+    return out
