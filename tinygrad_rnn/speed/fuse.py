@@ -39,7 +39,7 @@ from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DeviceError
 from ..tensors.checks import as_tensor
 from ..transforms.fuse import Pointwise, mode, register
-from . import compiled
+from . import executor
 from .environment import PLAIN, Environment, guards, is_package_function
 from .expressions import VIEWS, Expression, Trace, interpret, lengths_of, shape_in_call, untraceable
 from .kernel import Kernel
@@ -562,4 +562,4 @@ def _name(function: Any) -> str:
     return getattr(function, "__name__", repr(function)).lstrip("_")
 
 
-register(Fused, compiled.backend)
+register(Fused, executor.backend)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import threads
-from .loop_runtime import runtime
+from .loop_runtime import operands, runtime
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 WORTH_THREADS = 1 << 21  # multiplications
@@ -37,19 +37,10 @@ def product(x: Any, y: Any) -> Any:
     if m == 1 and x.strides[1] != dtype.itemsize and k > 1:
         x = np.ascontiguousarray(x)
     out = np.empty((m, n), dtype)
-    width = dtype.itemsize
-    (a, b), (c, d) = x.strides, y.strides
-    if (a | b | c | d) % width or not (x.flags.aligned and y.flags.aligned):
+    aligned = x.flags.aligned and y.flags.aligned
+    if not aligned or any(s % dtype.itemsize for s in (*x.strides, *y.strides)):
         return NotImplemented
-    count = threads.limit() if size >= WORTH_THREADS else 1
-    head = np.array(
-        [
-            m, n, k, width, count, x.__array_interface__["data"][0], a // width,
-            1 if k == 1 else b // width, y.__array_interface__["data"][0], c // width, d // width,
-            out.__array_interface__["data"][0], n, 0,
-        ],
-        np.intp,
-    )  # fmt: skip
+    head = operands(x, y, out, threads.limit() if size >= WORTH_THREADS else 1)
     if runtime().matrix_product(head.__array_interface__["data"][0]):
         raise MemoryError(f"a product of shapes {x.shape} and {y.shape}")
     return out

@@ -567,9 +567,7 @@ class _Loop:
             if adds:
                 lines = [re.sub(rf"^r{k}\[i\] = ", f"r{k}[i] += ", line) for line in lines]
         number = len(stages.loops)
-        stages.loops.append(
-            _LOOP.format(number, ", ".join(parameters), "\n        ".join(lines))
-        )
+        stages.loops.append(_LOOP.format(number, ", ".join(parameters), "\n        ".join(lines)))
         return (
             f"        loop{number}({stages._size(self.width)},\n              "
             + ",\n              ".join(arguments)
