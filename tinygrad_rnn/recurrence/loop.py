@@ -336,9 +336,9 @@ def register(
 
 
 def executor() -> str:
-    """Return what runs loops and products: two runs can only be equal to the bit if this is equal.
+    """Return what runs loops and products: ``"numpy"``, or ``"c"`` with the width of its vectors.
 
-    It is ``"numpy"``, or ``"c"`` with the width of its vectors; empty if nothing was run yet.
+    Two runs can be equal to the bit only if this is equal.
     """
     return "numpy" if _executor is None else _executor.description()
 

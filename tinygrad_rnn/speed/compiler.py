@@ -262,8 +262,8 @@ def _count(seconds: float, folder: Path) -> None:
 @functools.cache
 def processor() -> str:
     """Return the model of the processor and its instruction sets."""
-    names = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features")
-    names += ("CPU implementer", "CPU architecture", "CPU variant", "CPU part")
+    names = {"vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features"}
+    names |= {"CPU implementer", "CPU architecture", "CPU variant", "CPU part"}
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             first = file.read(1 << 14).partition("\n\n")[0]
@@ -336,6 +336,6 @@ def load(path: Path, kind: type[ctypes.CDLL] = ctypes.CDLL) -> Any:
 def not_executable(path: Path, error: Exception) -> CompilerError:
     """Return the error about a file that cannot be loaded or run."""
     return CompilerError(
-        f"fuse.backend: {path} cannot be loaded ({error}); name a folder that programs may run from "
-        "in the environment variable XDG_CACHE_HOME"
+        f"fuse.backend: {path} cannot be loaded ({error}); name a folder that programs may run "
+        "from in the environment variable XDG_CACHE_HOME"
     )

@@ -45,8 +45,8 @@ def _select(wish: str) -> None:
     """Choose the executor: "1" for C, "0" for NumPy, nothing for C where it works."""
     if wish not in ("", "0", "1"):
         raise ArgumentError(
-            f"the environment variable {VARIABLE} is {wish!r:.60}: 1 (compiled loops, or an error), "
-            "0 (NumPy), or not set (compiled loops where a C compiler is found)"
+            f"the environment variable {VARIABLE} is {wish!r:.60}: 1 (compiled loops, or an "
+            "error), 0 (NumPy), or not set (compiled loops where a C compiler is found)"
         )
     if wish == "1":
         backend("c")
@@ -204,10 +204,8 @@ def backend(name: str | None = None) -> str:
 
 
 def description() -> str:
-    """Return the executor with what its rounding errors depend on; nothing before it is chosen."""
-    if not selected:
-        return ""
-    found = selected[0]
+    """Return the name of the executor, with what its rounding errors depend on."""
+    found = compiler()
     return "numpy" if found is None else f"c, {found.vector_bits}-bit vectors"
 
 

@@ -24,7 +24,7 @@ def _source() -> str:
 
 def runtime() -> Any:
     """Return the library of the selected compiler."""
-    return load_runtime(selected[0])  # type: ignore[arg-type]  # there is one
+    return load_runtime(selected[0])
 
 
 @functools.cache
@@ -77,7 +77,7 @@ class Program:
         edge_alive: Any,
     ) -> None:
         def at(x: Any) -> int:
-            return 0 if x is None else x.__array_interface__["data"][0]  # type: ignore[no-any-return]
+            return 0 if x is None else x.__array_interface__["data"][0]
 
         self.arrays = buffers, operations, weights, sizes, numbers, edge, alive, edge_alive
         self.head = np.array(
@@ -121,10 +121,10 @@ def _prove(compiler: Compiler, path: Path) -> None:
     calls: list[Any] = []
     others: list[Any] = []
     compared: list[tuple[Any, Any]] = []
-    for dtype in (np.float32, np.float64):
+    for dtype in map(np.dtype, ("float32", "float64")):
         for i, (m, k, n) in enumerate(SHAPES):
-            x, y = rng.uniform(-1, 1, (m, k)), rng.uniform(-1, 1, (k, n))
-            x, y = x.astype(dtype), np.asarray(y, dtype, order="FC"[i % 2])
+            x, y = (rng.uniform(-1, 1, shape).astype(dtype) for shape in ((m, k), (k, n)))
+            y = y if i % 2 else np.asfortranarray(y)
             out = np.full((m, n), np.nan, dtype)
             calls.append(("matrix_product", [operands(x, y, out, 1 + i % 2)]))
             others += [x, y, out]
