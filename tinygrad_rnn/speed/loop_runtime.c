@@ -249,7 +249,7 @@ static void multiply_part(void *argument, intptr_t part, intptr_t parts)
     const intptr_t columns = by_columns ? end - first : o->columns;
     const intptr_t i = by_columns ? 0 : first, j = by_columns ? first : 0;
     if (rows <= 0 || columns <= 0) return;
-    if (o->rows == 1 && o->a_column == 1) {
+    if (o->rows == 1) {
         const char *const from = o->b + j * o->b_column * o->real;
         if (o->real == 4)
             multiply_vector_float(columns, o->depth, (const float *)o->a, (const float *)from, o->b_row,
