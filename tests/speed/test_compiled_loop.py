@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +32,8 @@ from tinygrad_rnn.recurrence import loop
 from tinygrad_rnn.speed import compiled_call, loop_runtime, products, threads
 
 pytestmark = pytest.mark.skipif(not CC, reason="no C compiler is installed")
-FEW = settings(max_examples=25)  # each compiles two libraries
+# Each example compiles two libraries.
+FEW = settings(max_examples=500 if settings.default.max_examples >= 1000 else 25)
 
 
 @pytest.fixture(autouse=True)
@@ -223,6 +227,46 @@ def test_two_threads_train_two_models() -> None:
         thread.join()
     for i, arrays in enumerate(wanted):
         assert all((a == b).all() for a, b in zip(arrays, found[i], strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    layer = tg.nn.LSTM(5, 48, rng=0)
+    wanted = trained(layer, 30, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
+        child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            found = trained(layer, 30, 16)
+            code = int(not all((a == b).all() for a, b in zip(found, wanted, strict=True)))
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    found = trained(layer, 30, 16)
+    assert all((a == b).all() for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no setitimer")
+@pytest.mark.parametrize("delay", [0.0005, 0.002, 0.005, 0.02])
+def test_an_interrupt_leaves_nothing_half_done(delay: float) -> None:
+    layer = tg.nn.LSTM(5, 48, rng=0)
+    wanted = trained(layer, 200, 16)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(10):
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                trained(layer, 200, 16)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    found = trained(layer, 200, 16)
+    assert all((a == b).all() for a, b in zip(found, wanted, strict=True))
 
 
 # -- products --------------------------------------------------------------------------------------

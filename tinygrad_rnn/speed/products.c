@@ -142,16 +142,26 @@ static void NAME(product)(intptr_t rows, intptr_t depth, intptr_t columns, const
 #undef TILE
 #undef TILES
 
-/* Pack a block of rows of a left operand: (depth, rows). */
+/* Pack a left operand in blocks of rows, (depth, rows of the block) each. */
 static void NAME(pack_left)(REAL *restrict to, const REAL *restrict from, intptr_t row, intptr_t column,
                             intptr_t rows, intptr_t depth)
 {
-    if (row == 1)
-        for (intptr_t k = 0; k < depth; k++)
-            for (intptr_t i = 0; i < rows; i++) to[k * rows + i] = from[k * column + i];
-    else
-        for (intptr_t i = 0; i < rows; i++)
-            for (intptr_t k = 0; k < depth; k++) to[k * rows + i] = from[i * row + k * column];
+    enum { TOGETHER = 8 }; /* blocks, if rows are contiguous: whole cache lines are read */
+    const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (intptr_t first = 0; first < blocks; first += TOGETHER) {
+        const intptr_t last = first + TOGETHER < blocks ? first + TOGETHER : blocks;
+        for (intptr_t k = 0; row == 1 && k < depth; k++)
+            for (intptr_t block = first; block < last; block++) {
+                const intptr_t i = rows * block / blocks, n = rows * (block + 1) / blocks - i;
+                for (intptr_t r = 0; r < n; r++) to[i * depth + k * n + r] = from[k * column + i + r];
+            }
+        for (intptr_t block = first; row != 1 && block < last; block++) {
+            const intptr_t i = rows * block / blocks, n = rows * (block + 1) / blocks - i;
+            for (intptr_t r = 0; r < n; r++)
+                for (intptr_t k = 0; k < depth; k++)
+                    to[i * depth + k * n + r] = from[(i + r) * row + k * column];
+        }
+    }
 }
 
 /* c (rows, columns) = a @ b with operands of any strides, in elements; rows of c are contiguous.
@@ -165,11 +175,7 @@ static void NAME(multiply)(intptr_t rows, intptr_t columns, intptr_t depth, cons
     for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
         const intptr_t part = depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK;
         NAME(pack)(right, b + k * b_row, b_row, b_column, part, columns, 0, panels);
-        for (intptr_t block = 0; block < blocks; block++) {
-            const intptr_t i = rows * block / blocks, stop = rows * (block + 1) / blocks;
-            NAME(pack_left)(left + i * part, a + i * a_row + k * a_column, a_row, a_column, stop - i,
-                            part);
-        }
+        NAME(pack_left)(left, a + k * a_column, a_row, a_column, rows, part);
         for (intptr_t j = 0; j < panels; j++) {
             const intptr_t width = columns - j * panel < panel ? columns - j * panel : panel;
             const int vectors = (int)((width + lanes - 1) / lanes);
