@@ -263,6 +263,9 @@ class CompiledCall(LoopCall):
         masks = super()._drawn(draws)
         return [np.stack(m[::-1] if self.reverse else m) for m in masks]
 
+    def _masks_of_steps(self) -> list[Any]:
+        return [self._steps(slab) for slab in self.draws]
+
     def _slab_of_masks(self, masks: Any) -> Any:
         return masks
 
@@ -307,7 +310,7 @@ class CompiledCall(LoopCall):
         plan.forward_loop.run(T, self._invariants(), series, alive=alive)
         finals = []
         for i, slab in enumerate(self.slabs):
-            last = pairs[i][T % 2] if slab is None else slab[0 if self.reverse else -1]
+            last = pairs[i][T % 2, ...] if slab is None else slab[0 if self.reverse else -1, ...]
             finals.append(last.copy())
         return finals
 

@@ -222,6 +222,10 @@ class LoopCall:
         ]
         return [*of_states, *inputs, *of_invariants]
 
+    def _masks_of_steps(self) -> list[Any]:
+        """Return for each draw the masks of the steps, in the order of the loop."""
+        return self.draws
+
     def _slab_of_masks(self, masks: Any) -> Any:
         return np.stack(masks[::-1] if self.reverse else masks)
 
@@ -325,7 +329,7 @@ class LoopCall:
         trace, (wanted, function) = plan.trace, plan.everything
         symbolic = [*trace.arguments, *trace.symbolic_invariants]
         count, first = len(plan.arguments), len(plan.states)
-        draws = iter(zip(*self.draws, strict=True) if self.draws else [()] * self.T)
+        draws = iter(zip(*self._masks_of_steps(), strict=True) if self.draws else [()] * self.T)
 
         def step(state: list[Tensor], x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
             real = [*state, *x, *tensors[count:]]

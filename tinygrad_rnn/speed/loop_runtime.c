@@ -69,8 +69,9 @@ static inline void restore_mode(float_mode mode) { (void)mode; }
 
 /* -- threads ------------------------------------------------------------------------------------- */
 
-/* One pool for the process. A second caller at the same time runs its parts alone, one by one. Workers
-   wait SPINS rounds for the next job before they sleep. After a fork the child has no workers. */
+/* One pool for the process. The parts of a job are taken by the workers and by the caller, so a caller
+   never waits for a worker that has not begun. A second caller at the same time runs its parts alone.
+   Workers wait SPINS rounds for the next job before they sleep. After a fork the child has no workers. */
 
 enum { MOST_THREADS = 256, SPINS = 20000 };
 
@@ -83,8 +84,8 @@ static struct {
     uint64_t job;     /* the number of the current job */
     part_function *function;
     void *argument;
-    intptr_t parts;
-    intptr_t left; /* parts that are not done */
+    intptr_t parts, next; /* of the current job; `next` has not begun */
+    intptr_t left;        /* parts that are not done */
 } pool = { .busy = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER,
            .wake = PTHREAD_COND_INITIALIZER };
 
@@ -97,25 +98,33 @@ static inline void pause_briefly(void)
 #endif
 }
 
-static void *work(void *number)
+/* Run parts of a job until none is left. The lock is held before and after. */
+static void take_parts(uint64_t job)
 {
-    const intptr_t part = (intptr_t)number;
+    while (pool.job == job && pool.next < pool.parts) {
+        const intptr_t part = pool.next++, parts = pool.parts;
+        part_function *const function = pool.function;
+        void *const argument = pool.argument;
+        pthread_mutex_unlock(&pool.lock);
+        function(argument, part, parts);
+        __atomic_sub_fetch(&pool.left, 1, __ATOMIC_RELEASE);
+        pthread_mutex_lock(&pool.lock);
+    }
+}
+
+static void *work(void *unused)
+{
     uint64_t done = 0;
     for (;;) {
-        for (int i = 0; i < SPINS && __atomic_load_n(&pool.job, __ATOMIC_ACQUIRE) == done; i++)
+        for (int i = 0; i < SPINS && __atomic_load_n(&pool.job, __ATOMIC_RELAXED) == done; i++)
             pause_briefly();
         pthread_mutex_lock(&pool.lock);
         while (pool.job == done) pthread_cond_wait(&pool.wake, &pool.lock);
         done = pool.job;
-        part_function *const function = pool.function;
-        void *const argument = pool.argument;
-        const intptr_t parts = pool.parts;
+        take_parts(done);
         pthread_mutex_unlock(&pool.lock);
-        if (part >= parts) continue;
-        function(argument, part, parts);
-        __atomic_sub_fetch(&pool.left, 1, __ATOMIC_RELEASE);
     }
-    return 0;
+    return unused;
 }
 
 static void forget_workers(void)
@@ -139,7 +148,7 @@ static void start_workers(intptr_t count)
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     while (pool.workers < count && pool.workers + 1 < MOST_THREADS) {
         pthread_t thread;
-        if (pthread_create(&thread, &detached, work, (void *)(pool.workers + 1))) break;
+        if (pthread_create(&thread, &detached, work, 0)) break;
         pool.workers++;
     }
     pthread_attr_destroy(&detached);
@@ -148,22 +157,20 @@ static void start_workers(intptr_t count)
 /* Call function(argument, part, parts) for each part; return when all are done. */
 static void in_parts(part_function *function, void *argument, intptr_t parts)
 {
-    const bool alone = parts <= 1 || pthread_mutex_trylock(&pool.busy);
-    if (!alone && pool.workers < parts - 1) start_workers(parts - 1);
-    if (alone || pool.workers < parts - 1) {
+    if (parts <= 1 || pthread_mutex_trylock(&pool.busy)) {
         for (intptr_t part = 0; part < parts; part++) function(argument, part, parts);
-        if (!alone) pthread_mutex_unlock(&pool.busy);
         return;
     }
+    start_workers(parts - 1);
     pthread_mutex_lock(&pool.lock);
     pool.function = function;
     pool.argument = argument;
-    pool.parts = parts;
-    __atomic_store_n(&pool.left, parts - 1, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&pool.job, 1, __ATOMIC_RELEASE);
+    pool.parts = pool.left = parts;
+    pool.next = 0;
+    __atomic_add_fetch(&pool.job, 1, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&pool.wake);
+    take_parts(pool.job);
     pthread_mutex_unlock(&pool.lock);
-    function(argument, 0, parts);
     for (int i = 0; __atomic_load_n(&pool.left, __ATOMIC_ACQUIRE); i++)
         if (i < SPINS) pause_briefly();
         else sched_yield();
@@ -249,7 +256,7 @@ static void multiply_part(void *argument, intptr_t part, intptr_t parts)
     const intptr_t columns = by_columns ? end - first : o->columns;
     const intptr_t i = by_columns ? 0 : first, j = by_columns ? first : 0;
     if (rows <= 0 || columns <= 0) return;
-    if (o->rows == 1 && o->a_column == 1) {
+    if (o->rows == 1) {
         const char *const from = o->b + j * o->b_column * o->real;
         if (o->real == 4)
             multiply_vector_float(columns, o->depth, (const float *)o->a, (const float *)from, o->b_row,

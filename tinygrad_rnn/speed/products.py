@@ -34,8 +34,10 @@ def product(x: Any, y: Any) -> Any:
         return NotImplemented
     if n == 1 and m > 1:
         return product(y.T, x.T).T
-    if m == 1 and x.strides[1] != dtype.itemsize and k > 1:
+    if m == 1:  # a vector is contiguous, and so are the rows or the columns of its matrix
         x = np.ascontiguousarray(x)
+        if dtype.itemsize not in y.strides:
+            y = np.ascontiguousarray(y)
     out = np.empty((m, n), dtype)
     aligned = x.flags.aligned and y.flags.aligned
     if not aligned or any(s % dtype.itemsize for s in (*x.strides, *y.strides)):

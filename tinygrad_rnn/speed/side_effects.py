@@ -298,7 +298,8 @@ def _kind_of(code: types.CodeType, module: str) -> Any:
         own = code.co_filename.startswith(PACKAGE)
         folder = code.co_filename.removeprefix(PACKAGE).partition(os.sep)[0] if own else ""
         changes = code.co_name in LIBRARY_WRITERS or folder in ("optim", "io")
-        return (f"calls {code.co_name}", None) if changes else LIBRARY
+        what = "changes a module" if folder == "nn" else f"calls {code.co_name}"
+        return (what, None) if changes else LIBRARY
     package = module.partition(".")[0]
     if package in PURE_PACKAGES and not module.startswith("numpy.random"):
         return LIBRARY

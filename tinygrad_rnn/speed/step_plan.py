@@ -150,7 +150,7 @@ class StepPlan:
         self.states, self.xs = self.arguments[: trace.states], self.arguments[trace.states :]
         self.invariants = trace.symbolic_arrays
         self.results: list[Expression] = [t._data for t in trace.results]
-        self.draws = [x for x in trace.table.values() if x.op == "draw"]
+        self.draws = [x for x in trace.expressions if x.op == "draw"]
         self.new = self.results[: trace.states]
         self.ys = self.results[trace.states :]
         # Expressions are compared by identity: in sets and dicts, as == makes another expression.
@@ -162,7 +162,7 @@ class StepPlan:
         self.origins = origins(trace)
         self.factors = {
             a.args[0] if a.op == "transpose" else a
-            for x in trace.table.values()
+            for x in trace.expressions
             if x.op == "matmul"
             for a in x.args
             if a.varies
@@ -198,7 +198,7 @@ class StepPlan:
             for x in found
             if any(a.__class__ is Expression and a.varies and a not in known for a in x.args)
         }
-        kept |= {x for x in self.trace.table.values() if x.op in KEPT and x.varies}
+        kept |= {x for x in self.trace.expressions if x.op in KEPT and x.varies}
         # A large array that one call computes from the new state is recomputed.
         return {
             x

@@ -135,6 +135,7 @@ class StepTrace(Trace):
         self.hoisted = [
             call for call in self._of_input.values() if call and call.definition.name in PRODUCTS
         ]
+        self.count = len(self.table)
         self._cut()
         self.nodes = reachable([r._node for r in self.results if r._node is not None])
         if not all(isinstance(node, CLONABLE) for node in self.nodes):
@@ -292,6 +293,11 @@ class StepTrace(Trace):
     def forget(self) -> None:
         """Release the arrays that the step read: a plan outlives its call."""
         self.invariants, self.arrays, self._copies = [], [], {}
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """The values of the step, without those of its gradient."""
+        return list(self.table.values())[: self.count]
 
     @property
     def symbolic_arrays(self) -> list[Expression]:
