@@ -20,7 +20,7 @@ from tinygrad_rnn.nn import cells
 from tinygrad_rnn.recurrence import loop
 from tinygrad_rnn.speed import scan
 
-pytestmark = pytest.mark.usefixtures("fresh_plans")  # other tests call the cells with many shapes
+# The counts are those of NumPy. `fresh_plans`: other tests call the cells with many shapes
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 # Nodes of a time step in Python: the input's projection, the product, the cell's arithmetic, and
 # its results if several have a gradient.

@@ -26,7 +26,6 @@ from . import executor
 from .compiled_call import CompiledCall, CompiledPlan
 from .expressions import refusal
 from .loop_call import LoopCall
-from .loop_runtime import runtime
 from .loops import Unsupported
 from .step_plan import StepPlan, lock
 from .step_trace import FLOATS, Refused, StepTrace
@@ -68,8 +67,7 @@ def execute(
             raise Refused(f"{x.dtype} is not supported")
     if any(x._data.size == 0 for x in (*inputs, *initial)):
         raise Refused("there are arrays without elements")
-    if compiled.compiler() is not None:
-        runtime()  # is loaded now: while a step is traced, that would be a side effect
+    executor.compiler()  # is chosen now: while a step is traced, that would be a side effect
     example = map_nested(lambda x: wrap(x._data[0, ...], None, None), xs)
     trace = StepTrace(step, state, example)
     plan, reason = _plan(trace, initial)
