@@ -651,7 +651,7 @@ def test_a_folder_of_somebody_else_is_not_used(logged, monkeypatch):
 def test_a_file_of_somebody_else_is_not_loaded(logged, monkeypatch):
     path = first_compiler().library(TEXT.format(1))
     folder = compiler_module.cache()
-    monkeypatch.setattr(compiler_module, "cache", lambda: folder)
+    monkeypatch.setattr(compiler_module, "cache", lambda *_: folder)
     monkeypatch.setattr(os, "getuid", lambda: 4711)
     first_compiler().library(TEXT.format(1))
     assert logged() == 2

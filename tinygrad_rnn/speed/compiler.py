@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +137,8 @@ class Compiler:
         except (OSError, ValueError, TypeError, KeyError):
             flags = self._ask()
             facts = {"flags": flags, "version": self.version, "identity": self.identity}
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                written = Path(scratch, file.name)
+            with _writing(folder) as scratch:
+                written = scratch / file.name
                 written.write_text(json.dumps({**facts, "vector_bits": self.vector_bits}), "utf-8")
                 written.replace(file)
         self.command = [*self.program, *FLAGS, *flags]
@@ -191,6 +191,20 @@ class Compiler:
             )
         return done.stdout
 
+    def _key_of(self, text: str, flags: Sequence[str]) -> str:
+        return _digest(f"{self.identity} {shlex.join(flags)}\n{text}".encode())
+
+    def kept(self, text: str, flags: Sequence[str] = ()) -> Path | None:
+        """Return the compiled library of a source from the cache; None if it is not there."""
+        folder, key = cache(self.temporary), self._key_of(text, flags)
+        self.folder = folder
+        for path in sorted(folder.glob(f"{key}-*")):
+            with contextlib.suppress(OSError):
+                if path.name == _name(key, path) and _is_own(path.lstat()):
+                    return path
+                path.unlink()
+        return None
+
     def library(
         self,
         text: str,
@@ -214,16 +228,13 @@ class Compiler:
         program : bool, optional
             Compile a program, without the usual flags.
         """
-        folder = self.folder = cache(self.temporary)
-        key = _digest(f"{self.identity} {shlex.join(flags)}\n{text}".encode())
-        for path in sorted(folder.glob(f"{key}-*")):
-            with contextlib.suppress(OSError):
-                if path.name == _name(key, path) and _is_own(path.lstat()):
-                    return path
-                path.unlink()
+        kept = self.kept(text, flags)
+        if kept is not None:
+            return kept
+        folder, key = self.folder, self._key_of(text, flags)
         start = time.perf_counter()
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made, written = Path(scratch, "kernel.so"), Path(scratch, "kernel.c")
+        with _writing(folder) as scratch:
+            made, written = scratch / "kernel.so", scratch / "kernel.c"
             written.write_text(text, "utf-8")
             if program:
                 other = Compiler.__new__(Compiler)
@@ -313,11 +324,25 @@ def cache(temporary: bool = True) -> Path:
     except OSError as error:
         reason = str(error)
     if not temporary:
-        raise CompilerError(
-            f"fuse.backend: compiled code cannot be kept in {folder} ({reason}); name another "
-            "folder in the environment variable XDG_CACHE_HOME"
-        )
+        raise _not_kept(folder, reason)
     return Path(_temporary().name)
+
+
+def _not_kept(folder: Path, reason: object) -> CompilerError:
+    return CompilerError(
+        f"fuse.backend: compiled code cannot be kept in {folder} ({reason}); name another folder "
+        "in the environment variable XDG_CACHE_HOME"
+    )
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[Path]:
+    """Provide a folder for new files in the cache."""
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        raise _not_kept(folder, error) from error
 
 
 @functools.cache

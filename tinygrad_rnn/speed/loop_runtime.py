@@ -31,6 +31,8 @@ def runtime() -> Any:
 def load_runtime(compiler: Compiler) -> Any:
     """Return the library of a compiler."""
     flags = ["-ffp-contract=fast", "-lpthread"]
+    if compiler.kept(_source(), flags) is None:
+        proof.child(compiler)  # fails in a tenth of a second if nothing can be compiled or run
     library = load(compiler.library(_source(), flags, functools.partial(_prove, compiler)))
     library.run_program.argtypes, library.run_program.restype = [ctypes.c_void_p], ctypes.c_int
     library.matrix_product.argtypes = [ctypes.c_void_p]

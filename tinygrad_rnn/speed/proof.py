@@ -6,6 +6,7 @@ is a small program in C (`proof.c`), which takes 2 ms; Python would take longer 
 
 from __future__ import annotations
 
+import functools
 import re
 import signal
 import subprocess
@@ -23,6 +24,7 @@ TIMEOUT = 60  # seconds
 WORD = np.dtype(np.intp).itemsize
 
 
+@functools.cache
 def child(compiler: Compiler) -> Path:
     """Return the program of the child; raise a CompilerError if programs cannot run from there."""
     text = Path(__file__).with_name("proof.c").read_text("utf-8")
