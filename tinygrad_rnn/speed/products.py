@@ -30,8 +30,8 @@ def product(x: Any, y: Any) -> Any:
     """
     (m, k), n = x.shape, y.shape[1]
     size, dtype = m * n * k, x.dtype
-    if dtype != y.dtype or dtype not in FLOATS or size == 0:
-        return NotImplemented
+    if dtype != y.dtype or dtype not in FLOATS or size == 0 or y.shape[0] != k:
+        return NotImplemented  # NumPy raises the error of two lengths that differ
     if n == 1 and m > 1:
         return product(y.T, x.T).T
     if m == 1:  # a vector is contiguous, and so are the rows or the columns of its matrix
