@@ -73,7 +73,7 @@ class Program:
         edge_alive: Any,
     ) -> None:
         def at(x: Any) -> int:
-            return 0 if x is None else x.__array_interface__["data"][0]  # type: ignore[no-any-return]
+            return 0 if x is None else x.__array_interface__["data"][0]
 
         self.arrays = buffers, operations, weights, sizes, numbers, edge, alive, edge_alive
         self.head = np.array(
