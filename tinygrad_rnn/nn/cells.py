@@ -348,6 +348,7 @@ class _GatedCell(Cell):
     """Base of the built-in cells: PyTorch's parameters and initialisation, U(-1/√H, 1/√H)."""
 
     gates: int
+    _step_reads: tuple[str, ...]  # all attributes that `step` reads: loops over time rely on it
 
     def __init__(
         self,
@@ -452,6 +453,7 @@ class RNNCell(_GatedCell):
     """
 
     gates = 1
+    _step_reads = ("weight_hh", "nonlinearity")
 
     def __init__(
         self,
@@ -526,6 +528,7 @@ class GRUCell(_GatedCell):
     """
 
     gates = 3
+    _step_reads = ("weight_hh", "bias_hh")
 
     def __init__(
         self,
@@ -607,6 +610,7 @@ class LSTMCell(_GatedCell):
     """
 
     gates = 4
+    _step_reads = ("weight_hh", "weight_hr")
 
     def __init__(
         self,

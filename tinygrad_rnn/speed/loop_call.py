@@ -23,6 +23,7 @@ from ..engine.tensor import Tensor, wrap
 from ..recurrence import loop
 from ..recurrence.ragged import RaggedBatch, in_loop_order
 from .expressions import Expression
+from .kept_traces import Bound
 from .reach import Reach
 from .step_plan import Derivative, StepMask, StepPlan, Term
 from .step_trace import Draw, StepTrace
@@ -39,7 +40,7 @@ class LoopCall:
     def __init__(
         self,
         plan: StepPlan,
-        trace: StepTrace,
+        trace: StepTrace | Bound,
         state: list[Tensor],
         xs: list[Tensor],
         edges: Sequence[float],
@@ -83,7 +84,7 @@ class LoopCall:
         steps = list(slab) if slab.ndim > 1 else [slab[t, ...] for t in range(len(slab))]
         return steps[::-1] if self.reverse else steps
 
-    def _drawn(self, draws: list[Draw]) -> list[Any]:
+    def _drawn(self, draws: Sequence[Draw]) -> list[Any]:
         """Return the masks of all steps for each draw, in the order of the loop."""
         if not draws:
             return []
