@@ -370,7 +370,7 @@ class CompiledCall(LoopCall):
             pairs.append(pair)
         count = self.T - start
         edge = alive = edge_alive = None
-        if self._scaled():
+        if self.scaled:
             edge = np.array(self.weights[::-1], float)
         if self.ragged is not None:
             alive, edge_alive = self._alive(self.alive, True), self._alive(self.edge_alive, True)
