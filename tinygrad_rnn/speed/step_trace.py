@@ -170,22 +170,23 @@ class StepTrace(Trace):
 
     def check_result(self, definition: Any, result: Tensor, values: Sequence[Any]) -> None:
         """Note a call that depends on the input of the step alone. Operations call this."""
-        if definition.name not in BATCHED or result._data.__class__ is not Expression:
+        data, name, found = result._data, definition.name, False
+        if name not in BATCHED or data.__class__ is not Expression:
             return
-        held: Any = PRIMITIVES[definition.name]
-        if held.definition is not definition:  # one of the user's, of the same name
+        of_input, ndim = self._of_input, len(data.sizes)
+        for x in values:  # a loop, not comprehensions: each call in a trace is guarded
+            if x.__class__ is Expression:
+                if x in of_input:
+                    found = True
+                    if len(x.sizes) != ndim:
+                        return
+                elif x.op != "invariant":
+                    return
+        held: Any = PRIMITIVES[name]
+        if not found or held.definition is not definition:  # one of the user's, of the same name
             return
-        arrays = [x for x in values if x.__class__ is Expression]
-        inputs = [x for x in arrays if x in self._of_input]
-        others = [x for x in arrays if x not in self._of_input]
-        ndim = len(result._data.sizes)
-        if (
-            inputs
-            and all(x.op == "invariant" for x in others)
-            and all(len(x.sizes) == ndim for x in inputs)
-            and (definition.name not in PRODUCTS or (values[0] in self._of_input and ndim == 2))
-        ):
-            self._of_input.setdefault(result._data, Call(definition, result, values))
+        if name not in PRODUCTS or (values[0] in of_input and ndim == 2):
+            of_input.setdefault(data, Call(definition, result, values))
 
     def _cut(self) -> None:
         """Make the results of hoisted calls arguments: the graph of the step ends there."""
