@@ -244,7 +244,7 @@ class Recurrent(SuffixedNames):
 
         flat = leaves(finals)
         width = len(self.state_sizes)
-        last = tuple(ops.stack(flat[i::width]) for i in range(width))
+        last = tuple([_stacked(flat[i::width]) for i in range(width)])
         if not batched:
             y = ops.squeeze(y, 1) if output else None
             last = tuple(ops.squeeze(element, 1) for element in last)
@@ -472,6 +472,13 @@ class _CellStep:
         if observe is not None:
             new = observe(self.number, next(self.clock), new)
         return new, (new[0] if isinstance(new, tuple) else new) if self.wanted else None
+
+
+def _stacked(states: list[Tensor]) -> Tensor:
+    """Return the states of the cells as one Tensor, with an axis in front."""
+    if len(states) == 1 and states[0]._version is None:  # computed: nobody writes to it
+        return ops.expand_dims(states[0], 0)
+    return ops.stack(states)
 
 
 def _joined(outputs: list[Tensor], reverse: int) -> Tensor:
