@@ -348,13 +348,15 @@ def _record(name: str, *args: Any) -> Any:
     """Return the expression of a call of a ufunc or of where; NumPy determines its dtype."""
     # The most frequent cases need no further call: a step of `scan` is traced at every call.
     x, y = args if len(args) == 2 else (args[0], None)
+    first: Any
+    other: Any
     first, other = (x, y) if x.__class__ is Expression else (y, x)
     if first.__class__ is Expression and len(args) < 3:
         kind = other.__class__
         known = True  # whether the dtype of the result depends on `kinds` alone
         kinds: tuple[Any, ...]
         if kind is Expression:
-            kinds, known = (name, x.dtype, y.dtype), y.sizes == x.sizes
+            kinds, known = (name, x.dtype, other.dtype), other.sizes == x.sizes
         else:
             kinds = name, first.dtype, kind, first is x
             if kind is int:

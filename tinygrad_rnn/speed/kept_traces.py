@@ -1,17 +1,11 @@
-"""Traces that are kept: those of the built-in cells, which depend on a few facts alone.
+"""Traces that are kept, with the facts that they depend on.
 
-A trace costs more than the loop of a short sequence. The step of a user's cell is traced at each
-call, as nobody knows all that it reads. The code of a built-in cell is known: its step reads the
-attributes that its class names in ``_step_reads``, and functions of this library. So its trace
-depends on the facts that `facts_of` collects at each call, and on nothing else:
+A trace costs more than the loop of a short sequence. If all that it depends on can be listed
+(`step_facts`), it serves for all calls with the same facts; the Tensors that the step reads are
+those of the call, so they can be replaced, computed or updated in between. Other steps are traced
+at each call.
 
-- the class and the step of the cell, and that no function that its code names was replaced;
-- the shapes and dtypes of the state and of the input;
-- of each attribute that the step reads the value, or of a Tensor its shape, its dtype, and whether
-  it has a graph. The Tensors themselves are those of the call, so they can be replaced, computed or
-  updated in between.
-
-As in `fuse`, a function of the library that is replaced further inside goes unnoticed.
+As in `fuse`, a function of the library that is replaced far inside goes unnoticed.
 """
 
 from __future__ import annotations
@@ -22,21 +16,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import functional
+from .._util.nested import leaves
+from ..engine.backend import SCALARS, is_array
+from ..engine.grad_mode import enable_grad
+from ..engine.namespaces import PRIMITIVES
 from ..engine.tensor import Tensor
-from . import compiled
 from .fuse import Fused
-from .side_effects import is_library
-from .step_trace import StepTrace
+from .step_facts import METHODS, Facts
+from .step_trace import Call, StepTrace
 
 MANY = 128  # how many are kept; the oldest goes first
-OPERATORS = ("__add__", "__sub__", "__mul__", "__radd__", "__rsub__", "__rmul__")
-
-
-class Facts(NamedTuple):
-    """That on which the trace of a step depends, and the Tensors that it reads."""
-
-    key: tuple[Any, ...]
-    tensors: list[Tensor]
+OPERATORS = [f"__{name}__" for name in "neg getitem lt le gt ge eq ne iter len".split()]
+for _name in ("add", "sub", "mul", "truediv", "pow", "matmul"):
+    OPERATORS += f"__{_name}__", f"__r{_name}__"
 
 
 class Bound(NamedTuple):
@@ -48,13 +41,22 @@ class Bound(NamedTuple):
     hoisted: Sequence[Any] = ()
 
 
+class RealCall(NamedTuple):
+    """An operation on Tensors that the step reads, such as a part of a bias."""
+
+    operation: Any
+    args: list[tuple[bool, Any]]  # (True, number of a Tensor) or (False, Python number)
+    options: dict[str, Any]
+
+
 class Kept(NamedTuple):
     """The results of a trace."""
 
     plan: Any
     reason: str  # why it is not a plan of loops in C
     y: Any  # as of `StepTrace`
-    order: tuple[int, ...]  # of the invariants, as numbers of `Facts.tensors`
+    calls: list[RealCall]  # their results are further Tensors
+    order: list[int]  # of the invariants, as numbers of Tensors
     named: list[tuple[Any, str, Any]]  # scope, name and value of the functions that were called
 
     def is_valid(self) -> bool:
@@ -66,54 +68,18 @@ class Kept(NamedTuple):
 
     def bind(self, facts: Facts) -> Bound:
         """Return the arrays of a call with the same facts."""
-        invariants = [facts.tensors[i] for i in self.order]
+        tensors = facts.tensors
+        if self.calls:
+            tensors = list(tensors)
+            with enable_grad():
+                for call in self.calls:
+                    args = [tensors[i] if real else i for real, i in call.args]
+                    tensors.append(call.operation(*args, **call.options))
+        invariants = [tensors[i] for i in self.order]
         return Bound(invariants, [x._data for x in invariants])
 
 
 _kept: dict[Any, Kept] = {}
-
-
-def facts_of(step: Any, state: Any, xs: Any) -> Facts | None:
-    """Return the facts of a step; None if its trace may depend on others.
-
-    Parameters
-    ----------
-    step : callable
-        That of a layer: ``step.__wrapped__`` is the bound method of the cell, and ``step.wanted``
-        tells whether it returns a y.
-    state, xs : nested Tensors
-        As of `scan`, on arrays of NumPy.
-    """
-    wanted = getattr(step, "wanted", None)
-    if wanted is None or not is_library(step):
-        return None
-    method = step.__wrapped__
-    cell, function = method.__self__, method.__func__
-    names = vars(type(cell)).get("_step_reads")  # not those that a subclass inherits
-    if names is None or "_check_step" in vars(cell):
-        return None
-    key = [type(cell), function, function.__code__, wanted, state.__class__, compiled.compiler()]
-    for x in state if state.__class__ is tuple else (state,):
-        if x.__class__ is not Tensor:
-            return None
-        key += x._data.shape, x._data.dtype
-    if xs.__class__ is not Tensor:
-        return None
-    key += xs._data.shape[1:], xs._data.dtype
-    tensors: list[Tensor] = []
-    for name in names:
-        value = getattr(cell, name)
-        if isinstance(value, Tensor):
-            array = value._data
-            if array.__class__ is not np.ndarray or any([array is x._data for x in tensors]):
-                return None
-            tensors.append(value)
-            key += type(value), array.shape, array.dtype, value._node is not None
-        elif value is None or value.__class__ is str:
-            key.append(value)
-        else:
-            return None
-    return Facts(tuple(key), tensors)
 
 
 def find(facts: Facts) -> Kept | None:
@@ -124,16 +90,52 @@ def find(facts: Facts) -> Kept | None:
 
 def keep(facts: Facts, trace: StepTrace, plan: Any, reason: str) -> None:
     """Keep a trace; not if it has read anything else than the facts tell."""
-    numbers = {id(x): i for i, x in enumerate(facts.tensors)}
-    order = tuple([numbers.get(id(x), -1) for x in trace.invariants])
-    if -1 in order or trace.draws or trace.hoisted or trace.reads_default:
+    if trace.draws or trace.hoisted or trace.reads_default:
+        return
+    calls = _real_calls(facts, trace.computed)
+    tensors = [*facts.tensors, *(call.result for call in trace.computed)]
+    numbers = {id(x): i for i, x in enumerate(tensors)}
+    order = [numbers.get(id(x), -1) for x in trace.invariants]
+    if calls is None or -1 in order:
         return
     for oldest in [*_kept][: max(0, len(_kept) - MANY + 1)]:
         _kept.pop(oldest, None)
     kind, function = facts.key[:2]
     named = _names_read(function) + _names_read(kind._check_step)
-    named += [(vars(Tensor), name, vars(Tensor)[name]) for name in OPERATORS]
-    _kept[facts.key] = Kept(plan, reason, trace.y, order, named)
+    named += _names_read(functional.linear)
+    methods = METHODS.intersection(function.__code__.co_names)
+    scope = vars(Tensor)
+    named += [(scope, name, scope[name]) for name in (*OPERATORS, *methods) if name in scope]
+    _kept[facts.key] = Kept(plan, reason, trace.y, calls, order, named)
+
+
+def _real_calls(facts: Facts, computed: Sequence[Call]) -> list[RealCall] | None:
+    """Return the operations on real arrays, to do them again; None if that is not possible."""
+    known: dict[int, Any] = {id(x._data): (i, x._node) for i, x in enumerate(facts.tensors)}
+    found: list[RealCall] = []
+    for definition, result, values in computed:
+        operation: Any = PRIMITIVES.get(definition.name)
+        array = result._data
+        if operation is None or operation.definition is not definition:  # one of the user's
+            return None
+        if array.__class__ is not np.ndarray or array.size < 2 or id(array) in known:
+            return None
+        parents = result._node.parents if result._node is not None else ()
+        count = len(values) - len(definition.params)
+        args: list[tuple[bool, Any]] = []
+        for x in values[:count]:
+            number, node = known.get(id(x), (None, None))
+            if number is None and x.__class__ not in SCALARS:
+                return None
+            if node is not None and node not in parents:  # a constant with the same array
+                return None
+            args.append((False, x) if number is None else (True, number))
+        options = dict(zip(definition.params, values[count:], strict=True))
+        if any(is_array(x) or isinstance(x, Tensor) for x in leaves(list(options.values()))):
+            return None
+        known[id(array)] = len(facts.tensors) + len(found), result._node
+        found.append(RealCall(operation, args, options))
+    return found
 
 
 def _names_read(function: Any) -> list[tuple[Any, str, Any]]:

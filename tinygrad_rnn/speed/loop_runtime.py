@@ -64,7 +64,13 @@ class Program:
     """
 
     def __init__(
-        self, rows: int, row_sizes: list[int], operations: Any, weights: int, sizes: Any, numbers: Any
+        self,
+        rows: int,
+        row_sizes: list[int],
+        operations: Any,
+        weights: int,
+        sizes: Any,
+        numbers: Any,
     ) -> None:
         self.arrays = operations, sizes, numbers  # the block refers to them
         self.buffers, self.weights = HEAD, HEAD + BUFFER * len(row_sizes)

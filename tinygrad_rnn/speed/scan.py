@@ -25,9 +25,10 @@ from ..recurrence.ragged import RaggedBatch
 from . import compiled
 from .compiled_call import CompiledCall, CompiledPlan
 from .expressions import refusal
-from .kept_traces import Bound, facts_of, find, keep
+from .kept_traces import Bound, find, keep
 from .loop_call import LoopCall
 from .loops import Unsupported
+from .step_facts import facts_of
 from .step_plan import StepPlan, lock
 from .step_trace import FLOATS, Refused, StepTrace
 
@@ -76,13 +77,13 @@ def execute(
     else:
         trace, plan, reason = _traced(step, state, xs, initial)
         y = trace.y
-        if facts is not None:
+        if facts is not None and facts.holds(step, state, xs):  # no other thread changed one
             keep(facts, trace, plan, reason)
         if trace.hoisted:
             inputs = [*inputs, *trace.hoist(inputs, plan.columns)]
     kind = CompiledCall if isinstance(plan, CompiledPlan) else LoopCall
     call = kind(plan, trace, initial, inputs, edges, ragged, reverse)
-    if isinstance(trace, StepTrace):
+    if not isinstance(trace, Bound):
         trace.forget()
     finals, ys = _forward(call)
     elements = iter(finals)

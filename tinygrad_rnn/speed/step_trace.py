@@ -91,6 +91,8 @@ class StepTrace(Trace):
         Those of the invariants, each once.
     draws : list of Draw
         The dropout masks, in the order of the step.
+    computed : list of Call
+        The operations on real arrays alone.
     results : list of Tensors
         The elements of the new state, then those of y, symbolic.
     y : structure
@@ -108,6 +110,7 @@ class StepTrace(Trace):
         super().__init__((), closed=True)
         self.invariants: list[Tensor] = []
         self.draws: list[Draw] = []
+        self.computed: list[Call] = []
         self._adopted: dict[tuple[int, int], Tensor] = {}
         self._numbers: dict[int, Expression] = {}
         self._copies: dict[int, tuple[Any, Tensor]] = {}  # of NumPy arrays, by the id of each
@@ -171,7 +174,10 @@ class StepTrace(Trace):
     def check_result(self, definition: Any, result: Tensor, values: Sequence[Any]) -> None:
         """Note a call that depends on the input of the step alone. Operations call this."""
         data, name, found = result._data, definition.name, False
-        if name not in BATCHED or data.__class__ is not Expression:
+        if data.__class__ is not Expression:
+            self.computed.append(Call(definition, result, values))
+            return
+        if name not in BATCHED:
             return
         of_input, ndim = self._of_input, len(data.sizes)
         for x in values:  # a loop, not comprehensions: each call in a trace is guarded
@@ -293,7 +299,7 @@ class StepTrace(Trace):
 
     def forget(self) -> None:
         """Release the arrays that the step read: a plan outlives its call."""
-        self.invariants, self.arrays, self._copies = [], [], {}
+        self.invariants, self.arrays, self._copies, self.computed = [], [], {}, []
 
     @property
     def expressions(self) -> list[Expression]:
