@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 import functools
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 from . import compiled
 
 KINDS = {"stage": 0, "product": 1, "zero": 2, "scale": 3, "ended": 4}
+WORD = np.dtype(np.intp)
+HEAD, BUFFER, WEIGHT = 14, 4, 6  # words of the structures of the C source
 
 
 @functools.cache
@@ -54,38 +57,55 @@ def load_stages(source: str, count: int) -> list[int]:
 
 
 class Program:
-    """The arguments of ``run_program``: ``struct program`` of the C source."""
+    """The arguments of ``run_program`` but for addresses: ``struct program`` of the C source.
+
+    A call copies them to one block of integers: the structure, the table of the buffers (address,
+    step after even and after odd steps, row; in bytes), and that of the weights.
+    """
 
     def __init__(
         self,
-        steps: int,
         rows: int,
-        threads: int,
-        names: list[str],
-        buffers: Any,
+        row_sizes: list[int],
         operations: Any,
-        weight_names: list[Any],
-        weights: Any,
+        weights: int,
         sizes: Any,
         numbers: Any,
-        edge: Any,
-        alive: Any,
-        edge_alive: Any,
     ) -> None:
-        def at(x: Any) -> int:
-            return 0 if x is None else x.__array_interface__["data"][0]
+        self.arrays = operations, sizes, numbers  # the block refers to them
+        self.buffers, self.weights = HEAD, HEAD + BUFFER * len(row_sizes)
+        block = [0] * (self.weights + WEIGHT * weights)
+        block[1], block[3], block[5], block[7] = rows, len(row_sizes), len(operations), weights
+        block[6], block[9], block[10] = map(address, self.arrays)
+        block[self.buffers + BUFFER - 1 : self.weights : BUFFER] = row_sizes
+        self._block = array.array(WORD.char, block)
 
-        self.arrays = buffers, operations, weights, sizes, numbers, edge, alive, edge_alive
-        self.head = np.array(
-            [
-                steps, rows, threads, len(names), at(buffers), len(operations), at(operations),
-                len(weight_names), at(weights), at(sizes), at(numbers), at(edge), at(alive),
-                at(edge_alive),
-            ],
-            np.intp,
-        )  # fmt: skip
+    def block(self) -> Any:
+        """Return the integers of one call."""
+        return self._block[:]
 
-    def run(self) -> None:
+    def run(
+        self, block: Any, steps: int, threads: int, edge: Any, alive: Any, edge_alive: Any
+    ) -> None:
         """Run the program."""
-        if runtime().run_program(self.head.__array_interface__["data"][0]):
+        at = block.buffer_info()[0]
+        block[0], block[2] = steps, threads
+        block[4], block[8] = at + self.buffers * WORD.itemsize, at + self.weights * WORD.itemsize
+        for i, x in ((11, edge), (12, alive), (13, edge_alive)):
+            if x is not None:
+                block[i] = address(x)
+        if runtime().run_program(at):
             raise MemoryError("scan: no memory for the packed weights of a loop over time")
+
+
+_character = ctypes.c_char
+_from_buffer, _addressof = _character.from_buffer, ctypes.addressof
+
+
+def address(x: Any) -> int:
+    """Return the address of the first element of an array."""
+    try:
+        return _addressof(_from_buffer(x))
+    except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous: slower
+        found: int = x.__array_interface__["data"][0]
+        return found
