@@ -61,6 +61,7 @@ def split(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(compiled_call, "MIN_ROWS", 1)
     monkeypatch.setattr(compiled_call, "MIN_WORK", 0)
     monkeypatch.setattr(products, "WORTH_THREADS", 0)
+    monkeypatch.setattr(products, "VECTOR_WORTH_THREADS", 0)
     return lambda count: monkeypatch.setattr(threads, "limit", lambda: count)
 
 

@@ -132,16 +132,16 @@ class CompiledLoop:
         table = []
         for o in stages.operations:
             if o.kind == "stage":
-                table.append([KINDS["stage"], -1, -1, 0, 0, self.functions[o.which], 0, 0])
+                table.append([KINDS["stage"], -1, -1, 0, 0, self.functions[o.which], 0])
             else:
                 weight = stages.weights[o.which]
                 row = [KINDS["product"], number[o.out], number[o.operand], o.dtype.itemsize]
-                table.append([*row, o.columns, weight, o.offset, 0])
+                table.append([*row, o.columns, weight, o.offset])
         for kind, out, operand, x in ends:
             count = stages.form(x)[1] if x.varies else x.sizes[-1]
             row = [KINDS[kind], number[out], number[operand] if operand else -1]
-            table.append([*row, x.dtype.itemsize, count, 0, 0, 0])
-        self.operations = np.array(table, np.intp).reshape(-1, 8)
+            table.append([*row, x.dtype.itemsize, count, 0, 0])
+        self.operations = np.array(table, np.intp).reshape(-1, 7)
         self.sizes = np.array([*stages.sizes, 0], np.intp)
         self.numbers = np.array([*stages.numbers, 0.0])
         self.weights = list(stages.weights)

@@ -109,17 +109,14 @@ static void NAME(any_tile)(int rows, int panels, int vectors, intptr_t depth, co
     }
 }
 
-/* c (rows, columns) = a @ packed, or += if `add`. Rows of c have room for whole vectors. */
+/* c (rows, columns) = a @ packed. Rows of c have room for whole vectors. */
 static void NAME(product)(intptr_t rows, intptr_t depth, intptr_t columns, const REAL *a,
-                          intptr_t a_row, intptr_t a_depth, const REAL *packed, REAL *c, intptr_t c_row,
-                          bool add)
+                          intptr_t a_row, intptr_t a_depth, const REAL *packed, REAL *c, intptr_t c_row)
 {
     const intptr_t panel = NAME(PANEL), lanes = NAME(LANES);
     const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
     const intptr_t together = rows >= TILE_ROWS / 2 + 1 ? 1 : TILE_ROWS / rows; /* panels */
     const intptr_t full = columns / panel;
-    if (depth == 0 && !add)
-        for (intptr_t i = 0; i < rows; i++) memset(c + i * c_row, 0, columns * sizeof(REAL));
     for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
         const intptr_t part = depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK;
         for (intptr_t j = 0; j * panel < columns;) {
@@ -132,7 +129,7 @@ static void NAME(product)(intptr_t rows, intptr_t depth, intptr_t columns, const
                 const intptr_t i = rows * block / blocks, stop = rows * (block + 1) / blocks;
                 NAME(any_tile)((int)(stop - i), (int)n, vectors, part, a + i * a_row + k * a_depth,
                                a_row, a_depth, b, panel * depth, c + i * c_row + j * panel, c_row,
-                               add || k > 0);
+                               k > 0);
             }
             j += n;
         }
