@@ -104,8 +104,8 @@ def main() -> None:
         ratio = statistics.median(turn["pytorch"] / turn["ours"] for turn in turns)
         share = statistics.median(turn["reading"] / turn["ours"] for turn in turns)
         print(
-            f"H = {hidden:5}   ours {tokens['ours']:7.0f}   PyTorch {tokens['pytorch']:7.0f} tokens "
-            f"a second, ratio {ratio:.2f}   {share:.0%} of the rate of reading"
+            f"H = {hidden:5}   ours {tokens['ours']:7.0f}   PyTorch {tokens['pytorch']:7.0f} "
+            f"tokens a second, ratio {ratio:.2f}   {share:.0%} of the rate of reading"
         )
 
 

@@ -77,7 +77,8 @@ def gpu(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def fresh_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace fused functions again, as if they had never been called; discard that trace."""
+    """Trace fused functions and steps again, as if they had never been called; discard that."""
+    monkeypatch.setattr("tinygrad_rnn.speed.kept_traces._kept", {})
     for value in FUSED:
         fresh = vars(type(value)(value.function))
         for name in {"plans", "_traces_left"}.intersection(fresh):

@@ -61,6 +61,7 @@ def split(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(compiled_call, "MIN_ROWS", 1)
     monkeypatch.setattr(compiled_call, "MIN_WORK", 0)
     monkeypatch.setattr(products, "WORTH_THREADS", 0)
+    monkeypatch.setattr(products, "VECTOR_WORTH_THREADS", 0)
     return lambda count: monkeypatch.setattr(threads, "limit", lambda: count)
 
 
@@ -260,9 +261,11 @@ def test_an_interrupt_leaves_nothing_half_done(delay: float) -> None:
     try:
         for _ in range(10):
             with contextlib.suppress(KeyboardInterrupt):
-                signal.setitimer(signal.ITIMER_REAL, delay)
-                trained(layer, 200, 16)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, delay)
+                    trained(layer, 200, 16)
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
         signal.signal(signal.SIGALRM, before)
     found = trained(layer, 200, 16)

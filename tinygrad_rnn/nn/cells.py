@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from .. import random as tg_random
 from .. import tensors as ops
 from .._util.nested import leaves
 from ..engine import backend
-from ..engine.ops import linear
+from ..engine.ops import affine, linear
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..recurrence.loop import ordered, unaliased
@@ -28,6 +30,7 @@ from ..transforms.fuse import fuse
 from . import init
 from .module import Module, Parameter
 
+SMALL = 4096  # elements of the projection of a time step, (B, G·H), for which calls count most
 State = Any  # a Tensor (B, H), or a flat tuple of them whose first element is the output
 
 
@@ -148,9 +151,10 @@ class Cell(Module):
             As of `step`.
         """
         # Feature-major memory: the product of the first step, and so of all, is twice as fast.
-        state = tuple(
-            zeros((size, batch), dtype=dtype, device=device).T for size in self.state_sizes
-        )
+        arrays = [
+            backend.to_device(np.zeros((size, batch), dtype), device).T for size in self.state_sizes
+        ]
+        state = tuple([wrap(array, None, [0]) for array in arrays])
         return state if isinstance(self.hidden_size, tuple) else state[0]
 
     def _checked_initial_state(self, batch: int, dtype: Any, device: str) -> State:
@@ -336,9 +340,14 @@ def _sum_of(*biases: Tensor | None) -> Tensor | None:
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return W x + b as [W, b] [x; 1], which saves one pass forward and one backward."""
+    """Return W x + b, if it is large as [W, b] [x; 1]: that saves a pass forward and one backward.
+
+    The number of time steps does not matter, so that the bits are the same for parts of a sequence.
+    """
     if bias is None:
         return linear(x, weight)
+    if x.ndim > 1 and x.shape[-2] * len(weight) <= SMALL:
+        return affine(x, weight, bias)
     one = wrap(backend.full((*x.shape[:-1], 1), 1, x.dtype, like=x._data), None, None)
     x = ops.concatenate([x, ordered(one) if x.ndim > 2 else one], axis=-1)
     return linear(x, ops.concatenate([weight, ops.expand_dims(bias, 1)], axis=1))
@@ -348,6 +357,7 @@ class _GatedCell(Cell):
     """Base of the built-in cells: PyTorch's parameters and initialisation, U(-1/√H, 1/√H)."""
 
     gates: int
+    _step_reads: tuple[str, ...]  # all attributes that `step` reads: loops over time rely on it
 
     def __init__(
         self,
@@ -452,6 +462,7 @@ class RNNCell(_GatedCell):
     """
 
     gates = 1
+    _step_reads = ("weight_hh", "nonlinearity")
 
     def __init__(
         self,
@@ -526,6 +537,7 @@ class GRUCell(_GatedCell):
     """
 
     gates = 3
+    _step_reads = ("weight_hh", "bias_hh")
 
     def __init__(
         self,
@@ -607,6 +619,7 @@ class LSTMCell(_GatedCell):
     """
 
     gates = 4
+    _step_reads = ("weight_hh", "weight_hr")
 
     def __init__(
         self,

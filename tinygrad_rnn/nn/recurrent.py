@@ -11,7 +11,6 @@ bidirectional, else 1). Cells are numbered layer · D + direction.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -245,7 +244,7 @@ class Recurrent(SuffixedNames):
 
         flat = leaves(finals)
         width = len(self.state_sizes)
-        last = tuple(ops.stack(flat[i::width]) for i in range(width))
+        last = tuple([_stacked(flat[i::width]) for i in range(width)])
         if not batched:
             y = ops.squeeze(y, 1) if output else None
             last = tuple(ops.squeeze(element, 1) for element in last)
@@ -449,28 +448,37 @@ class _Pass:
             z = cell.project(ordered(y))
             cell._check_projection(z, y)
             last = layer == self.layers.stop - 1
-            step = self._step(
-                number, range(start, stop)[:: -1 if reverse else 1], self.wanted or not last
-            )
+            times = range(start, stop)[:: -1 if reverse else 1]
+            step = _CellStep(cell, self.wanted or not last, self.observe, number, times)
             final, y = run(step, state, z, weights, ragged, reverse, self.observe is None)
             finals.append(final)
         return tuple(finals), [y] if self.wanted else []
 
-    def _step(
-        self, number: int, times: range, wanted: bool
-    ) -> Callable[[State, Tensor], tuple[State, Any]]:
-        """Return the step function of a cell for `run`; y is the first element of the state."""
-        cell, observe, clock = self.rnn.cells[number], self.observe, iter(times)
 
-        @functools.wraps(cell.step)
-        def step(state: State, z: Tensor) -> tuple[State, Any]:
-            new = cell.step(z, state)
-            cell._check_step(new, state)
-            if observe is not None:
-                new = observe(number, next(clock), new)
-            return new, (new[0] if isinstance(new, tuple) else new) if wanted else None
+class _CellStep:
+    """The step of a cell as a function for `run`; y is the first element of the state."""
 
-        return step
+    def __init__(
+        self, cell: Cell, wanted: bool, observe: Observer | None, number: int, times: range
+    ) -> None:
+        self.__wrapped__ = cell.step  # tells the loop over time whose step it is
+        self.cell, self.wanted, self.observe = cell, wanted, observe
+        self.number, self.clock = number, iter(times)
+
+    def __call__(self, state: State, z: Tensor) -> tuple[State, Any]:
+        cell, observe = self.cell, self.observe
+        new = cell.step(z, state)
+        cell._check_step(new, state)
+        if observe is not None:
+            new = observe(self.number, next(self.clock), new)
+        return new, (new[0] if isinstance(new, tuple) else new) if self.wanted else None
+
+
+def _stacked(states: list[Tensor]) -> Tensor:
+    """Return the states of the cells as one Tensor, with an axis in front."""
+    if len(states) == 1 and states[0]._version is None:  # computed: nobody writes to it
+        return ops.expand_dims(states[0], 0)
+    return ops.stack(states)
 
 
 def _joined(outputs: list[Tensor], reverse: int) -> Tensor:

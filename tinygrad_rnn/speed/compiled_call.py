@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,11 @@ from . import threads
 from .expressions import Expression
 from .kernel import Kernel
 from .loop_call import LoopCall
-from .loop_runtime import KINDS, Program, load_stages
+from .loop_runtime import BUFFER, KINDS, WEIGHT, Program, address, load_stages
 from .loops import Unsupported
 from .stages import Stages
 from .step_plan import Derivative, StepPlan
-from .step_trace import StepTrace
+from .step_trace import Draw, StepTrace
 
 ALIGNMENT = 64  # bytes: a vector of the runtime
 MIN_ROWS = 4  # of a thread
@@ -31,10 +31,8 @@ MIN_WORK = 1 << 21  # multiplications of a loop that is worth two threads
 def aligned(shape: tuple[int, ...], dtype: Any) -> Any:
     """Return an uninitialized array whose memory begins at a cache line."""
     dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.__array_interface__["data"][0] % ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
+    memory = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype, memory, -address(memory) % ALIGNMENT)
 
 
 class CompiledPlan(StepPlan):
@@ -83,6 +81,16 @@ class CompiledPlan(StepPlan):
         return step, CompiledLoop(self, step.given, step.targets, added, rooms, ends)
 
 
+class Layout(NamedTuple):
+    """Where the addresses of a call are in the block of a program."""
+
+    program: Program
+    series: list[int | None]  # None: the program does not use it
+    constant: list[tuple[int, Expression]]
+    scratch: list[tuple[int, int]]  # with the place in the scratch memory
+    size: int  # of the scratch memory, in bytes
+
+
 class CompiledLoop:
     """A loop: its stages, and the program but for the addresses of the arrays."""
 
@@ -103,8 +111,8 @@ class CompiledLoop:
         number = {name: i for i, name in enumerate(names)}
         self.names = names
         self.used = set(names)
-        forms = {name: stages._form(x) for x, name in given.items() if x.varies}
-        forms.update({name: stages._form(x) for x, name in (*targets, *added)})
+        forms = {name: stages.form(x) for x, name in given.items() if x.varies}
+        forms.update({name: stages.form(x) for x, name in (*targets, *added)})
         self.rows = stages.rows
         pairs = [*given.items(), *targets]
         self.itemsize = {name: x.dtype.itemsize for x, name in pairs}
@@ -113,10 +121,10 @@ class CompiledLoop:
         # Elements from one row to the next of arrays that the caller provides.
         self.row = {n: w if per_row else 0 for n, (per_row, w) in forms.items()}
         for x, name in rooms:
-            self.row[name] = padded(stages._form(x)[1], x.dtype)
+            self.row[name] = padded(stages.form(x)[1], x.dtype)
             self.itemsize[name] = x.dtype.itemsize
         for x, _ in (*targets, *added):
-            if not stages._form(x)[0] and self.rows > 1:
+            if not stages.form(x)[0] and self.rows > 1:
                 raise Unsupported(f"a result of shape {x.sizes} for {self.rows} rows")
         for name, (width, dtype) in stages.scratch.items():
             self.row[name] = padded(width, dtype)
@@ -124,28 +132,32 @@ class CompiledLoop:
         table = []
         for o in stages.operations:
             if o.kind == "stage":
-                table.append([KINDS["stage"], -1, -1, 0, 0, self.functions[o.which], 0, 0])
+                table.append([KINDS["stage"], -1, -1, 0, 0, self.functions[o.which], 0])
             else:
                 weight = stages.weights[o.which]
                 row = [KINDS["product"], number[o.out], number[o.operand], o.dtype.itemsize]
-                table.append([*row, o.count, weight, o.offset, 0])
+                table.append([*row, o.columns, weight, o.offset])
         for kind, out, operand, x in ends:
-            count = stages._form(x)[1] if x.varies else x.sizes[-1]
+            count = stages.form(x)[1] if x.varies else x.sizes[-1]
             row = [KINDS[kind], number[out], number[operand] if operand else -1]
-            table.append([*row, x.dtype.itemsize, count, 0, 0, 0])
-        self.operations = np.array(table, np.intp).reshape(-1, 8)
+            table.append([*row, x.dtype.itemsize, count, 0, 0])
+        self.operations = np.array(table, np.intp).reshape(-1, 7)
         self.sizes = np.array([*stages.sizes, 0], np.intp)
         self.numbers = np.array([*stages.numbers, 0.0])
         self.weights = list(stages.weights)
-        self.outside = list(stages.outside)
-        self.outside_names = list(stages.outside.values())
+        self.outside = dict(stages.outside)
         outer = [x for x in (*self.outside, *self.weights) if x not in given]
         self._outer = outer
         self._outside = Kernel(plan.trace, plan.invariants, outer).schedule(np) if outer else None
         self.work = sum(
-            o.count * o.which.sizes[0] for o in stages.operations if o.kind == "product"
+            o.columns * o.which.sizes[0] for o in stages.operations if o.kind == "product"
         )
-        self.read_invariants = [x for x in plan.invariants if given[x] in self.used]
+        self.constant = {x: given[x] for x in plan.invariants if given[x] in self.used}
+        self.constant.update(self.outside)
+        for x, name in self.constant.items():
+            self.row.setdefault(name, self._invariant_row(x))
+            self.itemsize.setdefault(name, x.dtype.itemsize)
+        self._layouts: dict[tuple[str, ...], Layout] = {}
 
     def run(
         self,
@@ -161,46 +173,61 @@ class CompiledLoop:
         `invariants` are the arrays of the invariants; `series` has for each name the address at the
         first step, and the bytes to the next after even and after odd steps.
         """
-        values = dict(invariants)
+        values = invariants
         if self._outside is not None:
             made = self._outside(*invariants.values())
-            values.update(zip(self._outer, made, strict=True))
-        alive_here: list[Any] = []  # arrays that the program refers to
-        places = dict(series)
-        for x in (*self.read_invariants, *self.outside):
-            name = f"a{x.number}" if x in invariants else f"v{x.number}"
+            values = {**invariants, **dict(zip(self._outer, made, strict=True))}
+        layout = self._layouts.get(tuple(series)) or self._layout(tuple(series))
+        block = layout.program.block()
+        for at, place in zip(layout.series, series.values(), strict=True):
+            if at is not None:
+                block[at], block[at + 1], block[at + 2] = place
+        held: list[Any] = []  # arrays that the program refers to
+        for at, x in layout.constant:
             array = np.ascontiguousarray(values[x])
-            alive_here.append(array)
-            places[name] = address(array), 0, 0
-            self.row.setdefault(name, self._invariant_row(x))
-            self.itemsize.setdefault(name, x.dtype.itemsize)
-        table = np.empty((len(self.names) + 1, 4), np.intp)
-        rows, itemsize = self.row, self.itemsize
-        missing = {name: rows[name] * itemsize[name] for name in self.names if name not in places}
-        total = sum(size * self.rows + ALIGNMENT for size in missing.values())
-        scratch = aligned((total,), np.uint8)
-        at = address(scratch)
-        for i, name in enumerate(self.names):
-            place = places.get(name)
-            if place is None:
-                place = at, 0, 0
-                at += -(-missing[name] * self.rows // ALIGNMENT) * ALIGNMENT
-            table[i] = *place, rows[name] * itemsize[name]
-        weights = np.empty((len(self.weights) + 1, 6), np.intp)
-        for i, x in enumerate(self.weights):
+            held.append(array)
+            block[at] = address(array)
+        scratch = np.empty(layout.size, np.uint8)
+        first = address(scratch)
+        first += -first % ALIGNMENT
+        for at, offset in layout.scratch:
+            block[at] = first + offset
+        at = layout.program.weights
+        for x in self.weights:
             array = values[x]
-            if not array.flags.aligned or any(s % array.itemsize for s in array.strides):
+            size = array.itemsize
+            (row, column), (depth, columns) = array.strides, array.shape
+            if row % size or column % size or not array.flags.aligned:
                 array = np.ascontiguousarray(array)
-            alive_here.append(array)
-            strides = [s // array.itemsize for s in array.strides]
-            weights[i] = address(array), *strides, *array.shape, array.itemsize
+                row, column = array.strides
+            held.append(array)
+            block[at] = address(array.T if row < column else array)
+            block[at + 1], block[at + 2] = row // size, column // size
+            block[at + 3], block[at + 4], block[at + 5] = depth, columns, size
+            at += WEIGHT
         count = 1
         if self.rows >= 2 * MIN_ROWS and steps * self.rows * self.work >= MIN_WORK:
             count = min(threads.limit(), self.rows // MIN_ROWS)
-        Program(
-            steps, self.rows, count, self.names, table, self.operations, self.weights, weights,
-            self.sizes, self.numbers, edge, alive, edge_alive,
-        ).run()  # fmt: skip
+        layout.program.run(block, steps, count, edge, alive, edge_alive)
+
+    def _layout(self, given: tuple[str, ...]) -> Layout:
+        """Return the program of a call with series of these names; the others are scratch."""
+        bytes_of = [self.row[name] * self.itemsize[name] for name in self.names]
+        program = Program(
+            self.rows, bytes_of, self.operations, len(self.weights), self.sizes, self.numbers
+        )
+        at = {name: program.buffers + i * BUFFER for i, name in enumerate(self.names)}
+        constant = [(at[name], x) for x, name in self.constant.items()]
+        provided = {*given, *self.constant.values()}
+        scratch, size = [], 0
+        for name, width in zip(self.names, bytes_of, strict=True):
+            if name not in provided:
+                scratch.append((at[name], size))
+                size += -(-width * self.rows // ALIGNMENT) * ALIGNMENT
+        series = [at.get(name) for name in given]
+        found = Layout(program, series, constant, scratch, size + ALIGNMENT)
+        self._layouts[given] = found
+        return found
 
     def _invariant_row(self, x: Expression) -> int:
         """Return the elements from one row to the next of an invariant."""
@@ -219,12 +246,6 @@ def padded(width: int, dtype: Any) -> int:
     """
     vector = ALIGNMENT // np.dtype(dtype).itemsize
     return (-(-width // vector) | 1) * vector
-
-
-def address(array: Any) -> int:
-    """Return the address of the first element of an array."""
-    found: int = array.__array_interface__["data"][0]
-    return found
 
 
 class CompiledCall(LoopCall):
@@ -259,7 +280,7 @@ class CompiledCall(LoopCall):
     def _invariants(self) -> dict[Expression, Any]:
         return dict(zip(self.plan.invariants, self.arrays, strict=True))
 
-    def _drawn(self, draws: Sequence[Any]) -> list[Any]:
+    def _drawn(self, draws: list[Draw]) -> list[Any]:
         masks = super()._drawn(draws)
         return [np.stack(m[::-1] if self.reverse else m) for m in masks]
 
@@ -349,7 +370,7 @@ class CompiledCall(LoopCall):
             pairs.append(pair)
         count = self.T - start
         edge = alive = edge_alive = None
-        if self._scaled():
+        if self.scaled:
             edge = np.array(self.weights[::-1], float)
         if self.ragged is not None:
             alive, edge_alive = self._alive(self.alive, True), self._alive(self.edge_alive, True)

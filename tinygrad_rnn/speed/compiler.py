@@ -8,15 +8,12 @@ import functools
 import hashlib
 import importlib.util
 import json
-import logging
 import os
 import platform
 import shlex
 import shutil
 import stat
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -144,7 +141,7 @@ class Compiler:
         self.command = [*self.program, *FLAGS, *flags]
 
     def _key(self) -> str:
-        """Return a digest of what the compiler's answers depend on, found without running it."""
+        """Return the key of the compiler's answers, found without running it."""
         path = os.path.realpath(self.path)
         found = os.stat(path)
         facts = [*self.program, path, found.st_mtime_ns, found.st_size, *FLAGS, NATIVE, processor()]
@@ -169,6 +166,8 @@ class Compiler:
         return native
 
     def _run(self, *args: str) -> str:
+        import subprocess  # here, since an import of the library is light
+
         command = [*self.command, *args]
         try:
             done = subprocess.run(
@@ -260,6 +259,8 @@ def _count(seconds: float, folder: Path) -> None:
     before = spent[1]
     spent[:] = [spent[0] + 1, before + seconds]
     if before < TOLD <= spent[1]:
+        import logging
+
         logging.getLogger("tinygrad_rnn").info(
             "compiling for this processor took %.1f s so far; the files are kept in %s",
             spent[1],
@@ -338,6 +339,8 @@ def _not_kept(folder: Path, reason: object) -> CompilerError:
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[Path]:
     """Provide a folder for new files in the cache."""
+    import tempfile
+
     try:
         with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
             yield Path(scratch)
@@ -346,7 +349,9 @@ def _writing(folder: Path) -> Iterator[Path]:
 
 
 @functools.cache
-def _temporary() -> tempfile.TemporaryDirectory[str]:
+def _temporary() -> Any:
+    import tempfile
+
     return tempfile.TemporaryDirectory(prefix="tinygrad_rnn-", ignore_cleanup_errors=True)
 
 

@@ -204,7 +204,7 @@ def backend(name: str | None = None) -> str:
 
 
 def description() -> str:
-    """Return the name of the executor, with what its rounding errors depend on."""
+    """Return the name of the executor, with the vectors on which its rounding errors depend."""
     found = compiler()
     return "numpy" if found is None else f"c, {found.vector_bits}-bit vectors"
 

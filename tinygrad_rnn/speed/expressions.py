@@ -40,6 +40,7 @@ INTERNAL += GENERATED
 VIEWS = frozenset(
     ("slice", "reshape", "transpose", "broadcast_to")
 )  # share memory with their argument
+FULL = slice(None)
 SOURCES = frozenset(("argument", "gradient", "draw"))  # have another value at each time step
 
 # -- expressions and their array library -----------------------------------------------------------
@@ -58,16 +59,13 @@ class Expression(Symbolic):
     __slots__ = ("args", "dtype", "number", "op", "sizes", "trace", "varies")
     __array_ufunc__ = None  # so that NumPy's scalars defer to our operators
 
-    def __init__(
-        self, trace: Trace, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]
-    ) -> None:
-        self.trace, self.op, self.args = trace, op, args
-        self.dtype, self.sizes = np.dtype(dtype), shape
-        self.number = len(trace.table)
-        self.varies = op in SOURCES
-        for a in args:
-            if a.__class__ is Expression and a.varies:
-                self.varies = True
+    args: tuple[Any, ...]
+    dtype: np.dtype[Any]
+    number: int  # in the order of creation, by `Trace.intern`
+    op: str
+    sizes: tuple[int, ...]
+    trace: Trace
+    varies: bool
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -167,8 +165,10 @@ class Expression(Symbolic):
 def slice_bounds(key: Any, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return start and stop of a key that slices the last axis."""
     *before, last = key if key.__class__ is tuple else (key,)
-    full = len(before) == len(shape) - 1 or Ellipsis in before
-    if not full or last.__class__ is not slice or any(k not in (slice(None), ...) for k in before):
+    full = last.__class__ is slice and (len(before) == len(shape) - 1 or Ellipsis in before)
+    for k in before:
+        full = full and k in (FULL, ...)
+    if not full:
         raise untraceable(
             f"indexes an array of {len(shape)} axes by [{key}], which does not slice the last axis"
         )
@@ -178,11 +178,10 @@ def slice_bounds(key: Any, shape: tuple[int, ...]) -> tuple[int, int]:
     return start, max(start, stop)
 
 
-def _operator(ufunc: str, swapped: bool = False) -> Callable[..., Any]:
-    def apply(x: Expression, *others: Any) -> Any:
-        return getattr(SYMBOLS, ufunc)(*(reversed((x, *others)) if swapped else (x, *others)))
-
-    return apply
+def _operator(ufunc: str, swapped: bool = False, unary: bool = False) -> Callable[..., Any]:
+    if unary:
+        return lambda x: _record(ufunc, x)
+    return (lambda x, y: _record(ufunc, y, x)) if swapped else lambda x, y: _record(ufunc, x, y)
 
 
 for _method, _ufunc in {
@@ -192,10 +191,12 @@ for _method, _ufunc in {
     setattr(Expression, f"__{_method}__", _operator(_ufunc))
     setattr(Expression, f"__r{_method}__", _operator(_ufunc, swapped=True))
 for _method, _ufunc in {
-    "neg": "negative", "abs": "absolute", "eq": "equal", "ne": "not_equal", "lt": "less",
+    "eq": "equal", "ne": "not_equal", "lt": "less",
     "le": "less_equal", "gt": "greater", "ge": "greater_equal",
 }.items():  # fmt: skip
     setattr(Expression, f"__{_method}__", _operator(_ufunc))
+for _method, _ufunc in {"neg": "negative", "abs": "absolute"}.items():
+    setattr(Expression, f"__{_method}__", _operator(_ufunc, unary=True))
 Expression.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
@@ -338,6 +339,8 @@ backend.register(Number, SYMBOLS)
 namespaces[Expression] = SymbolicPrimitives(SYMBOLS)
 
 
+SMALL = 1 << 15  # integers that every floating dtype can hold
+_new = object.__new__
 _dtypes: dict[Any, Any] = {}  # result dtypes, by the ufunc and the argument types
 
 
@@ -345,23 +348,26 @@ def _record(name: str, *args: Any) -> Any:
     """Return the expression of a call of a ufunc or of where; NumPy determines its dtype."""
     # The most frequent cases need no further call: a step of `scan` is traced at every call.
     x, y = args if len(args) == 2 else (args[0], None)
-    first = x if x.__class__ is Expression else y
+    first: Any
+    other: Any
+    first, other = (x, y) if x.__class__ is Expression else (y, x)
     if first.__class__ is Expression and len(args) < 3:
-        shape = first.sizes
-        kinds: tuple[Any, ...] | None
-        if y is None:
-            kinds = name, first.dtype
-        elif y.__class__ is not Expression:
-            kinds = name, first.dtype, type(y)
-        elif x.__class__ is not Expression:
-            kinds = name, type(x), first.dtype
+        kind = other.__class__
+        known = True  # whether the dtype of the result depends on `kinds` alone
+        kinds: tuple[Any, ...]
+        if kind is Expression:
+            kinds, known = (name, x.dtype, other.dtype), other.sizes == x.sizes
         else:
-            kinds = (name, x.dtype, y.dtype) if y.sizes == shape else None
-        dtype = _dtypes.get(kinds)
+            kinds = name, first.dtype, kind, first is x
+            if kind is int:
+                known = first.dtype.kind == "f" and -SMALL < other < SMALL
+            elif other is not None:
+                known = kind is float
+        dtype = _dtypes.get(kinds) if known else None
         if dtype is not None:
-            return first.trace.intern(name, args, dtype, shape)
+            return first.trace.intern(name, args, dtype, first.sizes)
         expression = _record_any(name, *args)
-        if kinds is not None and all(kind is float for kind in kinds if isinstance(kind, type)):
+        if known:
             _dtypes[kinds] = expression.dtype
         return expression
     return _record_any(name, *args)
@@ -414,11 +420,20 @@ class Trace:
     def intern(self, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]) -> Any:
         """Return the expression of an operation: an existing one, or a new one."""
         key: tuple[Any, ...] = (op, dtype)
+        varies = op in SOURCES
         for x in args:
-            key += ((x.number if x.__class__ is Expression else _key(x)),)
+            kind = x.__class__
+            if kind is Expression:
+                key += (x.number,)
+                varies = varies or x.varies
+            else:
+                key += (x.text if kind is Number else repr(x),)  # of a number or a shape
         found = self.table.get(key)
-        if found is None:
-            found = self.table[key] = Expression(self, op, args, dtype, shape)
+        if found is None:  # without a call of a constructor: each call in a trace is guarded
+            found = self.table[key] = _new(Expression)
+            found.trace, found.op, found.args = self, op, args
+            found.dtype, found.sizes = np.dtype(dtype), shape
+            found.number, found.varies = len(self.table) - 1, varies
             self.has_slices |= op in ("slice", "concatenate")
         return found
 
@@ -458,11 +473,6 @@ ACCESSORS = frozenset(
 )
 ELEMENTWISE = tuple(f"{_ROOT}.{part}" for part in ("engine", "tensors", "speed"))
 CREATORS = tuple(f"{_ROOT}.tensors.{part}" for part in ("checks", "creation"))  # zeros_like(x) …
-
-
-def _key(x: Any) -> Any:
-    """Return the key of a number or of a shape in the table."""
-    return x.text if type(x) is Number else repr(x)
 
 
 class _Refusal(threading.local):

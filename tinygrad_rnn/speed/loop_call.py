@@ -23,6 +23,7 @@ from ..engine.tensor import Tensor, wrap
 from ..recurrence import loop
 from ..recurrence.ragged import RaggedBatch, in_loop_order
 from .expressions import Expression
+from .kept_traces import Bound
 from .reach import Reach
 from .step_plan import Derivative, StepMask, StepPlan, Term
 from .step_trace import Draw, StepTrace
@@ -39,7 +40,7 @@ class LoopCall:
     def __init__(
         self,
         plan: StepPlan,
-        trace: StepTrace,
+        trace: StepTrace | Bound,
         state: list[Tensor],
         xs: list[Tensor],
         edges: Sequence[float],
@@ -55,8 +56,13 @@ class LoopCall:
         self.xs = [self._ordered(x._data) for x in xs]
         self.draws = self._drawn(trace.draws)
         self.alive, self.edge_alive = self._masks()
-        cuts = [w == 0 and m is None for w, m in zip(self.weights, self.edge_alive, strict=True)]
-        keeps = [m is not None for m in self.alive]
+        self.scaled = self.weights.count(1) != self.T
+        cuts = keeps = [False] * self.T
+        if self.scaled:
+            pairs = zip(self.weights, self.edge_alive, strict=True)
+            cuts = [w == 0 and m is None for w, m in pairs]
+        if ragged is not None:
+            keeps = [m is not None for m in self.alive]
         self.reach = Reach(plan.origins, len(state), cuts, keeps)
         self.lists: dict[str, list[Any]] = {}
 
@@ -83,7 +89,7 @@ class LoopCall:
         steps = list(slab) if slab.ndim > 1 else [slab[t, ...] for t in range(len(slab))]
         return steps[::-1] if self.reverse else steps
 
-    def _drawn(self, draws: list[Draw]) -> list[Any]:
+    def _drawn(self, draws: Sequence[Draw]) -> list[Any]:
         """Return the masks of all steps for each draw, in the order of the loop."""
         if not draws:
             return []
@@ -231,7 +237,7 @@ class LoopCall:
 
     def _derivative(self, which: tuple[int, ...], needed: tuple[bool, ...]) -> Derivative:
         """Return the derivative that the backward loop computes."""
-        self.made = self.plan.backward(which, needed, self.ragged is not None, self._scaled())
+        self.made = self.plan.backward(which, needed, self.ragged is not None, self.scaled)
         assert self.made.derivative is not None
         return self.made.derivative
 
@@ -245,9 +251,6 @@ class LoopCall:
             if need:
                 wanted.update(x for _, parts in terms for part in parts for x in part.values)
         return wanted
-
-    def _scaled(self) -> bool:
-        return any(edge != 1 for edge in self.edges)
 
     def _run_backward(
         self,
@@ -270,11 +273,12 @@ class LoopCall:
             heads[f"g{i}"], heads[f"h{i}"] = carried, self._memory(self.plan.states[i])
         lists = dict(self.lists)
         lists.update({name: self._steps(x) for name, x in slabs.items() if x is not None})
-        if self._scaled():
+        if self.scaled:
             lists["w"] = list(self.weights)
             lists["u"] = self.edge_alive
         reversed_lists = {name: steps[start:][::-1] for name, steps in lists.items()}
-        return self.made(heads, reversed_lists)  # type: ignore[no-any-return]
+        found: Sequence[Any] = self.made(heads, reversed_lists)
+        return found
 
     def _span(self, slab: Any, start: int, stop: int) -> Any:
         """Return the steps `start` … `stop` - 1, counted in the order of the loop."""

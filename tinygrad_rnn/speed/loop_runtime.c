@@ -29,7 +29,7 @@ enum { VECTOR_BYTES = 16, PANEL_VECTORS = 4 };
 #else
 enum { VECTOR_BYTES = 16, PANEL_VECTORS = 2 };
 #endif
-enum { TILE_ROWS = 6, DEPTH_BLOCK = 256, ALIGNMENT = 64 };
+enum { TILE_ROWS = 6, DEPTH_BLOCK = 256, ALIGNMENT = 64, WORTH_PACKING = 4 };
 
 #define REAL float
 PRODUCTS
@@ -73,7 +73,7 @@ static inline void restore_mode(float_mode mode) { (void)mode; }
    never waits for a worker that has not begun. A second caller at the same time runs its parts alone.
    Workers wait SPINS rounds for the next job before they sleep. After a fork the child has no workers. */
 
-enum { MOST_THREADS = 256, SPINS = 20000 };
+enum { MOST_THREADS = 256, SPINS = 20000, WORTH_THREADS = 1 << 18 };
 
 typedef void part_function(void *argument, intptr_t part, intptr_t parts);
 
@@ -258,12 +258,14 @@ static void multiply_part(void *argument, intptr_t part, intptr_t parts)
     if (rows <= 0 || columns <= 0) return;
     if (o->rows == 1) {
         const char *const from = o->b + j * o->b_column * o->real;
+        const float_mode mode = flush_denormals();
         if (o->real == 4)
             multiply_vector_float(columns, o->depth, (const float *)o->a, (const float *)from, o->b_row,
                                   o->b_column, (float *)o->c + j);
         else
             multiply_vector_double(columns, o->depth, (const double *)o->a, (const double *)from,
                                    o->b_row, o->b_column, (double *)o->c + j);
+        restore_mode(mode);
         return;
     }
     const intptr_t depth = o->depth < DEPTH_BLOCK ? o->depth : DEPTH_BLOCK;
@@ -323,11 +325,12 @@ struct operation {
     intptr_t count;   /* numbers of a row */
     intptr_t which;   /* STAGE: the address of the function; PRODUCT: the number of the weight */
     intptr_t offset;  /* PRODUCT: bytes from the start of a row of the left operand */
-    intptr_t add;     /* PRODUCT: whether the product is added to the buffer */
 };
 
 struct program {
-    intptr_t steps, rows, threads;
+    intptr_t steps, rows;
+    intptr_t threads;      /* that have rows of the batch */
+    intptr_t most_threads; /* of a product of a single row */
     intptr_t buffers;
     const struct buffer *buffer;
     intptr_t operations;
@@ -352,11 +355,18 @@ static intptr_t panels_of(const struct weight *w)
     return (w->columns + panel - 1) / panel;
 }
 
+/* Whether products read a weight as it is: packing pays after some rows only. */
+static bool is_unpacked(const struct program *p, const struct weight *w)
+{
+    return p->steps * p->rows < WORTH_PACKING && (w->row == 1 || w->column == 1);
+}
+
 static void pack_weights(void *argument, intptr_t part, intptr_t parts)
 {
     const struct call *call = argument;
     for (intptr_t i = 0; i < call->program->weights; i++) {
         const struct weight *w = call->program->weight + i;
+        if (is_unpacked(call->program, w)) continue;
         const intptr_t panels = panels_of(w);
         const intptr_t first = panels * part / parts, last = panels * (part + 1) / parts;
         if (w->real == 4)
@@ -397,15 +407,26 @@ static void run_operation(const struct call *call, const struct operation *op, i
         const struct weight *w = p->weight + op->which;
         char *out = at[op->out] + first * row[op->out];
         const char *in = at[op->in] + first * row[op->in] + op->offset;
+        if (is_unpacked(p, w)) {
+            for (intptr_t r = first; r < last; r++) {
+                struct operands o = {
+                    .rows = 1, .columns = w->columns, .depth = w->depth, .real = op->real,
+                    .threads = w->depth * w->columns < WORTH_THREADS ? 1 : p->most_threads,
+                    .a = in, .b = w->data, .b_row = w->row, .b_column = w->column, .c = out,
+                };
+                in_parts(multiply_part, &o, o.threads);
+                in += row[op->in];
+                out += row[op->out];
+            }
+            break;
+        }
         const float_mode mode = flush_denormals();
         if (op->real == 4)
             product_float(last - first, w->depth, w->columns, (const float *)in, row[op->in] / 4, 1,
-                          (const float *)call->packed[op->which], (float *)out, row[op->out] / 4,
-                          op->add);
+                          (const float *)call->packed[op->which], (float *)out, row[op->out] / 4);
         else
             product_double(last - first, w->depth, w->columns, (const double *)in, row[op->in] / 8, 1,
-                           (const double *)call->packed[op->which], (double *)out, row[op->out] / 8,
-                           op->add);
+                           (const double *)call->packed[op->which], (double *)out, row[op->out] / 8);
         restore_mode(mode);
         break;
     }
@@ -460,6 +481,7 @@ int run_program(const struct program *p)
         const intptr_t size = w->real == 4 ? packed_size_float(w->depth, w->columns)
                                            : packed_size_double(w->depth, w->columns);
         packed[i] = (char *)total;
+        if (is_unpacked(p, w)) continue;
         total += (size * w->real + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     }
     char *memory = total ? take_room(total) : 0;

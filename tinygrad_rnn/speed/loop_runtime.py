@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 import functools
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from . import proof
+from . import proof, threads
 from .compiler import Compiler, load, selected
 
 KINDS = {"stage": 0, "product": 1, "zero": 2, "scale": 3, "ended": 4}
+WORD = np.dtype(np.intp)
+HEAD, BUFFER, WEIGHT = 15, 4, 6  # words of the structures of the C source
 
 
 @functools.cache
@@ -60,50 +63,73 @@ def load_stages(source: str, count: int) -> list[int]:
 
 
 class Program:
-    """The arguments of ``run_program``: ``struct program`` of the C source."""
+    """The arguments of ``run_program`` but for addresses: ``struct program`` of the C source.
+
+    A call copies them to one block of integers: the structure, the table of the buffers (address,
+    step after even and after odd steps, row; in bytes), and that of the weights.
+    """
 
     def __init__(
         self,
-        steps: int,
         rows: int,
-        threads: int,
-        names: list[str],
-        buffers: Any,
+        row_sizes: list[int],
         operations: Any,
-        weight_names: list[Any],
-        weights: Any,
+        weights: int,
         sizes: Any,
         numbers: Any,
-        edge: Any,
-        alive: Any,
-        edge_alive: Any,
     ) -> None:
-        def at(x: Any) -> int:
-            return 0 if x is None else x.__array_interface__["data"][0]
+        self.arrays = operations, sizes, numbers  # the block refers to them
+        self.buffers, self.weights = HEAD, HEAD + BUFFER * len(row_sizes)
+        block = [0] * (self.weights + WEIGHT * weights)
+        block[1], block[4], block[6], block[8] = rows, len(row_sizes), len(operations), weights
+        block[7], block[10], block[11] = map(address, self.arrays)
+        block[self.buffers + BUFFER - 1 : self.weights : BUFFER] = row_sizes
+        self._block = array.array(WORD.char, block)
 
-        self.arrays = buffers, operations, weights, sizes, numbers, edge, alive, edge_alive
-        self.head = np.array(
-            [
-                steps, rows, threads, len(names), at(buffers), len(operations), at(operations),
-                len(weight_names), at(weights), at(sizes), at(numbers), at(edge), at(alive),
-                at(edge_alive),
-            ],
-            np.intp,
-        )  # fmt: skip
+    def block(self) -> Any:
+        """Return the integers of one call."""
+        return self._block[:]
 
-    def run(self) -> None:
+    def run(
+        self, block: Any, steps: int, count: int, edge: Any, alive: Any, edge_alive: Any
+    ) -> None:
         """Run the program."""
-        if runtime().run_program(self.head.__array_interface__["data"][0]):
+        self.complete(block, steps, count, edge, alive, edge_alive)
+        if runtime().run_program(block.buffer_info()[0]):
             raise MemoryError("scan: no memory for the packed weights of a loop over time")
 
+    def complete(
+        self, block: Any, steps: int, count: int, edge: Any, alive: Any, edge_alive: Any
+    ) -> None:
+        """Write all but the addresses of the buffers and of the weights to a block."""
+        at = block.buffer_info()[0]
+        block[0], block[2], block[3] = steps, count, threads.limit()
+        block[5], block[9] = at + self.buffers * WORD.itemsize, at + self.weights * WORD.itemsize
+        for i, x in ((12, edge), (13, alive), (14, edge_alive)):
+            if x is not None:
+                block[i] = address(x)
 
-def operands(x: Any, y: Any, out: Any, threads: int) -> Any:
+
+_character = ctypes.c_char
+_from_buffer, _addressof = _character.from_buffer, ctypes.addressof
+
+
+def address(x: Any) -> int:
+    """Return the address of the first element of an array."""
+    try:
+        return _addressof(_from_buffer(x))
+    except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous: slower
+        found: int = x.__array_interface__["data"][0]
+        return found
+
+
+def operands(x: Any, y: Any, out: Any, count: int) -> Any:
     """Return the argument of ``matrix_product``, ``struct operands``, for out = x @ y."""
     (m, k), n, width = x.shape, y.shape[1], x.itemsize
     (a, b), (c, d) = x.strides, y.strides
     return np.array(
         [
-            m, n, k, width, threads, x.__array_interface__["data"][0], a // width,
+            m, n, k, width, count, x.__array_interface__["data"][0], a // width,
             1 if k == 1 else b // width, y.__array_interface__["data"][0], c // width, d // width,
             out.__array_interface__["data"][0], n, 0,
         ],
@@ -114,7 +140,8 @@ def operands(x: Any, y: Any, out: Any, threads: int) -> Any:
 # -- the proof -------------------------------------------------------------------------------------
 
 SHAPES = ((1, 1, 1), (7, 300, 70), (33, 20, 130), (1, 64, 50), (50, 64, 1))  # of products
-STEPS, ROWS, WIDTH, ROOM = 3, 9, 20, 64  # of a loop: s = s @ w / 2
+LOOPS = ((9, 33), (1, 3))  # steps and rows: s = s @ w / 2; the second does not pack the weight
+WIDTH, ROOM = 20, 64
 
 
 def _prove(compiler: Compiler, path: Path) -> None:
@@ -131,16 +158,16 @@ def _prove(compiler: Compiler, path: Path) -> None:
             calls.append(("matrix_product", [operands(x, y, out, 1 + i % 2)]))
             others += [x, y, out]
             compared.append((out, x @ y))
-        state = rng.uniform(-1, 1, (2, ROWS, ROOM)).astype(dtype)
-        weight = rng.uniform(-1, 1, (WIDTH, WIDTH)).astype(dtype)
-        expected = state[0, :, :WIDTH]
-        for _ in range(STEPS):
-            expected = expected @ weight / 2
-        program = _loop(state, weight)
-        calls.append(("run_program", [program.head]))
-        others += [state, weight, *program.arrays]
-        compared.append((state[STEPS % 2, :, :WIDTH], expected))
-    others = [x for x in others if x is not None]
+        for steps, rows in LOOPS:
+            state = rng.uniform(-1, 1, (2, rows, ROOM)).astype(dtype)
+            weight = rng.uniform(-1, 1, (WIDTH, WIDTH)).astype(dtype)
+            expected = state[0, :, :WIDTH]
+            for _ in range(steps):
+                expected = expected @ weight / 2
+            block, arrays = _loop(steps, state, weight)
+            calls.append(("run_program", [block]))
+            others += arrays
+            compared.append((state[steps % 2, :, :WIDTH], expected))
     failed = any(proof.run(compiler, path, calls, others))
     for found, expected in compared:
         near = 1e-4 if found.dtype == np.float32 else 1e-11
@@ -148,22 +175,25 @@ def _prove(compiler: Compiler, path: Path) -> None:
             raise proof.failure(compiler, "products of matrices are wrong")
 
 
-def _loop(state: Any, weight: Any) -> Program:
-    """Return the program that multiplies a state with a matrix and halves it, in turns."""
-    size, width = state.strides[0], state.itemsize
+def _loop(steps: int, state: Any, weight: Any) -> tuple[Any, list[Any]]:
+    """Return the program that multiplies a state with a matrix and halves it, and its arrays."""
+    size, row, width = state.strides
+    rows = state.shape[1]
     first = state.__array_interface__["data"][0]
-    buffers = [
-        [first, size, -size, state.strides[1]],
-        [first + size, -size, size, state.strides[1]],
-    ]
     operations = [
-        [KINDS["product"], 1, 0, width, WIDTH, 0, 0, 0],
-        [KINDS["scale"], 1, -1, width, WIDTH, 0, 0, 0],
+        [KINDS["product"], 1, 0, width, WIDTH, 0, 0],
+        [KINDS["scale"], 1, -1, width, WIDTH, 0, 0],
     ]
-    at = weight.__array_interface__["data"][0]
-    weights = [[at, WIDTH, 1, WIDTH, WIDTH, width]]
-    return Program(
-        STEPS, ROWS, 2, ["state", "new"], np.array(buffers, np.intp), np.array(operations, np.intp),
-        [weight], np.array(weights, np.intp), np.zeros(1, np.intp), np.zeros(1),
-        np.full(STEPS, 0.5), None, None,
-    )  # fmt: skip
+    program = Program(
+        rows, [row, row], np.array(operations, WORD), 1, np.zeros(1, WORD), np.zeros(1)
+    )
+    edge = np.full(steps, 0.5)
+    block = program.block()
+    program.complete(block, steps, 2, edge, None, None)
+    found = np.frombuffer(block, WORD)
+    for at, place in ((0, [first, size, -size]), (BUFFER, [first + size, -size, size])):
+        found[program.buffers + at : program.buffers + at + 3] = place
+    found[program.weights : program.weights + WEIGHT] = [
+        weight.__array_interface__["data"][0], WIDTH, 1, WIDTH, WIDTH, width,
+    ]  # fmt: skip
+    return found, [state, weight, edge, *program.arrays]

@@ -109,17 +109,14 @@ static void NAME(any_tile)(int rows, int panels, int vectors, intptr_t depth, co
     }
 }
 
-/* c (rows, columns) = a @ packed, or += if `add`. Rows of c have room for whole vectors. */
+/* c (rows, columns) = a @ packed. Rows of c have room for whole vectors. */
 static void NAME(product)(intptr_t rows, intptr_t depth, intptr_t columns, const REAL *a,
-                          intptr_t a_row, intptr_t a_depth, const REAL *packed, REAL *c, intptr_t c_row,
-                          bool add)
+                          intptr_t a_row, intptr_t a_depth, const REAL *packed, REAL *c, intptr_t c_row)
 {
     const intptr_t panel = NAME(PANEL), lanes = NAME(LANES);
     const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
     const intptr_t together = rows >= TILE_ROWS / 2 + 1 ? 1 : TILE_ROWS / rows; /* panels */
     const intptr_t full = columns / panel;
-    if (depth == 0 && !add)
-        for (intptr_t i = 0; i < rows; i++) memset(c + i * c_row, 0, columns * sizeof(REAL));
     for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
         const intptr_t part = depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK;
         for (intptr_t j = 0; j * panel < columns;) {
@@ -132,7 +129,7 @@ static void NAME(product)(intptr_t rows, intptr_t depth, intptr_t columns, const
                 const intptr_t i = rows * block / blocks, stop = rows * (block + 1) / blocks;
                 NAME(any_tile)((int)(stop - i), (int)n, vectors, part, a + i * a_row + k * a_depth,
                                a_row, a_depth, b, panel * depth, c + i * c_row + j * panel, c_row,
-                               add || k > 0);
+                               k > 0);
             }
             j += n;
         }
@@ -149,17 +146,28 @@ static void NAME(pack_left)(REAL *restrict to, const REAL *restrict from, intptr
     enum { TOGETHER = 8 }; /* blocks, if rows are contiguous: whole cache lines are read */
     const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
     for (intptr_t first = 0; first < blocks; first += TOGETHER) {
-        const intptr_t last = first + TOGETHER < blocks ? first + TOGETHER : blocks;
+        const intptr_t count = first + TOGETHER < blocks ? TOGETHER : blocks - first;
+        intptr_t start[TOGETHER + 1];
+        for (intptr_t b = 0; b <= count; b++) start[b] = rows * (first + b) / blocks;
         for (intptr_t k = 0; row == 1 && k < depth; k++)
-            for (intptr_t block = first; block < last; block++) {
-                const intptr_t i = rows * block / blocks, n = rows * (block + 1) / blocks - i;
-                for (intptr_t r = 0; r < n; r++) to[i * depth + k * n + r] = from[k * column + i + r];
+            for (intptr_t b = 0; b < count; b++) {
+                const intptr_t i = start[b], n = start[b + 1] - i;
+                REAL *const out = to + i * depth + k * n;
+                const REAL *const in = from + k * column + i;
+                if (n == TILE_ROWS) memcpy(out, in, TILE_ROWS * sizeof(REAL));
+                else for (intptr_t r = 0; r < n; r++) out[r] = in[r];
             }
-        for (intptr_t block = first; row != 1 && block < last; block++) {
-            const intptr_t i = rows * block / blocks, n = rows * (block + 1) / blocks - i;
-            for (intptr_t r = 0; r < n; r++)
+        for (intptr_t b = 0; row != 1 && b < count; b++) {
+            const intptr_t i = start[b], n = start[b + 1] - i;
+            REAL *const out = to + i * depth;
+            const REAL *const in = from + i * row;
+            if (n == TILE_ROWS)
                 for (intptr_t k = 0; k < depth; k++)
-                    to[i * depth + k * n + r] = from[(i + r) * row + k * column];
+                    UNROLL for (int r = 0; r < TILE_ROWS; r++)
+                        out[k * TILE_ROWS + r] = in[r * row + k * column];
+            else
+                for (intptr_t k = 0; k < depth; k++)
+                    for (intptr_t r = 0; r < n; r++) out[k * n + r] = in[r * row + k * column];
         }
     }
 }
@@ -172,10 +180,11 @@ static void NAME(multiply)(intptr_t rows, intptr_t columns, intptr_t depth, cons
 {
     const intptr_t panel = NAME(PANEL), lanes = NAME(LANES);
     const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS, panels = (columns + panel - 1) / panel;
+    const bool direct = panels == 1 && a_column == 1; /* each element is read once, in order */
     for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
         const intptr_t part = depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK;
         NAME(pack)(right, b + k * b_row, b_row, b_column, part, columns, 0, panels);
-        NAME(pack_left)(left, a + k * a_column, a_row, a_column, rows, part);
+        if (!direct) NAME(pack_left)(left, a + k * a_column, a_row, a_column, rows, part);
         for (intptr_t j = 0; j < panels; j++) {
             const intptr_t width = columns - j * panel < panel ? columns - j * panel : panel;
             const int vectors = (int)((width + lanes - 1) / lanes);
@@ -184,7 +193,8 @@ static void NAME(multiply)(intptr_t rows, intptr_t columns, intptr_t depth, cons
                 REAL *const out = c + i * c_row + j * panel;
                 REAL room[TILE_ROWS * NAME(PANEL)];
                 const bool whole = width % lanes == 0;
-                NAME(any_tile)((int)n, 1, vectors, part, left + i * part, 1, n,
+                const REAL *const from = direct ? a + i * a_row + k : left + i * part;
+                NAME(any_tile)((int)n, 1, vectors, part, from, direct ? a_row : 1, direct ? 1 : n,
                                right + j * panel * part, 0, whole ? out : room, whole ? c_row : panel,
                                whole && k > 0);
                 for (intptr_t r = 0; r < n && !whole; r++)

@@ -11,6 +11,7 @@ from .loop_runtime import operands, runtime
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 WORTH_THREADS = 1 << 21  # multiplications
+VECTOR_WORTH_THREADS = 1 << 18  # of a vector and a matrix: reading the matrix takes the time
 
 
 def product(x: Any, y: Any) -> Any:
@@ -39,10 +40,13 @@ def product(x: Any, y: Any) -> Any:
         if dtype.itemsize not in y.strides:
             y = np.ascontiguousarray(y)
     out = np.empty((m, n), dtype)
-    aligned = x.flags.aligned and y.flags.aligned
-    if not aligned or any(s % dtype.itemsize for s in (*x.strides, *y.strides)):
+    width = dtype.itemsize
+    (a, b), (c, d) = x.strides, y.strides
+    if (a | b | c | d) % width or not (x.flags.aligned and y.flags.aligned):
         return NotImplemented
-    head = operands(x, y, out, threads.limit() if size >= WORTH_THREADS else 1)
+    worth = VECTOR_WORTH_THREADS if m == 1 else WORTH_THREADS
+    count = threads.limit() if size >= worth else 1
+    head = operands(x, y, out, count)
     if runtime().matrix_product(head.__array_interface__["data"][0]):
         raise MemoryError(f"a product of shapes {x.shape} and {y.shape}")
     return out

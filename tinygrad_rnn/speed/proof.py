@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import re
 import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ WORD = np.dtype(np.intp).itemsize
 def child(compiler: Compiler) -> Path:
     """Return the program of the child; raise a CompilerError if programs cannot run from there."""
     text = Path(__file__).with_name("proof.c").read_text("utf-8")
+    import subprocess  # here, since an import of the library is light
+
     path = compiler.library(text, ["-O1", "-w", "-ldl"], program=True)
     try:
         subprocess.run([str(path)], stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT)
@@ -84,6 +85,8 @@ def run(
 
 
 def _output(compiler: Compiler, library: Path, names: list[str], given: bytes) -> bytes:
+    import subprocess
+
     path = child(compiler)
     try:
         done = subprocess.run(

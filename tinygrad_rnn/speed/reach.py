@@ -53,7 +53,9 @@ class Reach:
         given = sum(1 << i for i, p in enumerate(parents) if p is not None)
         current, ys = given & states, 0
         computed: dict[int, int] = {}  # the results of a step, by the states with a graph
-        last_cut = max((t for t, cut in enumerate(self.cuts) if cut), default=0)
+        last_cut = 0
+        if True in self.cuts:
+            last_cut = max(t for t, cut in enumerate(self.cuts) if cut)
         for t, cut in enumerate(self.cuts):
             current = 0 if cut else current
             if current not in computed:
@@ -73,7 +75,7 @@ class Reach:
         current, ys, found = ends & states, ends & ~states, 0
         leads: dict[int, int] = {}  # what a step leads to, by its results with a gradient
         steps = len(self.cuts)
-        first_cut = next((t for t in range(1, steps) if self.cuts[t]), steps)
+        first_cut = self.cuts.index(True, 1) if True in self.cuts[1:] else steps
         for t in reversed(range(steps)):
             before = current
             if current not in leads:

@@ -25,8 +25,10 @@ from ..recurrence.ragged import RaggedBatch
 from . import executor
 from .compiled_call import CompiledCall, CompiledPlan
 from .expressions import refusal
+from .kept_traces import Bound, find, keep
 from .loop_call import LoopCall
 from .loops import Unsupported
+from .step_facts import facts_of
 from .step_plan import StepPlan, lock
 from .step_trace import FLOATS, Refused, StepTrace
 
@@ -68,19 +70,34 @@ def execute(
     if any(x._data.size == 0 for x in (*inputs, *initial)):
         raise Refused("there are arrays without elements")
     executor.compiler()  # is chosen now: while a step is traced, that would be a side effect
-    example = map_nested(lambda x: wrap(x._data[0, ...], None, None), xs)
-    trace = StepTrace(step, state, example)
-    plan, reason = _plan(trace, initial)
-    if trace.hoisted:
-        inputs = [*inputs, *trace.hoist(inputs, plan.columns)]
+    facts = facts_of(step, state, xs)
+    kept = None if facts is None else find(facts)
+    trace: StepTrace | Bound
+    if facts is not None and kept is not None:
+        plan, reason, y, trace = kept.plan, kept.reason, kept.y, kept.bind(facts)
+    else:
+        trace, plan, reason = _traced(step, state, xs, initial)
+        y = trace.y
+        if facts is not None and facts.holds(step, state, xs):  # no other thread changed one
+            keep(facts, trace, plan, reason)
+        if trace.hoisted:
+            inputs = [*inputs, *trace.hoist(inputs, plan.columns)]
     kind = CompiledCall if isinstance(plan, CompiledPlan) else LoopCall
     call = kind(plan, trace, initial, inputs, edges, ragged, reverse)
-    trace.forget()
-    finals, ys = _forward(call, trace)
+    if not isinstance(trace, Bound):
+        trace.forget()
+    finals, ys = _forward(call)
     elements = iter(finals)
     new = map_nested(lambda s: None if s is None else next(elements), state)
-    ys = map_nested(lambda i: None if i is None else ys[i - len(finals)], trace.y)
+    ys = map_nested(lambda i: None if i is None else ys[i - len(finals)], y)
     return new, ys, call.executor, reason
+
+
+def _traced(step: Any, state: Any, xs: Any, initial: list[Tensor]) -> tuple[StepTrace, Any, str]:
+    """Return the trace of a step, its plan, and why that is not one of loops in C."""
+    example = map_nested(lambda x: wrap(x._data[0, ...], None, None), xs)
+    trace = StepTrace(step, state, example)
+    return trace, *_plan(trace, initial)
 
 
 def _plan(trace: StepTrace, state: list[Tensor]) -> tuple[Any, str]:
@@ -122,7 +139,7 @@ def _cached(key: Any, make: Callable[[], Any]) -> Any:
     return plan
 
 
-def _forward(call: LoopCall, trace: StepTrace) -> tuple[list[Tensor], list[Tensor]]:
+def _forward(call: LoopCall) -> tuple[list[Tensor], list[Tensor]]:
     """Run a loop, and return the final state and the ys with their node."""
     ragged = call.ragged
     parents = tuple([x._node for x in call.tensors])

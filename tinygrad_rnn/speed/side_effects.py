@@ -145,21 +145,26 @@ def _guard(frame: types.FrameType, event: str, arg: Any) -> None:
     """Stop impure calls: a profile function."""
     if event == "call":
         _check(frame)
-    elif event == "c_call" and _kinds.get(frame.f_code, LIBRARY) is USER and not _is_pure(arg):
+    elif event == "c_call" and _kinds.get(id(frame.f_code)) is USER and not _is_pure(arg):
         name = getattr(arg, "__qualname__", repr(arg))
         _stop(f"calls {name}", f"{frame.f_code.co_filename}:{frame.f_lineno}")
 
 
+getprofile = sys.getprofile
+
+
 def _enter(frame: types.FrameType, event: str, arg: Any) -> Any:
     """Stop impure calls: a trace function, called before the body of each Python function."""
-    inside = _kinds.get(frame.f_code)
+    inside = _kinds.get(id(frame.f_code))
+    if inside is LIBRARY and getprofile() is None:  # called by code of the library: most calls
+        return None
     if inside is not LIBRARY:
         try:
             inside = _check(frame)
         except SideEffect:
             sys.setprofile(_guard_c)
             raise
-    same = (inside is LIBRARY) == (sys.getprofile() is None)  # called by code of the same kind
+    same = (inside is LIBRARY) == (getprofile() is None)  # called by code of the same kind
     if same and inside is LIBRARY:
         return None
     frame.f_trace_lines = False
@@ -208,9 +213,10 @@ def _guard_c(frame: types.FrameType, event: str, arg: Any) -> None:
 def _check(frame: types.FrameType) -> Any:
     """Stop a function of the user's that is not pure; return the kind of the code."""
     code = frame.f_code
-    if code not in _kinds:
-        _kinds[code] = _kind_of(code, frame.f_globals.get("__name__") or "")
-    found = _kinds[code]
+    found = _kinds.get(id(code))
+    if found is None:
+        _codes.append(code)
+        found = _kinds[id(code)] = _kind_of(code, frame.f_globals.get("__name__") or "")
     if found.__class__ is tuple and not _is_signal_handler(code):
         what, line = found
         own = code.co_filename.startswith(PACKAGE)
@@ -287,7 +293,9 @@ def _makes_new(x: Any) -> bool:
     return isinstance(x, (*VALUES, np.generic))
 
 
-_kinds: dict[types.CodeType, Any] = {}  # LIBRARY, USER, or the reason why code is not pure
+# LIBRARY, USER, or the reason why code is not pure; by the id, as to hash code takes long.
+_kinds: dict[int, Any] = {}
+_codes: list[types.CodeType] = []  # those of `_kinds`, whose ids stay theirs
 # The names of ``x += y``, by the place in the code; and those that are arguments.
 _in_place: dict[types.CodeType, dict[int, str]] = {}
 _arguments_in_place: dict[types.CodeType, list[str]] = {}

@@ -91,6 +91,8 @@ class StepTrace(Trace):
         Those of the invariants, each once.
     draws : list of Draw
         The dropout masks, in the order of the step.
+    computed : list of Call
+        The operations on real arrays alone.
     results : list of Tensors
         The elements of the new state, then those of y, symbolic.
     y : structure
@@ -108,6 +110,7 @@ class StepTrace(Trace):
         super().__init__((), closed=True)
         self.invariants: list[Tensor] = []
         self.draws: list[Draw] = []
+        self.computed: list[Call] = []
         self._adopted: dict[tuple[int, int], Tensor] = {}
         self._numbers: dict[int, Expression] = {}
         self._copies: dict[int, tuple[Any, Tensor]] = {}  # of NumPy arrays, by the id of each
@@ -170,22 +173,26 @@ class StepTrace(Trace):
 
     def check_result(self, definition: Any, result: Tensor, values: Sequence[Any]) -> None:
         """Note a call that depends on the input of the step alone. Operations call this."""
-        if definition.name not in BATCHED or result._data.__class__ is not Expression:
+        data, name, found = result._data, definition.name, False
+        if data.__class__ is not Expression:
+            self.computed.append(Call(definition, result, values))
             return
-        held: Any = PRIMITIVES[definition.name]
-        if held.definition is not definition:  # one of the user's, of the same name
+        if name not in BATCHED:
             return
-        arrays = [x for x in values if x.__class__ is Expression]
-        inputs = [x for x in arrays if x in self._of_input]
-        others = [x for x in arrays if x not in self._of_input]
-        ndim = len(result._data.sizes)
-        if (
-            inputs
-            and all(x.op == "invariant" for x in others)
-            and all(len(x.sizes) == ndim for x in inputs)
-            and (definition.name not in PRODUCTS or (values[0] in self._of_input and ndim == 2))
-        ):
-            self._of_input.setdefault(result._data, Call(definition, result, values))
+        of_input, ndim = self._of_input, len(data.sizes)
+        for x in values:  # a loop, not comprehensions: each call in a trace is guarded
+            if x.__class__ is Expression:
+                if x in of_input:
+                    found = True
+                    if len(x.sizes) != ndim:
+                        return
+                elif x.op != "invariant":
+                    return
+        held: Any = PRIMITIVES[name]
+        if not found or held.definition is not definition:  # one of the user's, of the same name
+            return
+        if name not in PRODUCTS or (values[0] in of_input and ndim == 2):
+            of_input.setdefault(data, Call(definition, result, values))
 
     def _cut(self) -> None:
         """Make the results of hoisted calls arguments: the graph of the step ends there."""
@@ -292,7 +299,7 @@ class StepTrace(Trace):
 
     def forget(self) -> None:
         """Release the arrays that the step read: a plan outlives its call."""
-        self.invariants, self.arrays, self._copies = [], [], {}
+        self.invariants, self.arrays, self._copies, self.computed = [], [], {}, []
 
     @property
     def expressions(self) -> list[Expression]:

@@ -40,7 +40,7 @@ def set_num_threads(n: int) -> None:
 
     Notes
     -----
-    NumPy's own products (those of more than two axes, and all of them where there is no C compiler)
+    NumPy's own products (those of more than two axes, and all of them without a C compiler)
     have threads of their own, whose number is that of the environment variable
     ``OPENBLAS_NUM_THREADS`` or ``MKL_NUM_THREADS``.
 
@@ -140,7 +140,7 @@ def _local_ranks() -> int:
 
 
 def _quota() -> float:
-    """Return the CPUs that the control groups of this process allow, inf if there is no limit."""
+    """Return the CPUs that the control groups of this process allow, inf if they have no limit."""
     try:
         lines = Path("/proc/self/cgroup").read_text("utf-8").splitlines()
     except (OSError, ValueError):
