@@ -21,7 +21,7 @@ from tinygrad_rnn.errors import ArgumentError, CompilerError, ExecutorWarning
 from tinygrad_rnn.io import checkpoint_file
 from tinygrad_rnn.recurrence import loop
 from tinygrad_rnn.speed import compiler as compiler_module
-from tinygrad_rnn.speed import executor, loop_runtime, proof
+from tinygrad_rnn.speed import executor, loop_runtime, proof, step_proof
 from tinygrad_rnn.speed.scan import _plans
 
 ROOT = str(Path(__file__).parents[2])
@@ -468,6 +468,52 @@ def test_stages_that_crash_run_in_numpy(usual, undecided, monkeypatch, required)
     assert "it crashes" in report.reason
     assert found == pytest.approx(expected, abs=1e-5)
     assert tg.fuse.backend() == "c"
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("correct", "wrong"), [("tanh_float(", "sin("), ("r0[i] = ", "r0[i] = 2*")]
+)
+def test_stages_that_compute_something_else_run_in_numpy(
+    usual, undecided, monkeypatch, correct, wrong
+):
+    library = compiler_module.Compiler.library
+    assert tg.fuse.backend() == "c"
+
+    def spoiled(self: Any, text: str, *args: Any, **more: Any) -> Path:
+        if "void stage0" in text:
+            start = text.index("void loop0")
+            text = text[:start] + text[start:].replace(correct, wrong)
+        return library(self, text, *args, **more)
+
+    monkeypatch.setattr(compiler_module.Compiler, "library", spoiled)
+    loop_runtime._stages.clear()
+    w = tg.full((3, 3), 0.5)
+
+    def step(h: Any, x: Any) -> Any:
+        h = tg.tanh(h @ w - 2 * x)
+        return h, h
+
+    monkeypatch.setattr(compiler_module.Compiler, "mark", lambda *_: usual / "none" / "none")
+    with pytest.warns(ExecutorWarning, match="a time step of a loop differs from NumPy's in"):
+        found, _ = tg.scan(step, tg.zeros(2, 3), tg.ones(4, 2, 3))
+    with tg.eager():
+        expected, _ = tg.scan(step, tg.zeros(2, 3), tg.ones(4, 2, 3))
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-5)
+
+
+@needs_compiler
+def test_a_step_is_compared_with_numpy_once(usual, undecided, monkeypatch):
+    compared: list[Any] = []
+    difference = step_proof._difference
+    monkeypatch.setattr(
+        step_proof, "_difference", lambda *args: compared.append(args) or difference(*args)
+    )
+    w = tg.full((3, 3), 0.75, requires_grad=True)
+    for _ in range(2):
+        _plans.clear()
+        tg.scan(lambda h, x: (tg.sin(h @ w) + x,) * 2, tg.zeros(2, 3), tg.ones(4, 2, 3))
+    assert len(compared) == 2  # forward and backward
 
 
 @needs_compiler

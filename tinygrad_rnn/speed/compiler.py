@@ -204,6 +204,10 @@ class Compiler:
                 path.unlink()
         return None
 
+    def mark(self, text: str) -> Path:
+        """Return the file that tells that the library of a source computes the right values."""
+        return cache(self.temporary) / f"proved-{self._key_of(text, ())}"
+
     def library(
         self,
         text: str,

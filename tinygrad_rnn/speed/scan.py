@@ -24,12 +24,14 @@ from ..recurrence import loop
 from ..recurrence.ragged import RaggedBatch
 from . import executor
 from .compiled_call import CompiledCall, CompiledPlan
+from .compiler import Compiler
 from .expressions import refusal
 from .kept_traces import Bound, find, keep
 from .loop_call import LoopCall
 from .loops import Unsupported
 from .step_facts import facts_of
 from .step_plan import StepPlan, lock
+from .step_proof import prove_plan
 from .step_trace import FLOATS, Refused, StepTrace
 
 PLANS = 128  # how many plans are kept; the oldest goes first
@@ -104,13 +106,19 @@ def _plan(trace: StepTrace, state: list[Tensor]) -> tuple[Any, str]:
     """Return the plan of a trace, and why it is not one of loops in C."""
     signature = trace.signature
     reason = ""
-    if executor.compiler() is not None:
-        plan = _cached((signature, "c"), lambda: CompiledPlan(trace))
+    compiler = executor.compiler()
+    if compiler is not None:
+        plan = _cached((signature, "c"), lambda: _proved(compiler, CompiledPlan(trace)))
         if not isinstance(plan, Unsupported):
             return _checked(plan, trace), ""
         reason = f"not in C: {plan}"
     columns = state[0].ndim == 2 and len(state[0]) > 1
     return _checked(_cached((signature, columns), lambda: StepPlan(trace, columns)), trace), reason
+
+
+def _proved(compiler: Compiler, plan: CompiledPlan) -> CompiledPlan:
+    prove_plan(compiler, plan)
+    return plan
 
 
 def _checked(plan: Any, trace: StepTrace) -> Any:
