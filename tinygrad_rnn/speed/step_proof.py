@@ -44,18 +44,21 @@ def prove_plan(compiler: Compiler, plan: CompiledPlan) -> None:
 def _difference(plan: CompiledPlan, loop: CompiledLoop, rng: np.random.Generator) -> str:
     """Return a result in which a step in C differs from NumPy's; empty if there is none."""
     stages = loop.stages
-    wanted = [*((x, name, x.dtype) for x, name in stages.targets)]
+    wanted = [(x, name, x.dtype) for x, name in stages.targets]
     wanted += [(x, name, np.dtype(float)) for x, name in stages.added]
     values = {x: _random(rng, x) for x in stages.given}
     invariants = dict.fromkeys(plan.invariants)  # Expressions are compared by identity
-    memory: dict[str, Any] = {}
-    for x, name, dtype in (*((x, name, x.dtype) for x, name in stages.given.items()), *wanted):
+
+    def matrix(x: Any, name: str, dtype: Any) -> Any:
+        per_row, width = stages.form(x)
+        return np.zeros((loop.rows if per_row else 1, max(width, loop.row[name])), dtype)
+
+    memory = {name: matrix(x, name, dtype) for x, name, dtype in wanted}
+    for x, name in stages.given.items():
         if x not in invariants and name in loop.row:
-            per_row, width = stages.form(x)
-            shape = loop.rows if per_row else 1, max(width, loop.row[name])
-            memory[name] = np.zeros(shape, dtype)
-            if x in values:
-                memory[name][:, :width] = values[x].reshape(-1, width)
+            memory[name] = matrix(x, name, x.dtype)
+            width = stages.form(x)[1]
+            memory[name][:, :width] = values[x].reshape(-1, width)
     loop.run(
         1,
         {x: values[x] for x in plan.invariants},
