@@ -357,3 +357,19 @@ def test_the_attributes_that_a_built_in_step_reads_are_all_declared(kind: Any) -
         return
     names = {n for n in kind.step.__code__.co_names if hasattr(layer_of(kind).cells[0], n)}
     assert names == set(kind._step_reads)
+
+
+def test_instructions_for_two_local_variables() -> None:
+    """Python 3.13 has them, 3.14 with other names."""
+    of = step_facts._of_locals
+    assert [*of("LOAD_FAST_LOAD_FAST", ("z", "self"))] == [
+        ("LOAD_FAST", "z"),
+        ("LOAD_FAST", "self"),
+    ]
+    assert [*of("LOAD_FAST_BORROW", "z")] == [("LOAD_FAST", "z")]
+    assert [*of("LOAD_FAST_BORROW_LOAD_FAST_BORROW", ("a", "b"))] == [
+        ("LOAD_FAST", "a"),
+        ("LOAD_FAST", "b"),
+    ]
+    assert [*of("STORE_FAST_LOAD_FAST", ("a", "b"))] == [("STORE_FAST", "a"), ("LOAD_FAST", "b")]
+    assert [*of("LOAD_FAST_AND_CLEAR", "a")] == [("LOAD_FAST_AND_CLEAR", "a")]

@@ -20,6 +20,7 @@ import __future__
 import dis
 import inspect
 import operator
+import re
 import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -43,8 +44,10 @@ METHODS = frozenset(
 SIMPLE = frozenset(
     "RESUME CACHE NOP PUSH_NULL PRECALL CALL KW_NAMES LOAD_FAST STORE_FAST LOAD_CONST BINARY_OP "
     "BINARY_SUBSCR BUILD_SLICE BUILD_TUPLE BUILD_LIST UNPACK_SEQUENCE COMPARE_OP UNARY_NEGATIVE "
-    "SWAP COPY RETURN_VALUE RETURN_CONST BINARY_SLICE".split()
+    "SWAP COPY CALL_KW LOAD_SMALL_INT RETURN_VALUE RETURN_CONST BINARY_SLICE".split()
 )
+LOCAL = re.compile("(?:LOAD|STORE)_FAST(?:_BORROW)?")
+LOCALS = re.compile(f"{LOCAL.pattern}(?:_{LOCAL.pattern})?")  # two in one, from Python 3.13
 VALUES = (int, float, bool, str, type(None))
 FLAGS = (  # of code; others, such as those of generators, are not simple
     inspect.CO_OPTIMIZED
@@ -229,16 +232,26 @@ def _paths(code: types.CodeType) -> Iterator[tuple[list[str], Any]]:
     """Yield the paths of names in code, and its other instructions."""
     path: list[str] = []
     for instruction in dis.get_instructions(code):
-        name = instruction.opname
+        name, value = instruction.opname, instruction.argval
         if name in ("LOAD_ATTR", "LOAD_METHOD"):
-            path = [*(path or [""]), instruction.argval]
+            path = [*(path or [""]), value]
             continue
-        if path:
-            yield path, None
-        path = []
-        if name == "LOAD_GLOBAL":
-            path = ["global", instruction.argval]
-        elif name == "LOAD_FAST" and instruction.argval == code.co_varnames[0]:
-            path = ["self"]
-        else:
-            yield [], instruction
+        for one, local in _of_locals(name, value):
+            if path:
+                yield path, None
+            path = []
+            if one == "LOAD_GLOBAL":
+                path = ["global", value]
+            elif one == "LOAD_FAST" and local == code.co_varnames[0]:
+                path = ["self"]
+            else:
+                yield [], instruction._replace(opname=one, argval=local)
+
+
+def _of_locals(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield an instruction and its argument; as two if it is for two local variables."""
+    if not LOCALS.fullmatch(name):
+        yield name, value
+        return
+    kinds = [kind.removesuffix("_BORROW") for kind in LOCAL.findall(name)]
+    yield from zip(kinds, value if value.__class__ is tuple else (value,), strict=True)
