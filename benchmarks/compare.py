@@ -86,9 +86,9 @@ TITLES = {
 }
 LABELS = {
     "ours": "ours, built in",
-    "ours+c": "the same, C kernel",
+    "ours-numpy": "the same, NumPy",
     "user": "ours, user's cell",
-    "user+c": "user's, C kernel",
+    "user-numpy": "user's, NumPy",
     "pytorch": "PyTorch, built in",
     "pytorch-user": "PyTorch, user's cell",
     "pytorch-compile-step": "user's, step under torch.compile",
@@ -518,7 +518,7 @@ def summary(results: list[Result]) -> list[tuple[str, ...]]:
             figures = [f"{x:.2f}" for x in (mean, min(found), max(found))]
             rows.append((title, *figures, str(len(found))))
 
-    for extra, how in {"": "", "+c": ", C kernel"}.items():
+    for extra, how in {"": "", "-numpy": " on NumPy"}.items():
         row(f"PyTorch built in / ours built in{how}", "pytorch", [f"ours{extra}"])
         row(f"PyTorch user's cell / our user's cell{how}", "pytorch-user", [f"user{extra}"])
         row(

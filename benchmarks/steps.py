@@ -428,9 +428,9 @@ def autograd(problem: Problem) -> Trainer:
 
 PEERS: dict[str, Callable[[Problem], Trainer]] = {
     "ours": ours,
-    "ours+c": lambda p: ours(p, backend="c"),
+    "ours-numpy": lambda p: ours(p, backend="numpy"),
     "user": lambda p: ours(p, own=True),
-    "user+c": lambda p: ours(p, own=True, backend="c"),
+    "user-numpy": lambda p: ours(p, own=True, backend="numpy"),
     "pytorch": pytorch,
     "pytorch-user": lambda p: pytorch(p, own=True),
     "pytorch-compile-step": lambda p: pytorch(p, own=True, compiled="step"),

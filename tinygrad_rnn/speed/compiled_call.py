@@ -21,7 +21,7 @@ from .loop_runtime import BUFFER, KINDS, WEIGHT, Program, address, load_stages
 from .loops import Unsupported
 from .stages import Stages
 from .step_plan import Derivative, StepPlan
-from .step_trace import StepTrace
+from .step_trace import Draw, StepTrace
 
 ALIGNMENT = 64  # bytes: a vector of the runtime
 MIN_ROWS = 4  # of a thread
@@ -111,8 +111,8 @@ class CompiledLoop:
         number = {name: i for i, name in enumerate(names)}
         self.names = names
         self.used = set(names)
-        forms = {name: stages._form(x) for x, name in given.items() if x.varies}
-        forms.update({name: stages._form(x) for x, name in (*targets, *added)})
+        forms = {name: stages.form(x) for x, name in given.items() if x.varies}
+        forms.update({name: stages.form(x) for x, name in (*targets, *added)})
         self.rows = stages.rows
         pairs = [*given.items(), *targets]
         self.itemsize = {name: x.dtype.itemsize for x, name in pairs}
@@ -121,10 +121,10 @@ class CompiledLoop:
         # Elements from one row to the next of arrays that the caller provides.
         self.row = {n: w if per_row else 0 for n, (per_row, w) in forms.items()}
         for x, name in rooms:
-            self.row[name] = padded(stages._form(x)[1], x.dtype)
+            self.row[name] = padded(stages.form(x)[1], x.dtype)
             self.itemsize[name] = x.dtype.itemsize
         for x, _ in (*targets, *added):
-            if not stages._form(x)[0] and self.rows > 1:
+            if not stages.form(x)[0] and self.rows > 1:
                 raise Unsupported(f"a result of shape {x.sizes} for {self.rows} rows")
         for name, (width, dtype) in stages.scratch.items():
             self.row[name] = padded(width, dtype)
@@ -132,16 +132,16 @@ class CompiledLoop:
         table = []
         for o in stages.operations:
             if o.kind == "stage":
-                table.append([KINDS["stage"], -1, -1, 0, 0, self.functions[o.which], 0, 0])
+                table.append([KINDS["stage"], -1, -1, 0, 0, self.functions[o.which], 0])
             else:
                 weight = stages.weights[o.which]
                 row = [KINDS["product"], number[o.out], number[o.operand], o.dtype.itemsize]
-                table.append([*row, o.count, weight, o.offset, 0])
+                table.append([*row, o.columns, weight, o.offset])
         for kind, out, operand, x in ends:
-            count = stages._form(x)[1] if x.varies else x.sizes[-1]
+            count = stages.form(x)[1] if x.varies else x.sizes[-1]
             row = [KINDS[kind], number[out], number[operand] if operand else -1]
-            table.append([*row, x.dtype.itemsize, count, 0, 0, 0])
-        self.operations = np.array(table, np.intp).reshape(-1, 8)
+            table.append([*row, x.dtype.itemsize, count, 0, 0])
+        self.operations = np.array(table, np.intp).reshape(-1, 7)
         self.sizes = np.array([*stages.sizes, 0], np.intp)
         self.numbers = np.array([*stages.numbers, 0.0])
         self.weights = list(stages.weights)
@@ -150,7 +150,7 @@ class CompiledLoop:
         self._outer = outer
         self._outside = Kernel(plan.trace, plan.invariants, outer).schedule(np) if outer else None
         self.work = sum(
-            o.count * o.which.sizes[0] for o in stages.operations if o.kind == "product"
+            o.columns * o.which.sizes[0] for o in stages.operations if o.kind == "product"
         )
         self.constant = {x: given[x] for x in plan.invariants if given[x] in self.used}
         self.constant.update(self.outside)
@@ -280,7 +280,7 @@ class CompiledCall(LoopCall):
     def _invariants(self) -> dict[Expression, Any]:
         return dict(zip(self.plan.invariants, self.arrays, strict=True))
 
-    def _drawn(self, draws: Sequence[Any]) -> list[Any]:
+    def _drawn(self, draws: list[Draw]) -> list[Any]:
         masks = super()._drawn(draws)
         return [np.stack(m[::-1] if self.reverse else m) for m in masks]
 

@@ -277,7 +277,8 @@ class LoopCall:
             lists["w"] = list(self.weights)
             lists["u"] = self.edge_alive
         reversed_lists = {name: steps[start:][::-1] for name, steps in lists.items()}
-        return self.made(heads, reversed_lists)  # type: ignore[no-any-return]
+        found: Sequence[Any] = self.made(heads, reversed_lists)
+        return found
 
     def _span(self, slab: Any, start: int, stop: int) -> Any:
         """Return the steps `start` … `stop` - 1, counted in the order of the loop."""

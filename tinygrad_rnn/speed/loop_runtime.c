@@ -29,7 +29,7 @@ enum { VECTOR_BYTES = 16, PANEL_VECTORS = 4 };
 #else
 enum { VECTOR_BYTES = 16, PANEL_VECTORS = 2 };
 #endif
-enum { TILE_ROWS = 6, DEPTH_BLOCK = 256, ALIGNMENT = 64 };
+enum { TILE_ROWS = 6, DEPTH_BLOCK = 256, ALIGNMENT = 64, WORTH_PACKING = 4 };
 
 #define REAL float
 PRODUCTS
@@ -69,10 +69,11 @@ static inline void restore_mode(float_mode mode) { (void)mode; }
 
 /* -- threads ------------------------------------------------------------------------------------- */
 
-/* One pool for the process. A second caller at the same time runs its parts alone, one by one. Workers
-   wait SPINS rounds for the next job before they sleep. After a fork the child has no workers. */
+/* One pool for the process. The parts of a job are taken by the workers and by the caller, so a caller
+   never waits for a worker that has not begun. A second caller at the same time runs its parts alone.
+   Workers wait SPINS rounds for the next job before they sleep. After a fork the child has no workers. */
 
-enum { MOST_THREADS = 256, SPINS = 20000 };
+enum { MOST_THREADS = 256, SPINS = 20000, WORTH_THREADS = 1 << 18 };
 
 typedef void part_function(void *argument, intptr_t part, intptr_t parts);
 
@@ -83,8 +84,8 @@ static struct {
     uint64_t job;     /* the number of the current job */
     part_function *function;
     void *argument;
-    intptr_t parts;
-    intptr_t left; /* parts that are not done */
+    intptr_t parts, next; /* of the current job; `next` has not begun */
+    intptr_t left;        /* parts that are not done */
 } pool = { .busy = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER,
            .wake = PTHREAD_COND_INITIALIZER };
 
@@ -97,25 +98,33 @@ static inline void pause_briefly(void)
 #endif
 }
 
-static void *work(void *number)
+/* Run parts of a job until none is left. The lock is held before and after. */
+static void take_parts(uint64_t job)
 {
-    const intptr_t part = (intptr_t)number;
+    while (pool.job == job && pool.next < pool.parts) {
+        const intptr_t part = pool.next++, parts = pool.parts;
+        part_function *const function = pool.function;
+        void *const argument = pool.argument;
+        pthread_mutex_unlock(&pool.lock);
+        function(argument, part, parts);
+        __atomic_sub_fetch(&pool.left, 1, __ATOMIC_RELEASE);
+        pthread_mutex_lock(&pool.lock);
+    }
+}
+
+static void *work(void *unused)
+{
     uint64_t done = 0;
     for (;;) {
-        for (int i = 0; i < SPINS && __atomic_load_n(&pool.job, __ATOMIC_ACQUIRE) == done; i++)
+        for (int i = 0; i < SPINS && __atomic_load_n(&pool.job, __ATOMIC_RELAXED) == done; i++)
             pause_briefly();
         pthread_mutex_lock(&pool.lock);
         while (pool.job == done) pthread_cond_wait(&pool.wake, &pool.lock);
         done = pool.job;
-        part_function *const function = pool.function;
-        void *const argument = pool.argument;
-        const intptr_t parts = pool.parts;
+        take_parts(done);
         pthread_mutex_unlock(&pool.lock);
-        if (part >= parts) continue;
-        function(argument, part, parts);
-        __atomic_sub_fetch(&pool.left, 1, __ATOMIC_RELEASE);
     }
-    return 0;
+    return unused;
 }
 
 static void forget_workers(void)
@@ -139,7 +148,7 @@ static void start_workers(intptr_t count)
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     while (pool.workers < count && pool.workers + 1 < MOST_THREADS) {
         pthread_t thread;
-        if (pthread_create(&thread, &detached, work, (void *)(pool.workers + 1))) break;
+        if (pthread_create(&thread, &detached, work, 0)) break;
         pool.workers++;
     }
     pthread_attr_destroy(&detached);
@@ -148,22 +157,20 @@ static void start_workers(intptr_t count)
 /* Call function(argument, part, parts) for each part; return when all are done. */
 static void in_parts(part_function *function, void *argument, intptr_t parts)
 {
-    const bool alone = parts <= 1 || pthread_mutex_trylock(&pool.busy);
-    if (!alone && pool.workers < parts - 1) start_workers(parts - 1);
-    if (alone || pool.workers < parts - 1) {
+    if (parts <= 1 || pthread_mutex_trylock(&pool.busy)) {
         for (intptr_t part = 0; part < parts; part++) function(argument, part, parts);
-        if (!alone) pthread_mutex_unlock(&pool.busy);
         return;
     }
+    start_workers(parts - 1);
     pthread_mutex_lock(&pool.lock);
     pool.function = function;
     pool.argument = argument;
-    pool.parts = parts;
-    __atomic_store_n(&pool.left, parts - 1, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&pool.job, 1, __ATOMIC_RELEASE);
+    pool.parts = pool.left = parts;
+    pool.next = 0;
+    __atomic_add_fetch(&pool.job, 1, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&pool.wake);
+    take_parts(pool.job);
     pthread_mutex_unlock(&pool.lock);
-    function(argument, 0, parts);
     for (int i = 0; __atomic_load_n(&pool.left, __ATOMIC_ACQUIRE); i++)
         if (i < SPINS) pause_briefly();
         else sched_yield();
@@ -249,14 +256,16 @@ static void multiply_part(void *argument, intptr_t part, intptr_t parts)
     const intptr_t columns = by_columns ? end - first : o->columns;
     const intptr_t i = by_columns ? 0 : first, j = by_columns ? first : 0;
     if (rows <= 0 || columns <= 0) return;
-    if (o->rows == 1 && o->a_column == 1) {
+    if (o->rows == 1) {
         const char *const from = o->b + j * o->b_column * o->real;
+        const float_mode mode = flush_denormals();
         if (o->real == 4)
             multiply_vector_float(columns, o->depth, (const float *)o->a, (const float *)from, o->b_row,
                                   o->b_column, (float *)o->c + j);
         else
             multiply_vector_double(columns, o->depth, (const double *)o->a, (const double *)from,
                                    o->b_row, o->b_column, (double *)o->c + j);
+        restore_mode(mode);
         return;
     }
     const intptr_t depth = o->depth < DEPTH_BLOCK ? o->depth : DEPTH_BLOCK;
@@ -316,11 +325,12 @@ struct operation {
     intptr_t count;   /* numbers of a row */
     intptr_t which;   /* STAGE: the address of the function; PRODUCT: the number of the weight */
     intptr_t offset;  /* PRODUCT: bytes from the start of a row of the left operand */
-    intptr_t add;     /* PRODUCT: whether the product is added to the buffer */
 };
 
 struct program {
-    intptr_t steps, rows, threads;
+    intptr_t steps, rows;
+    intptr_t threads;      /* that have rows of the batch */
+    intptr_t most_threads; /* of a product of a single row */
     intptr_t buffers;
     const struct buffer *buffer;
     intptr_t operations;
@@ -345,11 +355,18 @@ static intptr_t panels_of(const struct weight *w)
     return (w->columns + panel - 1) / panel;
 }
 
+/* Whether products read a weight as it is: packing pays after some rows only. */
+static bool is_unpacked(const struct program *p, const struct weight *w)
+{
+    return p->steps * p->rows < WORTH_PACKING && (w->row == 1 || w->column == 1);
+}
+
 static void pack_weights(void *argument, intptr_t part, intptr_t parts)
 {
     const struct call *call = argument;
     for (intptr_t i = 0; i < call->program->weights; i++) {
         const struct weight *w = call->program->weight + i;
+        if (is_unpacked(call->program, w)) continue;
         const intptr_t panels = panels_of(w);
         const intptr_t first = panels * part / parts, last = panels * (part + 1) / parts;
         if (w->real == 4)
@@ -390,15 +407,26 @@ static void run_operation(const struct call *call, const struct operation *op, i
         const struct weight *w = p->weight + op->which;
         char *out = at[op->out] + first * row[op->out];
         const char *in = at[op->in] + first * row[op->in] + op->offset;
+        if (is_unpacked(p, w)) {
+            for (intptr_t r = first; r < last; r++) {
+                struct operands o = {
+                    .rows = 1, .columns = w->columns, .depth = w->depth, .real = op->real,
+                    .threads = w->depth * w->columns < WORTH_THREADS ? 1 : p->most_threads,
+                    .a = in, .b = w->data, .b_row = w->row, .b_column = w->column, .c = out,
+                };
+                in_parts(multiply_part, &o, o.threads);
+                in += row[op->in];
+                out += row[op->out];
+            }
+            break;
+        }
         const float_mode mode = flush_denormals();
         if (op->real == 4)
             product_float(last - first, w->depth, w->columns, (const float *)in, row[op->in] / 4, 1,
-                          (const float *)call->packed[op->which], (float *)out, row[op->out] / 4,
-                          op->add);
+                          (const float *)call->packed[op->which], (float *)out, row[op->out] / 4);
         else
             product_double(last - first, w->depth, w->columns, (const double *)in, row[op->in] / 8, 1,
-                           (const double *)call->packed[op->which], (double *)out, row[op->out] / 8,
-                           op->add);
+                           (const double *)call->packed[op->which], (double *)out, row[op->out] / 8);
         restore_mode(mode);
         break;
     }
@@ -453,6 +481,7 @@ int run_program(const struct program *p)
         const intptr_t size = w->real == 4 ? packed_size_float(w->depth, w->columns)
                                            : packed_size_double(w->depth, w->columns);
         packed[i] = (char *)total;
+        if (is_unpacked(p, w)) continue;
         total += (size * w->real + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     }
     char *memory = total ? take_room(total) : 0;

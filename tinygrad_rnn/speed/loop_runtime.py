@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from . import compiled
+from . import compiled, threads
 
 KINDS = {"stage": 0, "product": 1, "zero": 2, "scale": 3, "ended": 4}
 WORD = np.dtype(np.intp)
-HEAD, BUFFER, WEIGHT = 14, 4, 6  # words of the structures of the C source
+HEAD, BUFFER, WEIGHT = 15, 4, 6  # words of the structures of the C source
 
 
 @functools.cache
@@ -75,8 +75,8 @@ class Program:
         self.arrays = operations, sizes, numbers  # the block refers to them
         self.buffers, self.weights = HEAD, HEAD + BUFFER * len(row_sizes)
         block = [0] * (self.weights + WEIGHT * weights)
-        block[1], block[3], block[5], block[7] = rows, len(row_sizes), len(operations), weights
-        block[6], block[9], block[10] = map(address, self.arrays)
+        block[1], block[4], block[6], block[8] = rows, len(row_sizes), len(operations), weights
+        block[7], block[10], block[11] = map(address, self.arrays)
         block[self.buffers + BUFFER - 1 : self.weights : BUFFER] = row_sizes
         self._block = array.array(WORD.char, block)
 
@@ -85,13 +85,13 @@ class Program:
         return self._block[:]
 
     def run(
-        self, block: Any, steps: int, threads: int, edge: Any, alive: Any, edge_alive: Any
+        self, block: Any, steps: int, count: int, edge: Any, alive: Any, edge_alive: Any
     ) -> None:
         """Run the program."""
         at = block.buffer_info()[0]
-        block[0], block[2] = steps, threads
-        block[4], block[8] = at + self.buffers * WORD.itemsize, at + self.weights * WORD.itemsize
-        for i, x in ((11, edge), (12, alive), (13, edge_alive)):
+        block[0], block[2], block[3] = steps, count, threads.limit()
+        block[5], block[9] = at + self.buffers * WORD.itemsize, at + self.weights * WORD.itemsize
+        for i, x in ((12, edge), (13, alive), (14, edge_alive)):
             if x is not None:
                 block[i] = address(x)
         if runtime().run_program(at):

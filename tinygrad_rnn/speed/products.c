@@ -109,17 +109,14 @@ static void NAME(any_tile)(int rows, int panels, int vectors, intptr_t depth, co
     }
 }
 
-/* c (rows, columns) = a @ packed, or += if `add`. Rows of c have room for whole vectors. */
+/* c (rows, columns) = a @ packed. Rows of c have room for whole vectors. */
 static void NAME(product)(intptr_t rows, intptr_t depth, intptr_t columns, const REAL *a,
-                          intptr_t a_row, intptr_t a_depth, const REAL *packed, REAL *c, intptr_t c_row,
-                          bool add)
+                          intptr_t a_row, intptr_t a_depth, const REAL *packed, REAL *c, intptr_t c_row)
 {
     const intptr_t panel = NAME(PANEL), lanes = NAME(LANES);
     const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
     const intptr_t together = rows >= TILE_ROWS / 2 + 1 ? 1 : TILE_ROWS / rows; /* panels */
     const intptr_t full = columns / panel;
-    if (depth == 0 && !add)
-        for (intptr_t i = 0; i < rows; i++) memset(c + i * c_row, 0, columns * sizeof(REAL));
     for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
         const intptr_t part = depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK;
         for (intptr_t j = 0; j * panel < columns;) {
@@ -132,7 +129,7 @@ static void NAME(product)(intptr_t rows, intptr_t depth, intptr_t columns, const
                 const intptr_t i = rows * block / blocks, stop = rows * (block + 1) / blocks;
                 NAME(any_tile)((int)(stop - i), (int)n, vectors, part, a + i * a_row + k * a_depth,
                                a_row, a_depth, b, panel * depth, c + i * c_row + j * panel, c_row,
-                               add || k > 0);
+                               k > 0);
             }
             j += n;
         }
@@ -142,16 +139,37 @@ static void NAME(product)(intptr_t rows, intptr_t depth, intptr_t columns, const
 #undef TILE
 #undef TILES
 
-/* Pack a block of rows of a left operand: (depth, rows). */
+/* Pack a left operand in blocks of rows, (depth, rows of the block) each. */
 static void NAME(pack_left)(REAL *restrict to, const REAL *restrict from, intptr_t row, intptr_t column,
                             intptr_t rows, intptr_t depth)
 {
-    if (row == 1)
-        for (intptr_t k = 0; k < depth; k++)
-            for (intptr_t i = 0; i < rows; i++) to[k * rows + i] = from[k * column + i];
-    else
-        for (intptr_t i = 0; i < rows; i++)
-            for (intptr_t k = 0; k < depth; k++) to[k * rows + i] = from[i * row + k * column];
+    enum { TOGETHER = 8 }; /* blocks, if rows are contiguous: whole cache lines are read */
+    const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (intptr_t first = 0; first < blocks; first += TOGETHER) {
+        const intptr_t count = first + TOGETHER < blocks ? TOGETHER : blocks - first;
+        intptr_t start[TOGETHER + 1];
+        for (intptr_t b = 0; b <= count; b++) start[b] = rows * (first + b) / blocks;
+        for (intptr_t k = 0; row == 1 && k < depth; k++)
+            for (intptr_t b = 0; b < count; b++) {
+                const intptr_t i = start[b], n = start[b + 1] - i;
+                REAL *const out = to + i * depth + k * n;
+                const REAL *const in = from + k * column + i;
+                if (n == TILE_ROWS) memcpy(out, in, TILE_ROWS * sizeof(REAL));
+                else for (intptr_t r = 0; r < n; r++) out[r] = in[r];
+            }
+        for (intptr_t b = 0; row != 1 && b < count; b++) {
+            const intptr_t i = start[b], n = start[b + 1] - i;
+            REAL *const out = to + i * depth;
+            const REAL *const in = from + i * row;
+            if (n == TILE_ROWS)
+                for (intptr_t k = 0; k < depth; k++)
+                    UNROLL for (int r = 0; r < TILE_ROWS; r++)
+                        out[k * TILE_ROWS + r] = in[r * row + k * column];
+            else
+                for (intptr_t k = 0; k < depth; k++)
+                    for (intptr_t r = 0; r < n; r++) out[k * n + r] = in[r * row + k * column];
+        }
+    }
 }
 
 /* c (rows, columns) = a @ b with operands of any strides, in elements; rows of c are contiguous.
@@ -162,14 +180,11 @@ static void NAME(multiply)(intptr_t rows, intptr_t columns, intptr_t depth, cons
 {
     const intptr_t panel = NAME(PANEL), lanes = NAME(LANES);
     const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS, panels = (columns + panel - 1) / panel;
+    const bool direct = panels == 1 && a_column == 1; /* each element is read once, in order */
     for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
         const intptr_t part = depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK;
         NAME(pack)(right, b + k * b_row, b_row, b_column, part, columns, 0, panels);
-        for (intptr_t block = 0; block < blocks; block++) {
-            const intptr_t i = rows * block / blocks, stop = rows * (block + 1) / blocks;
-            NAME(pack_left)(left + i * part, a + i * a_row + k * a_column, a_row, a_column, stop - i,
-                            part);
-        }
+        if (!direct) NAME(pack_left)(left, a + k * a_column, a_row, a_column, rows, part);
         for (intptr_t j = 0; j < panels; j++) {
             const intptr_t width = columns - j * panel < panel ? columns - j * panel : panel;
             const int vectors = (int)((width + lanes - 1) / lanes);
@@ -178,7 +193,8 @@ static void NAME(multiply)(intptr_t rows, intptr_t columns, intptr_t depth, cons
                 REAL *const out = c + i * c_row + j * panel;
                 REAL room[TILE_ROWS * NAME(PANEL)];
                 const bool whole = width % lanes == 0;
-                NAME(any_tile)((int)n, 1, vectors, part, left + i * part, 1, n,
+                const REAL *const from = direct ? a + i * a_row + k : left + i * part;
+                NAME(any_tile)((int)n, 1, vectors, part, from, direct ? a_row : 1, direct ? 1 : n,
                                right + j * panel * part, 0, whole ? out : room, whole ? c_row : panel,
                                whole && k > 0);
                 for (intptr_t r = 0; r < n && !whole; r++)
@@ -189,44 +205,70 @@ static void NAME(multiply)(intptr_t rows, intptr_t columns, intptr_t depth, cons
     }
 }
 
-/* c (columns) = x @ b for a contiguous vector x. Sums have the blocks of other products. */
+/* `wide` vectors of x @ b for a contiguous vector x; `used` columns of the last vector exist. */
+static inline __attribute__((always_inline)) void
+NAME(columns)(const int wide, const int used, intptr_t depth, const REAL *x, const REAL *b,
+              intptr_t b_row, REAL *c)
+{
+    const int lanes = NAME(LANES);
+    NAME(vector) total[8] = {0};
+    for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
+        const intptr_t stop = k + DEPTH_BLOCK < depth ? k + DEPTH_BLOCK : depth;
+        NAME(vector) sum[8] = {0};
+        for (intptr_t i = k; i < stop; i++) {
+            if (used == lanes) {
+                UNROLL for (int v = 0; v < wide; v++)
+                    sum[v] += x[i] * *(const NAME(vector) *)(b + i * b_row + v * lanes);
+            } else {
+                NAME(vector) right = {0};
+                for (int v = 0; v < used; v++) right[v] = b[i * b_row + v];
+                sum[0] += x[i] * right;
+            }
+        }
+        UNROLL for (int v = 0; v < wide; v++) total[v] += sum[v];
+    }
+    if (used == lanes) {
+        UNROLL for (int v = 0; v < wide; v++) *(NAME(vector) *)(c + v * lanes) = total[v];
+    } else {
+        for (int v = 0; v < used; v++) c[v] = total[0][v];
+    }
+}
+
+/* x @ b for a contiguous column b. */
+static REAL NAME(dot)(intptr_t depth, const REAL *x, const REAL *b)
+{
+    const intptr_t lanes = NAME(LANES);
+    REAL total = 0;
+    for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
+        const intptr_t stop = k + DEPTH_BLOCK < depth ? k + DEPTH_BLOCK : depth;
+        NAME(vector) parts[4] = {0};
+        intptr_t i = k;
+        for (; i + 4 * lanes <= stop; i += 4 * lanes)
+            UNROLL for (int v = 0; v < 4; v++)
+                parts[v] += *(const NAME(vector) *)(x + i + v * lanes)
+                            * *(const NAME(vector) *)(b + i + v * lanes);
+        parts[0] = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+        REAL sum = 0;
+        for (int l = 0; l < NAME(LANES); l++) sum += parts[0][l];
+        for (; i < stop; i++) sum += x[i] * b[i];
+        total += sum;
+    }
+    return total;
+}
+
+/* c (columns) = x @ b for a contiguous vector x. */
 static void NAME(multiply_vector)(intptr_t columns, intptr_t depth, const REAL *x, const REAL *b,
                                   intptr_t b_row, intptr_t b_column, REAL *c)
 {
-    enum { WIDE = 8 };
-    const intptr_t lanes = NAME(LANES);
+    const int lanes = NAME(LANES);
+    if (b_row == 1 && b_column != 1) {
+        for (intptr_t j = 0; j < columns; j++) c[j] = NAME(dot)(depth, x, b + j * b_column);
+        return;
+    }
     intptr_t j = 0;
-    for (; b_column == 1 && j + WIDE * lanes <= columns; j += WIDE * lanes) {
-        NAME(vector) total[WIDE] = {0};
-        for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
-            const intptr_t stop = k + DEPTH_BLOCK < depth ? k + DEPTH_BLOCK : depth;
-            NAME(vector) sum[WIDE] = {0};
-            for (intptr_t i = k; i < stop; i++)
-                UNROLL for (int v = 0; v < WIDE; v++)
-                    sum[v] += x[i] * *(const NAME(vector) *)(b + i * b_row + j + v * lanes);
-            UNROLL for (int v = 0; v < WIDE; v++) total[v] += sum[v];
-        }
-        UNROLL for (int v = 0; v < WIDE; v++) *(NAME(vector) *)(c + j + v * lanes) = total[v];
-    }
-    for (; j < columns; j++) {
-        const REAL *const column = b + j * b_column;
-        REAL total = 0;
-        for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
-            const intptr_t stop = k + DEPTH_BLOCK < depth ? k + DEPTH_BLOCK : depth;
-            REAL sum = 0;
-            intptr_t i = k;
-            if (b_row == 1 && b_column != 1) {
-                NAME(vector) parts[4] = {0};
-                for (; i + 4 * lanes <= stop; i += 4 * lanes)
-                    UNROLL for (int v = 0; v < 4; v++)
-                        parts[v] += *(const NAME(vector) *)(x + i + v * lanes)
-                                    * *(const NAME(vector) *)(column + i + v * lanes);
-                parts[0] = (parts[0] + parts[1]) + (parts[2] + parts[3]);
-                for (int l = 0; l < NAME(LANES); l++) sum += parts[0][l];
-            }
-            for (; i < stop; i++) sum += x[i] * column[i * b_row];
-            total += sum;
-        }
-        c[j] = total;
-    }
+    for (; j + 8 * lanes <= columns; j += 8 * lanes)
+        NAME(columns)(8, lanes, depth, x, b + j, b_row, c + j);
+    for (; j + lanes <= columns; j += lanes)
+        NAME(columns)(1, lanes, depth, x, b + j, b_row, c + j);
+    if (j < columns) NAME(columns)(1, (int)(columns - j), depth, x, b + j, b_row, c + j);
 }

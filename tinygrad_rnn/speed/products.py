@@ -11,6 +11,7 @@ from .loop_runtime import runtime
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 WORTH_THREADS = 1 << 21  # multiplications
+VECTOR_WORTH_THREADS = 1 << 18  # of a vector and a matrix: reading the matrix takes the time
 
 
 def product(x: Any, y: Any) -> Any:
@@ -34,14 +35,17 @@ def product(x: Any, y: Any) -> Any:
         return NotImplemented
     if n == 1 and m > 1:
         return product(y.T, x.T).T
-    if m == 1 and x.strides[1] != dtype.itemsize and k > 1:
+    if m == 1:  # a vector is contiguous, and so are the rows or the columns of its matrix
         x = np.ascontiguousarray(x)
+        if dtype.itemsize not in y.strides:
+            y = np.ascontiguousarray(y)
     out = np.empty((m, n), dtype)
     width = dtype.itemsize
     (a, b), (c, d) = x.strides, y.strides
     if (a | b | c | d) % width or not (x.flags.aligned and y.flags.aligned):
         return NotImplemented
-    count = threads.limit() if size >= WORTH_THREADS else 1
+    worth = VECTOR_WORTH_THREADS if m == 1 else WORTH_THREADS
+    count = threads.limit() if size >= worth else 1
     head = np.array(
         [
             m, n, k, width, count, x.__array_interface__["data"][0], a // width,

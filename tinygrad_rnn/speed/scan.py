@@ -27,6 +27,7 @@ from .compiled_call import CompiledCall, CompiledPlan
 from .expressions import refusal
 from .kept_traces import Bound, find, keep
 from .loop_call import LoopCall
+from .loop_runtime import runtime
 from .loops import Unsupported
 from .step_facts import facts_of
 from .step_plan import StepPlan, lock
@@ -69,6 +70,8 @@ def execute(
             raise Refused(f"{x.dtype} is not supported")
     if any(x._data.size == 0 for x in (*inputs, *initial)):
         raise Refused("there are arrays without elements")
+    if compiled.compiler() is not None:
+        runtime()  # is loaded now: while a step is traced, that would be a side effect
     facts = facts_of(step, state, xs)
     kept = None if facts is None else find(facts)
     trace: StepTrace | Bound

@@ -19,20 +19,18 @@ Lengths and numbers are arguments of a stage, so the C source of a cell is the s
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compiled import PREAMBLE, fixed_loads, math_functions
+from .compiled import PREAMBLE, math_functions
 from .expressions import Expression, needed
-from .loops import LOADS, ScalarOp, Unsupported, body, c_type
-from .scalars import value_of
+from .loops import Unsupported, c_type
+from .stage_loop import Argument, StageLoop
 
 MAX_CHUNKS = 16  # of a value; a slice that needs more is read from memory
 LITERALS = (0, 1, 2, 3, -1, 0.5, -0.5)  # numbers that are written in the source
-ALIASES = frozenset(("reshape", "broadcast_to"))
 
 # Sums of a row have as many partial sums as a vector has elements.
 SUM = """
@@ -59,7 +57,7 @@ class Operation(NamedTuple):
     out: str = ""
     operand: str = ""
     dtype: Any = None
-    count: int = 0
+    columns: int = 0
     which: Any = None  # the number of the stage, or the expression of the weight
     offset: int = 0
 
@@ -126,7 +124,7 @@ class Stages:
         self.operations: list[Operation] = []
         self.forms: dict[Expression, tuple[bool, int]] = {}
         for x in self.steps:
-            self._form(x)
+            self.form(x)
         self._unite()
         self._assign_levels()
         self._assign_memory()
@@ -139,7 +137,7 @@ class Stages:
         shapes = {x.sizes[:-1] for x in values if x.varies and x.op != "transpose"}
         return max(shapes, key=math.prod, default=())
 
-    def _form(self, x: Expression) -> tuple[bool, int]:
+    def form(self, x: Expression) -> tuple[bool, int]:
         """Return whether a value has a row for each sequence, and the width of a row."""
         if x not in self.forms:
             self.forms[x] = self._find_form(x)
@@ -162,15 +160,16 @@ class Stages:
             return False
         if x.op == "reshape":
             source = x.args[0]
-            return self._form(source) == (True, 1) and math.prod(source.sizes) == self.rows
+            return self.form(source) == (True, 1) and math.prod(source.sizes) == self.rows
         args = [a for a in x.args if a.__class__ is Expression and a.sizes and a.varies]
         return bool(args) and all(
-            a.sizes == self.batch and self._form(a) == (True, 1) and a not in self.given
+            a.sizes == self.batch and self.form(a) == (True, 1) and a not in self.given
             for a in args
         )
 
-    def _width(self, x: Expression) -> int:
-        return self._form(x)[1] if x.varies else (x.sizes[-1] if x.sizes else 1)
+    def width(self, x: Expression) -> int:
+        """Return the number of elements of a row of a value."""
+        return self.form(x)[1] if x.varies else (x.sizes[-1] if x.sizes else 1)
 
     # -- units: values that one loop can compute ---------------------------------------------------
 
@@ -185,14 +184,14 @@ class Stages:
                 whole, start, stop = x.args
                 if whole in self.group and whole.op not in ("matmul", "sum"):
                     width = stop - start
-                    if start % width or self._width(whole) > MAX_CHUNKS * width:
+                    if start % width or self.width(whole) > MAX_CHUNKS * width:
                         self.apart.add(x)
-                    elif self._width(whole) % width:
+                    elif self.width(whole) % width:
                         self.apart.add(x)
                     else:
                         self._join(x, whole)
             elif x.op == "concatenate":
-                widths = [self._width(a) for a in x.args]
+                widths = [self.width(a) for a in x.args]
                 if sum(widths) > MAX_CHUNKS * math.gcd(*widths):
                     self.apart.add(x)
                 else:
@@ -200,21 +199,21 @@ class Stages:
                         self._join(x, a)
             else:
                 for a in x.args:
-                    if a.__class__ is Expression and self._width(a) == self._width(x):
+                    if a.__class__ is Expression and self.width(a) == self.width(x):
                         self._join(x, a)
         self.unit = {x: 1 for x in self.steps}
         members: dict[Expression, list[Expression]] = {}
         for x in self.steps:
             members.setdefault(self._find(x), []).append(x)
         for group in members.values():
-            cuts = [self._width(x) for x in group]
+            cuts = [self.width(x) for x in group]
             for x in group:
                 if x.op == "slice" and x not in self.apart:
                     cuts += [x.args[1], x.args[2]] if x.args[0] in self.group else []
                 if x.op == "concatenate" and x not in self.apart:
-                    cuts += [self._width(a) for a in x.args]
+                    cuts += [self.width(a) for a in x.args]
             width = math.gcd(*cuts)
-            if max(map(self._width, group)) > 4 * MAX_CHUNKS * width:
+            if max(map(self.width, group)) > 4 * MAX_CHUNKS * width:
                 raise Unsupported("slices whose bounds have no large common divisor")
             self.unit.update(dict.fromkeys(group, width))
 
@@ -222,7 +221,7 @@ class Stages:
         operand = x.args[0]
         if x.op == "matmul":
             weight = x.args[1]
-            if not operand.varies or weight.varies or not self._form(operand)[0]:
+            if not operand.varies or weight.varies or not self.form(operand)[0]:
                 raise Unsupported("a product that is not rows times a matrix")
             if x.dtype not in (np.float32, np.float64) or weight.dtype != x.dtype:
                 raise Unsupported(f"a product of {x.dtype}")
@@ -265,7 +264,8 @@ class Stages:
 
     # -- memory ------------------------------------------------------------------------------------
 
-    def _number_of(self, name: str) -> int:
+    def number_of(self, name: str) -> int:
+        """Return the number of an array."""
         if name not in self.buffers:
             self.buffers.append(name)
         return self.buffers.index(name)
@@ -277,7 +277,7 @@ class Stages:
         direct: dict[Expression, str] = {}
         for x, name in self.targets:
             if not x.varies:
-                self._outside(x)
+                self.outside_place(x)
             elif x.op == "matmul" and (name not in self.rooms or x in direct):
                 continue  # copied by a loop
             elif x not in self.given:
@@ -302,7 +302,7 @@ class Stages:
 
     def _scratch(self, x: Expression) -> str:
         name = f"t{len(self.scratch)}"
-        self.scratch[name] = Scratch(self._width(x), x.dtype)
+        self.scratch[name] = Scratch(self.width(x), x.dtype)
         return name
 
     def _require(self, x: Expression) -> None:
@@ -327,11 +327,11 @@ class Stages:
             start = 0
             for a in x.args:
                 self.stores.append((a, name, start))
-                start += self._width(a)
+                start += self.width(a)
         else:
             self.stores.append((x, name, 0))
 
-    def _outside(self, x: Expression) -> tuple[str, int]:
+    def outside_place(self, x: Expression) -> tuple[str, int]:
         """Return the place of a value that depends on invariants alone."""
         if x not in self.place:
             self.outside[x] = f"v{x.number}"
@@ -373,7 +373,7 @@ class Stages:
         for operation in self.operations:
             for name in (operation.out, operation.operand):
                 if name:
-                    self._number_of(name)
+                    self.number_of(name)
         text = "".join([*self.loops, *functions])
         kinds = [T for T in ("float", "double") if f"_{T}(" in text]
         parts = [math_functions(T) + SUM.replace("$T", T) for T in kinds]
@@ -386,19 +386,19 @@ class Stages:
         for x, name, offset, adds in [*((*s, False) for s in self.stores), *extra]:
             if self._loop_level(x) == level:
                 key = self._find(x) if x in self.group and x.op not in ("matmul", "sum") else None
-                stores.setdefault((key, self._width(x) if key is None else 0), []).append(
+                stores.setdefault((key, self.width(x) if key is None else 0), []).append(
                     (x, name, offset, adds)
                 )
-        found = [_Loop(self, level, items).text() for items in stores.values()]
+        found = [StageLoop(self, level, items).text() for items in stores.values()]
         for x in self.steps:
             if x.op == "sum" and self.level[x] == level:
                 (name, start), T = self.place[x.args[0]], c_type(x.dtype)
                 if x.args[0].dtype != x.dtype:
                     raise Unsupported("a sum in another dtype")
-                size, offset = self._size(self._width(x.args[0])), self._size(start)
+                length, begin = self.size(self.width(x.args[0])), self.size(start)
                 found.append(
-                    f"        *{self._pointer(self.place[x][0], T)} = "
-                    f"sum_{T}({self._pointer(name, T)} + {offset}, {size});"
+                    f"        *{self.pointer(self.place[x][0], T)} = "
+                    f"sum_{T}({self.pointer(name, T)} + {begin}, {length});"
                 )
         return found
 
@@ -408,11 +408,12 @@ class Stages:
             return 0
         return self.level[x] + (x.op in ("matmul", "sum"))
 
-    def _pointer(self, name: str, T: str) -> str:
-        number = self._number_of(name)
+    def pointer(self, name: str, T: str) -> str:
+        """Return the C expression of the address of a row of an array."""
+        number = self.number_of(name)
         return f"({T} *)(at[{number}] + r * row[{number}])"
 
-    def _size(self, n: int) -> str:
+    def size(self, n: int) -> str:
         """Return the C expression of a length."""
         if n == 0:
             return "0"
@@ -420,7 +421,7 @@ class Stages:
             self.sizes.append(n)
         return f"size[{self.sizes.index(n)}]"
 
-    def _constant(self, x: Any) -> Any:
+    def constant(self, x: Any) -> Any:
         """Return a number as a literal, or as an argument of the stages."""
         if any(x == y for y in LITERALS) or x.__class__ is bool:
             return x
@@ -428,164 +429,8 @@ class Stages:
             return x
         if float(x) not in self.numbers:
             self.numbers.append(float(x))
-        return _Argument(self.numbers.index(float(x)))
+        return Argument(self.numbers.index(float(x)))
 
-
-class _Argument:
-    """A number that is an argument of the stages."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-
-class _Loop:
-    """One loop over the elements of a row: the values that it stores."""
-
-    def __init__(
-        self, stages: Stages, level: int, items: list[tuple[Expression, str, int, bool]]
-    ) -> None:
-        self.stages, self.level = stages, level
-        self.table: dict[Any, ScalarOp] = {}
-        self.loads: dict[ScalarOp, tuple[str, int, bool]] = {}
-        first = items[0][0]
-        computed = first in stages.group and first.op not in ("matmul", "sum")
-        self.width = stages.unit[first] if computed else stages._width(first)
-        self.outputs: list[tuple[ScalarOp, str, int, bool]] = []
-        for x, name, offset, adds in items:
-            for i in range(stages._width(x) // self.width):
-                start = offset + i * self.width
-                self.outputs.append((self._chunk(x, i, top=True), name, start, adds))
-
-    def _intern(self, op: str, args: tuple[Any, ...], dtype: Any) -> ScalarOp:
-        key = (op, dtype, *[id(a) if isinstance(a, ScalarOp) else repr(a) for a in args])
-        if key not in self.table:
-            self.table[key] = ScalarOp(op, args, dtype, len(self.table))
-        return self.table[key]
-
-    def _load(self, name: str, start: int, dtype: Any, fixed: bool) -> ScalarOp:
-        x = self._intern("load", (name, start, fixed), dtype)
-        self.loads[x] = name, start, fixed
-        return x
-
-    def _chunk(self, x: Any, i: int, top: bool = False) -> Any:
-        """Return the computation of an element of a chunk of a value."""
-        stages = self.stages
-        if x.__class__ is not Expression:
-            return stages._constant(value_of(x))
-        if x.op == "constant":
-            return self._number(value_of(x.args[0]), x.dtype)
-        width = stages._width(x)
-        fixed = width == 1 and self.width > 1
-        start = 0 if fixed else i * self.width
-        if not x.varies and x not in stages.given:
-            if x.op == "zeros":
-                return self._intern("zeros", (), x.dtype)
-            name, offset = stages._outside(x)
-            return self._load(name, offset + start, x.dtype, width == 1)
-        elsewhere = x not in stages.level or x.op in ("matmul", "sum")
-        elsewhere = elsewhere or stages.level[x] < self.level
-        elsewhere = elsewhere or (stages.unit[x] != self.width)
-        if elsewhere and x in stages.place:
-            name, offset = stages.place[x]
-            return self._load(name, offset + start, x.dtype, width == 1)
-        if x.op == "slice":
-            whole, begin, _ = x.args
-            if whole in stages.place and (
-                whole not in stages.level
-                or whole.op in ("matmul", "sum")
-                or stages.level[whole] < self.level
-                or x in stages.apart
-            ):
-                name, offset = stages.place[whole]
-                return self._load(name, offset + begin + start, x.dtype, False)
-            return self._chunk(whole, begin // self.width + i)
-        if x.op == "concatenate":
-            for a in x.args:
-                count = stages._width(a) // self.width
-                if i < count:
-                    return self._chunk(a, i)
-                i -= count
-        if x.op in ALIASES:
-            return self._chunk(x.args[0], i if stages._width(x.args[0]) > 1 else 0)
-        args = [
-            self._chunk(a, i if a.__class__ is Expression and stages._width(a) > 1 else 0)
-            for a in x.args
-        ]
-        if x.op == "zeros":
-            args = []
-        args = [self._argument(x, k, args) if isinstance(a, _Argument) else a
-                for k, a in enumerate(args)]  # fmt: skip
-        return self._intern(x.op, tuple(args), x.dtype)
-
-    def _argument(self, x: Expression, k: int, args: list[Any]) -> ScalarOp:
-        """Return a number that is an argument of the stages, in the dtype of the operation."""
-        if x.op in ("where", "astype"):
-            dtype = x.dtype
-        else:
-            kinds = [a.dtype if isinstance(a, ScalarOp) else float for a in args]
-            dtype = getattr(np, x.op).resolve_dtypes((*kinds, None))[k]
-        return self._intern("number", (args[k].index,), dtype)
-
-    def _number(self, value: Any, dtype: Any) -> ScalarOp:
-        found = self.stages._constant(value)
-        if isinstance(found, _Argument):
-            return self._intern("number", (found.index,), dtype)
-        return self._intern("constant", (value,), dtype)
-
-    def text(self) -> str:
-        """Return the loop in C."""
-        stages = self.stages
-        found: set[ScalarOp] = set()
-        stack = [x for x, *_ in self.outputs]
-        while stack:
-            x = stack.pop()
-            if x not in found:
-                found.add(x)
-                stack += [a for a in x.args if isinstance(a, ScalarOp)]
-        order = sorted(found, key=lambda x: x.number)
-        loads = [x for x in order if x.op == "load"]
-        numbers = [x for x in order if x.op == "number"]
-        outputs = [x for x, *_ in self.outputs]
-        steps = [x for x in order if x.op not in LOADS and x.op != "number"]
-        lines = body(steps, [*loads, *numbers], outputs)
-        fixed = [k for k, x in enumerate(loads) if self.loads[x][2]]
-        lines = fixed_loads(lines, [*fixed, *range(len(loads), len(loads) + len(numbers))])
-        parameters, arguments = [], []
-        for k, x in enumerate(loads):
-            name, start, _ = self.loads[x]
-            T = c_type(x.dtype)
-            parameters.append(f"const {T} *restrict a{k}")
-            arguments.append(f"{stages._pointer(name, f'const {T}')} + {stages._size(start)}")
-        for k, x in enumerate(numbers, len(loads)):
-            T = c_type(x.dtype)
-            parameters.append(f"const {T} *restrict a{k}")
-            arguments.append(f"(const {T}[]){{ ({T})number[{x.args[0]}] }}")
-        for k, (x, name, start, adds) in enumerate(self.outputs):
-            T = "double" if adds else c_type(x.dtype)
-            parameters.append(f"{T} *restrict r{k}")
-            arguments.append(f"{stages._pointer(name, T)} + {stages._size(start)}")
-            if adds:
-                lines = [re.sub(rf"^r{k}\[i\] = ", f"r{k}[i] += ", line) for line in lines]
-        number = len(stages.loops)
-        stages.loops.append(
-            _LOOP.format(number, ", ".join(parameters), "\n        ".join(lines))
-        )
-        return (
-            f"        loop{number}({stages._size(self.width)},\n              "
-            + ",\n              ".join(arguments)
-            + ");"
-        )
-
-
-# The loops are functions, whose parameters tell the compiler that the arrays do not overlap.
-_LOOP = """
-static __attribute__((noinline)) void loop{}(intptr_t n, {})
-{{
-    for (intptr_t i = 0; i < n; i++) {{
-        {}
-    }}
-}}
-"""
 
 _STAGE = """
 void stage{}(intptr_t first, intptr_t last, char *const *at, const intptr_t *row,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,7 +119,7 @@ class LoopFunction(NamedTuple):
     function: Callable[..., Any] | None = None
     derivative: Derivative | None = None  # of a backward loop
 
-    def __call__(self, heads: dict[str, Any], lists: dict[str, Sequence[Any]]) -> Any:
+    def __call__(self, heads: dict[str, Any], lists: Mapping[str, Sequence[Any]]) -> Any:
         """Run the loop, on arrays by their names."""
         assert self.function is not None
         return self.function(*[heads[n] for n in self.heads], *[lists[n] for n in self.lists])

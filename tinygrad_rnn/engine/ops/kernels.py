@@ -6,7 +6,7 @@ Matrix products, sums, scatter and selection, and the memory order of matrices.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
