@@ -126,7 +126,7 @@ def facts_of(step: Any, state: Any, xs: Any) -> Facts | None:
                 return None
             found.append(value)
             key += type(value), array.shape, array.dtype, value._node is not None
-        elif isinstance(value, VALUES) or value.__class__ is tuple:
+        elif type(value) in VALUES or type(value) is tuple:
             key += type(value), repr(value)
         elif known:
             return None
@@ -183,8 +183,8 @@ def _follow(value: Any, names: list[str], found: list[Any]) -> bool:
         names = [name for name in own if name not in ("training", "_buffers")]
         return "forward" not in own and all([_follow(own[name], [], found) for name in names])
     found.append(value)
-    simple = value.__class__ in VALUES or (
-        value.__class__ is tuple and all([x.__class__ in VALUES for x in value])
+    simple = type(value) in VALUES or (
+        type(value) is tuple and all([type(x) in VALUES for x in value])
     )
     return simple or _is_tensor(value) or OPERATIONS.get(id(value)) is value
 
