@@ -201,7 +201,7 @@ class CompiledLoop:
                 array = np.ascontiguousarray(array)
                 row, column = array.strides
             held.append(array)
-            block[at] = address(array.T if row < column else array)
+            block[at] = address(array)
             block[at + 1], block[at + 2] = row // size, column // size
             block[at + 3], block[at + 4], block[at + 5] = depth, columns, size
             at += WEIGHT

@@ -104,8 +104,9 @@ _from_buffer, _addressof = _character.from_buffer, ctypes.addressof
 
 def address(x: Any) -> int:
     """Return the address of the first element of an array."""
+    flags = x.flags
     try:
-        return _addressof(_from_buffer(x))
+        return _addressof(_from_buffer(x if flags.c_contiguous or not flags.f_contiguous else x.T))
     except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous: slower
         found: int = x.__array_interface__["data"][0]
         return found

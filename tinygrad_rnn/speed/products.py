@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import array
 from typing import Any
 
 import numpy as np
 
 from . import threads
-from .loop_runtime import runtime
+from .loop_runtime import WORD, address, runtime
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 WORTH_THREADS = 1 << 21  # multiplications
@@ -46,14 +47,11 @@ def product(x: Any, y: Any) -> Any:
         return NotImplemented
     worth = VECTOR_WORTH_THREADS if m == 1 else WORTH_THREADS
     count = threads.limit() if size >= worth else 1
-    head = np.array(
-        [
-            m, n, k, width, count, x.__array_interface__["data"][0], a // width,
-            1 if k == 1 else b // width, y.__array_interface__["data"][0], c // width, d // width,
-            out.__array_interface__["data"][0], n, 0,
-        ],
-        np.intp,
+    words = (
+        m, n, k, width, count, address(x), a // width, 1 if k == 1 else b // width, address(y),
+        c // width, d // width, address(out), n, 0,
     )  # fmt: skip
-    if runtime().matrix_product(head.__array_interface__["data"][0]):
+    head = array.array(WORD.char, words)
+    if runtime().matrix_product(head.buffer_info()[0]):
         raise MemoryError(f"a product of shapes {x.shape} and {y.shape}")
     return out
