@@ -264,6 +264,9 @@ class CompiledCall(LoopCall):
     def _memory(self, x: Expression, *steps: int) -> Any:
         return aligned((*steps, *x.sizes), x.dtype)
 
+    def _slab(self, x: Expression, extra: int = 0, factor: bool = False) -> Any:
+        return aligned((self.T + extra, *x.sizes), x.dtype)
+
     def _series(self, slab: Any, backward: bool, start: int = 0) -> tuple[int, int, int]:
         """Return address and steps of a slab, for a loop from the step `start`, or back to it."""
         stride, first = slab.strides[0], address(slab)

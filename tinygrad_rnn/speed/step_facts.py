@@ -154,7 +154,13 @@ def _values(cell: Any, function: Any) -> list[Any] | None:
     found: list[Any] = []
     own = vars(cell)
     for name, *rest in reads.own:
-        if name not in own or hasattr(kind, name) or not _follow(own[name], rest, found):
+        if name in own and not hasattr(kind, name):
+            known = _follow(own[name], rest, found)
+        else:  # a number of the class
+            known = name not in own and not rest and type(kind) is type
+            found.append(getattr(kind, name, ...))
+            known = known and type(found[-1]) in VALUES
+        if not known:
             return None
     for name, *rest in reads.scope:
         scope = function.__globals__
