@@ -1,4 +1,4 @@
-"""A kernel as one loop in C, compiled by the system's compiler after ``fuse.backend("c")``.
+"""A kernel as one loop in C, compiled by the system's compiler.
 
 A schedule of ufuncs passes over its arrays once per operation, and each call of a ufunc has an
 overhead of 0.5 µs. A loop in C passes once, keeps intermediate values in registers, and
@@ -16,29 +16,24 @@ The source has three parts:
   axes that are contiguous in all arrays, and calls a loop for each remaining row. A tile of an
   argument with another stride is copied first, so that the loops read contiguous memory only.
 
-`compiler` finds the compiler and caches the compiled libraries.
+`compiler` runs the compiler and caches the compiled libraries.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 import threading
 from collections.abc import Callable, Sequence
 from math import factorial
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..engine.ops import kernels
-from ..errors import ArgumentError, CompilerError
+from .compiler import Compiler, load
 from .loops import Loop, c_type
-
-if TYPE_CHECKING:
-    from .compiler import Compiler
 
 # -- math functions without branches ---------------------------------------------------------------
 
@@ -266,106 +261,7 @@ def _load(text: str, compiler: Compiler) -> Any:
     """Compile a source, and return its function ``bind``."""
     with _lock:
         if (compiler.identity, text) not in _loaded:
-            path = compiler.library(text)
-            try:
-                bind = ctypes.PyDLL(str(path)).bind
-            except OSError as error:
-                raise CompilerError(
-                    f"fuse.backend: {path} cannot be loaded ({error}); name a folder that programs "
-                    "may run from in the environment variable XDG_CACHE_HOME"
-                ) from error
+            bind = load(compiler.library(text), ctypes.PyDLL).bind
             bind.argtypes, bind.restype = [ctypes.py_object], ctypes.py_object
             _loaded[compiler.identity, text] = bind
         return _loaded[compiler.identity, text]
-
-
-# -- the backend -----------------------------------------------------------------------------------
-
-BACKENDS = ("numpy", "c")
-selected: list[Compiler | None] = []  # empty before the first call of `compiler`
-
-
-def compiler() -> Compiler | None:
-    """Return the selected compiler; None if kernels run as schedules of ufuncs."""
-    if not selected:
-        backend(os.environ.get("TINYGRAD_RNN_FUSE") or "numpy")
-    return selected[0]
-
-
-def backend(name: str | None = None) -> str:
-    """Select the backend of fused kernels on the CPU, or return its name.
-
-    Parameters
-    ----------
-    name : {"numpy", "c"}, optional
-        "numpy", the default, runs a schedule of ufuncs. "c" compiles each kernel to one loop. This
-        takes a fraction of a second at the first call of a kernel. The libraries are cached in
-        ``$XDG_CACHE_HOME/tinygrad_rnn/kernels``. The choice applies to all threads, and to
-        functions that are fused already.
-
-    Returns
-    -------
-    str
-        The selected backend.
-
-    Raises
-    ------
-    ArgumentError
-        If the backend does not exist.
-    CompilerError
-        If no C compiler is found (``cc``, ``gcc`` or ``clang``, or the one that the environment
-        variable ``CC`` names), or if it fails. The backend is then unchanged.
-
-    Notes
-    -----
-    The environment variable ``TINYGRAD_RNN_FUSE=c`` selects it for a program; it is read at the
-    first call of a fused function.
-
-    Both backends give the same sums, products and quotients to the bit. exp, log, tanh and similar
-    functions differ in the last bits: in C their relative error is below 2e-7 in float32 and 6e-16
-    in float64. C does not warn of an overflow, a division by zero or nan. A schedule of ufuncs runs
-    kernels that C does not support (float16, ``%`` and ``//``, a ufunc that no primitive of the
-    library uses), and kernels that are slower in C (sin, cos and powers of large arrays).
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> tg.fuse.backend()
-    'numpy'
-    """
-    if name is None:
-        return "numpy" if compiler() is None else "c"
-    if name not in BACKENDS:
-        raise ArgumentError(f"fuse.backend: 'numpy' or 'c', got {name!r:.60}")
-    if name == "numpy":
-        selected[:] = [None]
-        kernels.faster_product = None
-    else:
-        from .compiler import Compiler
-        from .products import product
-
-        selected[:] = [_checked(Compiler())]
-        kernels.faster_product = product
-    return name
-
-
-class _TestExpression(NamedTuple):
-    """An expression of the test kernel."""
-
-    op: str
-    args: tuple[Any, ...]
-    dtype: Any = np.dtype(float)
-    shape: tuple[int, ...] = (3,)
-
-
-def _checked(compiler: Compiler) -> Compiler:
-    """Return the compiler if a test kernel that it compiles is right."""
-    x = _TestExpression("argument", ())
-    y = _TestExpression("add", (x, 1.0))
-    given, made = np.arange(3.0), np.zeros(3)
-    if not kernel(Loop([y], [x], [y]), compiler)(given, made) or made.tolist() != [1.0, 2.0, 3.0]:
-        raise CompilerError(
-            f"fuse.backend: a kernel made by {compiler.path} computes {made} for {given} + 1; "
-            "name another compiler in the environment variable CC"
-        )
-    return compiler
