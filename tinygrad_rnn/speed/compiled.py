@@ -282,6 +282,7 @@ def _load(text: str, compiler: Compiler) -> Any:
 # -- the backend -----------------------------------------------------------------------------------
 
 BACKENDS = ("numpy", "c")
+FUNCTIONS: dict[str, Callable[..., Any]] = {}  # in C, for `engine.ops.kernels.faster`
 selected: list[Compiler | None] = []  # empty before the first call of `compiler`
 
 
@@ -339,13 +340,12 @@ def backend(name: str | None = None) -> str:
         raise ArgumentError(f"fuse.backend: 'numpy' or 'c', got {name!r:.60}")
     if name == "numpy":
         selected[:] = [None]
-        kernels.faster_product = None
+        kernels.faster.clear()
     else:
         from .compiler import Compiler
-        from .products import product
 
         selected[:] = [_checked(Compiler())]
-        kernels.faster_product = product
+        kernels.faster.update(FUNCTIONS)
     return name
 
 

@@ -1,4 +1,4 @@
-"""The runtime of loops over time in C, `loop_runtime.c`, and the stages that it calls."""
+"""The runtime in C, `loop_runtime.c` and `training_step.c`, and the stages that it calls."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ HEAD, BUFFER, WEIGHT = 15, 4, 6  # words of the structures of the C source
 @functools.cache
 def _source() -> str:
     folder = Path(__file__).parent
-    products = folder.joinpath("products.c").read_text("utf-8")
-    return folder.joinpath("loop_runtime.c").read_text("utf-8").replace("PRODUCTS\n", products)
+    products, runtime, training_step = (
+        folder.joinpath(f"{name}.c").read_text("utf-8")
+        for name in ("products", "loop_runtime", "training_step")
+    )
+    functions = "".join(map(compiled.math_functions, ("float", "double")))
+    head = f"enum {{ OBJECT_HEAD = {object.__basicsize__} }};\n"
+    return "".join(
+        [runtime.replace("PRODUCTS\n", products), compiled.PREAMBLE, functions, head, training_step]
+    )
 
 
 def runtime() -> Any:
@@ -33,8 +40,15 @@ def runtime() -> Any:
 def _runtime(compiler: Any) -> Any:
     library = ctypes.CDLL(str(compiler.library(_source(), ["-ffp-contract=fast", "-lpthread"])))
     library.run_program.argtypes, library.run_program.restype = [ctypes.c_void_p], ctypes.c_int
-    library.matrix_product.argtypes = [ctypes.c_void_p]
-    library.matrix_product.restype = ctypes.c_int
+    for name in (
+        "matrix_product",
+        "clip_gradients",
+        "update_parameters",
+        "add_rows",
+        "cross_entropy",
+    ):
+        function = getattr(library, name)
+        function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_int
     return library
 
 
