@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import threads
-from .loop_runtime import operands, runtime
+from .loop_runtime import FUNCTIONS, operands, runtime
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 WORTH_THREADS = 1 << 21  # multiplications
@@ -49,3 +49,6 @@ def product(x: Any, y: Any) -> Any:
     if runtime().matrix_product(operands(x, y, out, count).buffer_info()[0]):
         raise MemoryError(f"a product of shapes {x.shape} and {y.shape}")
     return out
+
+
+FUNCTIONS["product"] = product
