@@ -82,11 +82,11 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before, plans = executor.selected[:], dict(_plans)
     monkeypatch.setattr(executor, "_warned", [])
     monkeypatch.setattr(executor, "_reason", [""])
-    monkeypatch.setattr(executor.kernels, "faster_product", executor._first_product)
     executor.selected.clear()
+    executor.wait()
     _plans.clear()
     yield
-    executor.selected[:] = before
+    executor._use(before[0]) if before else executor.wait()
     _plans.clear()
     _plans.update(plans)
 

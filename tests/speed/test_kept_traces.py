@@ -29,6 +29,8 @@ def drawn(*shape: int, seed: int = 0, grad: bool = True) -> Any:
 class Simple(tg.nn.Cell):
     """A step whose facts can be listed."""
 
+    scale = 1.25
+
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.hidden_size = hidden_size
@@ -43,7 +45,7 @@ class Simple(tg.nn.Cell):
 
     def step(self, z: Any, h: Any) -> Any:
         a, b = (z + self.U(h) + self.bias).split(2, axis=-1)
-        return FACTOR * self.function(self.slope * a) + tg.sigmoid(b) * self.norm(h)
+        return FACTOR * self.function(self.slope * a) * self.scale + tg.sigmoid(b) * self.norm(h)
 
 
 def layer_of(kind: Any) -> Any:
@@ -160,6 +162,8 @@ OF_SIMPLE: dict[str, Callable[[Any, Any], Any]] = {
     "another layer": lambda cell, _: setattr(cell, "U", tg.nn.Linear(H, 6, dtype="float64")),
     "a function": lambda cell, _: setattr(cell, "function", tg.sin),
     "a function of the user's": lambda cell, _: setattr(cell, "function", lambda x: x * x),
+    "a number of the class": lambda cell, patch: patch.setattr(type(cell), "scale", 0.75),
+    "a number in place of that of the class": lambda cell, _: setattr(cell, "scale", 0.75),
     "a global": lambda cell, patch: patch.setitem(globals(), "FACTOR", -0.25),
     "a name of the package": lambda cell, patch: patch.setattr(tg, "sigmoid", tg.tanh),
     "the forward of a layer": lambda cell, patch: patch.setattr(
@@ -357,3 +361,19 @@ def test_the_attributes_that_a_built_in_step_reads_are_all_declared(kind: Any) -
         return
     names = {n for n in kind.step.__code__.co_names if hasattr(layer_of(kind).cells[0], n)}
     assert names == set(kind._step_reads)
+
+
+def test_instructions_for_two_local_variables() -> None:
+    """Python 3.13 has them, 3.14 with other names."""
+    of = step_facts._of_locals
+    assert [*of("LOAD_FAST_LOAD_FAST", ("z", "self"))] == [
+        ("LOAD_FAST", "z"),
+        ("LOAD_FAST", "self"),
+    ]
+    assert [*of("LOAD_FAST_BORROW", "z")] == [("LOAD_FAST", "z")]
+    assert [*of("LOAD_FAST_BORROW_LOAD_FAST_BORROW", ("a", "b"))] == [
+        ("LOAD_FAST", "a"),
+        ("LOAD_FAST", "b"),
+    ]
+    assert [*of("STORE_FAST_LOAD_FAST", ("a", "b"))] == [("STORE_FAST", "a"), ("LOAD_FAST", "b")]
+    assert [*of("LOAD_FAST_AND_CLEAR", "a")] == [("LOAD_FAST_AND_CLEAR", "a")]

@@ -37,6 +37,12 @@ KEPT = {"RNN": 0 + 1 + 1, "GRU": 3 + 1 + 1 + 1, "LSTM": 4 + 1 + 2 + 1}
 KEPT_TRACED = {"RNN": 0 + 1 + 1, "GRU": 3 + 1 + 1 + 3, "LSTM": 4 + 1 + 2 + 4}
 
 
+@pytest.fixture(autouse=True)
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the layers project the input as they do where a step is large."""
+    monkeypatch.setattr(cells, "SMALL", 0)
+
+
 @pytest.fixture(params=[True, False], ids=["traced", "in Python"])
 def traced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Return whether loops over time are one operation; the steps of others are fused."""
@@ -55,6 +61,7 @@ def test_nodes_of_a_time_step(kind: str, traced: bool) -> None:
 def test_products_of_a_time_step(kind: str, traced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """W h, and the gradient of h; those of the weights and of the input are of all steps."""
     monkeypatch.setattr(scan, "_plans", {})
+    run(kind, 2)  # the step is traced
     assert each_step(lambda T: products(kind, T)) == (0 if traced else 2)
     if traced:  # they call NumPy, in the loops of the one plan of both lengths
         (plan,) = scan._plans.values()

@@ -201,7 +201,7 @@ class CompiledLoop:
                 array = np.ascontiguousarray(array)
                 row, column = array.strides
             held.append(array)
-            block[at] = address(array.T if row < column else array)
+            block[at] = address(array)
             block[at + 1], block[at + 2] = row // size, column // size
             block[at + 3], block[at + 4], block[at + 5] = depth, columns, size
             at += WEIGHT
@@ -264,6 +264,9 @@ class CompiledCall(LoopCall):
     def _memory(self, x: Expression, *steps: int) -> Any:
         return aligned((*steps, *x.sizes), x.dtype)
 
+    def _slab(self, x: Expression, extra: int = 0, factor: bool = False) -> Any:
+        return aligned((self.T + extra, *x.sizes), x.dtype)
+
     def _series(self, slab: Any, backward: bool, start: int = 0) -> tuple[int, int, int]:
         """Return address and steps of a slab, for a loop from the step `start`, or back to it."""
         stride, first = slab.strides[0], address(slab)
@@ -280,7 +283,7 @@ class CompiledCall(LoopCall):
     def _invariants(self) -> dict[Expression, Any]:
         return dict(zip(self.plan.invariants, self.arrays, strict=True))
 
-    def _drawn(self, draws: list[Draw]) -> list[Any]:
+    def _drawn(self, draws: Sequence[Draw]) -> list[Any]:
         masks = super()._drawn(draws)
         return [np.stack(m[::-1] if self.reverse else m) for m in masks]
 

@@ -7,6 +7,7 @@ passed a proof on this machine (`loop_runtime`), which the cache remembers.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import warnings
@@ -19,9 +20,9 @@ from .._util.user_code import stacklevel
 from ..engine import config
 from ..engine.ops import kernels
 from ..errors import ArgumentError, CompilerError, ExecutorWarning
-from . import compiled, products, threads
+from . import compiled, threads
 from .compiler import Compiler, NoCompiler, candidates, selected, spent
-from .loop_runtime import load_runtime
+from .loop_runtime import FUNCTIONS, load_runtime
 from .loops import Loop
 
 BACKENDS = ("numpy", "c")
@@ -67,7 +68,9 @@ def _select(wish: str) -> None:
 
 def _use(found: Compiler | None) -> None:
     selected[:] = [found]
-    kernels.faster_product = None if found is None else products.product
+    kernels.faster.clear()
+    if found is not None:
+        kernels.faster.update(FUNCTIONS)
 
 
 def fall_back(error: CompilerError) -> str:
@@ -225,10 +228,14 @@ def _report() -> Iterator[tuple[str, str]]:
         yield "C threads", str(threads.limit())
 
 
-def _first_product(x: Any, y: Any) -> Any:
-    """Choose the executor at the first product of matrices."""
-    return NotImplemented if compiler() is None else products.product(x, y)
+def wait() -> None:
+    """Let the first call of a function in C choose the executor."""
+    kernels.faster.update({name: functools.partial(_first, name) for name in FUNCTIONS})
 
 
-kernels.faster_product = _first_product
+def _first(name: str, *args: Any) -> Any:
+    return NotImplemented if compiler() is None else FUNCTIONS[name](*args)
+
+
+wait()
 config.reports.append(_report)

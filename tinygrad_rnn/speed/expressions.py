@@ -352,7 +352,7 @@ def _record(name: str, *args: Any) -> Any:
     other: Any
     first, other = (x, y) if x.__class__ is Expression else (y, x)
     if first.__class__ is Expression and len(args) < 3:
-        kind = other.__class__
+        kind = type(other)  # the `__class__` of a Number is that of its value
         known = True  # whether the dtype of the result depends on `kinds` alone
         kinds: tuple[Any, ...]
         if kind is Expression:
@@ -422,7 +422,7 @@ class Trace:
         key: tuple[Any, ...] = (op, dtype)
         varies = op in SOURCES
         for x in args:
-            kind = x.__class__
+            kind = type(x)  # the `__class__` of a Number is that of its value
             if kind is Expression:
                 key += (x.number,)
                 varies = varies or x.varies

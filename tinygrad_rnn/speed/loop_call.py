@@ -217,7 +217,8 @@ class LoopCall:
         for x, masks in zip(plan.draws, self.draws, strict=True):
             kept[x] = self._slab_of_masks(masks)
         kept.update({g: x for g, x in zip(step.inputs, inputs, strict=True) if g is not None})
-        kept = {x: self._span(s, start, self.T) for x, s in kept.items() if s is not None}
+        if start:
+            kept = {x: self._span(s, start, self.T) for x, s in kept.items() if s is not None}
         totals = {x: sums[f"e{i}"].astype(x.dtype) for x, i in step.added.items()}
         shapes = [x.shape for x in self.tensors[first + len(self.xs) :]]
         of_invariants = [

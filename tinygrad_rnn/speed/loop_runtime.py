@@ -1,10 +1,11 @@
-"""The runtime of loops over time in C, `loop_runtime.c`, and the stages that it calls."""
+"""The runtime in C, `loop_runtime.c` and `training_step.c`, and the stages that it calls."""
 
 from __future__ import annotations
 
 import array
 import ctypes
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,29 @@ import numpy as np
 
 from . import proof, threads
 from .compiler import Compiler, load, selected
+from .math_functions import PREAMBLE, math_functions
 
 KINDS = {"stage": 0, "product": 1, "zero": 2, "scale": 3, "ended": 4}
 WORD = np.dtype(np.intp)
 HEAD, BUFFER, WEIGHT = 15, 4, 6  # words of the structures of the C source
 
 
+# In place of those of NumPy, by their names in `engine.ops.kernels.faster`.
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
+
+
 @functools.cache
 def _source() -> str:
     folder = Path(__file__).parent
-    products = folder.joinpath("products.c").read_text("utf-8")
-    return folder.joinpath("loop_runtime.c").read_text("utf-8").replace("PRODUCTS\n", products)
+    products, runtime, training_step = (
+        folder.joinpath(f"{name}.c").read_text("utf-8")
+        for name in ("products", "loop_runtime", "training_step")
+    )
+    functions = "".join(map(math_functions, ("float", "double")))
+    head = f"enum {{ OBJECT_HEAD = {object.__basicsize__} }};\n"
+    return "".join(
+        [runtime.replace("PRODUCTS\n", products), PREAMBLE, functions, head, training_step]
+    )
 
 
 def runtime() -> Any:
@@ -38,8 +51,15 @@ def load_runtime(compiler: Compiler) -> Any:
         proof.child(compiler)  # fails in a tenth of a second if nothing can be compiled or run
     library = load(compiler.library(_source(), flags, functools.partial(_prove, compiler)))
     library.run_program.argtypes, library.run_program.restype = [ctypes.c_void_p], ctypes.c_int
-    library.matrix_product.argtypes = [ctypes.c_void_p]
-    library.matrix_product.restype = ctypes.c_int
+    for name in (
+        "matrix_product",
+        "clip_gradients",
+        "update_parameters",
+        "add_rows",
+        "cross_entropy",
+    ):
+        function = getattr(library, name)
+        function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_int
     return library
 
 
@@ -116,8 +136,9 @@ _from_buffer, _addressof = _character.from_buffer, ctypes.addressof
 
 def address(x: Any) -> int:
     """Return the address of the first element of an array."""
+    flags = x.flags
     try:
-        return _addressof(_from_buffer(x))
+        return _addressof(_from_buffer(x if flags.c_contiguous or not flags.f_contiguous else x.T))
     except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous: slower
         found: int = x.__array_interface__["data"][0]
         return found
@@ -127,14 +148,11 @@ def operands(x: Any, y: Any, out: Any, count: int) -> Any:
     """Return the argument of ``matrix_product``, ``struct operands``, for out = x @ y."""
     (m, k), n, width = x.shape, y.shape[1], x.itemsize
     (a, b), (c, d) = x.strides, y.strides
-    return np.array(
-        [
-            m, n, k, width, count, x.__array_interface__["data"][0], a // width,
-            1 if k == 1 else b // width, y.__array_interface__["data"][0], c // width, d // width,
-            out.__array_interface__["data"][0], n, 0,
-        ],
-        np.intp,
+    words = (
+        m, n, k, width, count, address(x), a // width, 1 if k == 1 else b // width, address(y),
+        c // width, d // width, address(out), n, 0,
     )  # fmt: skip
+    return array.array(WORD.char, words)
 
 
 # -- the proof -------------------------------------------------------------------------------------
@@ -155,7 +173,8 @@ def _prove(compiler: Compiler, path: Path) -> None:
             x, y = (rng.uniform(-1, 1, shape).astype(dtype) for shape in ((m, k), (k, n)))
             y = y if i % 2 else np.asfortranarray(y)
             out = np.full((m, n), np.nan, dtype)
-            calls.append(("matrix_product", [operands(x, y, out, 1 + i % 2)]))
+            words = np.frombuffer(operands(x, y, out, 1 + i % 2), WORD)
+            calls.append(("matrix_product", [words]))
             others += [x, y, out]
             compared.append((out, x @ y))
         for steps, rows in LOOPS:

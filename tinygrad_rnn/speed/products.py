@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import threads
-from .loop_runtime import operands, runtime
+from .loop_runtime import FUNCTIONS, operands, runtime
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 WORTH_THREADS = 1 << 21  # multiplications
@@ -46,7 +46,10 @@ def product(x: Any, y: Any) -> Any:
         return NotImplemented
     worth = VECTOR_WORTH_THREADS if m == 1 else WORTH_THREADS
     count = threads.limit() if size >= worth else 1
-    head = operands(x, y, out, count)
-    if runtime().matrix_product(head.__array_interface__["data"][0]):
+    words = operands(x, y, out, count)
+    if runtime().matrix_product(words.buffer_info()[0]):
         raise MemoryError(f"a product of shapes {x.shape} and {y.shape}")
     return out
+
+
+FUNCTIONS["product"] = product

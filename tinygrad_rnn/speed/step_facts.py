@@ -20,6 +20,7 @@ import __future__
 import dis
 import inspect
 import operator
+import re
 import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -43,8 +44,10 @@ METHODS = frozenset(
 SIMPLE = frozenset(
     "RESUME CACHE NOP PUSH_NULL PRECALL CALL KW_NAMES LOAD_FAST STORE_FAST LOAD_CONST BINARY_OP "
     "BINARY_SUBSCR BUILD_SLICE BUILD_TUPLE BUILD_LIST UNPACK_SEQUENCE COMPARE_OP UNARY_NEGATIVE "
-    "SWAP COPY RETURN_VALUE RETURN_CONST BINARY_SLICE".split()
+    "SWAP COPY CALL_KW LOAD_SMALL_INT RETURN_VALUE RETURN_CONST BINARY_SLICE".split()
 )
+LOCAL = re.compile("(?:LOAD|STORE)_FAST(?:_BORROW)?")
+LOCALS = re.compile(f"{LOCAL.pattern}(?:_{LOCAL.pattern})?")  # two in one, from Python 3.13
 VALUES = (int, float, bool, str, type(None))
 FLAGS = (  # of code; others, such as those of generators, are not simple
     inspect.CO_OPTIMIZED
@@ -123,7 +126,7 @@ def facts_of(step: Any, state: Any, xs: Any) -> Facts | None:
                 return None
             found.append(value)
             key += type(value), array.shape, array.dtype, value._node is not None
-        elif isinstance(value, VALUES) or value.__class__ is tuple:
+        elif type(value) in VALUES or type(value) is tuple:
             key += type(value), repr(value)
         elif known:
             return None
@@ -151,7 +154,13 @@ def _values(cell: Any, function: Any) -> list[Any] | None:
     found: list[Any] = []
     own = vars(cell)
     for name, *rest in reads.own:
-        if name not in own or hasattr(kind, name) or not _follow(own[name], rest, found):
+        if name in own and not hasattr(kind, name):
+            known = _follow(own[name], rest, found)
+        else:  # a number of the class
+            known = name not in own and not rest and type(kind) is type
+            found.append(getattr(kind, name, ...))
+            known = known and type(found[-1]) in VALUES
+        if not known:
             return None
     for name, *rest in reads.scope:
         scope = function.__globals__
@@ -180,8 +189,8 @@ def _follow(value: Any, names: list[str], found: list[Any]) -> bool:
         names = [name for name in own if name not in ("training", "_buffers")]
         return "forward" not in own and all([_follow(own[name], [], found) for name in names])
     found.append(value)
-    simple = value.__class__ in VALUES or (
-        value.__class__ is tuple and all([x.__class__ in VALUES for x in value])
+    simple = type(value) in VALUES or (
+        type(value) is tuple and all([type(x) in VALUES for x in value])
     )
     return simple or _is_tensor(value) or OPERATIONS.get(id(value)) is value
 
@@ -229,16 +238,26 @@ def _paths(code: types.CodeType) -> Iterator[tuple[list[str], Any]]:
     """Yield the paths of names in code, and its other instructions."""
     path: list[str] = []
     for instruction in dis.get_instructions(code):
-        name = instruction.opname
+        name, value = instruction.opname, instruction.argval
         if name in ("LOAD_ATTR", "LOAD_METHOD"):
-            path = [*(path or [""]), instruction.argval]
+            path = [*(path or [""]), value]
             continue
-        if path:
-            yield path, None
-        path = []
-        if name == "LOAD_GLOBAL":
-            path = ["global", instruction.argval]
-        elif name == "LOAD_FAST" and instruction.argval == code.co_varnames[0]:
-            path = ["self"]
-        else:
-            yield [], instruction
+        for one, local in _of_locals(name, value):
+            if path:
+                yield path, None
+            path = []
+            if one == "LOAD_GLOBAL":
+                path = ["global", value]
+            elif one == "LOAD_FAST" and local == code.co_varnames[0]:
+                path = ["self"]
+            else:
+                yield [], instruction._replace(opname=one, argval=local)
+
+
+def _of_locals(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield an instruction and its argument; as two if it is for two local variables."""
+    if not LOCALS.fullmatch(name):
+        yield name, value
+        return
+    kinds = [kind.removesuffix("_BORROW") for kind in LOCAL.findall(name)]
+    yield from zip(kinds, value if value.__class__ is tuple else (value,), strict=True)

@@ -2,7 +2,8 @@
 
 The step is called once, at each call of `scan`, on expressions. So the loop uses the present values
 of all that the step reads (weights, attributes, globals), and nothing can be stale. Two calls that
-compute the same have the same `signature`, under which a plan is kept.
+compute the same have the same `signature`, under which a plan is kept. `kept_traces` has the steps
+that need not be traced again.
 
 ===========  =======================================================  ==========================
 expression   the value                                                differs from step to step
