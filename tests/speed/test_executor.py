@@ -21,7 +21,7 @@ from tinygrad_rnn.errors import ArgumentError, CompilerError, ExecutorWarning
 from tinygrad_rnn.io import checkpoint_file
 from tinygrad_rnn.recurrence import loop
 from tinygrad_rnn.speed import compiler as compiler_module
-from tinygrad_rnn.speed import executor, loop_runtime, proof, step_proof
+from tinygrad_rnn.speed import executor, loop_runtime, proof, step_proof, updates
 from tinygrad_rnn.speed.scan import _plans
 
 ROOT = str(Path(__file__).parents[2])
@@ -601,3 +601,19 @@ def test_a_checkpoint_of_another_executor_warns_once(tmp_path, monkeypatch):
 def test_without_speed_the_executor_is_numpy(monkeypatch):
     monkeypatch.setattr(loop, "_executor", None)
     assert loop.executor() == "numpy"
+
+
+@needs_compiler
+def test_an_update_that_does_not_compile_runs_in_numpy(usual, undecided, monkeypatch):
+    assert tg.fuse.backend() == "c"
+    monkeypatch.setattr(updates, "_plans", {})
+
+    def failing(*_: Any) -> list[int]:
+        raise CompilerError("fuse.backend: the disk is full")
+
+    monkeypatch.setattr(updates, "load_stages", failing)
+    p = tg.nn.Parameter(tg.ones(3))
+    (p * 2).sum().backward()
+    with pytest.warns(ExecutorWarning, match="NumPy runs a part, not C: the disk is full"):
+        tg.optim.SGD([p], 0.5).step()
+    assert p.numpy().tolist() == [0, 0, 0]

@@ -29,9 +29,10 @@ SHAPES = [(), (3,), (20, 7), (0,), (90, 100)]
 
 @pytest.fixture(scope="module", autouse=True)
 def in_c():
+    before = tg.fuse.backend()
     tg.fuse.backend("c")
     yield
-    tg.fuse.backend("numpy")
+    tg.fuse.backend(before)
 
 
 class Recorded:

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engine import backend
+from ..errors import CompilerError
 from ..optim import optimizers
+from . import executor
 from .compiled import fixed_loads
 from .compiler import selected
 from .loop_runtime import load_stages
@@ -65,6 +67,9 @@ def plan_of(optimizer: Any, dtype: Any) -> Plan | None:
         try:
             _plans[key] = _plan(optimizer, dtype)
         except Unsupported:
+            _plans[key] = None
+        except CompilerError as error:
+            executor.fall_back(error)
             _plans[key] = None
     return _plans[key]
 
