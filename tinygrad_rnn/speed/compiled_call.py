@@ -283,7 +283,7 @@ class CompiledCall(LoopCall):
     def _invariants(self) -> dict[Expression, Any]:
         return dict(zip(self.plan.invariants, self.arrays, strict=True))
 
-    def _drawn(self, draws: list[Draw]) -> list[Any]:
+    def _drawn(self, draws: Sequence[Draw]) -> list[Any]:
         masks = super()._drawn(draws)
         return [np.stack(m[::-1] if self.reverse else m) for m in masks]
 
