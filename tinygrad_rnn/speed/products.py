@@ -32,8 +32,8 @@ def product(x: Any, y: Any) -> Any:
     """
     (m, k), n = x.shape, y.shape[1]
     size, dtype = m * n * k, x.dtype
-    if dtype != y.dtype or dtype not in FLOATS or size == 0:
-        return NotImplemented
+    if dtype != y.dtype or dtype not in FLOATS or size == 0 or len(y) != k:
+        return NotImplemented  # NumPy raises if the shapes do not fit
     if n == 1 and m > 1:
         return product(y.T, x.T).T
     if m == 1:  # a vector is contiguous, and so are the rows or the columns of its matrix
