@@ -134,6 +134,8 @@ from .io import load as load
 from .io import load_safetensors as load_safetensors
 from .io import save as save
 from .io import save_safetensors as save_safetensors
+from .speed.threads import get_num_threads as get_num_threads
+from .speed.threads import set_num_threads as set_num_threads
 
 __version__ = "0.1.0"
 

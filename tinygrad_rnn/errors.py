@@ -1,4 +1,4 @@
-"""The exceptions of the library, each a subclass of a built-in one."""
+"""The exceptions and warnings of the library, each a subclass of a built-in one."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ class MissingExtraError(ImportError):
 
 class CompilerError(RuntimeError):
     """The C compiler is missing or failed; the message has the command and the cure."""
+
+
+class ExecutorWarning(UserWarning):
+    """NumPy runs what compiled code should run, or another executor wrote a checkpoint."""
 
 
 class CheckpointError(ValueError):

@@ -414,6 +414,7 @@ def cross_entropy(
         raise ArgumentError(
             f"cross_entropy: targets from {ids.min()} to {ids.max()}, but there are {size} classes"
         )
+    ids = wrap(backend.copy(ids), None, None)  # saved by the graph; the user may change the array
     losses = ops.cross_entropy(logits, ids, axis=axis, label_smoothing=label_smoothing)
     losses = losses if keep is None else ops.where(keep, losses, 0.0)
     if keep is None or reduction != "mean":

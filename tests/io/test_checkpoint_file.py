@@ -34,6 +34,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ArgumentError, CheckpointError, DTypeError
 from tinygrad_rnn.io import atomic as files
 from tinygrad_rnn.io import checkpoint_file as saving
+from tinygrad_rnn.recurrence import loop
 
 # -- what can be saved -----------------------------------------------------------------------------
 
@@ -227,6 +228,7 @@ def test_the_file_can_be_read_without_the_library(file: Path) -> None:
         "tinygrad_rnn": tg.__version__,
         "numpy": np.__version__,
         "python": ".".join(map(str, sys.version_info[:3])),
+        "executor": loop.executor(),
     }
 
 

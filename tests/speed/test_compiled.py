@@ -31,11 +31,11 @@ from test_fuse import (
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ArgumentError, CompilerError
-from tinygrad_rnn.speed import compiled, loops
+from tinygrad_rnn.speed import compiled, executor, loops
 from tinygrad_rnn.speed import compiler as compiler_module
 
 CC = os.environ.get("CC", "").partition(" ")[0] or next(
-    filter(shutil.which, ("cc", "gcc", "clang")), ""
+    filter(shutil.which, compiler_module.NAMES), ""
 )
 pytestmark = pytest.mark.skipif(not shutil.which(CC), reason="no C compiler is installed")
 
@@ -51,9 +51,10 @@ def cache(tmp_path_factory):
         if sys.platform == "darwin":
             patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(loops, "SLOW_CALL_LIMIT", np.inf)
+        before = tg.fuse.backend()
         tg.fuse.backend("c")
         yield compiler_module.cache()
-        tg.fuse.backend("numpy")
+        tg.fuse.backend(before)
 
 
 def both(function, *args):
@@ -66,13 +67,17 @@ def both(function, *args):
     return function(*args), expected
 
 
+def first_compiler():
+    return compiler_module.Compiler(compiler_module.candidates()[0])
+
+
 def in_c(function, *args):
     """The results of a fused function by its kernel in C, which must be there and take them."""
     plan = tg.fuse(function).plan(*map(tg.tensor, args))
     kernel = plan.forward
     loop = loops.Loop(kernel.steps, kernel.inputs, kernel.results)
     made = [np.full(x.shape, 77).astype(x.dtype) for x in loop.outputs]
-    assert compiled.kernel(loop, compiled.compiler())(*args, *made)
+    assert compiled.kernel(loop, executor.compiler())(*args, *made)
     return made
 
 
@@ -319,13 +324,13 @@ def test_an_element_has_the_same_bits_wherever_it_stands(dtype):
     loop.width = 300
     x, y = (a.astype(dtype) for a in arrays(0, 2, [(300,)]))
     whole = np.empty((2, 300), dtype)
-    assert compiled.kernel(loop, compiled.compiler())(x, y, *whole)
+    assert compiled.kernel(loop, executor.compiler())(x, y, *whole)
     for n in (0, 1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 64, 100, 257):
         for start in (0, 1, 7, 300 - n):
             loop.width, cut = n, slice(start, min(start + n, 300))
             part = np.empty((2, n), dtype)[:, : cut.stop - cut.start]
             loop.width = part.shape[1]
-            assert compiled.kernel(loop, compiled.compiler())(x[cut], y[cut], *part)
+            assert compiled.kernel(loop, executor.compiler())(x[cut], y[cut], *part)
             np.testing.assert_array_equal(part, whole[:, cut])
 
 
@@ -572,7 +577,7 @@ def test_numbers_and_shapes_compile_nothing(monkeypatch):
     monkeypatch.setattr(
         compiler_module.Compiler,
         "library",
-        lambda self, text: made.append(text) or library(self, text),
+        lambda self, text, *a, **k: made.append(text) or library(self, text, *a, **k),
     )
     function = tg.fuse(lambda x, bias, scale, n: tg.abs(x * scale + bias) ** n * (1 - scale))
     for i in range(2, 30):
@@ -592,40 +597,40 @@ TEXT = "int answer = {};\n"
 
 
 def test_a_kernel_is_compiled_once_and_kept(logged):
-    compiler = compiler_module.Compiler()
+    compiler = first_compiler()
     first = compiler.library(TEXT.format(1))
     assert logged() == 1
-    assert compiler_module.Compiler().library(TEXT.format(1)) == first
+    assert first_compiler().library(TEXT.format(1)) == first
     assert logged() == 1
     assert compiler.library(TEXT.format(2)) != first
     assert logged() == 2
     folder = compiler_module.cache()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert sorted(path.suffix for path in folder.iterdir()) == [".so", ".so"]
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".so", ".so"]
 
 
 @pytest.mark.parametrize("spoil", [b"", b"\x7fELF", None])
 def test_what_was_cut_off_or_altered_is_not_loaded(logged, spoil):
-    compiler = compiler_module.Compiler()
+    compiler = first_compiler()
     path = compiler.library(TEXT.format(1))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"x" if spoil is None else spoil)
     again = compiler.library(TEXT.format(1))
     assert logged() == 2
     assert again.name.endswith(compiler_module._name("", again))
-    assert list(again.parent.iterdir()) == [again]
+    assert list(again.parent.glob("*.so")) == [again]
 
 
 def test_another_compiler_or_another_flag_has_kernels_of_its_own(logged, monkeypatch):
-    first = compiler_module.Compiler()
+    first = first_compiler()
     path = first.library(TEXT.format(1))
     monkeypatch.setenv("CC", f"{os.environ['CC']} -DOTHER=1")
-    second = compiler_module.Compiler()
+    second = first_compiler()
     assert second.identity != first.identity
     assert second.library(TEXT.format(1)) != path
     assert logged() == 2
     monkeypatch.setenv("CC", shutil.which(CC))
-    assert compiler_module.Compiler().library(TEXT.format(1)) != path
+    assert first_compiler().library(TEXT.format(1)) != path
 
 
 def test_a_folder_that_others_may_write_to_is_closed(logged):
@@ -644,11 +649,11 @@ def test_a_folder_of_somebody_else_is_not_used(logged, monkeypatch):
 
 
 def test_a_file_of_somebody_else_is_not_loaded(logged, monkeypatch):
-    path = compiler_module.Compiler().library(TEXT.format(1))
+    path = first_compiler().library(TEXT.format(1))
     folder = compiler_module.cache()
-    monkeypatch.setattr(compiler_module, "cache", lambda: folder)
+    monkeypatch.setattr(compiler_module, "cache", lambda *_: folder)
     monkeypatch.setattr(os, "getuid", lambda: 4711)
-    compiler_module.Compiler().library(TEXT.format(1))
+    first_compiler().library(TEXT.format(1))
     assert logged() == 2
     assert path.exists()  # made again
 
@@ -657,7 +662,7 @@ def test_where_there_is_no_folder_a_temporary_one_serves(logged, tmp_path, monke
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    path = compiler_module.Compiler().library(TEXT.format(1))
+    path = first_compiler().library(TEXT.format(1))
     assert path.exists()
     assert str(tmp_path) not in str(path)
 
@@ -675,7 +680,7 @@ def process(**env):
     root = str(Path(__file__).parents[2])
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "PYTHONPATH": root, "TINYGRAD_RNN_FUSE": "c", **env},
+        env={**os.environ, "PYTHONPATH": root, "TINYGRAD_RNN_C": "1", **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -687,7 +692,7 @@ def test_several_processes_at_once(logged):
     results = [p.communicate() for p in started]
     assert {out for out, _ in results} == {"c [2.0585, -0.1257]\n"}, results
     folder = compiler_module.cache()
-    names = [path.name for path in folder.iterdir()]
+    names = [path.name for path in folder.glob("*.so")]
     assert all(compiler_module._name(name[:32], folder / name) == name for name in names)
     before = logged()
     assert process().communicate()[0] == results[0][0]
@@ -697,7 +702,7 @@ def test_several_processes_at_once(logged):
 def test_without_a_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(CompilerError, match=r"tried cc, gcc, clang.*apt install.*CC.*'numpy'"):
+    with pytest.raises(CompilerError, match=r"tried gcc, clang, cc.*apt install.*CC.*'numpy'"):
         tg.fuse.backend("c")
     assert tg.fuse.backend() == "c"  # as it was
     monkeypatch.setenv("CC", "no-such-compiler -O1")
@@ -720,13 +725,13 @@ def test_a_compiler_that_fails(tmp_path, monkeypatch, script):
 
 def test_a_text_that_does_not_compile(logged):
     with pytest.raises(CompilerError, match=r"(?s)kernel\.c.*error"):
-        compiler_module.Compiler().library("int int;\n")
-    assert list(compiler_module.cache().iterdir()) == []
+        first_compiler().library("int int;\n")
+    assert list(compiler_module.cache().glob("*.so")) == []
 
 
 def test_a_file_that_cannot_be_loaded(logged, monkeypatch, tmp_path):
     (tmp_path / "text.so").write_text("no library")
-    monkeypatch.setattr(compiler_module.Compiler, "library", lambda *_: tmp_path / "text.so")
+    monkeypatch.setattr(compiler_module.Compiler, "library", lambda *_, **__: tmp_path / "text.so")
     with pytest.raises(CompilerError, match=r"text\.so cannot be loaded.*XDG_CACHE_HOME"):
         tg.fuse.backend("c")
 
@@ -738,6 +743,6 @@ def test_the_choice(monkeypatch):
     assert tg.fuse.backend("c") == "c"
     with pytest.raises(ArgumentError, match="'numpy' or 'c', got 'fortran'"):
         tg.fuse.backend("fortran")
-    out, error = process(TINYGRAD_RNN_FUSE="fortran").communicate()
+    out, error = process(TINYGRAD_RNN_C="fortran").communicate()
     assert out == ""
-    assert "'numpy' or 'c', got 'fortran'" in error
+    assert "TINYGRAD_RNN_C is 'fortran': 1 (" in error

@@ -330,3 +330,8 @@ def test_long_sums_are_exact() -> None:
     x = np.full((2, 10**6), 0.1, np.float32)
     found = kernels.gemm(x, np.ones((10**6, 2), np.float32))
     np.testing.assert_allclose(found, 1e5, rtol=1e-6)
+
+
+def test_lengths_that_differ_are_an_error_not_a_read_beyond_the_end():
+    with pytest.raises(ValueError, match="mismatch"):
+        kernels.gemm(np.ones((2, 4)), np.ones((2, 2)))

@@ -22,6 +22,8 @@ from tinygrad_rnn.engine.namespaces import namespaces
 from tinygrad_rnn.engine.pending import OutputGradients
 from tinygrad_rnn.errors import ArgumentError, DeviceError, GraphError, ShapeError
 
+pytestmark = pytest.mark.usefixtures("in_numpy")  # test_compiled.py compares C with it
+
 UNARY = {
     "tanh": tg.tanh,
     "sigmoid": tg.sigmoid,

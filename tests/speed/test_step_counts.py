@@ -20,7 +20,8 @@ from tinygrad_rnn.nn import cells
 from tinygrad_rnn.recurrence import loop
 from tinygrad_rnn.speed import scan
 
-pytestmark = pytest.mark.usefixtures("fresh_plans")  # other tests call the cells with many shapes
+# Other tests call the cells with many shapes; the counts are those of NumPy's loops.
+pytestmark = pytest.mark.usefixtures("fresh_plans", "in_numpy")
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 # Nodes of a time step in Python: the input's projection, the product, the cell's arithmetic, and
 # its results if several have a gradient.

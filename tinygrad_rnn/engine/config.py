@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import numpy as np
@@ -22,9 +21,11 @@ _VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NPY_DISABLE_CPU_FEATURES",
-    "TINYGRAD_RNN_FUSE",
+    "TINYGRAD_RNN_C",
     "TINYGRAD_RNN_MALLOPT",
+    "TINYGRAD_RNN_NUM_THREADS",
 )
+reports: list[Callable[[], Iterator[tuple[str, str]]]] = []  # of other parts of the library
 
 
 def show_config(file: TextIO | None = None) -> None:
@@ -65,8 +66,8 @@ def _settings() -> Iterator[tuple[str, str]]:
     for name in _VARIABLES:
         if name in os.environ:
             yield "environment", f"{name}={os.environ[name]}"
-    found = [path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))]
-    yield "C compiler", os.environ.get("CC") or (found or ["none found"])[0]
+    for report in reports:
+        yield from report()
     yield "default", f"{backend.get_default_dtype()} on {backend.default_device()}"
     missing = cuda_unavailable_because()
     yield "CUDA", f"not available: {missing}" if missing else _gpu()

@@ -26,6 +26,7 @@ import os
 import platform
 import struct
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -34,10 +35,12 @@ import numpy as np
 
 from .._util import LIBRARY
 from .._util.api_hints import class_name
+from .._util.user_code import stacklevel
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
-from ..errors import ArgumentError, CheckpointError, DTypeError
+from ..errors import ArgumentError, CheckpointError, DTypeError, ExecutorWarning
+from ..recurrence import loop
 from .atomic import atomic_write, describe_format
 
 _FORMAT = 1
@@ -46,6 +49,8 @@ _DEPTH = 64
 _TREE = "tree.json"
 _MARK = b"tinygrad_rnn sha256 "
 _DIGEST = 64  # hexadecimal digits
+
+_warned: list[str] = []  # files of another executor
 
 
 def save(path: str | os.PathLike[str], /, *unnamed: Any, **state: Any) -> None:
@@ -88,8 +93,9 @@ def save(path: str | os.PathLike[str], /, *unnamed: Any, **state: Any) -> None:
     -----
     A run that is saved and resumed gives bit for bit the parameters of an uninterrupted run, if
     everything that changes is saved: model, optimiser, scheduler, minibatch iterator, carried
-    state and random generator; on the same machine, with the same number of threads and the same
-    versions of Python, NumPy and this library (see `versions`).
+    state and random generator; on the same machine, with the same executor (`fuse.backend`), the
+    same number of NumPy's threads and the same versions of Python, NumPy and this library (see
+    `versions`).
 
     Examples
     --------
@@ -120,6 +126,7 @@ def save(path: str | os.PathLike[str], /, *unnamed: Any, **state: Any) -> None:
             "tinygrad_rnn": sys.modules[LIBRARY].__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
+            "executor": loop.executor(),
         },
         "state": _encode(state, "", arrays, 0),
     }
@@ -152,6 +159,12 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     OSError
         If the file does not exist or cannot be read.
 
+    Warns
+    -----
+    ExecutorWarning
+        Once per process, if a file was saved under another executor (`fuse.backend`, and the width
+        of its vectors): a run that is resumed from it has other rounding errors.
+
     See Also
     --------
     save : The inverse, with an example that resumes a run.
@@ -166,11 +179,24 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     >>> tg.load(path)
     {'losses': [2.5, 1.25], 'state': (array([0., 0.]), None)}
     """
-    return _read(path, lambda tree, arrays: _decode(tree["state"], arrays))
+    state, wrote = _read(
+        path,
+        lambda tree, arrays: (_decode(tree["state"], arrays), tree["versions"].get("executor")),
+    )
+    if wrote is not None and wrote != loop.executor() and not _warned:
+        _warned.append(str(path))
+        warnings.warn(
+            f"load: {str(path)!r} was saved under the executor {wrote!r:.60}, and this process has "
+            f"{loop.executor()!r}: a resumed run differs by rounding errors from one that was not "
+            "interrupted; TINYGRAD_RNN_C=0 in the environment selects 'numpy', 1 selects 'c'",
+            ExecutorWarning,
+            stacklevel=stacklevel(),
+        )
+    return state
 
 
 def versions(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Return the versions of this library, of NumPy and of Python that wrote a file.
+    """Return the versions of this library, of NumPy and of Python, and the executor, of a file.
 
     Parameters
     ----------
@@ -180,8 +206,8 @@ def versions(path: str | os.PathLike[str]) -> dict[str, str]:
     Returns
     -------
     dict
-        ``"tinygrad_rnn"``, ``"numpy"`` and ``"python"``. A resumed run is bit for bit reproducible
-        only with the same versions.
+        ``"tinygrad_rnn"``, ``"numpy"``, ``"python"`` and ``"executor"`` (`fuse.backend`, and the
+        width of its vectors). A resumed run is bit for bit reproducible only with the same ones.
 
     Raises
     ------

@@ -281,8 +281,9 @@ class Recurrent(SuffixedNames):
         >>> report.traced, report.reason
         (False, 'eager() runs every operation separately')
 
-        Otherwise ``print(layer.explain(x)[0])`` prints ``one operation, executor numpy``. For a
-        step that branches on a value it prints the reason and the line.
+        Otherwise ``print(layer.explain(x)[0])`` prints ``one operation, executor c``, or
+        ``numpy`` without a C compiler. For a step that branches on a value it prints the reason and
+        the line.
         """
         with no_grad(), tg_random.record_states() as drawn, reports() as found:
             self(x, state, lengths)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from ..engine import backend
 from ..engine.backend import Array
+from ..engine.ops import kernels
 from ..engine.tensor import Tensor, wrap
 from ..tensors import checks
 from .optimizers import parameter_list
@@ -63,24 +65,34 @@ def clip_grad_norm(
     # float16 overflows for the norm of many gradients and underflows for a small factor.
     device, dtype = leaves[0].device, np.promote_types(leaves[0].dtype, backend.float32)
     grads = _gradients(leaves)
-    squares = {i: _squares(grad._data) for i, grad in grads.items()}
-    parts = [backend.to_device(square, device) for square in squares.values()]
-    total = sum(parts[1:], start=parts[0]) if parts else backend.to_device(_ZERO, device)
-    norm = total**0.5
+    arrays = [grad._data for grad in grads.values()]
+    found: Any = NotImplemented
+    if device == "cpu":
+        found = kernels.try_faster("clip_gradients", arrays, max_norm, error_if_nonfinite)
+    if found is NotImplemented:
+        squares = [_squares(array) for array in arrays]
+        here = [backend.to_device(square, device) for square in squares]
+        total = sum(here[1:], start=here[0]) if here else backend.to_device(_ZERO, device)
+        norm = total**0.5
+    else:  # the gradients are scaled already
+        squares, norm = found
     if error_if_nonfinite and not math.isfinite(norm.item()):
-        bad = ", ".join(str(i) for i, part in squares.items() if not math.isfinite(part.item()))
+        parts = zip(grads, squares, strict=True)
+        bad = ", ".join(str(i) for i, square in parts if not math.isfinite(square.item()))
         raise FloatingPointError(
             f"clip_grad_norm: the norm of {len(grads)} gradients is {norm.item()}, because of "
             f"those of the parameters {bad}; the gradients are unchanged"
         )
     if max_norm == float("inf"):  # only the norm is wanted
         return wrap(backend.asarray(norm, dtype), None, None)
-    factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
+    if found is NotImplemented:
+        factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
     for grad in grads.values():
         array = grad._data
-        array *= backend.to_device(factor, grad.device).astype(
-            np.promote_types(array.dtype, backend.float32)
-        )
+        if found is NotImplemented:
+            array *= backend.to_device(factor, grad.device).astype(
+                np.promote_types(array.dtype, backend.float32)
+            )
         grad._bump()
     return wrap(backend.asarray(norm, dtype), None, None)
 

@@ -21,6 +21,7 @@ from .._util.api_hints import (
 from .._util.state_keys import check_keys, key_problems, raise_problems
 from ..engine import backend
 from ..engine.backend import Array
+from ..engine.ops import kernels
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from ..nn import Parameter
@@ -117,15 +118,17 @@ class Optimizer:
             The dtype or device of a parameter changed after the optimiser was created. Nothing was
             updated.
         """
-        ready = [(i, p, p.grad) for i, p in enumerate(self.params)]
-        for i, _, _ in ready:
+        for i in range(len(self.params)):
             self._check(i)
+        grads = [(i, p, p.grad) for i, p in enumerate(self.params) if p.requires_grad]
+        ready = [(i, p, grad) for i, p, grad in grads if grad is not None]
+        if kernels.try_faster("update_parameters", self, ready) is not NotImplemented:
+            return
         for i, p, grad in ready:
-            if grad is not None and p.requires_grad:
-                try:
-                    self._update(p._data, grad._data, self._rates[p.device], self._state[i])
-                finally:  # an interrupted update may have written, too
-                    p._bump()
+            try:
+                self._update(p._data, grad._data, self._rates[p.device], self._state[i])
+            finally:  # an interrupted update may have written, too
+                p._bump()
 
     def _init_state(self, p: Array) -> dict[str, Array]:
         """Return the initial optimizer state of one parameter: arrays by name."""
@@ -662,7 +665,8 @@ def _decayed(g: Array, p: Array, weight_decay: float) -> Array:
 
 
 def _spec(t: Tensor) -> tuple[Any, ...]:
-    return t.dtype, t.shape, t.device
+    array = t._data
+    return array.dtype, array.shape, backend.device_of(array)
 
 
 def _describe(spec: tuple[Any, ...]) -> str:

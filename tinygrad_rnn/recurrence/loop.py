@@ -300,6 +300,7 @@ class _Executor(NamedTuple):
     execute: Callable[..., tuple[State, Any, str, str]]
     refused: type[Exception]  # has a `reason` and a `line` ("path:line")
     row_major: Callable[[], bool]
+    description: Callable[[], str]
 
 
 class _Reports(threading.local):
@@ -311,7 +312,10 @@ _reports = _Reports()
 
 
 def register(
-    execute: Callable[..., tuple[State, Any, str, str]], refused: Any, row_major: Callable[[], bool]
+    execute: Callable[..., tuple[State, Any, str, str]],
+    refused: Any,
+    row_major: Callable[[], bool],
+    description: Callable[[], str],
 ) -> None:
     """Let `run` execute loops as one operation. ``speed`` calls this when it is imported.
 
@@ -324,9 +328,19 @@ def register(
         The exception that `execute` raises before it has done anything, if it cannot.
     row_major : callable
         Tells whether its loops read row-major matrices; else each feature is contiguous.
+    description : callable
+        Returns what `executor` does.
     """
     global _executor
-    _executor = _Executor(execute, refused, row_major)
+    _executor = _Executor(execute, refused, row_major, description)
+
+
+def executor() -> str:
+    """Return what runs loops and products: ``"numpy"``, or ``"c"`` with the width of its vectors.
+
+    Two runs can be equal to the bit only if this is equal.
+    """
+    return "numpy" if _executor is None else _executor.description()
 
 
 def _reason_against(steps: int, traced: bool) -> str:

@@ -5,7 +5,7 @@ saves values for the backward pass. `fuse` calls the function once on expression
 The engine's backward pass then runs on the graph of this call, which records the derivative. So
 every function with a derivative can be fused. Unused results are not computed.
 
-A kernel is a schedule of NumPy calls (`kernel`). After ``fuse.backend("c")`` it is a loop in C
+A kernel is a schedule of NumPy calls (`kernel`). With a C compiler it is a loop in C
 (`loops`, `compiled`); the tests compare it with the schedule.
 
 The backward kernel reads arguments and results of the forward kernel, and intermediate values that
@@ -39,7 +39,7 @@ from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DeviceError
 from ..tensors.checks import as_tensor
 from ..transforms.fuse import Pointwise, mode, register
-from . import compiled
+from . import executor
 from .environment import PLAIN, Environment, guards, is_package_function
 from .expressions import VIEWS, Expression, Trace, interpret, lengths_of, shape_in_call, untraceable
 from .kernel import Kernel
@@ -562,4 +562,4 @@ def _name(function: Any) -> str:
     return getattr(function, "__name__", repr(function)).lstrip("_")
 
 
-register(Fused, compiled.backend)
+register(Fused, executor.backend)

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..engine.ops import kernels
-from . import compiled
-from .compiled import selected
+from ..errors import CompilerError
+from . import compiled, executor
+from .compiler import selected
 from .expressions import VIEWS, Expression, Trace, lengths_of, needed, shape_in_call
 from .loops import Loop, Unsupported, kinds_of
 from .scalars import Number, value_of
@@ -226,7 +227,7 @@ class Kernel:
 
     def __call__(self, xp: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """Run on arrays of the library `xp`, followed by the number arguments."""
-        compiler = selected[0] if selected else compiled.compiler()
+        compiler = selected[0] if selected else executor.compiler()
         if compiler is not None and xp is np:
             run = self._compiled or self._compile(compiler, arrays)
             return run(*arrays)
@@ -262,8 +263,14 @@ class Kernel:
         lines.append(f"if {large}not run({inputs}): return schedule({self.parameters})")
         lines += [f"{name} = {text}" for text, name in rest.shapes.items()]
         lines += [f"{q} = scalar({x}, {t.name})" for (x, t), q in rest.scalars.items()]
+        try:
+            run = compiled.kernel(loop, compiler)
+        except CompilerError as error:
+            executor.fall_back(error)
+            self._compiled = self.schedule(np)
+            return self._compiled
         scope = {
-            "run": compiled.kernel(loop, compiler),
+            "run": run,
             "schedule": self.schedule(np),
             **_numbers(rest.constants, np),
             **self.trace.numbers.scope,

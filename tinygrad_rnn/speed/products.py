@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import array
 from typing import Any
 
 import numpy as np
 
 from . import threads
-from .loop_runtime import WORD, address, runtime
+from .loop_runtime import FUNCTIONS, operands, runtime
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 WORTH_THREADS = 1 << 21  # multiplications
@@ -32,8 +31,8 @@ def product(x: Any, y: Any) -> Any:
     """
     (m, k), n = x.shape, y.shape[1]
     size, dtype = m * n * k, x.dtype
-    if dtype != y.dtype or dtype not in FLOATS or size == 0 or len(y) != k:
-        return NotImplemented  # NumPy raises if the shapes do not fit
+    if dtype != y.dtype or dtype not in FLOATS or size == 0 or y.shape[0] != k:
+        return NotImplemented  # NumPy raises the error of two lengths that differ
     if n == 1 and m > 1:
         return product(y.T, x.T).T
     if m == 1:  # a vector is contiguous, and so are the rows or the columns of its matrix
@@ -47,11 +46,9 @@ def product(x: Any, y: Any) -> Any:
         return NotImplemented
     worth = VECTOR_WORTH_THREADS if m == 1 else WORTH_THREADS
     count = threads.limit() if size >= worth else 1
-    words = (
-        m, n, k, width, count, address(x), a // width, 1 if k == 1 else b // width, address(y),
-        c // width, d // width, address(out), n, 0,
-    )  # fmt: skip
-    head = array.array(WORD.char, words)
-    if runtime().matrix_product(head.buffer_info()[0]):
+    if runtime().matrix_product(operands(x, y, out, count).buffer_info()[0]):
         raise MemoryError(f"a product of shapes {x.shape} and {y.shape}")
     return out
+
+
+FUNCTIONS["product"] = product

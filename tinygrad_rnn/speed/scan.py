@@ -19,15 +19,14 @@ from ..engine.grad_mode import thread
 from ..engine.graph import Node, OutputNode, Parents, last_write, tick
 from ..engine.namespaces import namespaces
 from ..engine.tensor import Tensor, wrap
-from ..errors import ArgumentError
+from ..errors import ArgumentError, CompilerError
 from ..recurrence import loop
 from ..recurrence.ragged import RaggedBatch
-from . import compiled
+from . import executor
 from .compiled_call import CompiledCall, CompiledPlan
 from .expressions import refusal
 from .kept_traces import Bound, find, keep
 from .loop_call import LoopCall
-from .loop_runtime import runtime
 from .loops import Unsupported
 from .step_facts import facts_of
 from .step_plan import StepPlan, lock
@@ -70,8 +69,7 @@ def execute(
             raise Refused(f"{x.dtype} is not supported")
     if any(x._data.size == 0 for x in (*inputs, *initial)):
         raise Refused("there are arrays without elements")
-    if compiled.compiler() is not None:
-        runtime()  # is loaded now: while a step is traced, that would be a side effect
+    executor.compiler()  # is chosen now: while a step is traced, that would be a side effect
     facts = facts_of(step, state, xs)
     kept = None if facts is None else find(facts)
     trace: StepTrace | Bound
@@ -106,7 +104,7 @@ def _plan(trace: StepTrace, state: list[Tensor]) -> tuple[Any, str]:
     """Return the plan of a trace, and why it is not one of loops in C."""
     signature = trace.signature
     reason = ""
-    if compiled.compiler() is not None:
+    if executor.compiler() is not None:
         plan = _cached((signature, "c"), lambda: CompiledPlan(trace))
         if not isinstance(plan, Unsupported):
             return _checked(plan, trace), ""
@@ -133,6 +131,8 @@ def _cached(key: Any, make: Callable[[], Any]) -> Any:
                 plan = make()
         except Unsupported as error:
             plan = error.with_traceback(None)
+        except CompilerError as error:
+            plan = Unsupported(executor.fall_back(error))
         except ArgumentError:  # a gradient rule uses an unsupported operation
             plan = Refused(f"the gradient of the step {refusal.what}")
         _plans[key] = plan
@@ -202,4 +202,4 @@ class ScanNode(Node):
         return results
 
 
-loop.register(execute, Refused, lambda: compiled.compiler() is not None)
+loop.register(execute, Refused, lambda: executor.compiler() is not None, executor.description)

@@ -7,7 +7,7 @@ each chunk, by the `ScalarOp` s of `loops`. A slice is then another chunk of the
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from .compiled import fixed_loads
 from .expressions import Expression
 from .loops import LOADS, ScalarOp, body, c_type
 from .scalars import value_of
-
-if TYPE_CHECKING:
-    from .stages import Stages
 
 ALIASES = frozenset(("reshape", "broadcast_to"))
 
@@ -33,7 +30,7 @@ class StageLoop:
     """One loop over the elements of a row: the values that it stores."""
 
     def __init__(
-        self, stages: Stages, level: int, items: list[tuple[Expression, str, int, bool]]
+        self, stages: Any, level: int, items: list[tuple[Expression, str, int, bool]]
     ) -> None:
         self.stages, self.level = stages, level
         self.table: dict[Any, ScalarOp] = {}

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compiled import PREAMBLE, math_functions
 from .expressions import Expression, needed
 from .loops import Unsupported, c_type
+from .math_functions import PREAMBLE, math_functions
 from .stage_loop import Argument, StageLoop
 
 MAX_CHUNKS = 16  # of a value; a slice that needs more is read from memory

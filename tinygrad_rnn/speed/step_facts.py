@@ -31,7 +31,7 @@ from .. import functional, tensors
 from .._util import LIBRARY
 from ..engine.namespaces import PRIMITIVES
 from ..engine.tensor import Tensor
-from . import compiled
+from . import executor
 from .side_effects import is_library
 
 _FORMULAS = functional.linear, tensors.split, tensors.concatenate
@@ -100,7 +100,7 @@ def facts_of(step: Any, state: Any, xs: Any) -> Facts | None:
     kind = type(cell)
     if "_check_step" in vars(cell) or function.__class__ is not types.FunctionType:
         return None
-    key = [kind, function, function.__code__, step.wanted, state.__class__, compiled.compiler()]
+    key = [kind, function, function.__code__, step.wanted, state.__class__, executor.compiler()]
     for x in state if state.__class__ is tuple else (state,):
         if x.__class__ is not Tensor:
             return None

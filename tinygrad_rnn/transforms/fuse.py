@@ -147,7 +147,7 @@ def fuse(function: Callable[..., Any]) -> Pointwise:
     Array arguments and lists of numbers are converted to Tensors.
 
     Inside ``with tg.fuse.disabled():`` the function runs operation by operation. On the CPU its
-    kernels are lists of ufuncs, or after ``tg.fuse.backend("c")`` loops in C.
+    kernels are loops in C, or without a C compiler lists of ufuncs (see ``fuse.backend``).
 
     A number argument may change from call to call. The function is traced again for each answer
     that Python derives from it (``if``, ``range``, ``math.sqrt``).

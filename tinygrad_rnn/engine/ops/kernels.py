@@ -124,8 +124,8 @@ def where(module: Module, condition: Array, x: Any, y: Any, out: Array = None) -
 SUM_BLOCK = 128  # the number of terms in a block of a long sum
 MAX_SIMPLE_SUM = 8 * SUM_BLOCK  # longer sums of float32 are computed in blocks or in float64
 
-# A product of two matrices that is used instead of NumPy's, or None; it may return NotImplemented.
-faster_product: Callable[[Array, Array], Any] | None = None
+# Functions by name that are called in place of those of NumPy; they may return NotImplemented.
+faster: dict[str, Callable[..., Any]] = {}
 
 SMALL_GEMM = 10**6  # multiplications in a product for which OpenBLAS has a separate kernel
 
@@ -133,6 +133,12 @@ SMALL_GEMM = 10**6  # multiplications in a product for which OpenBLAS has a sepa
 def needs_float64(dtype: DType, n: int) -> bool:
     """Return whether a sequential sum of n numbers has to be computed in double precision."""
     return bool(dtype == float16 or (dtype == float32 and n > MAX_SIMPLE_SUM))
+
+
+def try_faster(name: str, *args: Any) -> Any:
+    """Return the result of a function of `faster`; NotImplemented if it cannot compute it."""
+    function = faster.get(name)
+    return NotImplemented if function is None else function(*args)
 
 
 def gemm(x: Array, y: Array) -> Array:
@@ -161,9 +167,9 @@ def gemm(x: Array, y: Array) -> Array:
         parts = module.matmul(left, y[..., :cut, :].reshape(*y.shape[:-2], count, block, -1))
         total = module.sum(parts, axis=-3, dtype=float64).astype(parts.dtype)
         return total + module.matmul(x[..., cut:], y[..., cut:, :])
-    if module is np and x.ndim == y.ndim == 2 and faster_product is not None:
+    if module is np and x.ndim == y.ndim == 2 and "product" in faster:
         across = is_column_major(x)  # (x y)ᵀ = yᵀ xᵀ
-        found = faster_product(*((y.T, x.T) if across else (x, y)))
+        found = try_faster("product", *((y.T, x.T) if across else (x, y)))
         if found is not NotImplemented:
             return found.T if across else found
     if x.ndim == 3 and y.ndim == 2 and x.size * y.size and is_one_matrix(x):
@@ -238,6 +244,8 @@ def _add_rows(target: Array, key: Any, values: Array) -> None:
 
     The values are sorted by index; those of equal indices are summed in order.
     """
+    if len(key) == 1 and try_faster("add_rows", target, key[0], values) is not NotImplemented:
+        return
     shape, rest = target.shape[: len(key)], target.shape[len(key) :]
     indices = np.ravel_multi_index(np.broadcast_arrays(*key), shape, mode="wrap").reshape(-1)
     order = np.argsort(indices, kind="stable")
