@@ -46,8 +46,8 @@ def product(x: Any, y: Any) -> Any:
         return NotImplemented
     worth = VECTOR_WORTH_THREADS if m == 1 else WORTH_THREADS
     count = threads.limit() if size >= worth else 1
-    given = operands(x, y, out, count)  # lives as long as the call
-    if runtime().matrix_product(given.buffer_info()[0]):
+    words = operands(x, y, out, count)
+    if runtime().matrix_product(words.buffer_info()[0]):
         raise MemoryError(f"a product of shapes {x.shape} and {y.shape}")
     return out
 
