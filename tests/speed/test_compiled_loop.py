@@ -140,6 +140,32 @@ def test_user_cells_run_in_c(cell: Any) -> None:
     assert_close(found, wanted, 1e-12)
 
 
+def test_a_sum_over_a_product_follows_the_product() -> None:
+    """Products in sequence, sums of products, and a product of a sum."""
+    rng = np.random.default_rng(0)
+    W, V = (tg.tensor(rng.standard_normal((4, 4)), requires_grad=True) for _ in range(2))
+    u = tg.tensor(rng.standard_normal((1, 4)), requires_grad=True)
+    h = tg.tensor(rng.standard_normal((3, 4)), requires_grad=True)
+    x = tg.tensor(rng.standard_normal((5, 3, 4)), requires_grad=True)
+
+    def step(h: Any, x: Any) -> Any:
+        a = h @ W
+        total = a.sum(axis=-1, keepdims=True) @ u
+        b = (a @ V).mean(axis=-1, keepdims=True)
+        return tg.tanh(x + total - b), (h @ V).sum(axis=-1, keepdims=True)
+
+    def outcome() -> list[np.ndarray]:
+        with loop.reports() as reports:
+            state, y = tg.scan(step, h, x)
+        assert reports[0].executor == tg.fuse.backend(), str(reports[0])
+        return derivatives([state, y], [W, V, u, h, x], 1, 1)
+
+    found = outcome()
+    with backend("numpy"):
+        wanted = outcome()
+    assert_close(found, wanted, 1e-12)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_bits_do_not_depend_on_the_number_of_threads(name: str, split: Any) -> None:
     layer = LAYERS[name](33, np.float32)

@@ -247,7 +247,9 @@ class Stages:
             if x.op == "matmul":
                 self.level[x] = max(self.level.get(a, -1) for a in args)
             elif x.op == "sum":
-                self.level[x] = max(0, *(self.level.get(a, -1) for a in args))
+                operand = x.args[0]
+                after = operand in self.level and operand.op == "matmul"  # after the product
+                self.level[x] = max(0, self.level.get(operand, -1) + after)
             else:
                 self.level[x] = max([0, *(self._available(a, x) for a in args)])
 
