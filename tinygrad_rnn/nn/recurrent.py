@@ -477,7 +477,7 @@ class _CellStep:
 
 def _stacked(states: list[Tensor]) -> Tensor:
     """Return the states of the cells as one Tensor, with an axis in front."""
-    if len(states) == 1 and states[0]._version is None:  # computed: nobody writes to it
+    if len(states) == 1 and states[0]._version is None:  # computed: it is not written to
         return ops.expand_dims(states[0], 0)
     return ops.stack(states)
 

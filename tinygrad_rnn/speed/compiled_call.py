@@ -384,4 +384,4 @@ class CompiledCall(LoopCall):
         ]
 
     def _views_again(self, i: int) -> None:
-        """There are no lists of views."""
+        """Do nothing: these loops have no lists of views."""

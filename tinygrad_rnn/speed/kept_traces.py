@@ -139,7 +139,7 @@ def _real_calls(facts: Facts, computed: Sequence[Call]) -> list[RealCall] | None
 
 
 def _names_read(function: Any) -> list[tuple[Any, str, Any]]:
-    """Return scope, name and value of what a function, and the formulas it calls, read."""
+    """Return scope, name and value of all that a function and its formulas read."""
     names = function.__code__.co_names
     found: list[tuple[Any, str, Any]] = []
     for name in names:

@@ -102,7 +102,7 @@ class LoopCall:
     def _masks(self) -> tuple[list[Any], list[Any]]:
         """Return which sequences have each step and each edge, in the order of the loop.
 
-        None stands for all.
+        None means all.
         """
         if self.ragged is None:
             return [None] * self.T, [None] * self.T

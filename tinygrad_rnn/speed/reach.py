@@ -2,7 +2,7 @@
 
 The answers are those of the loop in Python, which has a node for each operation of each step. They
 are found from one step: for each of its results, the arguments and invariants that its graph leads
-to. Sets of results or of parents are integers: bit i stands for result i or parent i.
+to. Sets of results or of parents are integers: bit i means result i or parent i.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Reach:
         states = self.states
         ends = sum(1 << i for i in results)
         current, ys, found = ends & states, ends & ~states, 0
-        leads: dict[int, int] = {}  # what a step leads to, by its results with a gradient
+        leads: dict[int, int] = {}  # parents of a step, by its results with a gradient
         steps = len(self.cuts)
         first_cut = self.cuts.index(True, 1) if True in self.cuts[1:] else steps
         for t in reversed(range(steps)):

@@ -57,7 +57,7 @@ IN_PLACE = frozenset(
 )
 WRITERS |= {f"__{name}__" for name in IN_PLACE}
 WRITERS |= IN_PLACE - {"set", "delete"} | {"methodcaller"}  # of `operator`
-# What the loop in Python and a trace differ in; it may also change from step to step.
+# Facts that differ between the loop in Python and a trace, or from step to step.
 MODES = frozenset(("requires_grad", "is_leaf", "is_grad_enabled"))
 # Functions of this library that have side effects, or read what others change.
 LIBRARY_WRITERS = frozenset(

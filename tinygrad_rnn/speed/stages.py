@@ -152,7 +152,7 @@ class Stages:
             return False, width
         if math.prod(before) == self.rows and (before == self.batch or self.rows == 1):
             return True, width
-        raise Unsupported(f"{x.op} of shape {x.sizes}, beside rows of shape {self.batch}")
+        raise Unsupported(f"{x.op} of shape {x.sizes}, among rows of shape {self.batch}")
 
     def _of_scalars(self, x: Expression) -> bool:
         """Tell whether x has one number for each row, without a last axis."""

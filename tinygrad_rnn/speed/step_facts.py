@@ -73,7 +73,7 @@ class Facts(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """What the code of a method reads: paths of names, from its first argument and globals."""
+    """The reads of the code of a method: paths of names, from its first argument and globals."""
 
     own: list[list[str]]
     scope: list[list[str]]
@@ -206,7 +206,7 @@ def _is_module(x: Any) -> bool:
 
 
 def reads_of(code: types.CodeType) -> Reads | None:
-    """Return what the code of a method reads; None if it is not simple."""
+    """Return the reads of the code of a method; None if it is not simple."""
     inner = code.co_freevars or code.co_cellvars or code.co_kwonlyargcount
     if inner or not code.co_argcount or code.co_flags & ~FLAGS:
         return None

@@ -141,7 +141,7 @@ class StepPlan:
     differentiable : list of bool
         For each element of the state whether it has a gradient.
     origins : list of int
-        For each result what its graph leads to: bit i stands for parent i of the node.
+        For each result what its graph leads to: bit i means parent i of the node.
     """
 
     def __init__(self, trace: StepTrace, columns: bool) -> None:
@@ -242,7 +242,7 @@ class StepPlan:
         return names
 
     def forward(self, recording: bool, ragged: bool) -> LoopFunction:
-        """Return the forward loop; if `recording`, it keeps what the backward loop reads."""
+        """Return the forward loop; if `recording`, it keeps the values for the backward loop."""
         return self._cached(("forward", recording, ragged), self._forward, recording, ragged)
 
     def _forward(self, recording: bool, ragged: bool) -> LoopFunction:

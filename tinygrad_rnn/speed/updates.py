@@ -2,7 +2,7 @@
 
 `Optimizer._update` is called once with a `Symbol` for each array and each setting. A symbol records
 the operations as `loops.ScalarOp`, so the rule is written only once. Like an array it is changed in
-place (``m *= beta1``, ``out=m``). What is computed from numbers only, such as a bias correction, is
+place (``m *= beta1``, ``out=m``). Values that depend on numbers only, such as a bias correction, are
 computed once for each block of elements.
 """
 

@@ -186,7 +186,7 @@ def graph(
     >>> output, states = tg.viz.unroll(layer, tg.randn(4, 1, 2))
     >>> picture = tg.viz.graph(output[-1].sum(), names=layer, steps=states)
     >>> picture
-    Graph(24 nodes, 32 edges)
+    Graph(21 nodes, 29 edges)
     >>> [node.label for node in picture.nodes if node.step == 2]
     ['indexing', 'linear', 'tanh']
 
