@@ -4,7 +4,8 @@
 
 A step: embedding of the last token, LSTM layer with its state, linear layer, argmax; batch 1, 65
 tokens, float32. Each peer has a process of its own; they are measured in turns. Every token needs
-all weights once. So the report also has the bytes of weights that were read each second, over the rate at which NumPy reads (the sum of an array as large as the weights).
+all weights once. So the report also has the bytes of weights that were read each second, over the
+rate at which NumPy reads (the sum of an array as large as the weights).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `Optimizer._update` is called once with a `Symbol` for each array and each setting. A symbol records
 the operations as `loops.ScalarOp`, so the rule is written only once. Like an array it is changed in
-place (``m *= beta1``, ``out=m``). Values that depend on numbers only, such as a bias correction, are
-computed once for each block of elements.
+place (``m *= beta1``, ``out=m``). Values that depend on numbers only, such as a bias correction,
+are computed once for each block of elements.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ def graph(
 
     >>> output, state = layer(tg.randn(4, 1, 2))
     >>> [node.label for node in tg.viz.graph(state).nodes][-3:]
-    ['scan', '[0]', 'stack']
+    ['scan', '[0]', 'reshape']
     >>> opened = tg.viz.graph(state, open_scans=True)
     >>> sum(node.label == "tanh" for node in opened.nodes)
     4
