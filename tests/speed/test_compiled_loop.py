@@ -6,6 +6,8 @@ import contextlib
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -384,3 +386,27 @@ def test_a_product_with_a_vector_of_misaligned_memory(dtype: Any) -> None:
     x[...] = np.arange(15).reshape(5, 3)
     y = np.ones((3, 1), dtype)
     assert_close([kernels.gemm(x, y), kernels.gemm(y.T, x.T)], [x @ y, (x @ y).T], 1e-6)
+
+
+NO_PRODUCT = """
+import sys, threading
+import tinygrad_rnn as tg
+tg.fuse.backend("c")
+together, end = threading.Barrier(4), threading.Barrier(4)
+def step(h, x):
+    return tg.tanh(0.5 * h + x), h
+def run():
+    together.wait()
+    tg.scan(step, tg.zeros(2, 3), tg.ones(4, 2, 3))
+    end.wait()
+others = [threading.Thread(target=run) for _ in range(3)]
+for t in others: t.start()
+together.wait()
+end.wait()
+for t in others: t.join()
+"""
+
+
+def test_a_loop_without_products_in_a_new_process_leaves_the_threads_of_python_alone() -> None:
+    """Its first call took Python's state of the thread for the memory of a product."""
+    subprocess.run([sys.executable, "-c", NO_PRODUCT], check=True, timeout=120)
