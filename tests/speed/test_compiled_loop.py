@@ -6,6 +6,8 @@ import contextlib
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -361,3 +363,76 @@ def test_long_sums_are_exact() -> None:
 def test_lengths_that_differ_are_an_error_not_a_read_beyond_the_end():
     with pytest.raises(ValueError, match="mismatch"):
         kernels.gemm(np.ones((2, 4)), np.ones((2, 2)))
+
+
+def results(step: Any, state: Any, x: Any, **options: Any) -> list[np.ndarray]:
+    """The results of a loop, and the gradients of the floating arrays."""
+    state = tg._util.nested.map_nested(lambda s: tg.tensor(s, requires_grad=True), state)
+    x = tg.tensor(x, requires_grad=True)
+    with loop.reports() as reports:
+        new, ys = tg.scan(step, state, x, **options)
+    assert all(r.traced for r in reports), list(map(str, reports))
+    leaves = tg._util.nested.leaves
+    return derivatives([*leaves(new), *leaves(ys)], [*leaves(state), x], 1, 1)
+
+
+def one_number(h: Any, x: Any) -> Any:
+    n = tg.tanh(0.5 * h + x)
+    return n, n.sum(axis=-1)
+
+
+def short_inside(h: Any, x: Any) -> Any:
+    n = tg.tanh((h * x).astype("float32")).astype("float64") + x
+    return n, n
+
+
+def number_kept(state: Any, x: Any) -> Any:
+    n = tg.tanh(0.5 * state[0] + x)
+    return (n, n.sum(axis=-1)), n
+
+
+@pytest.mark.parametrize("B", [1, 3, 8])  # the proof of B = 1 serves for all: the source is equal
+@pytest.mark.parametrize("lengths", [False, True])
+def test_one_number_for_each_row(B: int, lengths: bool) -> None:
+    """The numbers of rows are not a row, as their shape (B,) alone would tell."""
+    rng = np.random.default_rng(0)
+    h, x = rng.standard_normal((B, 8)), rng.standard_normal((4, B, 8))
+    options = {"lengths": 4 - np.arange(B) % 4} if lengths else {}
+    for step, state in ((one_number, h), (short_inside, h), (number_kept, (h, h[:, 0].copy()))):
+        found = results(step, state, x, **options)
+        with backend("numpy"):
+            wanted = results(step, state, x, **options)
+        assert_close(found, wanted, 1e-6 if step is short_inside else 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_product_with_a_vector_of_misaligned_memory(dtype: Any) -> None:
+    memory = np.zeros(15 * np.dtype(dtype).itemsize + 1, np.uint8)
+    x = np.ndarray((5, 3), dtype, memory, 1)
+    x[...] = np.arange(15).reshape(5, 3)
+    y = np.ones((3, 1), dtype)
+    assert_close([kernels.gemm(x, y), kernels.gemm(y.T, x.T)], [x @ y, (x @ y).T], 1e-6)
+
+
+NO_PRODUCT = """
+import sys, threading
+import tinygrad_rnn as tg
+tg.fuse.backend("c")
+together, end = threading.Barrier(4), threading.Barrier(4)
+def step(h, x):
+    return tg.tanh(0.5 * h + x), h
+def run():
+    together.wait()
+    tg.scan(step, tg.zeros(2, 3), tg.ones(4, 2, 3))
+    end.wait()
+others = [threading.Thread(target=run) for _ in range(3)]
+for t in others: t.start()
+together.wait()
+end.wait()
+for t in others: t.join()
+"""
+
+
+def test_a_loop_without_products_in_a_new_process_leaves_the_threads_of_python_alone() -> None:
+    """Its first call took Python's state of the thread for the memory of a product."""
+    subprocess.run([sys.executable, "-c", NO_PRODUCT], check=True, timeout=120)

@@ -117,6 +117,12 @@ def replaced(cell: Any, make: Callable[[Any], Any]) -> None:
     setattr(cell, name, make(old))
 
 
+def in_place_of(module: Any, name: str, value: Any) -> None:
+    """Replace an attribute; it is then the last in the namespace."""
+    delattr(module, name)
+    setattr(module, name, value)
+
+
 def half(z: Any, h: Any) -> Any:
     return 0.5 * h + z.sum(axis=-1, keepdims=True)
 
@@ -172,6 +178,10 @@ OF_SIMPLE: dict[str, Callable[[Any, Any], Any]] = {
     "the forward of one layer": lambda cell, _: object.__setattr__(
         cell.U, "forward", lambda x: x @ cell.U.weight.T
     ),
+    "the order of a layer's attributes": lambda cell, _: in_place_of(
+        cell.norm, "weight", tg.nn.Parameter(drawn(H, seed=5))
+    ),
+    "no weight of a layer": lambda cell, _: in_place_of(cell.norm, "weight", None),
     "two names of a weight": lambda cell, _: setattr(cell, "bias", cell.U.bias),
     "a property": lambda cell, patch: patch.setattr(
         type(cell), "slope", property(lambda self: 2.0), raising=False
@@ -223,7 +233,28 @@ def test_other_shapes_and_dtypes() -> None:
                 assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
 
+def test_a_layer_without_weight_is_not_one_without_bias() -> None:
+    found: list[Any] = []
+    for eager in (False, True):
+        for name in ("bias", "weight"):
+            layer = layer_of(Simple)
+            norm = layer.cells[0].norm
+            norm.weight.data, norm.bias.data = 2 + np.arange(H), -1.0 - np.arange(H)
+            in_place_of(norm, name, None)
+            with tg.eager() if eager else tg.enable_grad():
+                found.append(layer(drawn(T, B, H))[0].numpy())
+    assert_allclose(found[:2], found[2:], rtol=1e-9)
+    assert not np.allclose(found[0], found[1])
+
+
 # -- steps whose facts cannot be listed ------------------------------------------------------------
+
+
+class Setting:
+    """A descriptor: the class has the default, a cell its own value."""
+
+    def __get__(self, cell: Any, kind: Any = None) -> float:
+        return 1.0 if cell is None else cell.__dict__["slope"]
 
 
 class Branch(Simple):
@@ -290,6 +321,13 @@ class OneNumber(Simple):
         return h * self.slope + z.split(2, axis=-1)[0]
 
 
+class Described(Simple):
+    rate = Setting()
+
+    def step(self, z: Any, h: Any) -> Any:
+        return h * self.rate + z.split(2, axis=-1)[0]
+
+
 class Values(Simple):
     def step(self, z: Any, h: Any) -> Any:
         return h * self.bias.numpy()[0] + z.split(2, axis=-1)[0]
@@ -308,6 +346,7 @@ class Values(Simple):
         Builtin,
         OneComputed,
         OneNumber,
+        Described,
         Values,
     ],
 )

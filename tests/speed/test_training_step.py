@@ -255,11 +255,31 @@ def test_a_rule_that_cannot_be_traced_is_left_to_numpy(rule, recorded):
         def _update(self, p, g, lr, state):
             rule(p, g, lr, self._hyper["momentum"])
 
+        _update.__module__ = SGD.__module__
+
     p = Parameter(np.ones(1))
     p.grad = tg.tensor(np.ones(1))
     Own([p], lr=1.0, momentum=0.5).step()
     assert p.numpy() == 0
     assert recorded.done == [("update_parameters", False)]
+
+
+@pytest.mark.parametrize("of", ["class", "optimizer"])
+def test_a_rule_that_is_put_in_place_of_the_librarys_runs(of, monkeypatch):
+    w = Parameter(tg.tensor([1.0, 2.0]))
+    optimizer = SGD([w], lr=0.5)
+    w.grad = tg.tensor([2.0, 2.0])
+    optimizer.step()  # its own rule is compiled
+
+    def rule(*args):
+        args[-4][...] = 7.0
+
+    monkeypatch.setattr(SGD if of == "class" else optimizer, "_update", rule)
+    optimizer.step()
+    assert w.numpy().tolist() == [7.0, 7.0]
+    monkeypatch.undo()
+    optimizer.step()
+    assert w.numpy().tolist() == [6.0, 6.0]
 
 
 def test_a_read_only_parameter_raises_as_before():

@@ -123,7 +123,7 @@ class CompiledLoop:
         for x, name in rooms:
             self.row[name] = padded(stages.form(x)[1], x.dtype)
             self.itemsize[name] = x.dtype.itemsize
-        for x, _ in (*targets, *added):
+        for x in (*plan.states, *(x for x, _ in (*targets, *added))):
             if not stages.form(x)[0] and self.rows > 1:
                 raise Unsupported(f"a result of shape {x.sizes} for {self.rows} rows")
         for name, (width, dtype) in stages.scratch.items():

@@ -200,11 +200,17 @@ static void free_room(void *pointer)
 
 static void make_room_key(void) { pthread_key_create(&room_key, free_room); }
 
+/* Before the key is made, its number is that of another library's. */
+static struct room *room_of_thread(void)
+{
+    pthread_once(&room_once, make_room_key);
+    return pthread_getspecific(room_key);
+}
+
 /* Return the room of this thread; null if there is no memory. */
 static char *take_room(size_t size)
 {
-    pthread_once(&room_once, make_room_key);
-    struct room *room = pthread_getspecific(room_key);
+    struct room *room = room_of_thread();
     if (!room) {
         room = calloc(1, sizeof *room);
         if (!room) return 0;
@@ -222,7 +228,7 @@ static char *take_room(size_t size)
 /* Free the room of this thread if it is very large. */
 static void leave_room(void)
 {
-    struct room *room = pthread_getspecific(room_key);
+    struct room *room = room_of_thread();
     if (!room || room->size <= MOST_KEPT) return;
     free(room->memory);
     room->memory = 0;

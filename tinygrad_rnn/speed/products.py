@@ -34,7 +34,8 @@ def product(x: Any, y: Any) -> Any:
     if dtype != y.dtype or dtype not in FLOATS or size == 0 or y.shape[0] != k:
         return NotImplemented  # NumPy raises the error of two lengths that differ
     if n == 1 and m > 1:
-        return product(y.T, x.T).T
+        found = product(y.T, x.T)
+        return found if found is NotImplemented else found.T
     if m == 1:  # a vector is contiguous, and so are the rows or the columns of its matrix
         x = np.ascontiguousarray(x)
         if dtype.itemsize not in y.strides:

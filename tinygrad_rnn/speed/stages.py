@@ -178,6 +178,8 @@ class Stages:
         self.group: dict[Expression, Expression] = {x: x for x in self.steps}
         self.apart: set[Expression] = set()  # slices and concatenations that go through memory
         for x in self.steps:
+            if x.op == "reshape" and self.form(x) != self.form(x.args[0]):
+                raise Unsupported(f"reshape of {x.args[0].sizes} to {x.sizes}: other rows")
             if x.op in ("matmul", "sum"):
                 self._check(x)
             elif x.op == "slice":

@@ -158,7 +158,8 @@ def _values(cell: Any, function: Any) -> list[Any] | None:
             known = _follow(own[name], rest, found)
         else:  # a number of the class
             known = name not in own and not rest and type(kind) is type
-            found.append(getattr(kind, name, ...))
+            holders = [vars(base) for base in kind.__mro__ if name in vars(base)]
+            found.append(holders[0][name] if holders else ...)  # a descriptor, not its result
             known = known and type(found[-1]) in VALUES
         if not known:
             return None
@@ -185,8 +186,8 @@ def _follow(value: Any, names: list[str], found: list[Any]) -> bool:
             return False
     if _is_module(value):
         kind, own = type(value), vars(value)
-        found += kind.forward, kind.__call__
         names = [name for name in own if name not in ("training", "_buffers")]
+        found += kind.forward, kind.__call__, *names  # in any order
         return "forward" not in own and all([_follow(own[name], [], found) for name in names])
     found.append(value)
     simple = type(value) in VALUES or (

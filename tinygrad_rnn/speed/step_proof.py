@@ -18,7 +18,7 @@ from .loop_runtime import address
 from .proof import failure
 
 DRAWS = 3  # a step that compares numbers may meet two that differ by their rounding errors only
-NEAR = {4: 1e-3, 8: 1e-8}  # relative to the largest element, by the bytes of a number
+NEAR = {4: 1e-3, 8: 1e-8}  # relative to the largest element, by the bytes of the shortest number
 
 
 def prove_plan(compiler: Compiler, plan: CompiledPlan) -> None:
@@ -65,13 +65,14 @@ def _difference(plan: CompiledPlan, loop: CompiledLoop, rng: np.random.Generator
         {n: (address(a), 0, 0) for n, a in memory.items()},
     )
     kernel = Kernel(plan.trace, [*values], [x for x, *_ in wanted]).schedule(np)
+    values_of = (*stages.given, *stages.steps)  # a result is as exact as what it is computed from
+    bytes_of = min([8, *(x.dtype.itemsize for x in values_of if x.dtype.kind == "f")])
     with np.errstate(all="ignore"):
         expected = kernel(*values.values())
         for (x, name, _), y in zip(wanted, expected, strict=True):
             width = stages.form(x)[1]
             finite = np.abs(y[np.isfinite(y)])
-            near = NEAR.get(x.dtype.itemsize, 0.0)
-            near *= float(finite.max(initial=0))
+            near = NEAR[bytes_of] * float(finite.max(initial=0))
             found = memory[name][:, :width]
             if not np.allclose(found, np.reshape(y, (-1, width)), 0, near, equal_nan=True):
                 return f"a result of {x.op}, of shape {x.sizes} and {x.dtype}"

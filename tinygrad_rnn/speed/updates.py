@@ -59,10 +59,11 @@ def plan_of(optimizer: Any, dtype: Any) -> Plan | None:
     A rule that a user has written may do more than to compute its arrays.
     """
     kind, hyper = type(optimizer), optimizer._hyper
-    if kind.__module__ != optimizers.__name__:
+    rule = optimizer._update  # may be one that was put in place of the library's
+    if {kind.__module__, rule.__module__} != {optimizers.__name__}:
         return None
     # A rule may branch on whether a setting is zero.
-    key = kind, dtype, selected[0], *map(bool, hyper.values())
+    key = kind, rule.__func__, dtype, selected[0], *map(bool, hyper.values())
     if key not in _plans:
         try:
             _plans[key] = _plan(optimizer, dtype)
