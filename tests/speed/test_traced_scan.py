@@ -424,6 +424,30 @@ def test_only_what_is_asked_for_is_differentiated(
     assert graphs[0] == graphs[1]  # None, not zeros, where nothing leads to the leaf
 
 
+def test_a_slice_of_a_value_that_takes_the_place_of_a_sum() -> None:
+    """The array of a sum is another one at each step, and is used again for later values."""
+    rng = np.random.default_rng(0)
+    b = tg.tensor(rng.standard_normal((1, 5)), requires_grad=True)
+    x = tg.tensor(rng.standard_normal((4, 3, 5)), requires_grad=True)
+
+    def step(h: Any, x: Any) -> Any:
+        total = (x + x).sum(axis=-1, keepdims=True) * 0.3
+        return tg.tanh(total[..., 0:1] * b + b), None
+
+    def outcome() -> list[np.ndarray]:
+        state, _ = tg.scan(step, tg.zeros(3, 5, dtype=tg.float64), x)
+        return derivatives([state], [b, x], 0, 1)
+
+    before = tg.fuse.backend()
+    try:
+        tg.fuse.backend("numpy")
+        found = outcome()
+    finally:
+        tg.fuse.backend(before)
+    with tg.eager():
+        assert_close(found, outcome(), 1e-12)
+
+
 @given(cases_and_options(), st.data())
 def test_a_leaf_that_a_loss_does_not_depend_on_has_no_gradient(
     drawn: tuple[Case, Options], data: st.DataObject

@@ -87,8 +87,10 @@ class StepKernel(Kernel):
         self.lines = loop
 
     def _buffer(self, x: Expression) -> str:
+        count = self.buffers
         name = super()._buffer(x)
-        self.memories.add(name)
+        if self.buffers > count:  # not the result of a sum, which is another array at each step
+            self.memories.add(name)
         return name
 
     def _slice(self, name: str, start: int, stop: int) -> str:
