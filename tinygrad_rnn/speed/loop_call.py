@@ -220,12 +220,10 @@ class LoopCall:
         if start:
             kept = {x: self._span(s, start, self.T) for x, s in kept.items() if s is not None}
         totals = {x: sums[f"e{i}"].astype(x.dtype) for x, i in step.added.items()}
-        shapes = [x.shape for x in self.tensors[first + len(self.xs) :]]
+        read = [x._data for x in self.tensors[first + len(self.xs) :]]
         of_invariants = [
-            _total(terms, kept, totals, shape) if need else None
-            for terms, shape, need in zip(
-                step.terms, shapes, needed[first + len(self.xs) :], strict=True
-            )
+            _total(terms, kept, totals, x, not plan.columns) if need else None
+            for terms, x, need in zip(step.terms, read, needed[first + len(self.xs) :], strict=True)
         ]
         return [*of_states, *inputs, *of_invariants]
 
@@ -373,11 +371,13 @@ def _copied(node: Node, nodes: dict[Any, Any], known: dict[Expression, Any]) -> 
     return new
 
 
-def _product(term: Term, kept: dict[Expression, Any]) -> Any:
-    """Return the product of the factors of all time steps."""
+def _product(term: Term, kept: dict[Expression, Any], across: bool) -> Any:
+    """Return the product of the factors of all time steps; `across`: as (rightᵀ left)ᵀ."""
     left, right = (kept[x] for x in term.values)
     if term.part is not None:
         left = left[..., term.part[0] : term.part[1]]
+    if across:
+        return kernels.gemm(kernels.rows(right).T, kernels.rows(left)).T
     return kernels.gemm(kernels.rows(left).T, kernels.rows(right))
 
 
@@ -385,13 +385,19 @@ def _total(
     terms: list[tuple[Term, list[Term]]],
     kept: dict[Expression, Any],
     totals: dict[Expression, Any],
-    shape: Any,
+    like: Any,
+    ordered: bool,
 ) -> Any:
-    """Return the gradient of an invariant, of all time steps; None without terms."""
+    """Return the gradient of an invariant `like`, of all time steps; None without terms.
+
+    `ordered`: in the memory order of `like`, for an update that needs it.
+    """
+    shape = like.shape
+    across = like.ndim == 2 and kernels.is_column_major(like)
     total = None
     for term, parts in terms:
         if term.kind == "product":
-            values = [_product(part, kept) for part in parts]
+            values = [_product(part, kept, ordered and across != term.transposed) for part in parts]
             value = values[0] if len(values) == 1 else np.concatenate(values)
         elif term.kind == "sum":
             slab = kept[term.values[0]]

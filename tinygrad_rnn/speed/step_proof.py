@@ -65,7 +65,7 @@ def _difference(plan: CompiledPlan, loop: CompiledLoop, rng: np.random.Generator
         {n: (address(a), 0, 0) for n, a in memory.items()},
     )
     kernel = Kernel(plan.trace, [*values], [x for x, *_ in wanted]).schedule(np)
-    values_of = (*stages.given, *stages.steps)  # a result is as exact as what it is computed from
+    values_of = (*stages.given, *stages.steps)  # a result is as exact as its arguments
     bytes_of = min([8, *(x.dtype.itemsize for x in values_of if x.dtype.kind == "f")])
     with np.errstate(all="ignore"):
         expected = kernel(*values.values())

@@ -168,7 +168,8 @@ def gemm(x: Array, y: Array) -> Array:
         total = module.sum(parts, axis=-3, dtype=float64).astype(parts.dtype)
         return total + module.matmul(x[..., cut:], y[..., cut:, :])
     if module is np and x.ndim == y.ndim == 2 and "product" in faster:
-        across = is_column_major(x)  # (x y)ᵀ = yᵀ xᵀ
+        # (x y)ᵀ = yᵀ xᵀ. The gradient gᵀ x of a weight is row-major as the weight is.
+        across = is_column_major(x) and is_column_major(y)
         found = try_faster("product", *((y.T, x.T) if across else (x, y)))
         if found is not NotImplemented:
             return found.T if across else found
