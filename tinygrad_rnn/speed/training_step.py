@@ -104,7 +104,7 @@ def update_parameters(optimizer: Any, ready: Sequence[tuple[int, Any, Any]]) -> 
         In that case nothing was written.
     """
     if not ready:
-        return NotImplemented
+        return None
     dtype, rate = ready[0][1]._data.dtype, optimizer._rates.get("cpu")
     if dtype not in FLOATS or rate is None:
         return NotImplemented

@@ -60,7 +60,8 @@ def plan_of(optimizer: Any, dtype: Any) -> Plan | None:
     """
     kind, hyper = type(optimizer), optimizer._hyper
     rule = optimizer._update  # may be one that was put in place of the library's
-    if {kind.__module__, rule.__module__} != {optimizers.__name__}:
+    own = vars(optimizers).get(kind.__name__) is kind
+    if not own or rule.__module__ != optimizers.__name__:
         return None
     # A rule may branch on whether a setting is zero.
     key = kind, rule.__func__, dtype, selected[0], *map(bool, hyper.values())
