@@ -110,7 +110,6 @@ class CompiledLoop:
             names += [name for name in (out, operand) if name and name not in names]
         number = {name: i for i, name in enumerate(names)}
         self.names = names
-        self.used = set(names)
         forms = {name: stages.form(x) for x, name in given.items() if x.varies}
         forms.update({name: stages.form(x) for x, name in (*targets, *added)})
         self.rows = stages.rows
@@ -128,11 +127,11 @@ class CompiledLoop:
                 raise Unsupported(f"a result of shape {x.sizes} for {self.rows} rows")
         for name, (width, dtype) in stages.scratch.items():
             self.row[name] = padded(width, dtype)
-        self.functions = load_stages(self.source, sum(o.kind == "stage" for o in stages.operations))
+        functions = load_stages(self.source, sum(o.kind == "stage" for o in stages.operations))
         table = []
         for o in stages.operations:
             if o.kind == "stage":
-                table.append([KINDS["stage"], -1, -1, 0, 0, self.functions[o.which], 0])
+                table.append([KINDS["stage"], -1, -1, 0, 0, functions[o.which], 0])
             else:
                 weight = stages.weights[o.which]
                 row = [KINDS["product"], number[o.out], number[o.operand], o.dtype.itemsize]
@@ -152,7 +151,7 @@ class CompiledLoop:
         self.work = sum(
             o.columns * o.which.sizes[0] for o in stages.operations if o.kind == "product"
         )
-        self.constant = {x: given[x] for x in plan.invariants if given[x] in self.used}
+        self.constant = {x: given[x] for x in plan.invariants if given[x] in number}
         self.constant.update(self.outside)
         for x, name in self.constant.items():
             self.row.setdefault(name, self._invariant_row(x))
@@ -338,21 +337,21 @@ class CompiledCall(LoopCall):
             finals.append(last.copy())
         return finals
 
-    def _derivative(self, which: tuple[int, ...], needed: tuple[bool, ...]) -> Derivative:
-        return self.plan.backward_loop(which)[0]
+    def _backward_loop(
+        self, which: tuple[int, ...], needed: tuple[bool, ...]
+    ) -> tuple[Derivative, CompiledLoop]:
+        return self.plan.backward_loop(which)
 
     def _run_backward(
         self,
         step: Derivative,
-        which: tuple[int, ...],
-        needed: tuple[bool, ...],
+        made: CompiledLoop,
         grads: dict[int, Any],
         slabs: dict[str, Any],
         sums: dict[str, Any],
         start: int,
     ) -> Sequence[Any]:
         plan = self.plan
-        made = plan.backward_loop(which)[1]
         series = self._given_series(backward=True, start=start)
         for i in range(len(self.state)):
             before, after = self._both(i)

@@ -184,7 +184,7 @@ class LoopCall:
         reached = self.reach.reached(grads)
         needed = tuple([need and bool(reached >> i & 1) for i, need in enumerate(needed)])
         which = tuple(sorted(i - first for i in grads if i >= first))
-        step = self._derivative(which, needed)
+        step, made = self._backward_loop(which, needed)
         wanted = self._wanted(step, needed)
         sums = {f"e{i}": np.zeros(x.sizes) for x, i in step.added.items()}
         inputs: list[Any] = [None] * len(step.inputs)
@@ -203,7 +203,7 @@ class LoopCall:
         slabs = {f"r{i}": x for i, x in enumerate(inputs)}
         slabs.update({f"c{i}": x for i, x in enumerate(collected)})
         slabs.update({f"gy{i}": self._ordered(grads[first + i]) for i in which})
-        carried = self._run_backward(step, which, needed, grads, slabs, sums, start)
+        carried = self._run_backward(step, made, grads, slabs, sums, start)
         of_states: list[Any] = [None] * first
         for i, g in zip(step.live, carried, strict=True):
             of_states[i] = g if needed[i] else None
@@ -234,11 +234,13 @@ class LoopCall:
     def _slab_of_masks(self, masks: Any) -> Any:
         return np.stack(masks[::-1] if self.reverse else masks)
 
-    def _derivative(self, which: tuple[int, ...], needed: tuple[bool, ...]) -> Derivative:
-        """Return the derivative that the backward loop computes."""
-        self.made = self.plan.backward(which, needed, self.ragged is not None, self.scaled)
-        assert self.made.derivative is not None
-        return self.made.derivative
+    def _backward_loop(
+        self, which: tuple[int, ...], needed: tuple[bool, ...]
+    ) -> tuple[Derivative, Any]:
+        """Return the derivative of the step, and the loop that computes it."""
+        made = self.plan.backward(which, needed, self.ragged is not None, self.scaled)
+        assert made.derivative is not None
+        return made.derivative, made
 
     def _wanted(self, step: Derivative, needed: tuple[bool, ...]) -> set[Expression]:
         """Return the values of all steps that are a result, or that a result is computed from."""
@@ -254,8 +256,7 @@ class LoopCall:
     def _run_backward(
         self,
         step: Derivative,
-        which: tuple[int, ...],
-        needed: tuple[bool, ...],
+        made: Any,
         grads: dict[int, Any],
         slabs: dict[str, Any],
         sums: dict[str, Any],
@@ -276,7 +277,7 @@ class LoopCall:
             lists["w"] = list(self.weights)
             lists["u"] = self.edge_alive
         reversed_lists = {name: steps[start:][::-1] for name, steps in lists.items()}
-        found: Sequence[Any] = self.made(heads, reversed_lists)
+        found: Sequence[Any] = made(heads, reversed_lists)
         return found
 
     def _span(self, slab: Any, start: int, stop: int) -> Any:
@@ -297,8 +298,7 @@ class LoopCall:
             return None
         if self.xs[i] is not x._data:  # a copy in another memory order
             return None
-        steps = self.lists.pop(f"x{i}", None)  # views
-        del steps
+        self.lists.pop(f"x{i}", None)  # views
         array = x._data
         base = array.base
         own = sys.getrefcount(x) == 3 and sys.getrefcount(array) == 4 and array.flags.writeable
