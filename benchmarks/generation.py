@@ -17,41 +17,37 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 TOKENS = 65
+
+
+def generator(library: Any, token: Any, hidden: int) -> Callable[[], None]:
+    """Return a step of generation; the two libraries have the same names."""
+    rows, layer = library.nn.Embedding(TOKENS, TOKENS), library.nn.LSTM(TOKENS, hidden)
+    out = library.nn.Linear(hidden, TOKENS)
+    state = None
+
+    def step() -> None:
+        nonlocal state, token
+        with library.no_grad():
+            y, state = layer(rows(token), state)
+            token = out(y).argmax(-1)
+
+    return step
 
 
 def ours(hidden: int) -> Callable[[], None]:
     import tinygrad_rnn as tg
 
-    rows, layer = tg.nn.Embedding(TOKENS, TOKENS), tg.nn.LSTM(TOKENS, hidden)
-    out = tg.nn.Linear(hidden, TOKENS)
-    state, token = None, tg.zeros(1, 1, dtype=tg.int64)
-
-    def step() -> None:
-        nonlocal state, token
-        with tg.no_grad():
-            y, state = layer(rows(token), state)
-            token = out(y).argmax(axis=-1)
-
-    return step
+    return generator(tg, tg.zeros(1, 1, dtype=tg.int64), hidden)
 
 
 def pytorch(hidden: int) -> Callable[[], None]:
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    rows, layer = torch.nn.Embedding(TOKENS, TOKENS), torch.nn.LSTM(TOKENS, hidden)
-    out = torch.nn.Linear(hidden, TOKENS)
-    state, token = None, torch.zeros(1, 1, dtype=torch.long)
-
-    def step() -> None:
-        nonlocal state, token
-        with torch.no_grad():
-            y, state = layer(rows(token), state)
-            token = out(y).argmax(-1)
-
-    return step
+    return generator(torch, torch.zeros(1, 1, dtype=torch.long), hidden)
 
 
 def reading(hidden: int) -> Callable[[], None]:

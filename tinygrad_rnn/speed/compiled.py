@@ -33,7 +33,7 @@ import numpy as np
 
 from .compiler import Compiler, load
 from .loops import Loop, c_type
-from .math_functions import PREAMBLE, math_functions
+from .math_functions import ARRAY, PREAMBLE, math_functions
 
 # -- the source ------------------------------------------------------------------------------------
 
@@ -50,8 +50,7 @@ RUN = Template(r"""
 enum {
     ACCESSES = $accesses,
     FIRST_OUTPUT = $first_output,
-    LAYOUTS = $layouts,
-    OBJECT_HEAD = $object
+    LAYOUTS = $layouts
 };
 static const intptr_t size[ACCESSES] = { $sizes };
 static const bool broadcast[LAYOUTS][ACCESSES] = { $broadcast };
@@ -97,11 +96,10 @@ def source(loop: Loop) -> str:
         accesses=len(types),
         first_output=count,
         layouts=len(loop.layouts),
-        object=object.__basicsize__,
     )
     functions = [math_functions(T) for T in ("float", "double") if f"_{T}(" in "".join(loops)]
     strided_loop = Path(__file__).with_name("strided_loop.c").read_text("utf-8")
-    return "".join([PREAMBLE, *functions, *loops, run, strided_loop])
+    return "".join([PREAMBLE, ARRAY, *functions, *loops, run, strided_loop])
 
 
 # -- a kernel --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import proof, threads
 from .compiler import Compiler, load, selected
-from .math_functions import PREAMBLE, math_functions
+from .math_functions import ARRAY, PREAMBLE, math_functions
 
 KINDS = {"stage": 0, "product": 1, "zero": 2, "scale": 3, "ended": 4}
 WORD = np.dtype(np.intp)
@@ -32,9 +32,8 @@ def _source() -> str:
         for name in ("products", "loop_runtime", "training_step")
     )
     functions = "".join(map(math_functions, ("float", "double")))
-    head = f"enum {{ OBJECT_HEAD = {object.__basicsize__} }};\n"
     return "".join(
-        [runtime.replace("PRODUCTS\n", products), PREAMBLE, functions, head, training_step]
+        [runtime.replace("PRODUCTS\n", products), PREAMBLE, functions, ARRAY, training_step]
     )
 
 

@@ -25,6 +25,18 @@ PREAMBLE = r"""#include <stdbool.h>
 #endif
 """
 
+# PyArrayObject_fields in NumPy's ndarraytypes.h; so NumPy's headers need not be installed.
+ARRAY = f"""
+enum {{ OBJECT_HEAD = {object.__basicsize__} }}; /* bytes */
+typedef struct {{
+    char object[OBJECT_HEAD], *data;
+    int axes;
+    intptr_t *shape, *strides;
+    void *base, *dtype;
+    int flags;
+}} Array;
+"""
+
 
 def _polynomial(x: str, coefficients: Sequence[float], T: str) -> str:
     """Return c0 + c1 x + c2 x² + … in Horner's form."""

@@ -7,21 +7,12 @@
    size                     bytes per element of each chunk
    LAYOUTS                  the number of specialized loops
    broadcast                for each layout, which chunks are one element instead of n; layout 0: none
-   OBJECT_HEAD              bytes of the head of a Python object
+   Array                    the structure of a NumPy array
 
-   The few functions and structures of Python and NumPy that are used are declared here, as in their
-   stable interfaces (PEP 384; PyArrayObject_fields in NumPy's ndarraytypes.h), so that no header has
-   to be installed. */
+   The few functions of Python that are used are declared here, as in its stable interface (PEP 384),
+   so that no header has to be installed. */
 
 enum { AXES = 8, TILE = ACCESSES <= 32 ? 128 : 4096 / ACCESSES, MIN_TO_RELEASE_GIL = 1 << 14 };
-
-typedef struct {
-    char object[OBJECT_HEAD], *data;
-    int axes;
-    intptr_t *shape, *strides;
-    void *base, *dtype;
-    int flags;
-} Array;
 
 extern char *PyBytes_AsString(void *);
 extern void *PyBool_FromLong(long), *PyCFunction_NewEx(void *, void *, void *);

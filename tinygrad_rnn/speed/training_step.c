@@ -1,19 +1,10 @@
 /* The parts of a training step outside of the loop over time: the norm and the scaling of all
    gradients, the update of all parameters, the gradient of a table of rows, and the cross-entropy.
 
-   The text follows loop_runtime.c, whose threads it uses, in one library. `loop_runtime.py` defines
-   OBJECT_HEAD, the bytes of the head of a Python object. A function returns 0, or 1 if it cannot
+   The text follows loop_runtime.c, whose threads it uses, in one library. `loop_runtime.py` writes
+   ARRAY before it, the structure of a NumPy array. A function returns 0, or 1 if it cannot
    compute the result; then it has written nothing, and NumPy computes it. No result depends on the
    number of threads. */
-
-/* PyArrayObject_fields in NumPy's ndarraytypes.h */
-typedef struct {
-    char object[OBJECT_HEAD], *data;
-    int axes;
-    intptr_t *shape, *strides;
-    void *base, *dtype;
-    int flags;
-} Array;
 
 enum { CONTIGUOUS = 0x0003 /* C | Fortran */, ALIGNED = 0x0100, WRITABLE = 0x0400 };
 
