@@ -29,7 +29,7 @@ enum { VECTOR_BYTES = 16, PANEL_VECTORS = 4 };
 #else
 enum { VECTOR_BYTES = 16, PANEL_VECTORS = 2 };
 #endif
-enum { TILE_ROWS = 6, DEPTH_BLOCK = 256, ALIGNMENT = 64, WORTH_PACKING = 4 };
+enum { TILE_ROWS = 6, DEPTH_BLOCK = 256, FEW_PANELS = 2, ALIGNMENT = 64, WORTH_PACKING = 4 };
 
 #define REAL float
 PRODUCTS
@@ -244,7 +244,7 @@ struct operands { /* strides in elements */
     const char *b;
     intptr_t b_row, b_column;
     char *c;
-    intptr_t c_row;
+    intptr_t c_row, c_column; /* one of them is 1 */
     bool failed;
 };
 
@@ -277,22 +277,29 @@ static void multiply_part(void *argument, intptr_t part, intptr_t parts)
     const intptr_t depth = o->depth < DEPTH_BLOCK ? o->depth : DEPTH_BLOCK;
     const intptr_t left = (rows * depth * o->real + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     const intptr_t right = (columns + panel) * depth * o->real;
-    char *room = take_room(left + right);
+    const bool transposed = o->c_column != 1;
+    const intptr_t width = (columns + panel - 1) / panel * panel; /* of a row of the transposed result */
+    char *room = take_room(left + right + (transposed ? rows * width * o->real : 0));
     if (!room) {
         __atomic_store_n(&o->failed, true, __ATOMIC_RELAXED);
         return;
     }
     const char *const a = o->a + i * o->a_row * o->real, *const b = o->b + j * o->b_column * o->real;
-    char *const c = o->c + (i * o->c_row + j) * o->real;
+    char *const c = o->c + (i * o->c_row + j * o->c_column) * o->real;
+    char *const to = transposed ? room + left + right : c;
+    const intptr_t to_row = transposed ? width : o->c_row;
     const float_mode mode = flush_denormals();
-    if (o->real == 4)
+    if (o->real == 4) {
         multiply_float(rows, columns, o->depth, (const float *)a, o->a_row, o->a_column,
-                       (const float *)b, o->b_row, o->b_column, (float *)c, o->c_row, (float *)room,
+                       (const float *)b, o->b_row, o->b_column, (float *)to, to_row, (float *)room,
                        (float *)(room + left));
-    else
+        if (transposed) transpose_float(rows, columns, (float *)to, to_row, (float *)c, o->c_column);
+    } else {
         multiply_double(rows, columns, o->depth, (const double *)a, o->a_row, o->a_column,
-                        (const double *)b, o->b_row, o->b_column, (double *)c, o->c_row,
-                        (double *)room, (double *)(room + left));
+                        (const double *)b, o->b_row, o->b_column, (double *)to, to_row, (double *)room,
+                        (double *)(room + left));
+        if (transposed) transpose_double(rows, columns, (double *)to, to_row, (double *)c, o->c_column);
+    }
     restore_mode(mode);
     leave_room();
 }
@@ -300,9 +307,19 @@ static void multiply_part(void *argument, intptr_t part, intptr_t parts)
 /* c = a @ b. Returns 0, or 1 if there is no memory. */
 int matrix_product(struct operands *o)
 {
-    o->failed = false;
-    in_parts(multiply_part, o, o->threads);
-    return o->failed;
+    struct operands call = *o;
+    /* cᵀ = bᵀ aᵀ if a is a large transposed matrix and b a small one: rows are packed faster than
+       columns, and the few columns of c become the rows of tiles, so none of a vector is empty. */
+    if (o->rows > 4 * o->columns && o->columns >= TILE_ROWS && o->a_row == 1 && o->a_column != 1
+        && o->b_column == 1) {
+        call.rows = o->columns, call.columns = o->rows;
+        call.a = o->b, call.a_row = o->b_column, call.a_column = o->b_row;
+        call.b = o->a, call.b_row = o->a_column, call.b_column = o->a_row;
+        call.c_row = o->c_column, call.c_column = o->c_row;
+    }
+    call.failed = false;
+    in_parts(multiply_part, &call, call.threads);
+    return call.failed;
 }
 
 /* -- programs ------------------------------------------------------------------------------------ */
@@ -419,6 +436,7 @@ static void run_operation(const struct call *call, const struct operation *op, i
                     .rows = 1, .columns = w->columns, .depth = w->depth, .real = op->real,
                     .threads = w->depth * w->columns < WORTH_THREADS ? 1 : p->most_threads,
                     .a = in, .b = w->data, .b_row = w->row, .b_column = w->column, .c = out,
+                    .c_column = 1,
                 };
                 in_parts(multiply_part, &o, o.threads);
                 in += row[op->in];

@@ -149,7 +149,7 @@ def operands(x: Any, y: Any, out: Any, count: int) -> Any:
     (a, b), (c, d) = x.strides, y.strides
     words = (
         m, n, k, width, count, address(x), a // width, 1 if k == 1 else b // width, address(y),
-        c // width, d // width, address(out), n, 0,
+        c // width, d // width, address(out), n, 1, 0,
     )  # fmt: skip
     return array.array(WORD.char, words)
 

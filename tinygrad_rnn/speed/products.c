@@ -25,22 +25,29 @@ static intptr_t NAME(packed_size)(intptr_t depth, intptr_t columns)
 static void NAME(pack)(REAL *to, const REAL *from, intptr_t row, intptr_t column, intptr_t depth,
                        intptr_t columns, intptr_t first, intptr_t last)
 {
-    const intptr_t panel = NAME(PANEL), lanes = NAME(LANES);
-    for (intptr_t j = first; j < last; j++) {
+    enum { TOGETHER = 8 }; /* panels: rows are read in long pieces, which the processor prefetches */
+    const intptr_t panel = NAME(PANEL), lanes = NAME(LANES), full = columns / panel;
+    intptr_t j = first;
+    for (intptr_t stop; column == 1 && j < last && j < full; j = stop) {
+        stop = j + TOGETHER < last ? j + TOGETHER : last;
+        stop = stop < full ? stop : full;
+        for (intptr_t k = 0; k < depth; k++)
+            for (intptr_t q = j; q < stop; q++)
+                memcpy(to + q * panel * depth + k * panel, from + k * row + q * panel,
+                       NAME(PANEL) * sizeof(REAL));
+    }
+    for (; j < last; j++) {
         const intptr_t start = j * panel, left = columns - start;
         const intptr_t used = left < panel ? left : panel;
         const intptr_t width = (used + lanes - 1) / lanes * lanes;
         REAL *restrict out = to + start * depth;
         const REAL *restrict in = from + start * column;
-        if (column == 1 || depth == 1) {
-            for (intptr_t k = 0; k < depth; k++)
-                for (intptr_t c = 0; c < used; c++) out[k * width + c] = in[k * row + c * column];
-        } else { /* read along the rows of the transpose, in squares that stay in the cache */
-            for (intptr_t k0 = 0; k0 < depth; k0 += 16) {
-                const intptr_t k1 = k0 + 16 < depth ? k0 + 16 : depth;
-                for (intptr_t c = 0; c < used; c++)
-                    for (intptr_t k = k0; k < k1; k++) out[k * width + c] = in[k * row + c * column];
-            }
+        /* read along the rows of the transpose, in squares that stay in the cache */
+        const intptr_t square = column == 1 ? 1 : 16;
+        for (intptr_t k0 = 0; k0 < depth; k0 += square) {
+            const intptr_t k1 = k0 + square < depth ? k0 + square : depth;
+            for (intptr_t c = 0; c < used; c++)
+                for (intptr_t k = k0; k < k1; k++) out[k * width + c] = in[k * row + c * column];
         }
         for (intptr_t k = 0; k < depth && used < width; k++)
             for (intptr_t c = used; c < width; c++) out[k * width + c] = 0;
@@ -143,7 +150,7 @@ static void NAME(product)(intptr_t rows, intptr_t depth, intptr_t columns, const
 static void NAME(pack_left)(REAL *restrict to, const REAL *restrict from, intptr_t row, intptr_t column,
                             intptr_t rows, intptr_t depth)
 {
-    enum { TOGETHER = 8 }; /* blocks, if rows are contiguous: whole cache lines are read */
+    enum { TOGETHER = 8 }; /* blocks, if rows are contiguous: they are read in long pieces */
     const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
     for (intptr_t first = 0; first < blocks; first += TOGETHER) {
         const intptr_t count = first + TOGETHER < blocks ? TOGETHER : blocks - first;
@@ -180,29 +187,39 @@ static void NAME(multiply)(intptr_t rows, intptr_t columns, intptr_t depth, cons
 {
     const intptr_t panel = NAME(PANEL), lanes = NAME(LANES);
     const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS, panels = (columns + panel - 1) / panel;
-    const bool direct = panels == 1 && a_column == 1; /* each element is read once, in order */
+    /* Rows of a block that few panels need stay in the cache as they are: block after block. Else the
+       left operand is packed, and a panel stays there. */
+    const bool direct = panels <= FEW_PANELS && a_column == 1;
     for (intptr_t k = 0; k < depth; k += DEPTH_BLOCK) {
         const intptr_t part = depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK;
         NAME(pack)(right, b + k * b_row, b_row, b_column, part, columns, 0, panels);
         if (!direct) NAME(pack_left)(left, a + k * a_column, a_row, a_column, rows, part);
-        for (intptr_t j = 0; j < panels; j++) {
+        for (intptr_t tile = 0; tile < panels * blocks; tile++) {
+            const intptr_t j = direct ? tile % panels : tile / blocks;
+            const intptr_t block = direct ? tile / panels : tile % blocks;
             const intptr_t width = columns - j * panel < panel ? columns - j * panel : panel;
             const int vectors = (int)((width + lanes - 1) / lanes);
-            for (intptr_t block = 0; block < blocks; block++) {
-                const intptr_t i = rows * block / blocks, n = rows * (block + 1) / blocks - i;
-                REAL *const out = c + i * c_row + j * panel;
-                REAL room[TILE_ROWS * NAME(PANEL)];
-                const bool whole = width % lanes == 0;
-                const REAL *const from = direct ? a + i * a_row + k : left + i * part;
-                NAME(any_tile)((int)n, 1, vectors, part, from, direct ? a_row : 1, direct ? 1 : n,
-                               right + j * panel * part, 0, whole ? out : room, whole ? c_row : panel,
-                               whole && k > 0);
-                for (intptr_t r = 0; r < n && !whole; r++)
-                    for (intptr_t x = 0; x < width; x++)
-                        out[r * c_row + x] = room[r * panel + x] + (k > 0 ? out[r * c_row + x] : 0);
-            }
+            const intptr_t i = rows * block / blocks, n = rows * (block + 1) / blocks - i;
+            REAL *const out = c + i * c_row + j * panel;
+            REAL room[TILE_ROWS * NAME(PANEL)];
+            const bool whole = width % lanes == 0;
+            const REAL *const from = direct ? a + i * a_row + k : left + i * part;
+            NAME(any_tile)((int)n, 1, vectors, part, from, direct ? a_row : 1, direct ? 1 : n,
+                           right + j * panel * part, 0, whole ? out : room, whole ? c_row : panel,
+                           whole && k > 0);
+            for (intptr_t r = 0; r < n && !whole; r++)
+                for (intptr_t x = 0; x < width; x++)
+                    out[r * c_row + x] = room[r * panel + x] + (k > 0 ? out[r * c_row + x] : 0);
         }
     }
+}
+
+/* The transpose of c (rows, columns), into rows of c_row elements. */
+static void NAME(transpose)(intptr_t rows, intptr_t columns, const REAL *from, intptr_t from_row, REAL *c,
+                            intptr_t c_row)
+{
+    for (intptr_t j = 0; j < columns; j++)
+        for (intptr_t i = 0; i < rows; i++) c[j * c_row + i] = from[i * from_row + j];
 }
 
 /* `wide` vectors of x @ b for a contiguous vector x; `used` columns of the last vector exist. */
