@@ -349,9 +349,27 @@ def test_a_product_that_c_does_not_compute() -> None:
     assert products.product(x.astype(np.float16), x.T.astype(np.float16)) is NotImplemented
     assert products.product(x, x.T.astype(np.float32)) is NotImplemented
     assert products.product(x[:0], x.T) is NotImplemented
-    packed = np.zeros(3, dtype=[("a", "u1"), ("x", "f8", 4)])["x"]  # not aligned
-    assert products.product(packed, x.T) is NotImplemented
-    assert (kernels.gemm(packed, x.T) == 0).all()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_product_of_arrays_whose_memory_order_is_not_supported(rows: int) -> None:
+    packed = np.zeros(rows, dtype=[("a", "u1"), ("x", "f8", 4)])["x"]  # not aligned
+    packed[...] = np.arange(4.0 * rows).reshape(rows, 4)
+    wide = np.arange(48.0).reshape(8, 6)[::2, ::2]  # no two numbers are neighbours
+    for x in packed, packed.astype(float), np.repeat(packed, 3, axis=1)[:, ::3]:
+        np.testing.assert_array_equal(products.product(x, wide), packed.astype(float) @ wide.copy())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows, columns", [(40, 9), (64, 6), (130, 29), (1030, 66), (40, 5)])
+def test_a_transposed_left_operand_with_many_rows(rows: int, columns: int, dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, rows)).astype(dtype), rng.normal(size=(300, columns)).astype(dtype)
+    found, other = products.product(x.T, y), products.product(x.T.copy(), y)
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, other)  # the order of the terms is the same
+    expected = x.T.astype(float) @ y.astype(float)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 if dtype == "float32" else 1e-12)
 
 
 def test_long_sums_are_exact() -> None:

@@ -425,7 +425,7 @@ def test_a_runtime_that_computes_something_else_is_not_taken(machine, monkeypatc
     monkeypatch.setenv("PATH", os.defpath)
     found = compiler_module.Compiler([CC])
     source = loop_runtime._source()
-    wrong = source.replace("o->failed = false;", "o->failed = false; o->depth /= 2;")
+    wrong = source.replace("call.failed = false;", "call.failed = false; call.depth /= 2;")
     assert wrong != source
     monkeypatch.setattr(loop_runtime, "_source", lambda: wrong)
     with pytest.raises(CompilerError, match="products of matrices are wrong"):

@@ -3,7 +3,7 @@
    A *program* is a list of operations for one time step (`struct operation`) on buffers. `run_program`
    packs the weights and runs all time steps. Threads have different rows of the batch, so they wait for
    each other only at the end. The elementwise operations between products are compiled for each step
-   function; a program refers to them by address. */
+   function; a program refers to them by address. ARRAY is the structure of a NumPy array. */
 
 #include <pthread.h>
 #include <sched.h>
@@ -15,6 +15,7 @@
 #include <immintrin.h>
 #endif
 
+ARRAY
 #define UNROLL _Pragma("GCC unroll 24")
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
@@ -320,6 +321,23 @@ int matrix_product(struct operands *o)
     call.failed = false;
     in_parts(multiply_part, &call, call.threads);
     return call.failed;
+}
+
+/* out = x @ y for matrices of NumPy with numbers of `real` bytes; rows of out are contiguous. Returns 0,
+   1 if there is no memory, or 2 if the memory order of x or y is not supported. */
+int array_product(const Array *x, const Array *y, const Array *out, intptr_t real, intptr_t threads)
+{
+    struct operands o = {
+        .rows = x->shape[0], .columns = y->shape[1], .depth = x->shape[1], .real = real,
+        .threads = threads, .a = x->data, .a_row = x->strides[0] / real,
+        .a_column = x->shape[1] == 1 ? 1 : x->strides[1] / real, .b = y->data,
+        .b_row = y->strides[0] / real, .b_column = y->strides[1] / real, .c = out->data,
+        .c_row = y->shape[1], .c_column = 1,
+    };
+    if ((x->strides[0] | x->strides[1] | y->strides[0] | y->strides[1]) % real) return 2;
+    if (!(x->flags & y->flags & IS_ALIGNED)) return 2;
+    if (o.rows == 1 && (o.a_column != 1 || (o.b_row != 1 && o.b_column != 1))) return 2;
+    return matrix_product(&o);
 }
 
 /* -- programs ------------------------------------------------------------------------------------ */

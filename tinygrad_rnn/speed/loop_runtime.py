@@ -17,6 +17,7 @@ from .math_functions import ARRAY, PREAMBLE, math_functions
 
 KINDS = {"stage": 0, "product": 1, "zero": 2, "scale": 3, "ended": 4}
 WORD = np.dtype(np.intp)
+_POINTER, _INTEGER = ctypes.c_void_p, ctypes.c_ssize_t
 HEAD, BUFFER, WEIGHT = 15, 4, 6  # words of the structures of the C source
 
 
@@ -32,9 +33,8 @@ def _source() -> str:
         for name in ("products", "loop_runtime", "training_step")
     )
     functions = "".join(map(math_functions, ("float", "double")))
-    return "".join(
-        [runtime.replace("PRODUCTS\n", products), PREAMBLE, functions, ARRAY, training_step]
-    )
+    runtime = runtime.replace("PRODUCTS\n", products).replace("ARRAY\n", ARRAY)
+    return "".join([runtime, PREAMBLE, functions, training_step])
 
 
 def runtime() -> Any:
@@ -59,6 +59,8 @@ def load_runtime(compiler: Compiler) -> Any:
     ):
         function = getattr(library, name)
         function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_int
+    array_product = library.array_product
+    array_product.argtypes, array_product.restype = [_POINTER] * 3 + [_INTEGER] * 2, ctypes.c_int
     return library
 
 
@@ -143,20 +145,9 @@ def address(x: Any) -> int:
         return found
 
 
-def operands(x: Any, y: Any, out: Any, count: int) -> Any:
-    """Return the argument of ``matrix_product``, ``struct operands``, for out = x @ y."""
-    (m, k), n, width = x.shape, y.shape[1], x.itemsize
-    (a, b), (c, d) = x.strides, y.strides
-    words = (
-        m, n, k, width, count, address(x), a // width, 1 if k == 1 else b // width, address(y),
-        c // width, d // width, address(out), n, 1, 0,
-    )  # fmt: skip
-    return array.array(WORD.char, words)
-
-
 # -- the proof -------------------------------------------------------------------------------------
 
-SHAPES = ((1, 1, 1), (7, 300, 70), (33, 20, 130), (1, 64, 50), (50, 64, 1))  # of products
+SHAPES = ((1, 1, 1), (7, 300, 70), (33, 20, 130), (1, 64, 50), (50, 64, 1), (70, 90, 9))
 LOOPS = ((9, 33), (1, 3))  # steps and rows: s = s @ w / 2; the second does not pack the weight
 WIDTH, ROOM = 20, 64
 
@@ -170,10 +161,9 @@ def _prove(compiler: Compiler, path: Path) -> None:
     for dtype in map(np.dtype, ("float32", "float64")):
         for i, (m, k, n) in enumerate(SHAPES):
             x, y = (rng.uniform(-1, 1, shape).astype(dtype) for shape in ((m, k), (k, n)))
-            y = y if i % 2 else np.asfortranarray(y)
+            x, y = (np.asfortranarray(x), y) if i % 2 else (x, np.asfortranarray(y))
             out = np.full((m, n), np.nan, dtype)
-            words = np.frombuffer(operands(x, y, out, 1 + i % 2), WORD)
-            calls.append(("matrix_product", [words]))
+            calls.append(("matrix_product", [_operands(x, y, out, 1 + i % 2)]))
             others += [x, y, out]
             compared.append((out, x @ y))
         for steps, rows in LOOPS:
@@ -191,6 +181,17 @@ def _prove(compiler: Compiler, path: Path) -> None:
         near = 1e-4 if found.dtype == np.float32 else 1e-11
         if failed or not np.allclose(found, expected, near, near):
             raise proof.failure(compiler, "products of matrices are wrong")
+
+
+def _operands(x: Any, y: Any, out: Any, count: int) -> Any:
+    """Return the argument of ``matrix_product``, ``struct operands``, for out = x @ y."""
+    (m, k), n, width = x.shape, y.shape[1], x.itemsize
+    (a, b), (c, d) = x.strides, y.strides
+    words = (
+        m, n, k, width, count, address(x), a // width, 1 if k == 1 else b // width, address(y),
+        c // width, d // width, address(out), n, 1, 0,
+    )  # fmt: skip
+    return np.array(words, WORD)
 
 
 def _loop(steps: int, state: Any, weight: Any) -> tuple[Any, list[Any]]:

@@ -35,6 +35,7 @@ typedef struct {{
     void *base, *dtype;
     int flags;
 }} Array;
+enum {{ CONTIGUOUS = 0x0003 /* C | Fortran */, IS_ALIGNED = 0x0100, WRITABLE = 0x0400 }};
 """
 
 

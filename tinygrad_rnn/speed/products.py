@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import threads
-from .loop_runtime import FUNCTIONS, operands, runtime
+from .loop_runtime import FUNCTIONS, runtime
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 WORTH_THREADS = 1 << 21  # multiplications
@@ -31,25 +31,20 @@ def product(x: Any, y: Any) -> Any:
     """
     (m, k), n = x.shape, y.shape[1]
     size, dtype = m * n * k, x.dtype
-    if dtype != y.dtype or dtype not in FLOATS or size == 0 or y.shape[0] != k:
+    if dtype is not y.dtype and dtype != y.dtype:
+        return NotImplemented
+    if dtype not in FLOATS or size == 0 or len(y) != k:
         return NotImplemented  # NumPy raises the error of two lengths that differ
     if n == 1 and m > 1:
         found = product(y.T, x.T)
         return found if found is NotImplemented else found.T
-    if m == 1:  # a vector is contiguous, and so are the rows or the columns of its matrix
-        x = np.ascontiguousarray(x)
-        if dtype.itemsize not in y.strides:
-            y = np.ascontiguousarray(y)
     out = np.empty((m, n), dtype)
-    width = dtype.itemsize
-    (a, b), (c, d) = x.strides, y.strides
-    if (a | b | c | d) % width or not (x.flags.aligned and y.flags.aligned):
-        return NotImplemented
-    worth = VECTOR_WORTH_THREADS if m == 1 else WORTH_THREADS
-    count = threads.limit() if size >= worth else 1
-    words = operands(x, y, out, count)
-    if runtime().matrix_product(words.buffer_info()[0]):
+    count = threads.limit() if size >= (VECTOR_WORTH_THREADS if m == 1 else WORTH_THREADS) else 1
+    failed = runtime().array_product(id(x), id(y), id(out), dtype.itemsize, count)
+    if failed == 1:
         raise MemoryError(f"a product of shapes {x.shape} and {y.shape}")
+    if failed:  # the memory order is not supported
+        return product(x.copy(), y.copy())
     return out
 
 

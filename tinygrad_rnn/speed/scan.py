@@ -18,6 +18,7 @@ from ..engine.codegen import check_saved
 from ..engine.grad_mode import thread
 from ..engine.graph import Node, OutputNode, Parents, last_write, tick
 from ..engine.namespaces import namespaces
+from ..engine.pending import DeferredMatmul
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, CompilerError
 from ..recurrence import loop
@@ -196,7 +197,12 @@ class ScanNode(Node):
             check_saved(self, call, [self.versions[i] for i in read])
         if not F.records:
             self.loop = call if retain else None
-            return call.backward(grad, tuple([p is not None for p in parents]), not retain)
+            grads = call.backward(grad, tuple([p is not None for p in parents]), not retain)
+            first = len(call.state) + len(call.xs)
+            for i, g in enumerate(grads[first:], first):
+                if g is not None:  # nothing else refers to it, which the pass knows of its own sums
+                    grads[i] = DeferredMatmul(F, [], [], g)
+            return grads
         since = tick()
         outputs = self.unrolled()
         self.loop = call if retain else None

@@ -1,12 +1,9 @@
 /* The parts of a training step outside of the loop over time: the norm and the scaling of all
    gradients, the update of all parameters, the gradient of a table of rows, and the cross-entropy.
 
-   The text follows loop_runtime.c, whose threads it uses, in one library. `loop_runtime.py` writes
-   ARRAY before it, the structure of a NumPy array. A function returns 0, or 1 if it cannot
+   The text follows loop_runtime.c, whose threads it uses, in one library. A function returns 0, or 1 if it cannot
    compute the result; then it has written nothing, and NumPy computes it. No result depends on the
    number of threads. */
-
-enum { CONTIGUOUS = 0x0003 /* C | Fortran */, ALIGNED = 0x0100, WRITABLE = 0x0400 };
 
 static intptr_t size_of(const Array *a)
 {
@@ -104,7 +101,7 @@ int clip_gradients(struct gradients *g)
     intptr_t size[g->count + 1];
     for (intptr_t i = 0; i < g->count; i++) {
         const int flags = g->array[i]->flags;
-        if (!(flags & CONTIGUOUS) || !(flags & ALIGNED) || !(flags & WRITABLE)) return 1;
+        if (!(flags & CONTIGUOUS) || !(flags & IS_ALIGNED) || !(flags & WRITABLE)) return 1;
         size[i] = size_of(g->array[i]);
     }
     struct blocks blocks = { g->count, blocks_of(g->count, size), size, add_squares, g };
@@ -175,7 +172,7 @@ int update_parameters(const struct update *u)
                 order &= flags;
                 if (row[k]->axes != row[0]->axes || size_of(row[k]) != size[i]) return 1;
             }
-            if (!(flags & ALIGNED) || (u->written >> k & 1 && !(flags & WRITABLE))) return 1;
+            if (!(flags & IS_ALIGNED) || (u->written >> k & 1 && !(flags & WRITABLE))) return 1;
         }
         if (!order) return 1;
     }
