@@ -37,12 +37,6 @@ KEPT = {"RNN": 0 + 1 + 1, "GRU": 3 + 1 + 1 + 1, "LSTM": 4 + 1 + 2 + 1}
 KEPT_TRACED = {"RNN": 0 + 1 + 1, "GRU": 3 + 1 + 1 + 3, "LSTM": 4 + 1 + 2 + 4}
 
 
-@pytest.fixture(autouse=True)
-def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the layers project the input as they do where a step is large."""
-    monkeypatch.setattr(cells, "SMALL", 0)
-
-
 @pytest.fixture(params=[True, False], ids=["traced", "in Python"])
 def traced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Return whether loops over time are one operation; the steps of others are fused."""
@@ -102,6 +96,6 @@ def test_bytes_that_a_time_step_leaves_for_the_backward_pass(kind: str, traced: 
             tracemalloc.stop()
         return sum(trace.size for trace in snapshot.traces)
 
-    inputs = INPUT + 1  # the layer's own copy of x, with the column of ones
+    inputs = INPUT  # the copy of x in the memory order of the loops
     arrays = (KEPT_TRACED if traced else KEPT)[kind]
     assert each_step(kept) == 4 * BATCH * (arrays * HIDDEN + inputs)

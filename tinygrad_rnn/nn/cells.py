@@ -23,14 +23,13 @@ from ..engine import backend
 from ..engine.ops import affine, linear
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..recurrence.loop import ordered, unaliased
+from ..recurrence.loop import unaliased
 from ..tensors import checks
 from ..tensors.creation import zeros
 from ..transforms.fuse import fuse
 from . import init
 from .module import Module, Parameter
 
-SMALL = 4096  # elements of the projection of a time step, (B, G·H), for which calls count most
 State = Any  # a Tensor (B, H), or a flat tuple of them whose first element is the output
 
 
@@ -340,17 +339,8 @@ def _sum_of(*biases: Tensor | None) -> Tensor | None:
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return W x + b, if it is large as [W, b] [x; 1]: that saves a pass forward and one backward.
-
-    The number of time steps does not matter, so that the bits are the same for parts of a sequence.
-    """
-    if bias is None:
-        return linear(x, weight)
-    if x.ndim > 1 and x.shape[-2] * len(weight) <= SMALL:
-        return affine(x, weight, bias)
-    one = wrap(backend.full((*x.shape[:-1], 1), 1, x.dtype, like=x._data), None, None)
-    x = ops.concatenate([x, ordered(one) if x.ndim > 2 else one], axis=-1)
-    return linear(x, ops.concatenate([weight, ops.expand_dims(bias, 1)], axis=1))
+    """Return W x + b."""
+    return linear(x, weight) if bias is None else affine(x, weight, bias)
 
 
 class _GatedCell(Cell):

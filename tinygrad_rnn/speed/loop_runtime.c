@@ -246,6 +246,7 @@ struct operands { /* strides in elements */
     intptr_t b_row, b_column;
     char *c;
     intptr_t c_row, c_column; /* one of them is 1 */
+    const char *bias;         /* (columns), or null */
     bool failed;
 };
 
@@ -265,13 +266,14 @@ static void multiply_part(void *argument, intptr_t part, intptr_t parts)
     if (rows <= 0 || columns <= 0) return;
     if (o->rows == 1) {
         const char *const from = o->b + j * o->b_column * o->real;
+        const char *const bias = o->bias ? o->bias + j * o->real : 0;
         const float_mode mode = flush_denormals();
         if (o->real == 4)
             multiply_vector_float(columns, o->depth, (const float *)o->a, (const float *)from, o->b_row,
-                                  o->b_column, (float *)o->c + j);
+                                  o->b_column, (const float *)bias, (float *)o->c + j);
         else
             multiply_vector_double(columns, o->depth, (const double *)o->a, (const double *)from,
-                                   o->b_row, o->b_column, (double *)o->c + j);
+                                   o->b_row, o->b_column, (const double *)bias, (double *)o->c + j);
         restore_mode(mode);
         return;
     }
@@ -287,32 +289,33 @@ static void multiply_part(void *argument, intptr_t part, intptr_t parts)
     }
     const char *const a = o->a + i * o->a_row * o->real, *const b = o->b + j * o->b_column * o->real;
     char *const c = o->c + (i * o->c_row + j * o->c_column) * o->real;
+    const char *const bias = o->bias ? o->bias + j * o->real : 0;
     char *const to = transposed ? room + left + right : c;
     const intptr_t to_row = transposed ? width : o->c_row;
     const float_mode mode = flush_denormals();
     if (o->real == 4) {
         multiply_float(rows, columns, o->depth, (const float *)a, o->a_row, o->a_column,
-                       (const float *)b, o->b_row, o->b_column, (float *)to, to_row, (float *)room,
-                       (float *)(room + left));
+                       (const float *)b, o->b_row, o->b_column, (const float *)bias, (float *)to,
+                       to_row, (float *)room, (float *)(room + left));
         if (transposed) transpose_float(rows, columns, (float *)to, to_row, (float *)c, o->c_column);
     } else {
         multiply_double(rows, columns, o->depth, (const double *)a, o->a_row, o->a_column,
-                        (const double *)b, o->b_row, o->b_column, (double *)to, to_row, (double *)room,
-                        (double *)(room + left));
+                        (const double *)b, o->b_row, o->b_column, (const double *)bias, (double *)to,
+                        to_row, (double *)room, (double *)(room + left));
         if (transposed) transpose_double(rows, columns, (double *)to, to_row, (double *)c, o->c_column);
     }
     restore_mode(mode);
     leave_room();
 }
 
-/* c = a @ b. Returns 0, or 1 if there is no memory. */
+/* c = a @ b + bias. Returns 0, or 1 if there is no memory. */
 int matrix_product(struct operands *o)
 {
     struct operands call = *o;
     /* cᵀ = bᵀ aᵀ if a is a large transposed matrix and b a small one: rows are packed faster than
        columns, and the few columns of c become the rows of tiles, so none of a vector is empty. */
     if (o->rows > 4 * o->columns && o->columns >= TILE_ROWS && o->a_row == 1 && o->a_column != 1
-        && o->b_column == 1) {
+        && o->b_column == 1 && !o->bias) {
         call.rows = o->columns, call.columns = o->rows;
         call.a = o->b, call.a_row = o->b_column, call.a_column = o->b_row;
         call.b = o->a, call.b_row = o->a_column, call.b_column = o->a_row;
@@ -323,16 +326,18 @@ int matrix_product(struct operands *o)
     return call.failed;
 }
 
-/* out = x @ y for matrices of NumPy with numbers of `real` bytes; rows of out are contiguous. Returns 0,
-   1 if there is no memory, or 2 if the memory order of x or y is not supported. */
-int array_product(const Array *x, const Array *y, const Array *out, intptr_t real, intptr_t threads)
+/* out = x @ y + bias for matrices of NumPy with numbers of `real` bytes; rows of out are contiguous, and
+   so is `bias`, which may be null. Returns 0, 1 if there is no memory, or 2 if the memory order of x or y
+   is not supported. */
+int array_product(const Array *x, const Array *y, const Array *out, const Array *bias, intptr_t real,
+                  intptr_t threads)
 {
     struct operands o = {
         .rows = x->shape[0], .columns = y->shape[1], .depth = x->shape[1], .real = real,
         .threads = threads, .a = x->data, .a_row = x->strides[0] / real,
         .a_column = x->shape[1] == 1 ? 1 : x->strides[1] / real, .b = y->data,
         .b_row = y->strides[0] / real, .b_column = y->strides[1] / real, .c = out->data,
-        .c_row = y->shape[1], .c_column = 1,
+        .c_row = y->shape[1], .c_column = 1, .bias = bias ? bias->data : 0,
     };
     if ((x->strides[0] | x->strides[1] | y->strides[0] | y->strides[1]) % real) return 2;
     if (!(x->flags & y->flags & IS_ALIGNED)) return 2;

@@ -60,7 +60,7 @@ def load_runtime(compiler: Compiler) -> Any:
         function = getattr(library, name)
         function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_int
     array_product = library.array_product
-    array_product.argtypes, array_product.restype = [_POINTER] * 3 + [_INTEGER] * 2, ctypes.c_int
+    array_product.argtypes, array_product.restype = [_POINTER] * 4 + [_INTEGER] * 2, ctypes.c_int
     return library
 
 
@@ -189,7 +189,7 @@ def _operands(x: Any, y: Any, out: Any, count: int) -> Any:
     (a, b), (c, d) = x.strides, y.strides
     words = (
         m, n, k, width, count, address(x), a // width, 1 if k == 1 else b // width, address(y),
-        c // width, d // width, address(out), n, 1, 0,
+        c // width, d // width, address(out), n, 1, 0, 0,
     )  # fmt: skip
     return np.array(words, WORD)
 

@@ -179,11 +179,11 @@ static void NAME(pack_left)(REAL *restrict to, const REAL *restrict from, intptr
     }
 }
 
-/* c (rows, columns) = a @ b with operands of any strides, in elements; rows of c are contiguous.
-   `left` has room for the packed left operand of DEPTH_BLOCK terms, `right` for the right one. */
+/* c (rows, columns) = a @ b + bias with operands of any strides, in elements; rows of c are contiguous.
+   `bias` (columns) may be null. `left` has room for the packed left operand of DEPTH_BLOCK terms, `right` for the right one. */
 static void NAME(multiply)(intptr_t rows, intptr_t columns, intptr_t depth, const REAL *a, intptr_t a_row,
-                           intptr_t a_column, const REAL *b, intptr_t b_row, intptr_t b_column, REAL *c,
-                           intptr_t c_row, REAL *left, REAL *right)
+                           intptr_t a_column, const REAL *b, intptr_t b_row, intptr_t b_column,
+                           const REAL *bias, REAL *c, intptr_t c_row, REAL *left, REAL *right)
 {
     const intptr_t panel = NAME(PANEL), lanes = NAME(LANES);
     const intptr_t blocks = (rows + TILE_ROWS - 1) / TILE_ROWS, panels = (columns + panel - 1) / panel;
@@ -204,12 +204,14 @@ static void NAME(multiply)(intptr_t rows, intptr_t columns, intptr_t depth, cons
             REAL room[TILE_ROWS * NAME(PANEL)];
             const bool whole = width % lanes == 0;
             const REAL *const from = direct ? a + i * a_row + k : left + i * part;
+            for (intptr_t r = 0; r < n && bias && k == 0; r++)
+                memcpy(out + r * c_row, bias + j * panel, width * sizeof(REAL));
             NAME(any_tile)((int)n, 1, vectors, part, from, direct ? a_row : 1, direct ? 1 : n,
                            right + j * panel * part, 0, whole ? out : room, whole ? c_row : panel,
-                           whole && k > 0);
+                           whole && (bias || k > 0));
             for (intptr_t r = 0; r < n && !whole; r++)
                 for (intptr_t x = 0; x < width; x++)
-                    out[r * c_row + x] = room[r * panel + x] + (k > 0 ? out[r * c_row + x] : 0);
+                    out[r * c_row + x] = room[r * panel + x] + (bias || k > 0 ? out[r * c_row + x] : 0);
         }
     }
 }
@@ -273,19 +275,18 @@ static REAL NAME(dot)(intptr_t depth, const REAL *x, const REAL *b)
     return total;
 }
 
-/* c (columns) = x @ b for a contiguous vector x. */
+/* c (columns) = x @ b + bias for a contiguous vector x; `bias` may be null. */
 static void NAME(multiply_vector)(intptr_t columns, intptr_t depth, const REAL *x, const REAL *b,
-                                  intptr_t b_row, intptr_t b_column, REAL *c)
+                                  intptr_t b_row, intptr_t b_column, const REAL *bias, REAL *c)
 {
     const int lanes = NAME(LANES);
-    if (b_row == 1 && b_column != 1) {
-        for (intptr_t j = 0; j < columns; j++) c[j] = NAME(dot)(depth, x, b + j * b_column);
-        return;
-    }
+    const bool dots = b_row == 1 && b_column != 1;
     intptr_t j = 0;
+    for (; dots && j < columns; j++) c[j] = NAME(dot)(depth, x, b + j * b_column);
     for (; j + 8 * lanes <= columns; j += 8 * lanes)
         NAME(columns)(8, lanes, depth, x, b + j, b_row, c + j);
     for (; j + lanes <= columns; j += lanes)
         NAME(columns)(1, lanes, depth, x, b + j, b_row, c + j);
     if (j < columns) NAME(columns)(1, (int)(columns - j), depth, x, b + j, b_row, c + j);
+    for (j = 0; bias && j < columns; j++) c[j] += bias[j];
 }

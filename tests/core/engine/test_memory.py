@@ -365,16 +365,15 @@ def test_the_gradient_of_a_weight_used_at_every_step_is_one_product(name, create
 
 
 @pytest.mark.parametrize("layer", [tg.nn.RNN, tg.nn.GRU, tg.nn.LSTM])
-def test_a_layers_weights_take_one_product_each(layer, products, monkeypatch):
+def test_a_layers_weights_take_one_product_each(layer, products):
     """Or several, of some rows each, if the factors of these are in different arrays (GRU)."""
-    monkeypatch.setattr(tg.nn.cells, "SMALL", 0)  # as where a step is large
     layer = layer(INPUT, HIDDEN)
     x = tg.randn(STEPS, BATCH, INPUT, rng=0)
     output, _ = layer(x)
     products.clear()
     (output * output).sum().backward()
     rows = len(layer.weight_ih_l0)
-    for columns in (INPUT + 1, HIDDEN):  # of W_ih, which has the bias for a column more, and W_hh
+    for columns in (INPUT, HIDDEN):  # of W_ih and W_hh
         found = [r for r, c in products if c == columns and r != BATCH]  # BATCH: of one step
         assert sum(found) == rows and len(found) <= rows // HIDDEN
     for weight in layer.parameters():

@@ -157,8 +157,10 @@ def gemm(x: Array, y: Array) -> Array:
     if x.ndim > 2 and y.ndim == 2 and not is_column_major(x) and x.size:
         # One product, not one for each leading index.
         return gemm(x.reshape(-1, n), y).reshape(*x.shape[:-1], y.shape[1])
+    in_c = module is np and x.ndim == y.ndim == 2 and "product" in faster  # adds groups of 256
     size = x.shape[-2] * y.shape[-1]
-    sequential = n > MAX_SIMPLE_SUM and (1 in (x.shape[-2], y.shape[-1]) or size * n <= SMALL_GEMM)
+    simple = 8 * MAX_SIMPLE_SUM if in_c else MAX_SIMPLE_SUM
+    sequential = n > simple and (1 in (x.shape[-2], y.shape[-1]) or size * n <= SMALL_GEMM)
     if (sequential or n > 64 * MAX_SIMPLE_SUM) and device_of(x) == "cpu":
         small = sequential or size * 64 * SUM_BLOCK <= SMALL_GEMM
         block = SUM_BLOCK if small else 64 * SUM_BLOCK
@@ -167,7 +169,7 @@ def gemm(x: Array, y: Array) -> Array:
         parts = module.matmul(left, y[..., :cut, :].reshape(*y.shape[:-2], count, block, -1))
         total = module.sum(parts, axis=-3, dtype=float64).astype(parts.dtype)
         return total + module.matmul(x[..., cut:], y[..., cut:, :])
-    if module is np and x.ndim == y.ndim == 2 and "product" in faster:
+    if in_c:
         # (x y)ᵀ = yᵀ xᵀ. The gradient gᵀ x of a weight is row-major as the weight is.
         across = is_column_major(x) and is_column_major(y)
         found = try_faster("product", *((y.T, x.T) if across else (x, y)))
@@ -180,6 +182,17 @@ def gemm(x: Array, y: Array) -> Array:
     if is_column_major(x):
         return module.matmul(y.swapaxes(-1, -2), x.swapaxes(-1, -2)).swapaxes(-1, -2)
     return module.matmul(x, y)
+
+
+def affine(x: Array, y: Array, bias: Array) -> Array:
+    """Return x @ y + bias for a matrix y."""
+    if module_of(x) is np and x.size and "product" in faster and not is_column_major(x):
+        found = try_faster("product", x.reshape(-1, x.shape[-1]), y, bias)
+        if found is not NotImplemented:
+            return found.reshape(*x.shape[:-1], -1)
+    out = gemm(x, y)
+    out += bias
+    return out
 
 
 def reduced(name: str, x: Array, axis: Any, keepdims: bool) -> Array:

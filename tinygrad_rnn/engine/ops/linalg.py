@@ -72,10 +72,8 @@ def linear(xp: Any, x: Array, weight: Array) -> Array:
     bias=lambda F, g: g,
 )
 def affine(xp: Any, x: Array, weight: Array, bias: Array) -> Array:
-    """Return x Wᵀ + b; the bias is added in place."""
-    out = kernels.gemm(x, weight.T)
-    out += bias
-    return out
+    """Return x Wᵀ + b."""
+    return kernels.affine(x, weight.T, bias)
 
 
 def _einsum_vjp(
