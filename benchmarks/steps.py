@@ -26,13 +26,17 @@ class Unavailable(Exception):
 
 
 class Problem(NamedTuple):
-    """A training problem: `start` has the parameters by name, `x` and `y` the ids (T, B)."""
+    """A training problem: `start` has the parameters by name, `x` and `y` the ids (T, B).
+
+    `device`, where a peer trains it, is ``"cpu"`` but for `gpu.py`.
+    """
 
     cell: str
     start: Arrays
     x: np.ndarray
     y: np.ndarray
     threads: int
+    device: str = "cpu"
 
     @property
     def weights(self) -> Arrays:
@@ -49,12 +53,16 @@ class Problem(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """`step` trains once; `gradients` returns the loss and its gradients; call `compile` first."""
+    """`step` trains once; `gradients` returns the loss and its gradients; call `compile` first.
+
+    `wait` returns when the device has done what it was told.
+    """
 
     step: Callable[[], Any]
     gradients: Callable[[], tuple[float, Arrays]]
     parameters: Callable[[], Arrays]
     compile: Callable[[], Any] = lambda: None
+    wait: Callable[[], Any] = lambda: None
 
 
 def transposed(name: str, value: np.ndarray) -> bool:
@@ -124,17 +132,18 @@ def ours(problem: Problem, own: bool = False, backend: str | None = None) -> Tra
         tg.fuse.backend(backend)  # for the whole process
 
     V, H = problem.classes, problem.hidden
-    layer = tg.nn.Recurrent(CELLS[problem.cell], V, H) if own else BUILT_IN[problem.cell](V, H)
-    parts, everything = character_model(layer, V, H)
-    for p in everything.values():
-        p.data = np.zeros(p.shape, np.float32)  # the second bias is redundant and stays zero
-    names = {} if own else BUILT_IN_NAMES
-    named = {name: everything[names.get(name, name)] for name in problem.start}
-    for name, value in problem.start.items():
-        named[name].data = value.copy()
-    parameters = list(everything.values())
-    optimizer = tg.optim.SGD(parameters, lr=RATE)
-    x, y = tg.tensor(problem.x), tg.tensor(problem.y)
+    with tg.default_device(problem.device):
+        layer = tg.nn.Recurrent(CELLS[problem.cell], V, H) if own else BUILT_IN[problem.cell](V, H)
+        parts, everything = character_model(layer, V, H)
+        for p in everything.values():
+            p.data = tg.zeros(*p.shape)  # the second bias is redundant and stays zero
+        names = {} if own else BUILT_IN_NAMES
+        named = {name: everything[names.get(name, name)] for name in problem.start}
+        for name, value in problem.start.items():
+            named[name].data = tg.tensor(value)
+        parameters = list(everything.values())
+        optimizer = tg.optim.SGD(parameters, lr=RATE)
+        x, y = tg.tensor(problem.x), tg.tensor(problem.y)
 
     def loss_of() -> Any:
         output, _ = layer(parts["rows"](x))
@@ -157,7 +166,13 @@ def ours(problem: Problem, own: bool = False, backend: str | None = None) -> Tra
     def parameters_now() -> Arrays:
         return {name: p.numpy().copy() for name, p in named.items()}
 
-    return Trainer(train, gradients, parameters_now)
+    def wait() -> None:
+        if problem.device != "cpu":
+            import cupy
+
+            cupy.cuda.Device().synchronize()
+
+    return Trainer(train, gradients, parameters_now, wait=wait)
 
 
 # ------------------------------------------------------------------------------------------ PyTorch
@@ -175,10 +190,11 @@ def pytorch(problem: Problem, own: bool = False, compiled: str = "") -> Trainer:
         raise Unavailable("not a built-in cell")
     torch.set_num_threads(problem.threads)
     V, H = problem.classes, problem.hidden
-    x, y = torch.from_numpy(problem.x), torch.from_numpy(problem.y).reshape(-1)
+    device = problem.device
+    x, y = (torch.tensor(ids, device=device) for ids in (problem.x, problem.y.reshape(-1)))
     functional = torch.nn.functional
     if own:
-        weights = {name: torch.tensor(v) for name, v in problem.weights.items()}
+        weights = {n: torch.tensor(v, device=device) for n, v in problem.weights.items()}
         named = {name: torch.nn.Parameter(v) for name, v in weights.items()}
         F = SimpleNamespace(
             sigmoid=torch.sigmoid,
@@ -186,7 +202,7 @@ def pytorch(problem: Problem, own: bool = False, compiled: str = "") -> Trainer:
             split=lambda z, n: z.chunk(n, dim=-1),
             normalize=lambda x, w, b: functional.layer_norm(x, x.shape[-1:], w, b),
             product_sum=torch.addmm,
-            zeros=torch.zeros,
+            zeros=functools.partial(torch.zeros, device=device),
             concatenate=torch.cat,
             inputs=lambda project, rows, x: (
                 project(functional.embedding(x.reshape(-1), rows)).view(*x.shape, -1).unbind()
@@ -208,13 +224,14 @@ def pytorch(problem: Problem, own: bool = False, compiled: str = "") -> Trainer:
         model.rows = torch.nn.Embedding(V, V)
         model.layer = getattr(torch.nn, problem.cell.upper())(V, H)
         model.out = torch.nn.Linear(H, V)
+        model.to(device)
         by_name = {name.removesuffix("_l0"): p for name, p in model.named_parameters()}
         with torch.no_grad():
             for p in by_name.values():
                 p.zero_()
             named = {name: by_name[BUILT_IN_NAMES.get(name, name)] for name in problem.start}
             for name, value in problem.start.items():
-                named[name].copy_(torch.from_numpy(value))
+                named[name].copy_(torch.tensor(value))
 
         def loss_of() -> Any:
             output, _ = model.layer(model.rows(x))
@@ -232,7 +249,7 @@ def pytorch(problem: Problem, own: bool = False, compiled: str = "") -> Trainer:
         return loss
 
     def arrays(values: dict[str, Any]) -> Arrays:
-        found = {name: v.detach().numpy().copy() for name, v in values.items()}
+        found = {name: v.detach().cpu().numpy().copy() for name, v in values.items()}
         return as_ours(found) if own else found
 
     def gradients() -> tuple[float, Arrays]:
@@ -241,7 +258,11 @@ def pytorch(problem: Problem, own: bool = False, compiled: str = "") -> Trainer:
         loss.backward()
         return loss.item(), arrays({name: p.grad for name, p in named.items()})
 
-    return Trainer(step, gradients, lambda: arrays(named))
+    def wait() -> None:
+        if problem.device != "cpu":
+            torch.cuda.synchronize()
+
+    return Trainer(step, gradients, lambda: arrays(named), wait=wait)
 
 
 def unrolled(F: Any, cell: PeerCell, named: Any, x: Any, y: Any) -> Any:

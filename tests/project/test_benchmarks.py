@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tinygrad_rnn as tg
+
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 CELLS = [
@@ -164,6 +166,21 @@ def test_compare_writes_its_measurements(tmp_path: Path) -> None:
     again = run("compare.py", "--read", files["all.json"], *write)
     assert again.returncode == 0 and "user's LSTM / nn.LSTM" in again.stdout
     assert Path(files["table.md"]).read_text(encoding="utf-8") == table
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_benchmark_of_a_gpu(tmp_path: Path, device: str) -> None:
+    if device == "cuda" and not tg.cuda.is_available():
+        pytest.skip(tg.cuda.is_available().reason)
+    options = ["--device", device, "--rounds", "1", "--seconds", "0", "--sizes", "6,3,7,8"]
+    options += ["--cells", "gru", "mgu", "--peers", "ours", "user"]
+    done = run("gpu.py", *options, "--table", str(tmp_path / "table.md"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not a built-in cell" in done.stdout
+    rows = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()[-2:]
+    figures = [re.findall(r"([\d.]+) ms", row) for row in rows]
+    assert [len(found) for found in figures] == [2, 1]
+    assert all(float(ms) > 0 for found in figures for ms in found)
 
 
 def test_scaling_fits_an_exponent_for_every_size() -> None:
