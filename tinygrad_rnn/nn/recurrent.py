@@ -19,16 +19,18 @@ from .. import random as tg_random
 from .. import tensors as ops
 from .._util.nested import leaves
 from ..bptt import Strategy
-from ..bptt.strategies import strategy_of
-from ..engine.grad_mode import no_grad
-from ..engine.tensor import Tensor
+from ..bptt.strategies import Full, strategy_of
+from ..engine import backend
+from ..engine.grad_mode import is_grad_enabled, no_grad
+from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import masked
-from ..recurrence.loop import LoopReport, ordered, reports, run
+from ..recurrence.loop import SINGLE_STEP, LoopReport, ordered, report, reports, run
 from ..recurrence.ragged import RaggedBatch, edges_of, ragged_batch
 from ..tensors import checks
 from .cells import Cell, GRUCell, LSTMCell, RNNCell, State
 from .containers import ModuleList
+from .module import Parameter
 from .suffixes import SuffixedNames
 
 CellClass = Any  # called as cell_class(input_size, hidden_size, **cell_arguments)
@@ -300,7 +302,10 @@ class Recurrent(SuffixedNames):
                 f"{name}: input of shape {x.shape}: {order} or (T, I) with I = input_size = "
                 f"{self.input_size} is needed"
             )
-        weight = next(self.cells[0].parameters(), None)
+        cell = self.cells[0]
+        own = (value for value in vars(cell).values() if isinstance(value, Parameter))
+        weight = next(own, None)
+        weight = next(cell.parameters(), None) if weight is None else weight
         if x.dtype.kind != "f" or (weight is not None and x.dtype != weight.dtype):
             wanted = "floating" if weight is None else str(weight.dtype)
             cure = "..." if weight is None else repr(wanted)
@@ -358,6 +363,10 @@ class Recurrent(SuffixedNames):
             self.bptt if bptt is None else bptt, type(self).__name__, self.bidirectional
         )
         T, B, _ = x.shape
+        if T == self.directions == 1 and type(strategy) is Full and not is_grad_enabled():
+            plain = ragged is None and observe is None
+            if plain and not (self.dropout and self.training):
+                return self._run_single_step(x, states, output)
         masks = self._dropout_masks(T, B)
         y: Tensor = x if ragged is None else ragged.fill(x)  # shorter if every sequence is
         finals: list[State] = []
@@ -381,6 +390,22 @@ class Recurrent(SuffixedNames):
         if not output:
             return None, finals
         return y if ragged is None else ragged.zero_padding(y), finals
+
+    def _run_single_step(
+        self, x: Tensor, states: list[State], output: bool
+    ) -> tuple[Any, list[State]]:
+        """Return the results of `_run` for one time step: the loop over time costs more than it.
+
+        A text is generated in such steps.
+        """
+        [y], finals = ops.unbind(x), []
+        for cell, state in zip(self.cells, states, strict=True):
+            report(LoopReport(False, "python", SINGLE_STEP))
+            new = cell._advance(y, state)
+            finals.append(new)
+            y = new[0] if isinstance(new, tuple) else new
+        # The output shares no memory with the state, as after several steps.
+        return wrap(backend.copy(y._data)[None], None, None) if output else None, finals
 
     def _dropout_masks(self, T: int, B: int) -> list[Any]:
         """Return the dropout mask of the output of each layer but the last; [] without dropout.

@@ -189,13 +189,13 @@ def run(
         try:
             *result, name, reason = _executor.execute(step, state, xs, edges, ragged, reverse)
         except _executor.refused as error:
-            _report(LoopReport(False, "python", error.reason, *_split(error.line)))
+            report(LoopReport(False, "python", error.reason, *_split(error.line)))
         else:
-            _report(LoopReport(True, name, reason, None, None))
+            report(LoopReport(True, name, reason, None, None))
             new, ys = result
             return new, ys
     else:
-        _report(LoopReport(False, "python", reason, None, None))
+        report(LoopReport(False, "python", reason, None, None))
     return in_python(step, state, xs, edges, ragged, reverse)
 
 
@@ -309,6 +309,7 @@ class _Reports(threading.local):
 
 _executor: Any = None
 _reports = _Reports()
+SINGLE_STEP = "it is a single step"  # why a loop is not one operation
 
 
 def register(
@@ -357,12 +358,13 @@ def _reason_against(steps: int, traced: bool) -> str:
         return "eager() runs every operation separately"
     if _executor is None:
         return "tinygrad_rnn.speed is not installed"
-    return "it is a single step" if steps < 2 else ""
+    return SINGLE_STEP if steps < 2 else ""
 
 
-def _report(report: LoopReport) -> None:
+def report(made: LoopReport) -> None:
+    """Give a report to whoever collects them (`reports`)."""
     if _reports.into is not None:
-        _reports.into.append(report)
+        _reports.into.append(made)
 
 
 def _split(line: str) -> tuple[str | None, int | None]:

@@ -1325,3 +1325,46 @@ def test_wrong_options_are_refused_by_name(layer_class: Any, options: dict[str, 
     (name,) = options
     with pytest.raises(ValueError, match=name):
         layer_class(**{"input_size": 3, "hidden_size": 5, "num_layers": 2} | options)
+
+
+class AddsInPlace(tg.nn.Cell):
+    """A cell whose step writes to what it is given."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.hidden_size = hidden_size
+
+    def step(self, z, h):
+        h += z
+        z *= 2
+        return h
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("cell", [tg.nn.RNNCell, tg.nn.GRUCell, tg.nn.LSTMCell, AddsInPlace])
+def test_a_single_step_without_a_graph(cell, batch_first, layers):
+    """It is computed without a loop; the results are those of other calls, in their own memory."""
+    dropout = 0.5 * (layers > 1)
+    layer = tg.nn.Recurrent(cell, 3, 3, layers, batch_first, dropout).eval()
+    x = tg.randn(2, 1, 3, rng=0) if batch_first else tg.randn(1, 2, 3, rng=0)
+    _, state = layer(x)
+    state = state if isinstance(state, tuple) else (state,)
+    state = tuple(tg.randn(*s.shape, rng=1) for s in state)
+    kept = [value.numpy() for value in (x, *state)]
+    given = state if len(state) > 1 else state[0]
+    expected_y, expected = layer(x, given)
+    with tg.no_grad():
+        y, new = layer(x, given)
+        assert layer(x, given, output=False)[0] is None
+        [report, *_] = layer.explain(x, given)
+    assert report.reason == "it is a single step"
+    for value, before in zip((x, *state), kept, strict=True):
+        np.testing.assert_array_equal(value.numpy(), before)
+    pairs = [(y, expected_y)]
+    pairs += list(zip(new, expected, strict=True)) if isinstance(new, tuple) else [(new, expected)]
+    for found, other in pairs:
+        np.testing.assert_array_equal(found.numpy(), other.numpy())
+    assert not any(
+        np.shares_memory(y._data, s._data) for s in (new if isinstance(new, tuple) else [new])
+    )
