@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+import cuda_on_host
 from tinygrad_rnn.engine import backend
 
 
@@ -47,6 +48,13 @@ class _State(threading.local):
 _current = _State()
 syncs = 0  # how often a value was read from the device
 transfers = 0  # how often an array was uploaded
+launches = 0  # how often a kernel started: a function, a copy, a product, a kernel of CUDA
+
+
+def _launched(run: Callable[[], Any] = lambda: None) -> None:
+    global launches
+    launches += 1
+    run()
 
 
 def _read() -> None:
@@ -84,6 +92,7 @@ def _result(value: Any, c_order: bool = False) -> Any:
     """Return what NumPy computed as arrays of the current device: 0-d ones stay arrays."""
     if isinstance(value, tuple | list):
         return type(value)(_result(element) for element in value)
+    _launched()
     array = np.asarray(value)
     if c_order and not array.flags.c_contiguous:
         array = array.copy(order="C")
@@ -142,6 +151,7 @@ class ndarray:
     flags = property(lambda self: self._array.flags)
     device = property(lambda self: Device(self._number))
     T = property(lambda self: self._view(self._array.T))
+    data = property(lambda self: types.SimpleNamespace(ptr=self._array.ctypes.data))
 
     def __len__(self) -> int:
         return len(self._array)
@@ -215,6 +225,7 @@ class ndarray:
 
     def fill(self, value: Any) -> None:
         """Set every element."""
+        _launched()
         self._array.fill(_operand(value, "fill"))
 
     def reshape(self, *shape: Any, order: str = "C") -> ndarray:
@@ -245,6 +256,7 @@ class ndarray:
         return self._view(np.asarray(self._array[_key(key, writing=False)]))
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        _launched()
         self._array[_key(key, writing=True)] = _operand(value, "assignment")
 
     def __copy__(self) -> ndarray:
@@ -269,6 +281,7 @@ def _operator(name: str, of_numpy: Callable[..., Any], swapped: bool, in_place: 
             return NotImplemented
         values = [_operand(x, name) for x in (self, *others)]
         if in_place:
+            _launched()
             of_numpy(*values, out=self._array)
             return self
         return _result(of_numpy(*(values[::-1] if swapped else values)), c_order=name != "matmul")
@@ -329,6 +342,7 @@ class _Ufunc:
             return _result(self._ufunc(*values, dtype=dtype), c_order=True)
         if not isinstance(out, ndarray):
             raise StrictError(f"{self.__name__}: Output arguments must be arrays of the device")
+        _launched()
         self._ufunc(*values, dtype=dtype, out=_operand(out, self.__name__))
         return out
 
@@ -336,6 +350,7 @@ class _Ufunc:
         """Compute in place at indices, repeated ones counted: of add only, as far as is needed."""
         if self.__name__ != "add":
             raise StrictError(f"{self.__name__}.at is not offered by CuPy")
+        _launched()
         np.add.at(_operand(array, "add.at"), _key(key, False), _operand(values, "add.at"))
 
 
@@ -367,9 +382,11 @@ def _function(name: str) -> Callable[..., Any]:
             for k, v in keywords.items()
         }
         if out is not None:
+            _launched()
             getattr(np, name)(*values, **keywords, out=_operand(out, name))
             return out
-        return _result(getattr(np, name)(*values, **keywords))
+        made = getattr(np, name)(*values, **keywords)
+        return ndarray._of(made) if name in _VIEWS else _result(made)
 
     function.__name__ = name
     return function
@@ -386,7 +403,7 @@ def _full(shape: Any, value: Any, dtype: Any = None, order: str = "C") -> ndarra
 def _empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
     dtype = np.dtype(dtype)
     junk = np.nan if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
-    return _result(np.full(shape, junk, dtype, order))
+    return ndarray._of(np.full(shape, junk, dtype, order))
 
 
 def _asarray(a: Any, dtype: Any = None, order: Any = None) -> ndarray:
@@ -399,7 +416,14 @@ def _asarray(a: Any, dtype: Any = None, order: Any = None) -> ndarray:
     array = np.array(a, dtype)
     if array.dtype.kind not in "fiubc":
         raise ValueError(f"Unsupported dtype {array.dtype}")
-    return _result(array)
+    return ndarray._of(array)
+
+
+def _raw_module(**keywords: Any) -> cuda_on_host.RawModule:
+    def pointer(x: Any) -> Any:
+        return _operand(x, "an argument of a kernel") if isinstance(x, ndarray) else None
+
+    return cuda_on_host.RawModule(pointer, _launched, **keywords)
 
 
 def _array(a: Any, dtype: Any = None, copy: bool = True) -> ndarray:
@@ -446,6 +470,7 @@ def _copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = None) -
     if not isinstance(dst, ndarray):
         raise StrictError("copyto: the destination must be an array of the device")
     mask = True if where is None else _operand(where, "copyto")
+    _launched()
     np.copyto(_operand(dst, "copyto"), _operand(src, "copyto"), casting=casting, where=mask)  # type: ignore[arg-type]
 
 
@@ -476,7 +501,7 @@ def _make_module() -> _Module:
             else np.arange(start, stop, step, dtype=dtype)
         )
     }
-    names |= {"asnumpy": lambda a: a.get()}
+    names |= {"asnumpy": lambda a: a.get(), "RawModule": _raw_module}
     runtime = types.SimpleNamespace(getDeviceCount=_device_count)
     names |= {"cuda": types.SimpleNamespace(Device=Device, runtime=runtime)}
     for name, value in names.items():
