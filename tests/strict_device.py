@@ -35,6 +35,7 @@ import numpy as np
 
 import cuda_on_host
 from tinygrad_rnn.engine import backend
+from tinygrad_rnn.engine.ops import kernels
 
 
 class StrictError(TypeError):
@@ -316,7 +317,7 @@ UFUNCS = """
     subtract tanh bitwise_and bitwise_or bitwise_xor right_shift left_shift invert
 """.split()
 FUNCTIONS = {
-    "argmax": "axis dtype out keepdims", "argmin": "axis dtype out keepdims",
+    "argmax": "axis dtype out keepdims", "argmin": "axis dtype out keepdims", "argsort": "axis",
     "ascontiguousarray": "dtype", "broadcast_to": "shape", "clip": "a_min a_max out",
     "concatenate": "axis out", "cumsum": "axis dtype out", "einsum": "dtype optimize",
     "expand_dims": "axis", "flip": "axis", "max": "axis out keepdims",
@@ -516,11 +517,15 @@ cupy = _make_module()
 def installed() -> Iterator[types.ModuleType]:
     """Make the stand-in the ``cupy`` of the process, and a real one again afterwards."""
     before, modules = sys.modules.get("cupy"), dict(backend.modules)
+    on_gpu = dict(kernels.on_gpu)
     sys.modules["cupy"] = cupy
+    if cuda_on_host.unavailable_because():  # CuPy's functions compute all
+        kernels.on_gpu.clear()
     try:
         yield cupy
     finally:
         _current.device = 0
+        kernels.on_gpu.update(on_gpu)
         backend.modules.clear()
         backend.modules.update(modules)
         if before is None:

@@ -306,7 +306,7 @@ def dropout(
         return x
     if x.dtype.kind != "f":
         raise DTypeError(f"Dropout: input must be floating, got {x.dtype}")
-    return masked(x, tg_random.keep_mask(x.shape, 1.0 - p, rng), p)
+    return masked(x, tg_random.keep_mask(x.shape, 1.0 - p, rng, x.device), p)
 
 
 def masked(x: Tensor, mask: Any, p: float) -> Tensor:

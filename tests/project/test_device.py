@@ -23,6 +23,7 @@ import strict_device
 import tinygrad_rnn as tg
 from op_table import ROWS, Row
 from tinygrad_rnn.engine import backend
+from tinygrad_rnn.engine.ops import kernels
 from tinygrad_rnn.errors import DeviceError, DTypeError, GraphError
 
 # -- tools -----------------------------------------------------------------------------------------
@@ -623,11 +624,12 @@ def test_the_main_job_learns_the_same(
     )
 
 
-def reads_and_uploads_of_a_step() -> tuple[int, int]:
+def reads_and_uploads_of_a_step(dropout: float = 0.0) -> tuple[int, int]:
     """Return how often one training step on the stand-in waits for it, and uploads to it."""
     with strict_device.installed():
         embedding = tg.nn.Embedding(3, 5, device="cuda")
-        rnn = tg.nn.LSTM(5, 4, num_layers=2, bidirectional=True, device="cuda")
+        options = {"num_layers": 2, "bidirectional": True, "dropout": dropout}
+        rnn = tg.nn.LSTM(5, 4, **options, device="cuda")
         head = tg.nn.Linear(8, 3, device="cuda")
         parameters = [p for m in (embedding, rnn, head) for p in m.parameters()]
         optimizer = tg.optim.Adam(parameters)
@@ -645,9 +647,12 @@ def reads_and_uploads_of_a_step() -> tuple[int, int]:
         return strict_device.syncs - before[0], strict_device.transfers - before[1]
 
 
-def test_a_training_step_never_waits_for_the_device() -> None:
+def test_a_training_step_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward, backward, clipping and the step read nothing and upload nothing."""
+    assert reads_and_uploads_of_a_step(dropout=0.5) == (0, 0)
+    monkeypatch.setattr(kernels, "on_gpu", {})
     assert reads_and_uploads_of_a_step() == (0, 0)
+    assert reads_and_uploads_of_a_step(dropout=0.5) == (0, 1)  # a mask that the host has drawn
 
 
 def test_a_checkpoint_waits_for_the_device_once() -> None:
@@ -804,6 +809,7 @@ def test_a_planted_mistake_is_caught_though_the_cpu_never_shows_it(
 ) -> None:
     place, name, planted, check, message = PLANTED[mistake]
     monkeypatch.setattr(f"tinygrad_rnn.{place}.{name}", planted)
+    monkeypatch.setattr(kernels, "on_gpu", {})  # what is planted runs
     check("cpu")
     with (
         strict_device.installed(),

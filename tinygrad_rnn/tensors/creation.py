@@ -407,7 +407,7 @@ def rand(
 
     Notes
     -----
-    The numbers are drawn on the host, in float64: they are the same on every device.
+    The numbers are drawn in float64 and rounded: they are the same on every device.
 
     Examples
     --------
@@ -417,5 +417,7 @@ def rand(
     (True, True)
     """
     dtype = checks.real_dtype(dtype, "rand", kinds="f")
-    numbers = _random.generator(rng).random(checks.lengths(shape, "rand"))
-    return _owned(numbers.astype(dtype), device, requires_grad)
+    lengths = checks.lengths(shape, "rand")
+    device = backend.default_device() if device is None else device
+    numbers = _random.draw_uniform(lengths, dtype, rng=rng, device=device)
+    return _owned(numbers, device, requires_grad)
