@@ -317,7 +317,8 @@ UFUNCS = """
     subtract tanh bitwise_and bitwise_or bitwise_xor right_shift left_shift invert
 """.split()
 FUNCTIONS = {
-    "argmax": "axis dtype out keepdims", "argmin": "axis dtype out keepdims", "argsort": "axis",
+    "argmax": "axis dtype out keepdims", "argmin": "axis dtype out keepdims", 
+    "argsort": "axis kind",
     "ascontiguousarray": "dtype", "broadcast_to": "shape", "clip": "a_min a_max out",
     "concatenate": "axis out", "cumsum": "axis dtype out", "einsum": "dtype optimize",
     "expand_dims": "axis", "flip": "axis", "max": "axis out keepdims",
@@ -326,7 +327,7 @@ FUNCTIONS = {
     "sum": "axis dtype out keepdims", "take_along_axis": "indices axis", "where": "x y",
     "zeros_like": "dtype", "ones_like": "dtype",
 }  # fmt: skip
-_PLAIN = {"axis", "dtype", "keepdims", "shape", "pad_width", "mode", "optimize", "order"}
+_PLAIN = {"axis", "dtype", "keepdims", "kind", "mode", "optimize", "order", "pad_width", "shape"}
 _VIEWS = {"broadcast_to", "expand_dims", "flip", "squeeze"}
 
 

@@ -31,7 +31,9 @@ def update_parameters(optimizer: Any, ready: Sequence[tuple[int, Any, Any]]) -> 
     params, grads = [p._data for _, p, _ in ready], [grad._data for _, _, grad in ready]
     if dtype not in tables.REALS or not are_here([*params, *grads], dtype):
         return NotImplemented
-    found = updates.kept(optimizer, dtype, "cuda", lambda rule: _Launches(rule, _text(rule, dtype)))
+    found = updates.kept(
+        optimizer, dtype, "cuda", lambda rule: _Launches(rule, text_of(rule, dtype))
+    )
     if found is None or not all(map(tables.is_dense, params)) or _share_memory(params):
         return NotImplemented
     xp, rate = backend.module_of(first), optimizer._rates[device]
@@ -55,12 +57,13 @@ def update_parameters(optimizer: Any, ready: Sequence[tuple[int, Any, Any]]) -> 
     return None
 
 
-def _text(rule: updates.Rule, dtype: Any) -> str:
+def text_of(rule: updates.Rule, dtype: Any) -> str:
+    """Return the CUDA text of an update."""
     return tables.text_of(
         "updates",
         dtype,
         rule.columns,
-        SETTINGS=str(max(1, rule.settings)),
+        max(1, rule.settings),
         HEAD="\n    ".join(rule.head),
         ELEMENTS="\n        ".join(rule.elements),
         NUMBERS="\n    ".join(rule.finish),

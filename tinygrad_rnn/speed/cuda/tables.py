@@ -30,7 +30,7 @@ def rows_of(columns: int) -> int:
 
 
 @functools.cache
-def text_of(name: str, real: Any, columns: int = 1, **names: str) -> str:
+def text_of(name: str, real: Any, columns: int = 1, settings: int = 1, **words: str) -> str:
     """Return a CUDA text of this folder.
 
     Parameters
@@ -39,10 +39,10 @@ def text_of(name: str, real: Any, columns: int = 1, **names: str) -> str:
         Of the file.
     real : dtype
         float32 or float64.
-    columns : int
-        The number of columns of tables.
-    **names : str
-        What to put in place of lines of one word.
+    columns, settings : int
+        The number of columns of tables, and that of the settings of an update.
+    **words : str
+        The lines in place of each word.
     """
     folder = Path(__file__).parent
     tables, text = (folder.joinpath(f"{x}.cu").read_text("utf-8") for x in ("tables", name))
@@ -51,9 +51,10 @@ def text_of(name: str, real: Any, columns: int = 1, **names: str) -> str:
         "THREADS": module.THREADS,
         "ROWS": rows_of(columns),
         "COLUMNS": columns,
+        "SETTINGS": settings,
     }
     defines = "".join(f"#define {x} {value}\n" for x, value in numbers.items())
-    for word, lines in names.items():
+    for word, lines in words.items():
         text = text.replace(f" {word}\n", f" {lines}\n")
     return "\n".join([module.PREAMBLE, defines, tables, text])
 

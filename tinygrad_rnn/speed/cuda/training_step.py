@@ -15,7 +15,7 @@ from ...engine.ops import kernels
 from . import module, tables
 from .tables import REALS
 
-SORTED = 1 << 12  # values above which the indices of rows are sorted
+SORTED = 1 << 17  # values above which the indices of rows are sorted
 WIDE = 1024  # classes above which all threads of a block compute a row
 
 
@@ -75,7 +75,7 @@ def add_rows(table: Any, index: Any, values: Any) -> Any:
     values = xp.ascontiguousarray(values)
     if count > SORTED:
         index = index % len(table)
-        order = xp.argsort(index)  # CuPy's is stable
+        order = xp.argsort(index, kind="stable")
         index = index[order]
     columns = table.shape[1]
     grid = count, -(-columns // module.THREADS)

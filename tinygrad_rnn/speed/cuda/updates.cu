@@ -1,14 +1,11 @@
 /* The update of all parameters. ../gpu_updates.py replaces the words in capitals by the rule of an
    optimizer: `at` has the arrays of a parameter, `number` the settings.
 
-   The text follows tables.cu; SETTINGS is the number of settings. */
+   The text follows tables.cu; SETTINGS, the number of settings, is defined before. */
 
 #define restrict __restrict__
 
-enum { COUNT =
-    SETTINGS
-};
-struct Settings { double value[COUNT]; };
+struct Settings { double value[SETTINGS]; };
 
 extern "C" __global__ void update(const __grid_constant__ Table t, const __grid_constant__ Settings s)
 {
