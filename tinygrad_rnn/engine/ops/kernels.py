@@ -272,7 +272,7 @@ def _add_rows(target: Array, key: Any, values: Array) -> None:
 def _add_on_gpu(target: Array, key: Any, values: Array) -> None:
     """Do the same with CuPy, whose ``add.at`` adds in any order and refuses small integers.
 
-    An index outside of the axis is another row, as it is for a read.
+    An index outside of the axis is wrapped around, as in a read.
     """
     module, count = module_of(target), len(key)
     if all(is_array(k) and k.dtype != bool for k in key):
