@@ -157,8 +157,8 @@ class Kernel:
             return np.array(0, np.uintp)
         if isinstance(x, np.generic) and f"{x.dtype.kind}{x.itemsize}" == code:
             return np.array(x)
-        if isinstance(x, np.ndarray) and x.size == 1 and f"V{x.itemsize}" == code:
-            return x.copy()  # a struct, by value
+        if isinstance(x, np.ndarray) and x.size == 1 and f"{x.dtype.kind}{x.itemsize}" == code:
+            return x.copy()  # by value, such as a struct
         if x.__class__ in (bool, int, float):
             raise KernelError(
                 f"{where} is a Python {type(x).__name__}, which CuPy passes in 64 bits: say "
