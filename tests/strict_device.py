@@ -130,8 +130,17 @@ class ndarray:
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self) -> None:
-        raise StrictError("an array of the device is made by asarray, empty, zeros, ...")
+    def __init__(self, shape: Any, dtype: Any, memptr: Any, strides: Any) -> None:
+        memory = types.SimpleNamespace(
+            __array_interface__={
+                "shape": shape,
+                "typestr": np.dtype(dtype).str,
+                "data": (memptr.mem.ptr + memptr.offset, False),
+                "strides": strides,
+                "version": 3,
+            }
+        )
+        self._array, self._number = np.asarray(memory), _current.device
 
     @classmethod
     def _of(cls, array: np.ndarray) -> ndarray:
@@ -503,7 +512,13 @@ def _make_module() -> _Module:
     }
     names |= {"asnumpy": lambda a: a.get(), "RawModule": _raw_module}
     runtime = types.SimpleNamespace(getDeviceCount=_device_count)
-    names |= {"cuda": types.SimpleNamespace(Device=Device, runtime=runtime)}
+    cuda = types.SimpleNamespace(
+        Device=Device,
+        runtime=runtime,
+        UnownedMemory=lambda ptr, size, owner: types.SimpleNamespace(ptr=ptr, owner=owner),
+        MemoryPointer=lambda mem, offset: types.SimpleNamespace(mem=mem, offset=offset),
+    )
+    names |= {"cuda": cuda}
     for name, value in names.items():
         setattr(module, name, value)
     return module

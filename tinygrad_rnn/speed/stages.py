@@ -348,18 +348,17 @@ class Stages:
         last = max(self.level.values(), default=0)
         functions: list[str] = []
         self.loops: list[str] = []
-        loops: list[str] = []
+        stage: list[list[str]] = []  # the loops of each level, then its sums
 
         def close() -> None:
-            if loops:
-                functions.append(_STAGE.format(len(functions), "\n".join(loops)))
+            if stage:
+                functions.append(self._function(len(functions), stage))
                 self.operations.append(Operation("stage", which=len(functions) - 1))
-                loops.clear()
+                stage.clear()
 
-        self.dtypes: set[Any] = set()
         for level in range(-1, last + 2):
             if level >= 0:
-                loops += self._loops(level)
+                stage += filter(None, self._loops(level))
             products = [x for x in self.steps if x.op == "matmul" and self.level[x] == level]
             if products:
                 close()
@@ -378,13 +377,21 @@ class Stages:
             for name in (operation.out, operation.operand):
                 if name:
                     self.number_of(name)
+        self.source = self._source(functions)
+
+    def _function(self, number: int, stage: list[list[str]]) -> str:
+        """Return the function of a stage."""
+        return _STAGE.format(number, "\n".join(text for texts in stage for text in texts))
+
+    def _source(self, functions: list[str]) -> str:
+        """Return the source of all stages."""
         text = "".join([*self.loops, *functions])
         kinds = [T for T in ("float", "double") if f"_{T}(" in text]
         parts = [math_functions(T) + SUM.replace("$T", T) for T in kinds]
-        self.source = "".join([PREAMBLE, *parts, text])
+        return "".join([PREAMBLE, *parts, text])
 
-    def _loops(self, level: int) -> list[str]:
-        """Return the loops of a level, then its sums."""
+    def _loops(self, level: int) -> tuple[list[str], list[str]]:
+        """Return the loops of a level, and its sums."""
         stores: dict[Any, list[tuple[Expression, str, int, bool]]] = {}
         extra = [(x, name, 0, True) for x, name in self.added]
         for x, name, offset, adds in [*((*s, False) for s in self.stores), *extra]:
@@ -393,18 +400,23 @@ class Stages:
                 stores.setdefault((key, self.width(x) if key is None else 0), []).append(
                     (x, name, offset, adds)
                 )
-        found = [StageLoop(self, level, items).text() for items in stores.values()]
+        loops = [self._loop(StageLoop(self, level, items)) for items in stores.values()]
+        sums = []
         for x in self.steps:
             if x.op == "sum" and self.level[x] == level:
                 (name, start), T = self.place[x.args[0]], c_type(x.dtype)
                 if x.args[0].dtype != x.dtype:
                     raise Unsupported("a sum in another dtype")
                 length, begin = self.size(self.width(x.args[0])), self.size(start)
-                found.append(
-                    f"        *{self.pointer(self.place[x][0], T)} = "
-                    f"sum_{T}({self.pointer(name, T)} + {begin}, {length});"
-                )
-        return found
+                out, operand = self.pointer(self.place[x][0], T), self.pointer(name, T)
+                sums.append(self._sum(T, out, f"{operand} + {begin}", length))
+        return loops, sums
+
+    def _loop(self, loop: StageLoop) -> str:
+        return loop.text()
+
+    def _sum(self, T: str, out: str, operand: str, length: str) -> str:
+        return f"        *{out} = sum_{T}({operand}, {length});"
 
     def _loop_level(self, x: Expression) -> int:
         """Return the level of the loop that stores a value."""
