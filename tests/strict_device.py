@@ -515,6 +515,8 @@ def _make_module() -> _Module:
     cuda = types.SimpleNamespace(
         Device=Device,
         runtime=runtime,
+        device=types.SimpleNamespace(get_cublas_handle=lambda: 1),
+        get_current_stream=lambda: types.SimpleNamespace(ptr=0),
         UnownedMemory=lambda ptr, size, owner: types.SimpleNamespace(ptr=ptr, owner=owner),
         MemoryPointer=lambda mem, offset: types.SimpleNamespace(mem=mem, offset=offset),
     )
@@ -531,6 +533,10 @@ cupy = _make_module()
 def installed() -> Iterator[types.ModuleType]:
     """Make the stand-in the ``cupy`` of the process, and a real one again afterwards."""
     before, modules = sys.modules.get("cupy"), dict(backend.modules)
+    with contextlib.suppress(ImportError):  # the core alone
+        from tinygrad_rnn.speed.cuda import cublas
+
+        cublas.use(cupy, cublas.CuBlas(cupy, cuda_on_host.Blas(_launched)))
     sys.modules["cupy"] = cupy
     try:
         yield cupy

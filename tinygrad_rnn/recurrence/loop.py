@@ -327,7 +327,8 @@ def register(
     refused : type
         The exception that `execute` raises before it has done anything, if it cannot.
     row_major : callable
-        Tells whether its loops over an input read row-major matrices; else each feature is contiguous.
+        Tells whether its loops over an input read row-major matrices; else each feature is
+        contiguous.
     description : callable
         Returns what `executor` does.
     """

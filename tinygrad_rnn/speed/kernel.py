@@ -282,7 +282,10 @@ class Kernel:
         lines += [f"{name} = {text}" for text, name in rest.shapes.items()]
         lines += [f"{q} = scalar({x}, {t.name})" for (x, t), q in rest.scalars.items()]
         try:
-            run = compiled.kernel(loop, selected[0]) if host else bind(loop, self.inputs, xp)
+            if host and selected[0] is not None:
+                run = compiled.kernel(loop, selected[0])
+            else:
+                run = bind(loop, self.inputs, xp)
         except CompilerError as error:
             executor.fall_back(error)
             self._compiled[xp] = self.schedule(xp)

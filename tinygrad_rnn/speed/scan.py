@@ -27,7 +27,7 @@ from . import executor
 from .compiled_call import CompiledCall, CompiledPlan
 from .compiler import Compiler
 from .cuda import module
-from .cuda.device_loop import DeviceCall, DevicePlan
+from .device_call import DeviceCall, DevicePlan
 from .expressions import refusal
 from .kept_traces import Bound, find, keep
 from .loop_call import LoopCall

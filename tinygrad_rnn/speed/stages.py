@@ -60,6 +60,7 @@ class Operation(NamedTuple):
     columns: int = 0
     which: Any = None  # the number of the stage, or the expression of the weight
     offset: int = 0
+    adds: bool = False  # a product that is added to the array
 
 
 class Scratch(NamedTuple):
@@ -110,7 +111,9 @@ class Stages:
         added: Sequence[tuple[Expression, str]],
         rooms: set[str],
     ) -> None:
-        wanted = [x for x, _ in (*targets, *added)]
+        self.sums: dict[Expression, tuple[str, Any]] = {}
+        targets = self._split_sums(given, targets, added, rooms)
+        wanted = [*(x for x, _ in (*targets, *added)), *self.sums]
         self.given, self.targets, self.added, self.rooms = given, targets, added, rooms
         self.steps = [x for x in needed(wanted, given) if x.varies]
         self.batch = self._leading([*given, *self.steps])
@@ -129,6 +132,20 @@ class Stages:
         self._assign_levels()
         self._assign_memory()
         self._emit()
+
+    def _split_sums(
+        self,
+        given: dict[Expression, str],
+        targets: Sequence[tuple[Expression, str]],
+        added: Sequence[tuple[Expression, str]],
+        rooms: set[str],
+    ) -> Sequence[tuple[Expression, str]]:
+        """Return the targets without products that are added to an array.
+
+        Such products are the keys of `sums`: with the name of the array, and the value to which
+        they are added. The runtime in C has none.
+        """
+        return targets
 
     # -- rows and widths ---------------------------------------------------------------------------
 
@@ -248,6 +265,8 @@ class Stages:
             args = [a for a in x.args if a.__class__ is Expression and a.varies]
             if x.op == "matmul":
                 self.level[x] = max(self.level.get(a, -1) for a in args)
+                if x in self.sums:  # after the value to which it is added
+                    self.level[x] = max(self.level[x], self._loop_level(self.sums[x][1]))
             elif x.op == "sum":
                 operand = x.args[0]
                 after = operand in self.level and operand.op == "matmul"  # after the product
@@ -279,16 +298,19 @@ class Stages:
         self.place: dict[Expression, tuple[str, int]] = {x: (n, 0) for x, n in self.given.items()}
         self.stores: list[tuple[Expression, str, int]] = []  # a value, an array, the offset
         direct: dict[Expression, str] = {}
+        # A product is added to these later; other loops read the value elsewhere.
+        self.changed = {name for name, other in self.sums.values() if other.op != "matmul"}
         for x, name in self.targets:
             if not x.varies:
                 self.outside_place(x)
             elif x.op == "matmul" and (name not in self.rooms or x in direct):
                 continue  # copied by a loop
-            elif x not in self.given:
+            elif x not in self.given and name not in self.changed:
                 direct.setdefault(x, name)
         for x in self.steps:
             if x.op in ("matmul", "sum"):
-                self.place[x] = (direct.get(x) or self._scratch(x), 0)
+                into = self.sums[x][0] if x in self.sums else direct.get(x)
+                self.place[x] = (into or self._scratch(x), 0)
                 self._require(x.args[0])
             for a in x.args:
                 if a.__class__ is not Expression or not a.varies or x.op in ("matmul", "sum"):
@@ -319,7 +341,8 @@ class Stages:
             name, offset = self.place[x.args[0]]
             self.place[x] = name, offset + x.args[1]
             return
-        named = next((name for y, name in self.targets if y is x), None)
+        targets = (name for y, name in self.targets if y is x and name not in self.changed)
+        named = next(targets, None)
         self._store(x, named or self._scratch(x))
 
     def _store(self, x: Expression, name: str) -> None:
@@ -369,7 +392,7 @@ class Stages:
                 self.operations.append(
                     Operation(
                         "product", self.place[x][0], operand, x.dtype, x.sizes[-1], weight,
-                        offset * x.dtype.itemsize,
+                        offset * x.dtype.itemsize, x in self.sums,
                     )
                 )  # fmt: skip
         close()

@@ -20,8 +20,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..engine.backward_pass import run
 from ..engine.grad_mode import enable_grad
 from ..engine.namespaces import namespaces

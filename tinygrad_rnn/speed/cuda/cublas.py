@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
-KINDS = {np.dtype("float32"): (0, 68, ctypes.c_float), np.dtype("float64"): (1, 70, ctypes.c_double)}
+KINDS = {
+    np.dtype("float32"): (0, 68, ctypes.c_float),
+    np.dtype("float64"): (1, 70, ctypes.c_double),
+}
 NAMES = ("libcublas.so.13", "libcublas.so.12", "libcublas.so.11")  # CuPy has loaded one of them
 DEFAULT_ALGORITHM, HOST_POINTERS = -1, 0
 
@@ -34,7 +36,7 @@ class Weight(NamedTuple):
         (depth, columns), size = array.shape, array.itemsize
         row, column = (s // size for s in array.strides)
         if column == 1 or columns == 1:
-            if columns == 1 and row < 1 or columns > 1 and row < columns and depth > 1:
+            if (columns == 1 and row < 1) or (columns > 1 and row < columns and depth > 1):
                 array = module.ascontiguousarray(array)
                 row = columns
             held.append(array)
@@ -56,12 +58,20 @@ class Products:
     def begin(self) -> None:
         """Prepare products on the current stream."""
 
-    def __call__(self, rows: int, a: int, lda: int, w: Weight, out: int, ldo: int) -> None:
-        """Compute out = a @ w for `rows` rows; `lda` and `ldo` are elements between rows."""
+    def __call__(
+        self, rows: int, a: int, lda: int, w: Weight, out: int, ldo: int, adds: bool
+    ) -> None:
+        """Compute out = a @ w for `rows` rows; `lda` and `ldo` are elements between rows.
+
+        `adds`: out += a @ w.
+        """
         weight = self._matrix(w.address, (w.depth, w.columns), w.stride, w.dtype, w.transposed)
         left = self._matrix(a, (rows, w.depth), lda, w.dtype)
         made = self._matrix(out, (rows, w.columns), ldo, w.dtype)
-        self.module.matmul(left, weight, out=made)
+        if adds:
+            made += self.module.matmul(left, weight)
+        else:
+            self.module.matmul(left, weight, out=made)
 
     def _matrix(
         self, at: int, shape: tuple[int, int], stride: int, dtype: Any, transposed: bool = False
@@ -85,7 +95,9 @@ class CuBlas(Products):
         ]  # fmt: skip
         self._set_stream = _function(library, "cublasSetStream", [word, word])
         self._set_mode = _function(library, "cublasSetPointerMode", [word, number])
-        self._set_workspace = _function(library, "cublasSetWorkspace", [word, word, ctypes.c_size_t])
+        self._set_workspace = _function(
+            library, "cublasSetWorkspace", [word, word, ctypes.c_size_t]
+        )
         self._one = {t: kind(1) for t, (_, _, kind) in KINDS.items()}
         self._zero = {t: kind(0) for t, (_, _, kind) in KINDS.items()}
         self.workspace: Any = None  # of the graph that is being captured
@@ -99,13 +111,15 @@ class CuBlas(Products):
         if self.workspace is not None:  # after the stream, which resets it
             self._set_workspace(self.handle, self.workspace.data.ptr, self.workspace.nbytes)
 
-    def __call__(self, rows: int, a: int, lda: int, w: Weight, out: int, ldo: int) -> None:
+    def __call__(
+        self, rows: int, a: int, lda: int, w: Weight, out: int, ldo: int, adds: bool
+    ) -> None:
         """Compute out = a @ w, which is outᵀ = wᵀ aᵀ in the column-major order of BLAS."""
         kind, compute, _ = KINDS[w.dtype]
         status = self._gemm(
             self.handle, int(w.transposed), 0, w.columns, rows, w.depth,
             ctypes.addressof(self._one[w.dtype]), w.address, kind, w.stride, a, kind, lda,
-            ctypes.addressof(self._zero[w.dtype]), out, kind, ldo, compute, DEFAULT_ALGORITHM,
+            ctypes.addressof((self._one if adds else self._zero)[w.dtype]), out, kind, ldo, compute, DEFAULT_ALGORITHM,
         )  # fmt: skip
         if status:
             raise RuntimeError(
@@ -121,17 +135,24 @@ def _function(library: Any, name: str, arguments: list[Any]) -> Any:
     return found
 
 
-@functools.cache
+_found: dict[Any, Products] = {}
+
+
 def products(module: Any) -> Products:
     """Return the products of CuPy's arrays: by cuBLAS if its library is found."""
-    library = _library(module)
-    return Products(module) if library is None else CuBlas(module, library)
+    if module not in _found:
+        library = _library(module)
+        use(module, Products(module) if library is None else CuBlas(module, library))
+    return _found[module]
+
+
+def use(module: Any, products: Products) -> None:
+    """Select how the products of a library of arrays are computed."""
+    _found[module] = products
 
 
 def _library(module: Any) -> Any:
     """Return the library that CuPy uses; None if it is not found."""
-    if not hasattr(module.cuda, "device"):  # a library of arrays without cuBLAS
-        return None
     module.cuda.device.get_cublas_handle()  # loads it
     for name in (None, *NAMES):
         with contextlib.suppress(OSError):

@@ -64,10 +64,9 @@ def merged(
         before = len(shape) - x.ndim
         lengths = [1] * before + list(x.shape)
         steps = [0] * before + [s // x.itemsize for s in x.strides]
-        fits = [n in (1, m) or (width and k == len(shape) - 1 and n >= m)
-                for k, (n, m) in enumerate(zip(lengths, shape, strict=True))]  # fmt: skip
-        if not all(fits):
-            return None
+        for k, (n, m) in enumerate(zip(lengths, shape, strict=True)):
+            if n not in (1, m) and (not width or k < len(shape) - 1 or n < m):
+                return None
         rows.append([0 if n == 1 else s for n, s in zip(lengths, steps, strict=True)])
     last = [row[-1] if row else 0 for row in rows]
     axes = [k for k, n in enumerate(shape) if n != 1]
@@ -82,5 +81,5 @@ def merged(
     found = found or [(1, [0] * len(arrays))]
     if len(found) > MAX_AXES or math.prod(shape) >= MAX_PLACES:
         return None
-    lengths = [n for n, _ in found]
-    return lengths, [[strides[i] for _, strides in found] for i in range(len(arrays))], last
+    of_axes = [n for n, _ in found]
+    return of_axes, [[strides[i] for _, strides in found] for i in range(len(arrays))], last

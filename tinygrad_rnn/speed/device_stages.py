@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..expressions import Expression
-from ..loops import c_type
-from ..stage_loop import StageLoop
-from ..stages import Stages
-from .emit import with_functions
-from .module import THREADS
+from .cuda.emit import with_functions
+from .cuda.module import THREADS
+from .expressions import Expression, needed
+from .loops import c_type
+from .stage_loop import StageLoop
+from .stages import Stages
 
 WARP = 32
 
@@ -63,6 +63,45 @@ class DeviceStages(Stages):
         self.shapes: list[tuple[int, int]] = []
         self._widths: list[int] = []
         super().__init__(*args)
+
+    def _split_sums(
+        self,
+        given: dict[Expression, str],
+        targets: Sequence[tuple[Expression, str]],
+        added: Sequence[tuple[Expression, str]],
+        rooms: set[str],
+    ) -> Sequence[tuple[Expression, str]]:
+        readers: dict[Any, int] = {}
+        wanted = [x for x, _ in (*targets, *added)]
+        for x in (*wanted, *(a for y in needed(wanted, given) for a in y.args)):
+            if x.__class__ is Expression:
+                readers[x] = readers.get(x, 0) + 1
+        found = []
+        for x, name in targets:
+            while x.op == "add" and name in rooms and readers[x] == 1 and x not in given:
+                product = next((a for a in x.args[::-1] if self._is_summand(a, x, readers)), None)
+                if product is None:
+                    break
+                other = x.args[1] if x.args[0] is product else x.args[0]
+                self.sums[product] = name, other
+                x = other
+            found.append((x, name))
+        return found
+
+    def _is_summand(self, a: Any, x: Expression, readers: dict[Any, int]) -> bool:
+        """Tell whether `a` is a product that only the sum `x` with another value reads."""
+        one, two = x.args
+        other: Any = two if a is one else one
+        return (
+            a.__class__ is Expression
+            and a.op == "matmul"
+            and a.varies
+            and readers[a] == 1
+            and other.__class__ is Expression
+            and other.varies
+            and other.sizes == a.sizes == x.sizes
+            and other.dtype == a.dtype
+        )
 
     def _loop(self, loop: StageLoop) -> str:
         lines, used = loop.parts()

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ..compiled_call import CompiledCall, CompiledLoop, CompiledPlan
-from ..expressions import Expression
-from ..loop_call import LoopCall
-from ..step_trace import Draw, StepTrace
-from . import cublas
-from .module import THREADS, kernel
-from .stages import DeviceStages
+from .. import random as tg_random
+from .compiled_call import CompiledCall, CompiledLoop, CompiledPlan
+from .cuda import cublas
+from .cuda.module import THREADS, kernel
+from .device_stages import DeviceStages
+from .expressions import Expression
+from .loop_call import LoopCall
+from .step_trace import Draw
 
 
 def address(x: Any) -> int:
@@ -84,15 +85,17 @@ class DeviceLoop(CompiledLoop):
             else:
                 out, operand = self.number[o.out], self.number[o.operand]
                 strides = self.row[o.operand], self.row[o.out]
-                work.append((None, out, operand, o.offset, *strides, weights[self.weights.index(o.which)]))
+                weight = weights[self.stages.weights[o.which]]
+                work.append((None, out, operand, o.offset, *strides, weight, o.adds))
         for t in range(steps):
             place, addresses = places[t : t + 1], at[t]
             for function, *how in work:
                 if function is not None:
                     function(*how, (place, form))
                 else:
-                    out, operand, offset, lda, ldo, weight = how
-                    product(rows, addresses[operand] + offset, lda, weight, addresses[out], ldo)
+                    out, operand, offset, lda, ldo, weight, adds = how
+                    a = addresses[operand] + offset
+                    product(rows, a, lda, weight, addresses[out], ldo, adds)
             if ending is not None and special[t]:
                 ending(ends_grid, (THREADS,), (place, form))
 
@@ -118,7 +121,9 @@ class DeviceLoop(CompiledLoop):
         provided = {*series, *self.constant.values()}
         for name in self.names:
             if name not in provided:
-                array = module.empty(self.rows * self.row[name] * self.itemsize[name], dtype=np.uint8)
+                array = module.empty(
+                    self.rows * self.row[name] * self.itemsize[name], dtype=np.uint8
+                )
                 held.append(array)
                 start[self.number[name]] = address(array)
         t = np.arange(steps)[:, None]
@@ -171,16 +176,13 @@ class DeviceCall(CompiledCall):
         return self.module.empty((2, rows, room), dtype=dtype)
 
     def _drawn(self, draws: Sequence[Draw]) -> list[Any]:
-        slabs = []
-        for masks in LoopCall._drawn(self, draws):
-            if masks[0].__class__ is np.ndarray:
-                slab = self.module.asarray(np.stack(masks))
-            else:
-                slab = self.module.empty((self.T, *masks[0].shape), dtype=masks[0].dtype)
-                for t, mask in enumerate(masks):
-                    slab[t] = mask
-            slabs.append(self.module.ascontiguousarray(slab[::-1]) if self.reverse else slab)
-        return slabs
+        generators = {id(draw.rng) for draw in draws}
+        if len(generators) == len(draws):  # the numbers of all steps follow one another
+            slabs = [tg_random.keep_mask((self.T, *x.shape), x.keep, x.rng) for x in draws]
+        else:
+            slabs = [np.stack(masks) for masks in LoopCall._drawn(self, draws)]
+        slabs = [self.module.asarray(slab) for slab in slabs]
+        return [self.module.ascontiguousarray(x[::-1]) if self.reverse else x for x in slabs]
 
     def _alive(self, masks: list[Any], backward: bool) -> Any:
         return masks[::-1] if backward else masks
