@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-KINDS = {
+KINDS: dict[Any, tuple[int, int, Any]] = {  # of the numbers, of the computation
     np.dtype("float32"): (0, 68, ctypes.c_float),
     np.dtype("float64"): (1, 70, ctypes.c_double),
 }
@@ -116,10 +116,11 @@ class CuBlas(Products):
     ) -> None:
         """Compute out = a @ w, which is outᵀ = wᵀ aᵀ in the column-major order of BLAS."""
         kind, compute, _ = KINDS[w.dtype]
+        one, old = self._one[w.dtype], (self._one if adds else self._zero)[w.dtype]
         status = self._gemm(
             self.handle, int(w.transposed), 0, w.columns, rows, w.depth,
-            ctypes.addressof(self._one[w.dtype]), w.address, kind, w.stride, a, kind, lda,
-            ctypes.addressof((self._one if adds else self._zero)[w.dtype]), out, kind, ldo, compute, DEFAULT_ALGORITHM,
+            ctypes.addressof(one), w.address, kind, w.stride, a, kind, lda,
+            ctypes.addressof(old), out, kind, ldo, compute, DEFAULT_ALGORITHM,
         )  # fmt: skip
         if status:
             raise RuntimeError(

@@ -20,7 +20,7 @@ def bind(loop: Loop, inputs: Sequence[Any], module: Any) -> Callable[..., bool]:
     As that of `compiled.kernel`: it takes the inputs, the number arguments as 0-d arrays of NumPy,
     and the outputs, which it fills, and returns True; False if it cannot compute these.
     """
-    launches: dict[Any, Any] = {}
+    launches: dict[Any, Any] = {}  # False: not by a kernel
     first = len(inputs) + len(loop.scalars)
 
     def run(*arrays: Any) -> bool:
@@ -28,7 +28,7 @@ def bind(loop: Loop, inputs: Sequence[Any], module: Any) -> Callable[..., bool]:
         found = launches.get(key)
         if found is None:
             places = merged(arrays, first, loop.width)
-            found = launches[key] = False
+            launches[key] = False
             if places is not None:
                 lengths, strides, last = places
                 count = math.prod(lengths)
@@ -36,7 +36,7 @@ def bind(loop: Loop, inputs: Sequence[Any], module: Any) -> Callable[..., bool]:
                 text = fused_kernel(loop, inputs, len(lengths))
                 found = kernel(module, text, "fused"), (-(-count // THREADS),), by_value(numbers)
                 launches[key] = found
-        if found is False:
+        if not found:
             return False
         function, grid, layout = found
         if grid != (0,):
