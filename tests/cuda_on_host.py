@@ -81,6 +81,58 @@ def _library(text: str, options: tuple[str, ...]) -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
+class Blas:
+    """The functions of cuBLAS that the library calls by ctypes, computed by NumPy."""
+
+    def __init__(self, launched: Callable[[Callable[[], None]], None]) -> None:
+        def gemm(
+            handle: int, op_a: int, op_b: int, m: int, n: int, k: int, alpha: int, a: int,
+            kind_a: int, lda: int, b: int, kind_b: int, ldb: int, beta: int, c: int, kind_c: int,
+            ldc: int, compute: int, algorithm: int,
+        ) -> int:  # fmt: skip
+            least = (k, n, m) if op_a and op_b else (k, k, m) if op_a else (m, n if op_b else k, m)
+            if kind_a != kind_b or kind_a != kind_c or (kind_a, compute) not in ((0, 68), (1, 70)):
+                return 15  # CUBLAS_STATUS_NOT_SUPPORTED
+            if min(m, n, k) < 1 or any(x < y for x, y in zip((lda, ldb, ldc), least, strict=True)):
+                return 7  # CUBLAS_STATUS_INVALID_VALUE
+            number = ctypes.c_double if kind_a else ctypes.c_float
+
+            def matrix(at: int, rows: int, columns: int, ld: int) -> np.ndarray:
+                flat = np.ctypeslib.as_array(
+                    (number * (ld * (columns - 1) + rows)).from_address(at)
+                )
+                strides = flat.itemsize, ld * flat.itemsize
+                return np.lib.stride_tricks.as_strided(flat, (rows, columns), strides)
+
+            x = matrix(a, k, m, lda).T if op_a else matrix(a, m, k, lda)
+            y = matrix(b, n, k, ldb).T if op_b else matrix(b, k, n, ldb)
+            out = matrix(c, m, n, ldc)
+            by, old = (number.from_address(at).value for at in (alpha, beta))
+
+            def run() -> None:
+                product = by * np.matmul(x, y)
+                out[...] = product if old == 0 else product + old * out
+
+            launched(run)
+            return 0
+
+        self.cublasGemmEx = self._function(gemm)
+        self.cublasSetStream_v2 = self._function(lambda handle, stream: 0)
+        self.cublasSetPointerMode_v2 = self._function(lambda handle, mode: 0)
+        self.cublasSetWorkspace_v2 = self._function(lambda handle, at, size: 0)
+
+    @staticmethod
+    def _function(f: Callable[..., int]) -> Any:
+        """Return a function to which argtypes and restype can be assigned, as those of ctypes."""
+
+        def function(*args: int) -> int:
+            if len(args) != len(function.argtypes) or any(x.__class__ is not int for x in args):  # type: ignore[attr-defined]
+                raise KernelError(f"cuBLAS: {args}")
+            return f(*args)
+
+        return function
+
+
 class RawModule:
     """``cupy.RawModule``: `pointer` returns the NumPy array of an array of the device."""
 
@@ -157,8 +209,8 @@ class Kernel:
             return np.array(0, np.uintp)
         if isinstance(x, np.generic) and f"{x.dtype.kind}{x.itemsize}" == code:
             return np.array(x)
-        if isinstance(x, np.ndarray) and x.size == 1 and f"V{x.itemsize}" == code:
-            return x.copy()  # a struct, by value
+        if isinstance(x, np.ndarray) and x.size == 1 and f"{x.dtype.kind}{x.itemsize}" == code:
+            return x.copy()  # by value, such as a struct
         if x.__class__ in (bool, int, float):
             raise KernelError(
                 f"{where} is a Python {type(x).__name__}, which CuPy passes in 64 bits: say "

@@ -131,8 +131,17 @@ class ndarray:
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self) -> None:
-        raise StrictError("an array of the device is made by asarray, empty, zeros, ...")
+    def __init__(self, shape: Any, dtype: Any, memptr: Any, strides: Any) -> None:
+        memory = types.SimpleNamespace(
+            __array_interface__={
+                "shape": shape,
+                "typestr": np.dtype(dtype).str,
+                "data": (memptr.mem.ptr + memptr.offset, False),
+                "strides": strides,
+                "version": 3,
+            }
+        )
+        self._array, self._number = np.asarray(memory), _current.device
 
     @classmethod
     def _of(cls, array: np.ndarray) -> ndarray:
@@ -502,7 +511,15 @@ def _make_module() -> _Module:
     }
     names |= {"asnumpy": lambda a: a.get(), "RawModule": _raw_module}
     runtime = types.SimpleNamespace(getDeviceCount=_device_count)
-    names |= {"cuda": types.SimpleNamespace(Device=Device, runtime=runtime)}
+    cuda = types.SimpleNamespace(
+        Device=Device,
+        runtime=runtime,
+        device=types.SimpleNamespace(get_cublas_handle=lambda: 1),
+        get_current_stream=lambda: types.SimpleNamespace(ptr=0),
+        UnownedMemory=lambda ptr, size, owner: types.SimpleNamespace(ptr=ptr, owner=owner),
+        MemoryPointer=lambda mem, offset: types.SimpleNamespace(mem=mem, offset=offset),
+    )
+    names |= {"cuda": cuda}
     for name, value in names.items():
         setattr(module, name, value)
     return module
@@ -516,6 +533,10 @@ def installed() -> Iterator[types.ModuleType]:
     """Make the stand-in the ``cupy`` of the process, and a real one again afterwards."""
     before, modules = sys.modules.get("cupy"), dict(backend.modules)
     on_gpu = dict(kernels.on_gpu)
+    with contextlib.suppress(ImportError):  # the core alone
+        from tinygrad_rnn.speed.cuda import cublas
+
+        cublas.use(cupy, cublas.CuBlas(cupy, cuda_on_host.Blas(_launched)))
     sys.modules["cupy"] = cupy
     if cuda_on_host.unavailable_because():  # CuPy's functions compute all
         kernels.on_gpu.clear()

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engine import backend
-from ..engine.ops import kernels
 from . import updates
 from .cuda import module, tables
 from .cuda.training_step import are_here
@@ -45,12 +44,13 @@ def update_parameters(optimizer: Any, ready: Sequence[tuple[int, Any, Any]]) -> 
         rows.append(row)
     settings = [float(x) for x in optimizer._hyper.values()]
     numbers = tables.struct(settings or [0.0], np.float64)
+    update, finish = (module.kernel(xp, found.text, name) for name in ("update", "finish"))
     block = (module.THREADS,)
     try:
         for blocks, table in tables.tables(rows):
-            module.kernel(xp, found.text, "update")((blocks,), block, (table, numbers))
+            update((blocks,), block, (table, numbers))
             if found.rule.finish:
-                module.kernel(xp, found.text, "finish")((1,), block, (table, numbers))
+                finish((1,), block, (table, numbers))
     finally:
         for _, p, _ in ready:
             p._bump()
@@ -85,4 +85,4 @@ def _share_memory(arrays: Sequence[Any]) -> bool:
     return any(end > start for (_, end), (start, _) in itertools.pairwise(spans))
 
 
-kernels.on_gpu["update_parameters"] = update_parameters
+module.register(update_parameters)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ...engine import backend
-from ...engine.ops import kernels
 from . import module, tables
 from .tables import REALS
 
@@ -33,7 +32,8 @@ def _launch(
             real = dtype if dtype in REALS else np.dtype("float32")
             kernel = module.kernel(xp, tables.text_of("random_numbers", real), name)
             # The first thread has the numbers that are left from the last block.
-            grid = module.blocks(1 + -(-count // width))
+            threads = 1 + -(-count // width)
+            grid = (-(-threads // module.THREADS),)
             kernel(grid, (module.THREADS,), (_state(state), *args, np.int64(count), out))
     return out
 
@@ -51,4 +51,4 @@ def uniform(device: str, state: Any, shape: Any, dtype: Any, low: float, high: f
     return _launch(device, "uniform", state, shape, dtype, 4, *args)
 
 
-kernels.on_gpu |= {"keep_mask": keep_mask, "uniform": uniform}
+module.register(keep_mask, uniform)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import module
+from . import emit, module
 
 BYTES = 3600  # of a table; the arguments of a launch have 4096
 CHUNK = 8192  # elements that a block processes, at least
@@ -56,7 +56,7 @@ def text_of(name: str, real: Any, columns: int = 1, settings: int = 1, **words: 
     defines = "".join(f"#define {x} {value}\n" for x, value in numbers.items())
     for word, lines in words.items():
         text = text.replace(f" {word}\n", f" {lines}\n")
-    return "\n".join([module.PREAMBLE, defines, tables, text])
+    return "\n".join([emit.PREAMBLE, defines, tables, text])
 
 
 def is_dense(x: Any) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ...engine import backend
-from ...engine.ops import kernels
 from . import module, tables
 from .tables import REALS
 
@@ -115,8 +114,4 @@ def cross_entropy(logits: Any, target: Any, axis: int, smoothing: float, gradien
     return out
 
 
-kernels.on_gpu |= {
-    "add_rows": add_rows,
-    "clip_gradients": clip_gradients,
-    "cross_entropy": cross_entropy,
-}
+module.register(add_rows, clip_gradients, cross_entropy)
