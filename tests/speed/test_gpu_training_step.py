@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from cuda_on_host import unavailable_because
 from tinygrad_rnn import functional as F
 from tinygrad_rnn.engine import backend
 from tinygrad_rnn.engine.ops import kernels
+from tinygrad_rnn.errors import ExecutorWarning
 from tinygrad_rnn.nn import Parameter
 from tinygrad_rnn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm
 from tinygrad_rnn.speed import gpu_updates, updates
-from tinygrad_rnn.speed.cuda import tables, training_step
+from tinygrad_rnn.speed.cuda import module, tables, training_step
 
 pytestmark = pytest.mark.skipif(
     unavailable_because() is not None, reason=str(unavailable_because())
@@ -452,6 +454,60 @@ def test_launches(kind: Any, update: int) -> None:
     most = {"loss": 4, "backward": 4, "embedding": 5, "clipping": 2, "update": update}
     found = launches_of_a_step(kind)
     assert {name: n for name, n in found.items() if n > most[name]} == {}
+
+
+# -- without kernels -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def level() -> Iterator[None]:
+    before = module.level(), module.reason()
+    yield
+    module.use(*before)
+
+
+def trained() -> Any:
+    """Return a parameter after a step: scatter-add, cross-entropy, clipping and Adam."""
+    with tg.default_device("cuda"):
+        w = parameters("cuda", [np.arange(12, dtype="f4").reshape(4, 3)])[0]
+        ids = tg.tensor(np.array([1, 1, 3]), device="cuda")
+        F.cross_entropy(tg.functional.embedding(ids, w), ids - 1).backward()
+        norm = clip_grad_norm([w], 0.1)
+        Adam([w], lr=0.5).step()
+    return norm.numpy(), w.numpy()
+
+
+def test_the_level_operations_means_cupys_functions(
+    level: None, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with strict_device.installed():
+        expected = trained()
+        names = {name for name, done in recorded.done if done}
+        assert names == {"add_rows", "clip_gradients", "cross_entropy", "update_parameters"}
+        recorded.done.clear()
+        module.use("operations")
+        found = trained()
+    assert recorded.done
+    assert not any(done for _, done in recorded.done)
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+def test_a_kernel_that_does_not_compile_is_told_once(
+    level: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **keywords: Any) -> Any:
+        raise RuntimeError("no headers")
+
+    with strict_device.installed() as cupy:
+        expected = trained()
+        module.kernel.cache_clear()
+        monkeypatch.setattr(cupy, "RawModule", broken)
+        with pytest.warns(ExecutorWarning, match="the GPU runs operations, not kernels: .*no hea"):
+            found = trained()
+        found = trained()
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
 
 
 # -- without a GPU ---------------------------------------------------------------------------------
