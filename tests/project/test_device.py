@@ -82,7 +82,6 @@ def x(accelerator: str) -> Any:
         lambda x: np.add(x, np.ones((2, 3), np.float32)),
         lambda x: backend.module_of(x).maximum(x, np.ones((2, 3), np.float32)),
         lambda x: backend.module_of(x).concatenate([x, np.ones((2, 3), np.float32)]),
-        lambda x: backend.module_of(x).sum(np.ones(3)),
         lambda x: backend.module_of(x).sum([1, 2]),
         lambda x: backend.module_of(x).add(x, x, out=np.ones((2, 3), np.float32)),
         lambda x: np.ones(2)[x],
@@ -91,8 +90,29 @@ def x(accelerator: str) -> Any:
     ],
 )
 def test_cupy_refuses_it_and_so_does_the_stand_in(x: Any, forbidden: Any) -> None:
-    with pytest.raises((TypeError, ValueError, AttributeError, IndexError)):
+    # DeprecationWarning: NumPy's, before it calls __array__ again without the argument `copy`.
+    refusals = TypeError, ValueError, AttributeError, IndexError, DeprecationWarning
+    with pytest.raises(refusals):
         forbidden(x)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        (lambda xp, x: xp.asarray(np.ones((2, 3, 4)).transpose(1, 0, 2)).strides, (64, 32, 8)),
+        (lambda xp, x: xp.asarray(np.ones((2, 3, 4)).T).strides, (8, 32, 96)),
+        (lambda xp, x: xp.asarray(x).transpose(1, 0).get().strides, (8, 4)),
+        (lambda xp, x: x[xp.asarray(np.array([0, 5]))].get().tolist(), [[0, 1, 2], [3, 4, 5]]),
+        (lambda xp, x: x[xp.asarray(np.array([-3]))].get().tolist(), [[3, 4, 5]]),
+        (lambda xp, x: x[:, xp.asarray(np.array([4]))].get().tolist(), [[1], [4]]),
+        (lambda xp, x: xp.concatenate([x, x], axis=0.5).shape, (4, 3)),
+        (lambda xp, x: xp.concatenate([x] * 9).shape, (18, 3)),
+    ],
+)
+def test_cupy_answers_unlike_numpy_and_so_does_the_stand_in(
+    x: Any, expression: Any, expected: Any
+) -> None:
+    assert expression(backend.module_of(x), x) == expected
 
 
 @pytest.mark.parametrize(
@@ -154,6 +174,7 @@ class TestStricterThanCupy:
             lambda a: list(a),
             lambda a: 1.0 in a,
             lambda a: a[a > 1],
+            lambda a: strict_device.cupy.sum(np.ones(3)),
             lambda a: np.sum(a),
             lambda a: np.exp(a),
             lambda a: a * np.float64(2),

@@ -87,6 +87,7 @@ def _roots(
             raise DeviceError(
                 f"the gradient to start from is on {grad.device}, the output on {output.device}"
             )
+        backend.check_devices([output._data], "backward")
         roots.append((output._node, grad if create_graph else grad._data))
     return roots
 

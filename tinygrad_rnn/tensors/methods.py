@@ -235,7 +235,7 @@ class Methods(Tensor):
                 "to, such as a copy, tinygrad_rnn.tensor(x)"
             )
         array = backend.asarray(value._data if isinstance(value, Tensor) else value)
-        seen, keys = plain_keys(self, key)
+        seen, keys = plain_keys(self, key, "assignment to a part")
         seen._write("assignment to a part", keys, array)
 
     def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
