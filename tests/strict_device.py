@@ -171,11 +171,20 @@ class ndarray:
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None) -> None:
+    def __init__(
+        self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None
+    ) -> None:
         if memptr is None:
             raise StrictError("an array of the device is made by asarray, empty, zeros, ...")
-        self._array = np.frombuffer(memptr.mem.owner, dtype).reshape(shape)
-        self._number = memptr.mem.device_id
+        interface = {
+            "shape": shape,
+            "typestr": np.dtype(dtype).str,
+            "data": (memptr.mem.ptr + memptr.offset, False),
+            "strides": strides,
+            "version": 3,
+        }
+        memory = types.SimpleNamespace(__array_interface__=interface, kept=memptr.mem)
+        self._array, self._number = np.asarray(memory), memptr.mem.device_id
 
     @classmethod
     def _of(cls, array: np.ndarray) -> ndarray:
@@ -436,6 +445,8 @@ def _function(name: str) -> Callable[..., Any]:
             _launched()
             getattr(np, name)(*values, **keywords, out=_operand(out, name))
             return out
+        if name == "take_along_axis":  # through indexing, modulo the length
+            values[1] = values[1] % values[0].shape[keywords["axis"]]
         made = getattr(np, name)(*values, **keywords)
         return ndarray._of(made) if name in _VIEWS else _result(made)
 
@@ -495,7 +506,7 @@ def _raw_module(**keywords: Any) -> cuda_on_host.RawModule:
 
 def _array(a: Any, dtype: Any = None, copy: bool = True) -> ndarray:
     made = _asarray(a, dtype)
-    return made.copy() if made is a and copy else made
+    return made.copy("K") if made is a and copy else made
 
 
 class Device:
@@ -540,20 +551,18 @@ class PinnedMemory(bytearray):
 
 
 class UnownedMemory:
-    """Memory of a device that somebody else allocated."""
+    """Memory that somebody else allocated."""
 
     def __init__(self, ptr: int, size: int, owner: Any, device_id: int = -1) -> None:
-        assert ptr == owner.ptr
-        assert size == len(owner)
-        self.owner, self.device_id = owner, device_id
+        self.ptr, self.size, self.owner = ptr, size, owner
+        self.device_id = _current.device if device_id < 0 else device_id
 
 
 class MemoryPointer:
-    """A pointer into the memory of a device."""
+    """A place in memory."""
 
-    def __init__(self, mem: UnownedMemory, offset: int) -> None:
-        assert offset == 0
-        self.mem = mem
+    def __init__(self, mem: Any, offset: int) -> None:
+        self.mem, self.offset = mem, offset
 
 
 def _copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = None) -> None:

@@ -712,39 +712,6 @@ class Host:
         return 1, 0
 
 
-# -- several devices -------------------------------------------------------------------------------
-
-
-class TestTwoDevices:
-    @pytest.fixture(autouse=True)
-    def standing_in(self) -> Any:
-        with strict_device.installed():
-            yield
-
-    def test_they_do_not_mix(self) -> None:
-        x = tg.ones(2, 2, device="cuda:0")
-        y = tg.ones(2, 2, device="cuda:1")
-        for mix in (
-            lambda: x + y,
-            lambda: x @ y,
-            lambda: tg.concatenate([x, y]),
-            lambda: tg.where(x > 0, x, y),
-        ):
-            with pytest.raises(DeviceError, match=r"cuda:0.*cuda:1"):
-                mix()
-        with pytest.raises(DeviceError, match="there are 2"):
-            x.to("cuda:2")
-
-    def test_a_thread_computes_on_its_default_device(self) -> None:
-        y = tg.ones(2, device="cuda:1")
-        with tg.default_device("cuda:1"):
-            assert (tg.exp(y) * 2).device == "cuda:1"
-            assert tg.ones(2).device == "cuda:1"
-        assert tg.ones(2, device="cuda").device == "cuda:0"
-        with pytest.raises(DeviceError, match=r"default_device\('cuda:1'\)"):
-            tg.exp(y)
-
-
 # -- these tests can fail --------------------------------------------------------------------------
 # Mistakes that work on the CPU, each planted in another part of the library.
 

@@ -54,16 +54,20 @@ class _Records:
         return on_host, self.cupy.ndarray((_CELLS,), np.uint64, pointer)
 
     def report(self) -> None:
-        """Raise for an index out of range, and forget it."""
+        """Raise for an index out of range; forget it, and the others."""
+        found = None
         for piece, (on_host, _, limits) in enumerate(self.pieces):
-            beyond = on_host >= limits
-            if beyond.any():
-                i = int(beyond.argmax())
-                op, size, negative = self.uses[piece * _CELLS + i]
-                index = int(on_host[i : i + 1].view(np.int64)[0]) - size * negative
-                on_host[beyond] = 0
-                found = f"found on cuda:{self.device} when a later value was read"
-                raise outside(op, index, size, negative, f" ({found}; the values are wrong)")
+            beyond = np.flatnonzero(on_host >= limits)
+            if beyond.size and not found:
+                use = self.uses[piece * _CELLS + beyond[0]]
+                found = use, int(on_host.view(np.int64)[beyond[0]])
+            on_host[beyond] = 0
+        if found:
+            (op, size, negative), place = found
+            note = (
+                f" (found on cuda:{self.device} when a later value was read; do not use the values)"
+            )
+            raise outside(op, place - size * negative, size, negative, note)
 
 
 def outside(op: str, index: int, size: int, negative: bool, note: str = "") -> Exception:
@@ -92,7 +96,7 @@ def outside(op: str, index: int, size: int, negative: bool, note: str = "") -> E
 
 
 def record(cupy: Module, indices: Array, size: int, op: str, negative: bool) -> None:
-    """Check integers on the current device; the next value read raises if one is out of range.
+    """Check integers on a device; the next value read raises if one is out of range.
 
     Parameters
     ----------
@@ -120,10 +124,11 @@ def record(cupy: Module, indices: Array, size: int, op: str, negative: bool) -> 
     records = _records.get((cupy, device))
     if records is None:
         records = _records[cupy, device] = _Records(cupy, device)
-    places = indices.astype(np.int64, copy=False)
-    places = places + size if negative else places
-    cell = records.cell((op, size, negative))
-    cupy.maximum(cell, cupy.max(places.view(np.uint64)), out=cell)
+    with indices.device:
+        places = indices.astype(np.int64, copy=False)
+        places = places + size if negative else places
+        cell = records.cell((op, size, negative))
+        cupy.maximum(cell, cupy.max(places.view(np.uint64)), out=cell)
 
 
 def report() -> None:

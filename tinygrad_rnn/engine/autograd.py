@@ -70,6 +70,7 @@ def _roots(
                 "was computed from has requires_grad=True, or it was computed under no_grad() or "
                 "detached"
             )
+        backend.check_devices([output._data], "backward")
         if grad is None:
             if output._data.size != 1:
                 raise GraphError(
@@ -87,7 +88,6 @@ def _roots(
             raise DeviceError(
                 f"the gradient to start from is on {grad.device}, the output on {output.device}"
             )
-        backend.check_devices([output._data], "backward")
         roots.append((output._node, grad if create_graph else grad._data))
     return roots
 

@@ -71,6 +71,8 @@ def any_number(value: Any, what: str) -> float:
         if isinstance(value, str | bytes):
             raise TypeError
         return float(value)
+    except ArgumentError:  # of another operation, found when this value was read from a GPU
+        raise
     except (TypeError, ValueError):
         raise ArgumentError(f"{what} must be a number, got {value!r:.60}") from None
 

@@ -163,10 +163,10 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     """
     if indices is None or isinstance(indices, slice):
         raise DTypeError(f"take: the indices are integers, got {indices!r}")
-    if axis is None:
-        return getitem(ops.reshape(x, shape=-1), (indices,))
-    x = as_tensor(x)
-    return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (indices,))
+    x = ops.reshape(x, shape=-1) if axis is None else as_tensor(x)
+    before = (slice(None),) * axis_of(axis or 0, x.ndim)
+    x, keys = plain_keys(x, (*before, indices), "take")
+    return ops.getitem(x, key=keys)
 
 
 @explain_errors
