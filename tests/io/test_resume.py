@@ -59,8 +59,9 @@ class Run:
             window = next(self.stream)
         x, y = window if len(window) == 2 else (window[0].T[:-1], window[0].T[1:])
         embedding, rnn, dropout, head = self.model
+        x, y = (ids.to(embedding.weight.device) for ids in (x, y))
         output, state = rnn(embedding(x), self.state)
-        loss = F.cross_entropy(head(dropout(output)), y.to(output.device))
+        loss = F.cross_entropy(head(dropout(output)), y)
         self.optimizer.zero_grad()
         loss.backward()
         tg.optim.clip_grad_norm(self.model.parameters(), 1.0)

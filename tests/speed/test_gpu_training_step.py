@@ -388,12 +388,12 @@ def test_cross_entropy_of_extreme_logits(accelerator: str) -> None:
 
 def test_a_target_that_is_no_class_gives_nan(accelerator: str) -> None:
     """Which classes a device's targets are, the host does not read."""
-    x = tg.tensor(np.zeros((4, 2), "f4"), device="cuda", requires_grad=True)
-    target = tg.tensor(np.array([0, 2, -1, 1]), device="cuda")
-    losses = F.cross_entropy(x, target, reduction="none")
-    losses.sum().backward()
-    assert np.isnan(losses.numpy()).tolist() == [False, True, True, False]
-    assert np.isnan(x.grad.numpy()).all(axis=1).tolist() == [False, True, True, False]
+    logits, target = upload(np.zeros((4, 2), "f4")), upload(np.array([0, 2, -1, 1]))
+    losses = training_step.cross_entropy(logits, target, 1, 0.0, None)
+    assert np.isnan(losses.get()).tolist() == [False, True, True, False]
+    grad = training_step.cross_entropy(logits, target, 1, 0.0, upload(np.ones(4, "f4")))
+    assert np.isnan(grad.get()).all(axis=1).tolist() == [False, True, True, False]
+    assert np.isnan(grad.get()).any(axis=1).tolist() == [False, True, True, False]
 
 
 def test_other_layouts_axes_and_dtypes(accelerator: str, recorded: Recorded) -> None:
@@ -424,12 +424,12 @@ def launches_of_a_step(kind: Any) -> dict[str, int]:
         layers = [tg.nn.Embedding(28, 9), tg.nn.RNN(9, 8), tg.nn.Linear(8, 28)]
         params = [p for layer in layers for p in layer.parameters()]
         optimizer = kind(params, lr=0.01)
-        ids, target = (tg.tensor(rng.integers(0, 28, (4, 5))) for _ in range(2))
+        ids, target = (tg.tensor(rng.integers(0, 28, (4, 5)), device="cuda") for _ in range(2))
         for _ in range(2):
             optimizer.zero_grad()
             embedding, rnn, head = layers
             x = embedding(ids)
-            logits = tg.tensor(head(rnn(x)[0]).numpy(), requires_grad=True)
+            logits = tg.tensor(head(rnn(x)[0]).numpy(), device="cuda", requires_grad=True)
             strict_device.launches = 0
             loss = F.cross_entropy(logits, target)
             part("loss")
@@ -451,7 +451,7 @@ def launches_of_a_step(kind: Any) -> dict[str, int]:
 
 @pytest.mark.parametrize(("kind", "update"), [(SGD, 1), (Adam, 2), (RMSprop, 1)])
 def test_launches(kind: Any, update: int) -> None:
-    most = {"loss": 4, "backward": 4, "embedding": 5, "clipping": 2, "update": update}
+    most = {"loss": 6, "backward": 4, "embedding": 5, "clipping": 2, "update": update}
     found = launches_of_a_step(kind)
     assert {name: n for name, n in found.items() if n > most[name]} == {}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..backend import (
     module_of,
     tracing_modules,
 )
+from .axes import axis_of
 
 # -- memory order ----------------------------------------------------------------------------------
 # Matrices (batch, features) in column-major order make recurrent products up to twice as fast, and
@@ -82,8 +84,46 @@ def are_column_major(arrays: Sequence[Array]) -> bool:
 def stack_column_major(arrays: Sequence[Array]) -> Array:
     """Stack column-major matrices (B, F) to (T, B, F), in memory one matrix (F, T B)."""
     out = empty_in_order_of((len(arrays), *arrays[0].shape), arrays[0])
+    if uploads_pointers(module_of(out), arrays):
+        for t, x in enumerate(arrays):
+            out[t] = x
+        return out
     module_of(out).stack([x.T for x in arrays], axis=1, out=out.transpose(2, 0, 1))
     return out
+
+
+def uploads_pointers(module: Module, arrays: Sequence[Array]) -> bool:
+    """Return whether `module` joins so many arrays by tables that it uploads to the device.
+
+    CuPy does for more than 8. Then they are copied one by one, which also a CUDA graph can record.
+    """
+    return module is not np and len(arrays) > 8 and module not in tracing_modules
+
+
+def concatenate(module: Module, arrays: Sequence[Array], axis: int) -> Array:
+    """Return the arrays one after the other along an axis that they have, without an upload."""
+    if module is np or module in tracing_modules:
+        return module.concatenate(arrays, axis=axis)
+    axis = axis_of(axis, arrays[0].ndim)  # CuPy takes 0.5 for 0
+    rest = {(*x.shape[:axis], *x.shape[axis + 1 :]) for x in arrays}
+    if not uploads_pointers(module, arrays) or len(rest) > 1:
+        return module.concatenate(arrays, axis=axis)
+    ends = [*accumulate(x.shape[axis] for x in arrays)]
+    shape = (*arrays[0].shape[:axis], ends[-1], *arrays[0].shape[axis + 1 :])
+    out = module.empty(shape, dtype=np.result_type(*{x.dtype for x in arrays}))
+    for x, end in zip(arrays, ends, strict=True):
+        out[(*[slice(None)] * axis, slice(end - x.shape[axis], end))] = x
+    return out
+
+
+def stack(module: Module, arrays: Sequence[Array], axis: int) -> Array:
+    """Return the arrays along a new axis, without an upload."""
+    if module is np or module in tracing_modules:
+        return module.stack(arrays, axis=axis)
+    axis = axis_of(axis, arrays[0].ndim + 1)
+    if not uploads_pointers(module, arrays):
+        return module.stack(arrays, axis=axis)
+    return concatenate(module, [module.expand_dims(x, axis) for x in arrays], axis)
 
 
 def rows(x: Array) -> Array:
