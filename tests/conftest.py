@@ -58,7 +58,14 @@ FUSED = [  # the library's functions that `fuse` decorates
 ]
 # "cuda" or "strict": tests that name no device make their tensors there.
 EVERYTHING_ON = os.environ.get("TINYGRAD_RNN_TEST_DEVICE", "cpu")
-CHOOSES_A_DEVICE = {"device", "accelerator", "gpu", "cupy", "standing_in", "two_devices"}  # fixtures
+CHOOSES_A_DEVICE = {
+    "device",
+    "accelerator",
+    "gpu",
+    "cupy",
+    "standing_in",
+    "two_devices",
+}  # fixtures
 ACCELERATORS = ["strict", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
