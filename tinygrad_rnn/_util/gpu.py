@@ -19,7 +19,7 @@ Module = Any
 INSTALL = "pip install 'tinygrad-rnn[gpu-cuda12]' (or gpu-cuda13)"
 
 
-def unusable_because(cupy: Module) -> str | None:
+def unusable_because(module: Module) -> str | None:
     """Return the reason why CuPy cannot compute on the current device; None if it can.
 
     CuPy counts devices without CUDA's compiler, headers and cuBLAS, and loads those at the first
@@ -27,7 +27,7 @@ def unusable_because(cupy: Module) -> str | None:
 
     Parameters
     ----------
-    cupy : module
+    module : module
         CuPy.
 
     Returns
@@ -36,13 +36,13 @@ def unusable_because(cupy: Module) -> str | None:
         The reason, with the cure if there is one.
     """
     try:
-        if cupy.cuda.runtime.getDeviceCount() == 0:
+        if module.cuda.runtime.getDeviceCount() == 0:
             return "CuPy is installed, but it finds no CUDA device"
     except Exception as error:  # of unrelated classes: no driver, an old driver
         return f"CuPy is installed, but CUDA does not start: {error}"
     try:
-        x = cupy.full((2, 2), 1.0, dtype=np.float32)
-        cupy.matmul(x + x, x).get()
+        x = module.full((2, 2), 1.0, dtype=np.float32)
+        module.matmul(x + x, x).get()
     except Exception as error:  # ImportError without cuBLAS, RuntimeError without headers
         return (
             f"CuPy finds a CUDA device, but does not compute ({type(error).__name__}: {error}): "
@@ -69,20 +69,20 @@ def check_name(device: str) -> None:
         raise DeviceError(f"unknown device {device!r}: use 'cpu', 'cuda' or 'cuda:N'")
 
 
-def named(cupy: Module, device: str) -> Any:
+def named(module: Module, device: str) -> Any:
     """Return the device of a name, a context manager that makes it the current one.
 
     Parameters
     ----------
-    cupy : module
+    module : module
         CuPy.
     device : str
         ``"cuda:N"``, or ``"cuda"`` for the current device.
 
     Returns
     -------
-    cupy.cuda.Device
-        The device.
+    device
+        CuPy's.
 
     Raises
     ------
@@ -90,8 +90,8 @@ def named(cupy: Module, device: str) -> Any:
         If there are not so many devices.
     """
     number = device.partition(":")[2]
-    found = cupy.cuda.Device(int(number) if number else None)
-    count = cupy.cuda.runtime.getDeviceCount()
+    found = module.cuda.Device(int(number) if number else None)
+    count = module.cuda.runtime.getDeviceCount()
     if found.id >= count:
         raise DeviceError(f"device {device!r}: there are {count} CUDA devices")
     return found
@@ -121,12 +121,12 @@ def mismatch(devices: Sequence[str], module: Module) -> str | None:
     return None if here == first else f"operands on {first}, this thread is on {here}: {cure}"
 
 
-def to_current_device(cupy: Module, array: Array) -> Array:
+def to_current_device(module: Module, array: Array) -> Array:
     """Return an array as one of the current device, in the same memory order.
 
     Parameters
     ----------
-    cupy : module
+    module : module
         CuPy.
     array : array
         NumPy's, or CuPy's of any device.
@@ -136,15 +136,15 @@ def to_current_device(cupy: Module, array: Array) -> Array:
     array
         CuPy's: `array` itself if it is there already, else a copy.
     """
-    if not isinstance(array, cupy.ndarray):
-        return in_memory_order(array, cupy.asarray)
-    if array.device == cupy.cuda.Device():
+    if not isinstance(array, module.ndarray):
+        return in_memory_order(array, module.asarray)
+    if array.device == module.cuda.Device():
         return array
 
     def copied(x: Array) -> Array:
         with x.device:  # devices exchange contiguous arrays only
-            x = cupy.ascontiguousarray(x)
-        return cupy.asarray(x)
+            x = module.ascontiguousarray(x)
+        return module.asarray(x)
 
     return in_memory_order(array, copied)
 
@@ -195,12 +195,12 @@ def item(array: Array) -> Any:
     return found
 
 
-def copy(cupy: Module, array: Array) -> Array:
+def copy(module: Module, array: Array) -> Array:
     """Return a copy of an array of CuPy on its own device, in the same memory order.
 
     Parameters
     ----------
-    cupy : module
+    module : module
         CuPy, whose own functions copy to the current device.
     array : array
         CuPy's.
@@ -211,7 +211,7 @@ def copy(cupy: Module, array: Array) -> Array:
         The copy.
     """
     with array.device:
-        return cupy.array(array)
+        return module.array(array)
 
 
 def in_memory_order(array: Array, copied: Callable[[Array], Array]) -> Array:

@@ -25,8 +25,8 @@ _records: dict[tuple[Module, int], _Records] = {}
 class _Records:
     """The largest index of each use on one device: unsigned, -size is 0 if it is the first."""
 
-    def __init__(self, cupy: Module, device: int) -> None:
-        self.cupy, self.device = cupy, device
+    def __init__(self, module: Module, device: int) -> None:
+        self.module, self.device = module, device
         self.uses: list[Use] = []
         self.cells: dict[Use, Array] = {}  # one element of the device each
         self.pieces: list[tuple[Array, Array, Array]] = []  # on the host, on the device, the limits
@@ -45,13 +45,13 @@ class _Records:
 
     def _shared_memory(self) -> tuple[Array, Array]:
         """Return zeros in memory of the host, as an array of NumPy and as one of CuPy."""
-        cuda, nbytes = self.cupy.cuda, 8 * _CELLS
+        cuda, nbytes = self.module.cuda, 8 * _CELLS
         memory = cuda.alloc_pinned_memory(nbytes)
         on_host = np.frombuffer(memory, np.uint64, _CELLS)
         on_host[:] = 0
         memory = cuda.UnownedMemory(memory.ptr, nbytes, memory, self.device)
         pointer = cuda.MemoryPointer(memory, 0)
-        return on_host, self.cupy.ndarray((_CELLS,), np.uint64, pointer)
+        return on_host, self.module.ndarray((_CELLS,), np.uint64, pointer)
 
     def report(self) -> None:
         """Raise for an index out of range; forget it, and the others."""
@@ -95,12 +95,12 @@ def outside(op: str, index: int, size: int, negative: bool, note: str = "") -> E
     return ArgumentError(f"{op}: id {index} is outside [0, {size}){note}")
 
 
-def record(cupy: Module, indices: Array, size: int, op: str, negative: bool) -> None:
+def record(module: Module, indices: Array, size: int, op: str, negative: bool) -> None:
     """Check integers on a device; the next value read raises if one is out of range.
 
     Parameters
     ----------
-    cupy : module
+    module : module
         CuPy.
     indices : array
         CuPy's, integers.
@@ -114,21 +114,21 @@ def record(cupy: Module, indices: Array, size: int, op: str, negative: bool) -> 
     Raises
     ------
     ArgumentError or IndexError
-        If there are no elements to choose from.
+        If the axis has no elements.
     """
     if not indices.size:
         return
     if not size:
         raise outside(op, int(indices[(0,) * indices.ndim].item()), size, negative)
     device = indices.device.id
-    records = _records.get((cupy, device))
+    records = _records.get((module, device))
     if records is None:
-        records = _records[cupy, device] = _Records(cupy, device)
+        records = _records[module, device] = _Records(module, device)
     with indices.device:
         places = indices.astype(np.int64, copy=False)
         places = places + size if negative else places
         cell = records.cell((op, size, negative))
-        cupy.maximum(cell, cupy.max(places.view(np.uint64)), out=cell)
+        module.maximum(cell, module.max(places.view(np.uint64)), out=cell)
 
 
 def report() -> None:

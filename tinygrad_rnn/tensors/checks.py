@@ -134,7 +134,7 @@ def in_range(op: str, ids: Array | int, size: int, negative: bool = False) -> No
     Those on a GPU are compared there, and the next value that is read from it raises: the host
     does not wait.
     """
-    array = np.asarray(ids) if ids.__class__ is int else ids
+    array: Array = np.asarray(ids) if ids.__class__ is int else ids
     module = backend.module_of(array)
     if module in backend.tracing_modules or not array.size:
         return
