@@ -446,7 +446,8 @@ def _function(name: str) -> Callable[..., Any]:
         if name == "take_along_axis":  # through indexing, modulo the length
             values[1] = values[1] % values[0].shape[keywords["axis"]]
         made = getattr(np, name)(*values, **keywords)
-        return ndarray._of(made) if name in _VIEWS else _result(made)
+        unchanged = bool(values) and made is values[0]  # a contiguous array
+        return ndarray._of(made) if name in _VIEWS or unchanged else _result(made)
 
     function.__name__ = name
     return function

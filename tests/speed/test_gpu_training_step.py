@@ -429,7 +429,8 @@ def launches_of_a_step(kind: Any) -> dict[str, int]:
             optimizer.zero_grad()
             embedding, rnn, head = layers
             x = embedding(ids)
-            logits = tg.tensor(head(rnn(x)[0]).numpy(), device="cuda", requires_grad=True)
+            made = np.ascontiguousarray(head(rnn(x)[0]).numpy())
+            logits = tg.tensor(made, device="cuda", requires_grad=True)
             strict_device.launches = 0
             loss = F.cross_entropy(logits, target)
             part("loss")
