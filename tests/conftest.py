@@ -16,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import tinygrad_rnn as tg
+from tinygrad_rnn.engine import backend, promotion
 from tinygrad_rnn.engine.backend import cuda_unavailable_because
+from tinygrad_rnn.tensors import checks
 from tinygrad_rnn.transforms.fuse import Pointwise
 
 # Hypothesis picks its own profile where CI is set, so ours is always loaded by name.
@@ -54,6 +56,16 @@ FUSED = [  # the library's functions that `fuse` decorates
     for function in vars(module).values()
     if isinstance(function, Pointwise)
 ]
+# "cuda" or "strict": tests that name no device make their tensors there.
+EVERYTHING_ON = os.environ.get("TINYGRAD_RNN_TEST_DEVICE", "cpu")
+CHOOSES_A_DEVICE = {
+    "device",
+    "accelerator",
+    "gpu",
+    "cupy",
+    "standing_in",
+    "two_devices",
+}  # fixtures
 ACCELERATORS = ["strict", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -97,12 +109,43 @@ def device_called(name: str) -> str:
 def stand_in(request: pytest.FixtureRequest) -> Iterator[None]:
     """Install the stand-in for CuPy while a test runs on the device ``strict``."""
     chosen = getattr(getattr(request.node, "callspec", None), "params", {})
-    if "strict" not in (chosen.get("device"), chosen.get("accelerator")):
+    if "strict" not in (chosen.get("device"), chosen.get("accelerator"), EVERYTHING_ON):
         yield
         return
     import strict_device
 
     with strict_device.installed():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def everything_on(
+    request: pytest.FixtureRequest, stand_in: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Make the tensors of a test on the device that TINYGRAD_RNN_TEST_DEVICE names.
+
+    Arrays of the host, which would keep their own device, are moved there too. A test with a
+    fixture for devices chooses itself.
+    """
+    if EVERYTHING_ON == "cpu" or CHOOSES_A_DEVICE.intersection(request.fixturenames):
+        yield
+        return
+    make, operand, required = tg.Tensor.__init__, promotion._as_array, checks.require_tensor
+
+    def made(self: tg.Tensor, data: Any, dtype: Any = None, device: Any = None, *rest: Any) -> None:
+        make(self, data, dtype, device or backend.default_device(), *rest)
+
+    def moved(x: Any, op: Any) -> Any:
+        array = operand(x, op)
+        return backend.to_device(array, None) if backend.is_array(array) else array
+
+    def required_there(x: Any, op: str) -> tg.Tensor:
+        return required(backend.to_device(x, None) if backend.is_array(x) else x, op)
+
+    monkeypatch.setattr(tg.Tensor, "__init__", made)
+    monkeypatch.setattr(promotion, "_as_array", moved)
+    monkeypatch.setattr(checks, "require_tensor", required_there)
+    with tg.default_device(device_called(EVERYTHING_ON)):
         yield
 
 

@@ -367,7 +367,7 @@ class Recurrent(SuffixedNames):
             plain = ragged is None and observe is None
             if plain and not (self.dropout and self.training):
                 return self._run_single_step(x, states, output)
-        masks = self._dropout_masks(T, B)
+        masks = self._dropout_masks(T, B, x.device)
         y: Tensor = x if ragged is None else ragged.fill(x)  # shorter if every sequence is
         finals: list[State] = []
         together = 1 if self.bidirectional else self.num_layers
@@ -407,7 +407,7 @@ class Recurrent(SuffixedNames):
         # The output shares no memory with the state, as after several steps.
         return wrap(backend.copy(y._data)[None], None, None) if output else None, finals
 
-    def _dropout_masks(self, T: int, B: int) -> list[Any]:
+    def _dropout_masks(self, T: int, B: int, device: str) -> list[Any]:
         """Return the dropout mask of the output of each layer but the last; [] without dropout.
 
         All are drawn before the first step, so that they are the same with every strategy.
@@ -415,7 +415,8 @@ class Recurrent(SuffixedNames):
         if not (self.dropout and self.training):
             return []
         shape = (T, B, self.directions * self.state_sizes[0])
-        return [tg_random.keep_mask(shape, 1.0 - self.dropout) for _ in range(self.num_layers - 1)]
+        keep = 1.0 - self.dropout
+        return [tg_random.keep_mask(shape, keep, device=device) for _ in range(self.num_layers - 1)]
 
     def extra_repr(self) -> str:
         """Return the sizes, and the options that differ from the defaults."""

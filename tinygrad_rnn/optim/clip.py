@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -66,18 +65,15 @@ def clip_grad_norm(
     device, dtype = leaves[0].device, np.promote_types(leaves[0].dtype, backend.float32)
     grads = _gradients(leaves)
     arrays = [grad._data for grad in grads.values()]
-    found: Any = NotImplemented
-    if device == "cpu":
-        found = kernels.try_faster("clip_gradients", arrays, max_norm, error_if_nonfinite)
+    module = backend.module_of(leaves[0]._data)
+    found = kernels.try_faster(module, "clip_gradients", arrays, max_norm, error_if_nonfinite)
+    norm = found  # the gradients are scaled already
     if found is NotImplemented:
-        squares = [_squares(array) for array in arrays]
-        here = [backend.to_device(square, device) for square in squares]
+        here = [backend.to_device(_squares(array), device) for array in arrays]
         total = sum(here[1:], start=here[0]) if here else backend.to_device(_ZERO, device)
         norm = total**0.5
-    else:  # the gradients are scaled already
-        squares, norm = found
     if error_if_nonfinite and not math.isfinite(norm.item()):
-        parts = zip(grads, squares, strict=True)
+        parts = zip(grads, map(_squares, arrays), strict=True)
         bad = ", ".join(str(i) for i, square in parts if not math.isfinite(square.item()))
         raise FloatingPointError(
             f"clip_grad_norm: the norm of {len(grads)} gradients is {norm.item()}, because of "

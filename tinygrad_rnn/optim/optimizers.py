@@ -122,7 +122,8 @@ class Optimizer:
             self._check(i)
         grads = [(i, p, p.grad) for i, p in enumerate(self.params) if p.requires_grad]
         ready = [(i, p, grad) for i, p, grad in grads if grad is not None]
-        if kernels.try_faster("update_parameters", self, ready) is not NotImplemented:
+        module = backend.module_of(self.params[0]._data)
+        if kernels.try_faster(module, "update_parameters", self, ready) is not NotImplemented:
             return
         for i, p, grad in ready:
             try:

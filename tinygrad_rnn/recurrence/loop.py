@@ -290,7 +290,7 @@ class LoopReport(NamedTuple):
 
 def ordered(x: Tensor) -> Tensor:
     """Return an input of all steps, (T, B, F), in the memory order that loops read fastest."""
-    row_major = _executor is not None and _executor.row_major()
+    row_major = _executor is not None and _executor.row_major(x)
     return x if row_major else ops.feature_major(x)
 
 
@@ -299,7 +299,7 @@ class _Executor(NamedTuple):
 
     execute: Callable[..., tuple[State, Any, str, str]]
     refused: type[Exception]  # has a `reason` and a `line` ("path:line")
-    row_major: Callable[[], bool]
+    row_major: Callable[[Tensor], bool]
     description: Callable[[], str]
 
 
@@ -315,7 +315,7 @@ SINGLE_STEP = "it is a single step"  # why a loop is not one operation
 def register(
     execute: Callable[..., tuple[State, Any, str, str]],
     refused: Any,
-    row_major: Callable[[], bool],
+    row_major: Callable[[Tensor], bool],
     description: Callable[[], str],
 ) -> None:
     """Let `run` execute loops as one operation. ``speed`` calls this when it is imported.
@@ -328,7 +328,8 @@ def register(
     refused : type
         The exception that `execute` raises before it has done anything, if it cannot.
     row_major : callable
-        Tells whether its loops read row-major matrices; else each feature is contiguous.
+        Tells whether its loops over an input read row-major matrices; else each feature is
+        contiguous.
     description : callable
         Returns what `executor` does.
     """

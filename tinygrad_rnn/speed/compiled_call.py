@@ -44,6 +44,8 @@ class CompiledPlan(StepPlan):
         If the step or its derivative has an operation that C code cannot compute.
     """
 
+    loops: type[CompiledLoop]
+
     def __init__(self, trace: StepTrace) -> None:
         super().__init__(trace, columns=False)
         self.forward_loop = self._compiled_forward()
@@ -60,7 +62,7 @@ class CompiledPlan(StepPlan):
         kept = [(x, f"z{i}") for i, x in enumerate(self.saved)]
         ends = [("ended", f"n{i}", f"s{i}", x) for i, x in enumerate(self.states)]
         ends += [("ended", name, "", x) for x, name in (*targets[len(self.new) :], *kept)]
-        return CompiledLoop(self, self.given, [*targets, *kept], [], [], ends)
+        return self.loops(self, self.given, [*targets, *kept], [], [], ends)
 
     def backward_loop(self, which: tuple[int, ...]) -> tuple[Derivative, CompiledLoop]:
         """Return the backward loop for gradients of some ys; it computes all gradients."""
@@ -78,7 +80,7 @@ class CompiledPlan(StepPlan):
         ends += [("ended", name, "", x) for x, name in step.targets if name[0] != "h"]
         ends += [("scale", f"h{i}", "", self.states[i]) for i in step.live]
         rooms = [(self.states[i], f"{letter}{i}") for i in step.live for letter in "gh"]
-        return step, CompiledLoop(self, step.given, step.targets, added, rooms, ends)
+        return step, self.loops(self, step.given, step.targets, added, rooms, ends)
 
 
 class Layout(NamedTuple):
@@ -94,6 +96,8 @@ class Layout(NamedTuple):
 class CompiledLoop:
     """A loop: its stages, and the program but for the addresses of the arrays."""
 
+    lowering: type[Stages] = Stages
+
     def __init__(
         self,
         plan: CompiledPlan,
@@ -103,7 +107,7 @@ class CompiledLoop:
         rooms: list[tuple[Expression, str]],
         ends: list[tuple[str, str, str, Expression]],
     ) -> None:
-        stages = self.stages = Stages(given, targets, added, {name for _, name in rooms})
+        stages = self.stages = self.lowering(given, targets, added, {name for _, name in rooms})
         self.source = stages.source
         names = stages.buffers
         for _, out, operand, _ in ends:
@@ -120,13 +124,38 @@ class CompiledLoop:
         # Elements from one row to the next of arrays that the caller provides.
         self.row = {n: w if per_row else 0 for n, (per_row, w) in forms.items()}
         for x, name in rooms:
-            self.row[name] = padded(stages.form(x)[1], x.dtype)
+            self.row[name] = self.room(stages.form(x)[1], x.dtype)
             self.itemsize[name] = x.dtype.itemsize
         for x in (*plan.states, *(x for x, _ in (*targets, *added))):
             if not stages.form(x)[0] and self.rows > 1:
                 raise Unsupported(f"a result of shape {x.sizes} for {self.rows} rows")
         for name, (width, dtype) in stages.scratch.items():
-            self.row[name] = padded(width, dtype)
+            self.row[name] = self.room(width, dtype)
+        self._link(number, ends)
+        self.sizes = np.array([*stages.sizes, 0], np.intp)
+        self.numbers = np.array([*stages.numbers, 0.0])
+        self.weights = list(stages.weights)
+        self.outside = dict(stages.outside)
+        outer = [x for x in (*self.outside, *self.weights) if x not in given]
+        self._outer = outer
+        self._outside = Kernel(plan.trace, plan.invariants, outer) if outer else None
+        self.work = sum(
+            o.columns * o.which.sizes[0] for o in stages.operations if o.kind == "product"
+        )
+        self.constant = {x: given[x] for x in plan.invariants if given[x] in number}
+        self.constant.update(self.outside)
+        for x, name in self.constant.items():
+            self.row.setdefault(name, self._invariant_row(x))
+            self.itemsize.setdefault(name, x.dtype.itemsize)
+        self._layouts: dict[tuple[str, ...], Layout] = {}
+
+    def room(self, width: int, dtype: Any) -> int:
+        """Return the elements from one row to the next of an array that the loop provides."""
+        return padded(width, dtype)
+
+    def _link(self, number: dict[str, int], ends: list[tuple[str, str, str, Expression]]) -> None:
+        """Load the stages, and make the table of the operations."""
+        stages = self.stages
         functions = load_stages(self.source, sum(o.kind == "stage" for o in stages.operations))
         table = []
         for o in stages.operations:
@@ -141,22 +170,13 @@ class CompiledLoop:
             row = [KINDS[kind], number[out], number[operand] if operand else -1]
             table.append([*row, x.dtype.itemsize, count, 0, 0])
         self.operations = np.array(table, np.intp).reshape(-1, 7)
-        self.sizes = np.array([*stages.sizes, 0], np.intp)
-        self.numbers = np.array([*stages.numbers, 0.0])
-        self.weights = list(stages.weights)
-        self.outside = dict(stages.outside)
-        outer = [x for x in (*self.outside, *self.weights) if x not in given]
-        self._outer = outer
-        self._outside = Kernel(plan.trace, plan.invariants, outer).schedule(np) if outer else None
-        self.work = sum(
-            o.columns * o.which.sizes[0] for o in stages.operations if o.kind == "product"
-        )
-        self.constant = {x: given[x] for x in plan.invariants if given[x] in number}
-        self.constant.update(self.outside)
-        for x, name in self.constant.items():
-            self.row.setdefault(name, self._invariant_row(x))
-            self.itemsize.setdefault(name, x.dtype.itemsize)
-        self._layouts: dict[tuple[str, ...], Layout] = {}
+
+    def _values(self, invariants: dict[Expression, Any], xp: Any = np) -> dict[Expression, Any]:
+        """Return the arrays of the invariants, and those that depend on them alone."""
+        if self._outside is None:
+            return invariants
+        made = self._outside.schedule(xp)(*invariants.values())
+        return {**invariants, **dict(zip(self._outer, made, strict=True))}
 
     def run(
         self,
@@ -172,10 +192,7 @@ class CompiledLoop:
         `invariants` are the arrays of the invariants; `series` has for each name the address at the
         first step, and the bytes to the next after even and after odd steps.
         """
-        values = invariants
-        if self._outside is not None:
-            made = self._outside(*invariants.values())
-            values = {**invariants, **dict(zip(self._outer, made, strict=True))}
+        values = self._values(invariants)
         layout = self._layouts.get(tuple(series)) or self._layout(tuple(series))
         block = layout.program.block()
         for at, place in zip(layout.series, series.values(), strict=True):
@@ -238,6 +255,9 @@ class CompiledLoop:
         raise AssertionError(x.sizes)  # `Stages` has refused it
 
 
+CompiledPlan.loops = CompiledLoop
+
+
 def padded(width: int, dtype: Any) -> int:
     """Return the elements of a row with room for whole vectors, and an odd number of these.
 
@@ -252,6 +272,7 @@ class CompiledCall(LoopCall):
 
     executor = "c"
     plan: CompiledPlan
+    address = staticmethod(address)  # of the first element of an array
 
     def _ordered(self, x: Any) -> Any:
         return x if x.flags.c_contiguous and x.flags.aligned else np.array(x, order="C")
@@ -268,11 +289,15 @@ class CompiledCall(LoopCall):
 
     def _series(self, slab: Any, backward: bool, start: int = 0) -> tuple[int, int, int]:
         """Return address and steps of a slab, for a loop from the step `start`, or back to it."""
-        stride, first = slab.strides[0], address(slab)
+        stride, first = slab.strides[0], self.address(slab)
         at = self.T - 1 if backward else start
         at = self.T - 1 - at if self.reverse else at
         step = stride if backward == self.reverse else -stride
         return first + at * stride, step, step
+
+    def _pair(self, rows: int, room: int, dtype: Any) -> Any:
+        """Return two arrays of rows, for a value that two steps have in turns."""
+        return aligned((2, rows, room), dtype)
 
     def _both(self, i: int) -> tuple[Any, Any]:
         """Return the slabs of an element of the state before and after each step."""
@@ -317,8 +342,8 @@ class CompiledCall(LoopCall):
                 pair = pairs[i] = self._memory(x, 2)
                 pair[0] = s
                 size = pair.strides[0]
-                series[f"s{i}"] = address(pair), size, -size
-                series[f"n{i}"] = address(pair) + size, -size, size
+                series[f"s{i}"] = self.address(pair), size, -size
+                series[f"n{i}"] = self.address(pair) + size, -size, size
             else:
                 before, after = self._both(i)
                 before[-1 if self.reverse else 0] = s
@@ -330,7 +355,7 @@ class CompiledCall(LoopCall):
         alive = None
         if self.ragged is not None:
             alive = self._alive(self.alive, False)
-        plan.forward_loop.run(T, self._invariants(), series, alive=alive)
+        self._run(plan.forward_loop, T, series, alive=alive)
         finals = []
         for i, slab in enumerate(self.slabs):
             last = pairs[i][T % 2, ...] if slab is None else slab[0 if self.reverse else -1, ...]
@@ -358,17 +383,16 @@ class CompiledCall(LoopCall):
             series[f"s{i}"] = self._series(before, True)
             series[f"n{i}"] = self._series(after, True)
         series.update({name: self._series(x, True) for name, x in slabs.items() if x is not None})
-        series.update({name: (address(x), 0, 0) for name, x in sums.items()})
+        series.update({name: (self.address(x), 0, 0) for name, x in sums.items()})
         pairs = []
         for i in step.live:
             x = plan.states[i]
             width = x.sizes[-1] if x.sizes else 1
-            room = padded(width, x.dtype)
-            pair = aligned((2, made.rows, room), x.dtype)
-            pair[0, :, :width] = np.reshape(grads[i], (made.rows, width)) if i in grads else 0
+            pair = self._pair(made.rows, made.room(width, x.dtype), x.dtype)
+            pair[0, :, :width] = grads[i].reshape(made.rows, width) if i in grads else 0
             size = pair.strides[0]
-            series[f"g{i}"] = address(pair), size, -size
-            series[f"h{i}"] = address(pair) + size, -size, size
+            series[f"g{i}"] = self.address(pair), size, -size
+            series[f"h{i}"] = self.address(pair) + size, -size, size
             pairs.append(pair)
         count = self.T - start
         edge = alive = edge_alive = None
@@ -376,11 +400,14 @@ class CompiledCall(LoopCall):
             edge = np.array(self.weights[::-1], float)
         if self.ragged is not None:
             alive, edge_alive = self._alive(self.alive, True), self._alive(self.edge_alive, True)
-        made.run(count, self._invariants(), series, edge, alive, edge_alive)
+        self._run(made, count, series, edge, alive, edge_alive)
         return [
             pair[count % 2, :, : (x.sizes[-1] if x.sizes else 1)].reshape(x.sizes)
             for pair, x in zip(pairs, (plan.states[i] for i in step.live), strict=True)
         ]
+
+    def _run(self, loop: CompiledLoop, steps: int, series: Any, *masks: Any, **more: Any) -> None:
+        loop.run(steps, self._invariants(), series, *masks, **more)
 
     def _views_again(self, i: int) -> None:
         """Do nothing: these loops have no lists of views."""

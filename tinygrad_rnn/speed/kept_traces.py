@@ -14,8 +14,6 @@ import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .. import functional
 from .._util.nested import leaves
 from ..engine.backend import SCALARS, is_array
@@ -118,7 +116,7 @@ def _real_calls(facts: Facts, computed: Sequence[Call]) -> list[RealCall] | None
         array = result._data
         if operation is None or operation.definition is not definition:  # one of the user's
             return None
-        if array.__class__ is not np.ndarray or array.size < 2 or id(array) in known:
+        if array.size < 2 or id(array) in known:
             return None
         parents = result._node.parents if result._node is not None else ()
         count = len(values) - len(definition.params)

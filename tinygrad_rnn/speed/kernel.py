@@ -19,6 +19,8 @@ from ..engine.ops import kernels
 from ..errors import CompilerError
 from . import compiled, executor
 from .compiler import selected
+from .cuda import module
+from .cuda.fused import bind
 from .expressions import VIEWS, Expression, Trace, lengths_of, needed, shape_in_call
 from .loops import Loop, Unsupported, kinds_of
 from .scalars import Number, value_of
@@ -78,7 +80,7 @@ class Kernel:
         self.prologue = [*notes, *first, *self.setup]
         self.source = _source(self.parameters, [*self.prologue, *self.lines], self.returned)
         self._schedules: dict[Any, Callable[..., tuple[Any, ...]]] = {}
-        self._compiled: Callable[..., tuple[Any, ...]] | None = None  # for NumPy
+        self._compiled: dict[Any, Callable[..., tuple[Any, ...]]] = {}
 
     def _steps(self, inputs: Sequence[Expression], results: Sequence[Any]) -> list[Expression]:
         """Return the expressions to compute, in order."""
@@ -229,23 +231,39 @@ class Kernel:
         """Run on arrays of the library `xp`, followed by the number arguments."""
         compiler = selected[0] if selected else executor.compiler()
         if compiler is not None and xp is np:
-            run = self._compiled or self._compile(compiler, arrays)
+            run = self._compiled.get(np) or self._compile(np, arrays)
             return run(*arrays)
+        if xp is not np and module.enabled("kernels"):
+            try:
+                run = self._compiled.get(xp) or self._compile(xp, arrays)
+                return run(*arrays)
+            except CompilerError as error:
+                module.fall_back(error, "operations")
         return self.schedule(xp)(*arrays)
 
-    def _compile(self, compiler: Any, arrays: Sequence[Any]) -> Callable[..., tuple[Any, ...]]:
-        """Return the kernel in C: one loop, then NumPy calls for expressions of other shapes."""
-        read = arrays[: len(self.inputs)]
+    def _compile(self, xp: Any, arrays: Sequence[Any]) -> Callable[..., tuple[Any, ...]]:
+        """Return the kernel as one loop, then calls for expressions of other shapes.
+
+        The loop is in C, or in CUDA for a library `xp` that is not NumPy.
+        """
+        read, host = arrays[: len(self.inputs)], xp is np
         if any(x.size == 0 for x in read):
-            return self.schedule(np)
+            return self.schedule(xp)
         try:
-            loop = Loop(self.steps, self.inputs, self.results, any_size=not self.trace.uses_lengths)
+            loop = Loop(
+                self.steps,
+                self.inputs,
+                self.results,
+                any_size=not self.trace.uses_lengths or not host,
+            )
         except Unsupported:
-            self._compiled = self.schedule(np)
-            return self._compiled
+            self._compiled[xp] = self.schedule(xp)
+            return self._compiled[xp]
+        if not host:
+            loop.limit = math.inf
         lengths = lengths_of(dict(zip(self.inputs, read, strict=True)))
         if math.prod(shape_in_call(loop.outputs[0], lengths)) > loop.limit:
-            return self.schedule(np)
+            return self.schedule(xp)
         if not self.trace.uses_lengths and not self.trace.has_slices:
             loop.width = 0  # the width of the arrays of each call
         rest = Kernel(self.trace, [*self.inputs, *loop.outputs], self.results)
@@ -264,21 +282,24 @@ class Kernel:
         lines += [f"{name} = {text}" for text, name in rest.shapes.items()]
         lines += [f"{q} = scalar({x}, {t.name})" for (x, t), q in rest.scalars.items()]
         try:
-            run = compiled.kernel(loop, compiler)
+            if host and selected[0] is not None:
+                run = compiled.kernel(loop, selected[0])
+            else:
+                run = bind(loop, self.inputs, xp)
         except CompilerError as error:
             executor.fall_back(error)
-            self._compiled = self.schedule(np)
-            return self._compiled
+            self._compiled[xp] = self.schedule(xp)
+            return self._compiled[xp]
         scope = {
             "run": run,
-            "schedule": self.schedule(np),
-            **_numbers(rest.constants, np),
+            "schedule": self.schedule(xp),
+            **_numbers(rest.constants, xp),
             **self.trace.numbers.scope,
         }
         dtypes = [x.dtype for x in loop.outputs] + [t for _, t in (*loop.scalars, *rest.scalars)]
         source = _source(self.parameters, [*lines, *rest.setup, *rest.lines], rest.returned)
-        self._compiled = function_of(source, np, rest.steps, dtypes, scope)
-        return self._compiled
+        self._compiled[xp] = function_of(source, xp, rest.steps, dtypes, scope)
+        return self._compiled[xp]
 
     def schedule(self, xp: Any) -> Callable[..., tuple[Any, ...]]:
         """Return the function that calls the ufuncs of the library `xp`."""

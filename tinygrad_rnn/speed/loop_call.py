@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import random as tg_random
 from .._util.nested import map_nested
+from ..engine.backend import module_of
 from ..engine.graph import Node, tick
 from ..engine.ops import kernels
 from ..engine.tensor import Tensor, wrap
@@ -53,6 +54,7 @@ class LoopCall:
         self.weights = in_loop_order(edges, reverse)  # of the edges
         self.arrays = list(trace.arrays)
         self.state = [s._data for s in state]
+        self.module = module_of(self.state[0])
         self.xs = [self._ordered(x._data) for x in xs]
         self.draws = self._drawn(trace.draws)
         self.alive, self.edge_alive = self._masks()
@@ -186,7 +188,7 @@ class LoopCall:
         which = tuple(sorted(i - first for i in grads if i >= first))
         step, made = self._backward_loop(which, needed)
         wanted = self._wanted(step, needed)
-        sums = {f"e{i}": np.zeros(x.sizes) for x, i in step.added.items()}
+        sums = {f"e{i}": self.module.zeros(x.sizes) for x, i in step.added.items()}
         inputs: list[Any] = [None] * len(step.inputs)
         for i, g in enumerate(step.inputs):
             if g is not None and g in wanted:
@@ -329,7 +331,8 @@ class LoopCall:
         traced one, so it has the nodes that the loop in Python would have.
         """
         plan = self.plan
-        trace, (wanted, function) = plan.trace, plan.everything
+        trace, (wanted, kernel) = plan.trace, plan.everything
+        function = kernel.schedule(self.module)
         symbolic = [*trace.arguments, *trace.symbolic_invariants]
         count, first = len(plan.arguments), len(plan.states)
         draws = iter(zip(*self._masks_of_steps(), strict=True) if self.draws else [()] * self.T)
@@ -398,7 +401,7 @@ def _total(
     for term, parts in terms:
         if term.kind == "product":
             values = [_product(part, kept, ordered and across != term.transposed) for part in parts]
-            value = values[0] if len(values) == 1 else np.concatenate(values)
+            value = values[0] if len(values) == 1 else module_of(like).concatenate(values)
         elif term.kind == "sum":
             slab = kept[term.values[0]]
             axes = (0, *(i + 1 for i in term.axes))

@@ -78,10 +78,6 @@ FORMATS = [
 # FreeBSD's msun so that f, which is exact, is added last.
 MATH_FUNCTIONS = Template(
     r"""
-typedef union { $T value; $word bits; } both_$T;
-static inline $word bits_$T($T x) { return (both_$T) { .value = x }.bits; }
-static inline $T value_$T($word x) { return (both_$T) { .bits = x }.value; }
-
 /* exp(r) - 1 for x = n log(2) + r */
 static inline $T reduced_$T($T x, $word *n)
 {
@@ -148,9 +144,20 @@ static inline $T logaddexp_$T($T x, $T y)
 )
 
 
-def math_functions(T: str) -> str:
-    """Return the C source of the math functions for ``float`` or ``double``."""
+BITS = """
+typedef union { $T value; $word bits; } both_$T;
+static inline $word bits_$T($T x) { return (both_$T) { .value = x }.bits; }
+static inline $T value_$T($word x) { return (both_$T) { .bits = x }.value; }
+"""
+
+
+def math_functions(T: str, bits: str = BITS) -> str:
+    """Return the C source of the math functions for ``float`` or ``double``.
+
+    `bits` is the source of ``bits_T`` and ``value_T``, which reinterpret a number and an integer.
+    """
     own = next(f for f in FORMATS if f.T == T)
     exp = _polynomial("r", [1 / factorial(k) for k in range(2, own.exp + 1)], T)
     log = _polynomial("z", [0.0, *(2 / (2 * k + 3) for k in range(own.log))], T)
-    return MATH_FUNCTIONS.substitute({**own._asdict(), "EXP": exp, "LOG": log})
+    names = {**own._asdict(), "EXP": exp, "LOG": log}
+    return Template(bits).substitute(names) + MATH_FUNCTIONS.substitute(names)

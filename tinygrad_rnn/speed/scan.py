@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._util.nested import leaves, map_nested
+from ..engine import backend
 from ..engine.backward_pass import run
 from ..engine.codegen import check_saved
 from ..engine.grad_mode import thread
@@ -26,6 +27,8 @@ from ..recurrence.ragged import RaggedBatch
 from . import executor
 from .compiled_call import CompiledCall, CompiledPlan
 from .compiler import Compiler
+from .cuda import module
+from .device_call import DeviceCall, DevicePlan
 from .expressions import refusal
 from .kept_traces import Bound, find, keep
 from .loop_call import LoopCall
@@ -65,13 +68,19 @@ def execute(
     initial = [s for s in leaves(state) if s is not None]
     if not initial:
         raise Refused("the state is empty")
+    library = initial[0]._data.__class__
+    host = library is np.ndarray
+    if not host and not module.enabled("kernels"):
+        raise Refused(f"a GPU computes operation by operation: {module.reason()}")
     for x in (*inputs, *initial):
-        if x._data.__class__ is not np.ndarray:
-            raise Refused(f"there are arrays of {type(x._data).__module__}")
+        if x._data.__class__ is not library:
+            raise Refused("there are arrays of several libraries")
         if x.dtype.kind == "f" and x.dtype not in FLOATS:
             raise Refused(f"{x.dtype} is not supported")
     if any(x._data.size == 0 for x in (*inputs, *initial)):
         raise Refused("there are arrays without elements")
+    if not host and backend.device_mismatch([x._data for x in (*inputs, *initial)]):
+        raise Refused("there are arrays of several devices")
     executor.compiler()  # is chosen now: while a step is traced, that would be a side effect
     facts = facts_of(step, state, xs)
     kept = None if facts is None else find(facts)
@@ -85,8 +94,8 @@ def execute(
             keep(facts, trace, plan, reason)
         if trace.hoisted:
             inputs = [*inputs, *trace.hoist(inputs, plan.columns)]
-    kind = CompiledCall if isinstance(plan, CompiledPlan) else LoopCall
-    call = kind(plan, trace, initial, inputs, edges, ragged, reverse)
+    kinds = {DevicePlan: DeviceCall, CompiledPlan: CompiledCall}
+    call = kinds.get(type(plan), LoopCall)(plan, trace, initial, inputs, edges, ragged, reverse)
     if not isinstance(trace, Bound):
         trace.forget()
     finals, ys = _forward(call)
@@ -107,6 +116,11 @@ def _plan(trace: StepTrace, state: list[Tensor]) -> tuple[Any, str]:
     """Return the plan of a trace, and why it is not one of loops in C."""
     signature = trace.signature
     reason = ""
+    if state[0]._data.__class__ is not np.ndarray:
+        plan = _cached((signature, "cuda"), lambda: DevicePlan(trace))
+        if isinstance(plan, Unsupported):
+            plan = Refused(f"not in CUDA: {plan}")
+        return _checked(plan, trace), module.reason()
     compiler = executor.compiler()
     if compiler is not None:
         plan = _cached((signature, "c"), lambda: _proved(compiler, CompiledPlan(trace)))
@@ -216,4 +230,9 @@ class ScanNode(Node):
         return results
 
 
-loop.register(execute, Refused, lambda: executor.compiler() is not None, executor.description)
+def row_major(x: Tensor) -> bool:
+    """Tell whether loops over an input read row-major matrices."""
+    return x._data.__class__ is not np.ndarray or executor.compiler() is not None
+
+
+loop.register(execute, Refused, row_major, executor.description)

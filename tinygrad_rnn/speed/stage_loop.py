@@ -120,8 +120,12 @@ class StageLoop:
             return self._intern("number", (found.index,), dtype)
         return self._intern("constant", (value,), dtype)
 
-    def text(self) -> str:
-        """Return the loop in C."""
+    def parts(self) -> tuple[list[str], list[tuple[str, str, str, str]]]:
+        """Return the lines of the loop, and what they read and write.
+
+        Of each array or number: its type, its name, the expression of the address, and of the
+        number ("" for an array).
+        """
         stages = self.stages
         found: set[ScalarOp] = set()
         stack = [x for x, *_ in self.outputs]
@@ -138,22 +142,27 @@ class StageLoop:
         lines = body(steps, [*loads, *numbers], outputs)
         fixed = [k for k, x in enumerate(loads) if self.loads[x][2]]
         lines = fixed_loads(lines, [*fixed, *range(len(loads), len(loads) + len(numbers))])
-        parameters, arguments = [], []
+        used = []
         for k, x in enumerate(loads):
             name, start, _ = self.loads[x]
-            T = c_type(x.dtype)
-            parameters.append(f"const {T} *restrict a{k}")
-            arguments.append(f"{stages.pointer(name, f'const {T}')} + {stages.size(start)}")
+            T = f"const {c_type(x.dtype)}"
+            used.append((T, f"a{k}", f"{stages.pointer(name, T)} + {stages.size(start)}", ""))
         for k, x in enumerate(numbers, len(loads)):
             T = c_type(x.dtype)
-            parameters.append(f"const {T} *restrict a{k}")
-            arguments.append(f"(const {T}[]){{ ({T})number[{x.args[0]}] }}")
+            used.append((f"const {T}", f"a{k}", "", f"({T})number[{x.args[0]}]"))
         for k, (x, name, start, adds) in enumerate(self.outputs):
             T = "double" if adds else c_type(x.dtype)
-            parameters.append(f"{T} *restrict r{k}")
-            arguments.append(f"{stages.pointer(name, T)} + {stages.size(start)}")
+            used.append((T, f"r{k}", f"{stages.pointer(name, T)} + {stages.size(start)}", ""))
             if adds:
                 lines = [re.sub(rf"^r{k}\[i\] = ", f"r{k}[i] += ", line) for line in lines]
+        return lines, used
+
+    def text(self) -> str:
+        """Return the loop in C: a call of a function that is added to those of the stages."""
+        stages = self.stages
+        lines, used = self.parts()
+        parameters = [f"{T} *restrict {name}" for T, name, _, _ in used]
+        arguments = [at or f"({T}[]){{ {number} }}" for T, _, at, number in used]
         number = len(stages.loops)
         stages.loops.append(_LOOP.format(number, ", ".join(parameters), "\n        ".join(lines)))
         return (

@@ -60,6 +60,7 @@ class Operation(NamedTuple):
     columns: int = 0
     which: Any = None  # the number of the stage, or the expression of the weight
     offset: int = 0
+    adds: bool = False  # a product that is added to the array
 
 
 class Scratch(NamedTuple):
@@ -110,7 +111,9 @@ class Stages:
         added: Sequence[tuple[Expression, str]],
         rooms: set[str],
     ) -> None:
-        wanted = [x for x, _ in (*targets, *added)]
+        self.sums: dict[Expression, tuple[str, Any]] = {}
+        targets = self._split_sums(given, targets, added, rooms)
+        wanted = [*(x for x, _ in (*targets, *added)), *self.sums]
         self.given, self.targets, self.added, self.rooms = given, targets, added, rooms
         self.steps = [x for x in needed(wanted, given) if x.varies]
         self.batch = self._leading([*given, *self.steps])
@@ -129,6 +132,20 @@ class Stages:
         self._assign_levels()
         self._assign_memory()
         self._emit()
+
+    def _split_sums(
+        self,
+        given: dict[Expression, str],
+        targets: Sequence[tuple[Expression, str]],
+        added: Sequence[tuple[Expression, str]],
+        rooms: set[str],
+    ) -> Sequence[tuple[Expression, str]]:
+        """Return the targets without products that are added to an array.
+
+        Such products are the keys of `sums`: with the name of the array, and the value to which
+        they are added. The runtime in C has none.
+        """
+        return targets
 
     # -- rows and widths ---------------------------------------------------------------------------
 
@@ -248,6 +265,8 @@ class Stages:
             args = [a for a in x.args if a.__class__ is Expression and a.varies]
             if x.op == "matmul":
                 self.level[x] = max(self.level.get(a, -1) for a in args)
+                if x in self.sums:  # after the value to which it is added
+                    self.level[x] = max(self.level[x], self._loop_level(self.sums[x][1]))
             elif x.op == "sum":
                 operand = x.args[0]
                 after = operand in self.level and operand.op == "matmul"  # after the product
@@ -279,16 +298,19 @@ class Stages:
         self.place: dict[Expression, tuple[str, int]] = {x: (n, 0) for x, n in self.given.items()}
         self.stores: list[tuple[Expression, str, int]] = []  # a value, an array, the offset
         direct: dict[Expression, str] = {}
+        # A product is added to these later; other loops read the value elsewhere.
+        self.changed = {name for name, other in self.sums.values() if other.op != "matmul"}
         for x, name in self.targets:
             if not x.varies:
                 self.outside_place(x)
             elif x.op == "matmul" and (name not in self.rooms or x in direct):
                 continue  # copied by a loop
-            elif x not in self.given:
+            elif x not in self.given and name not in self.changed:
                 direct.setdefault(x, name)
         for x in self.steps:
             if x.op in ("matmul", "sum"):
-                self.place[x] = (direct.get(x) or self._scratch(x), 0)
+                into = self.sums[x][0] if x in self.sums else direct.get(x)
+                self.place[x] = (into or self._scratch(x), 0)
                 self._require(x.args[0])
             for a in x.args:
                 if a.__class__ is not Expression or not a.varies or x.op in ("matmul", "sum"):
@@ -319,7 +341,8 @@ class Stages:
             name, offset = self.place[x.args[0]]
             self.place[x] = name, offset + x.args[1]
             return
-        named = next((name for y, name in self.targets if y is x), None)
+        targets = (name for y, name in self.targets if y is x and name not in self.changed)
+        named = next(targets, None)
         self._store(x, named or self._scratch(x))
 
     def _store(self, x: Expression, name: str) -> None:
@@ -348,18 +371,17 @@ class Stages:
         last = max(self.level.values(), default=0)
         functions: list[str] = []
         self.loops: list[str] = []
-        loops: list[str] = []
+        stage: list[list[str]] = []  # the loops of each level, then its sums
 
         def close() -> None:
-            if loops:
-                functions.append(_STAGE.format(len(functions), "\n".join(loops)))
+            if stage:
+                functions.append(self._function(len(functions), stage))
                 self.operations.append(Operation("stage", which=len(functions) - 1))
-                loops.clear()
+                stage.clear()
 
-        self.dtypes: set[Any] = set()
         for level in range(-1, last + 2):
             if level >= 0:
-                loops += self._loops(level)
+                stage += filter(None, self._loops(level))
             products = [x for x in self.steps if x.op == "matmul" and self.level[x] == level]
             if products:
                 close()
@@ -370,7 +392,7 @@ class Stages:
                 self.operations.append(
                     Operation(
                         "product", self.place[x][0], operand, x.dtype, x.sizes[-1], weight,
-                        offset * x.dtype.itemsize,
+                        offset * x.dtype.itemsize, x in self.sums,
                     )
                 )  # fmt: skip
         close()
@@ -378,13 +400,21 @@ class Stages:
             for name in (operation.out, operation.operand):
                 if name:
                     self.number_of(name)
+        self.source = self._source(functions)
+
+    def _function(self, number: int, stage: list[list[str]]) -> str:
+        """Return the function of a stage."""
+        return _STAGE.format(number, "\n".join(text for texts in stage for text in texts))
+
+    def _source(self, functions: list[str]) -> str:
+        """Return the source of all stages."""
         text = "".join([*self.loops, *functions])
         kinds = [T for T in ("float", "double") if f"_{T}(" in text]
         parts = [math_functions(T) + SUM.replace("$T", T) for T in kinds]
-        self.source = "".join([PREAMBLE, *parts, text])
+        return "".join([PREAMBLE, *parts, text])
 
-    def _loops(self, level: int) -> list[str]:
-        """Return the loops of a level, then its sums."""
+    def _loops(self, level: int) -> tuple[list[str], list[str]]:
+        """Return the loops of a level, and its sums."""
         stores: dict[Any, list[tuple[Expression, str, int, bool]]] = {}
         extra = [(x, name, 0, True) for x, name in self.added]
         for x, name, offset, adds in [*((*s, False) for s in self.stores), *extra]:
@@ -393,18 +423,23 @@ class Stages:
                 stores.setdefault((key, self.width(x) if key is None else 0), []).append(
                     (x, name, offset, adds)
                 )
-        found = [StageLoop(self, level, items).text() for items in stores.values()]
+        loops = [self._loop(StageLoop(self, level, items)) for items in stores.values()]
+        sums = []
         for x in self.steps:
             if x.op == "sum" and self.level[x] == level:
                 (name, start), T = self.place[x.args[0]], c_type(x.dtype)
                 if x.args[0].dtype != x.dtype:
                     raise Unsupported("a sum in another dtype")
                 length, begin = self.size(self.width(x.args[0])), self.size(start)
-                found.append(
-                    f"        *{self.pointer(self.place[x][0], T)} = "
-                    f"sum_{T}({self.pointer(name, T)} + {begin}, {length});"
-                )
-        return found
+                out, operand = self.pointer(self.place[x][0], T), self.pointer(name, T)
+                sums.append(self._sum(T, out, f"{operand} + {begin}", length))
+        return loops, sums
+
+    def _loop(self, loop: StageLoop) -> str:
+        return loop.text()
+
+    def _sum(self, T: str, out: str, operand: str, length: str) -> str:
+        return f"        *{out} = sum_{T}({operand}, {length});"
 
     def _loop_level(self, x: Expression) -> int:
         """Return the level of the loop that stores a value."""

@@ -25,13 +25,12 @@ import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .. import functional, tensors
 from .._util import LIBRARY
 from ..engine.namespaces import PRIMITIVES
 from ..engine.tensor import Tensor
 from . import executor
+from .cuda import module
 from .side_effects import is_library
 
 _FORMULAS = functional.linear, tensors.split, tensors.concatenate
@@ -91,7 +90,7 @@ def facts_of(step: Any, state: Any, xs: Any) -> Facts | None:
         That of a layer: ``step.__wrapped__`` is the bound method of the cell, and ``step.wanted``
         tells whether it returns a y.
     state, xs : nested Tensors
-        As of `scan`, on arrays of NumPy.
+        As of `scan`.
     """
     method = getattr(step, "__wrapped__", None)
     if method.__class__ is not types.MethodType or not hasattr(step, "wanted"):
@@ -100,7 +99,9 @@ def facts_of(step: Any, state: Any, xs: Any) -> Facts | None:
     kind = type(cell)
     if "_check_step" in vars(cell) or function.__class__ is not types.FunctionType:
         return None
+    library = xs._data.__class__ if xs.__class__ is Tensor else None
     key = [kind, function, function.__code__, step.wanted, state.__class__, executor.compiler()]
+    key += library, module.level()
     for x in state if state.__class__ is tuple else (state,):
         if x.__class__ is not Tensor:
             return None
@@ -120,7 +121,7 @@ def facts_of(step: Any, state: Any, xs: Any) -> Facts | None:
     for value in values:
         if _is_tensor(value):
             array = value._data
-            if array.__class__ is not np.ndarray or any([array is x._data for x in found]):
+            if array.__class__ is not library or any([array is x._data for x in found]):
                 return None
             if not known and (array.size < 2 or array.dtype.kind != "f"):
                 return None

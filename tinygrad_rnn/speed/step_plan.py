@@ -20,8 +20,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..engine.backward_pass import run
 from ..engine.grad_mode import enable_grad
 from ..engine.namespaces import namespaces
@@ -353,17 +351,16 @@ class StepPlan:
         return loop._replace(function=kernel.function(loop.source, scope), derivative=step)
 
     @property
-    def everything(self) -> tuple[list[Expression], Callable[..., Any]]:
-        """All values that the graph of a step holds, and the function that computes them."""
+    def everything(self) -> tuple[list[Expression], Kernel]:
+        """All values that the graph of a step holds, and the kernel that computes them."""
         return self._cached("everything", self._everything)
 
-    def _everything(self) -> tuple[list[Expression], Callable[..., Any]]:
+    def _everything(self) -> tuple[list[Expression], Kernel]:
         values = {x: None for x in self.results}
         for node in self.trace.nodes:
             values.update(dict.fromkeys(expressions_in(getattr(node, "saved", ()))))
         wanted = list(values)
-        kernel = Kernel(self.trace, [*self.arguments, *self.invariants, *self.draws], wanted)
-        return wanted, kernel.schedule(np)
+        return wanted, Kernel(self.trace, [*self.arguments, *self.invariants, *self.draws], wanted)
 
     def _cached(self, key: Any, make: Callable[..., Any], *args: Any) -> Any:
         """Return a loop that was made before, or make it: one thread at a time."""

@@ -112,6 +112,7 @@ class StepTrace(Trace):
         self.invariants: list[Tensor] = []
         self.draws: list[Draw] = []
         self.computed: list[Call] = []
+        self.module = next(backend.module_of(s._data) for s in leaves(state) if s is not None)
         self._adopted: dict[tuple[int, int], Tensor] = {}
         self._numbers: dict[int, Expression] = {}
         self._copies: dict[int, tuple[Any, Tensor]] = {}  # of NumPy arrays, by the id of each
@@ -276,7 +277,7 @@ class StepTrace(Trace):
             array, node = x._data, x._node
         elif isinstance(x, np.ndarray):
             if id(x) not in self._copies:  # the user may write to it before the backward pass
-                self._copies[id(x)] = x, wrap(backend.copy(x), None, None)
+                self._copies[id(x)] = x, wrap(self.module.array(x), None, None)
             x = self._copies[id(x)][1]
             array, node = x._data, None
         elif backend.is_array(x) and not isinstance(x, np.generic):
@@ -285,7 +286,7 @@ class StepTrace(Trace):
             return x
         if array.__class__ is Expression:
             return x
-        if array.__class__ is not np.ndarray:
+        if array.__class__ is not self.module.ndarray:
             raise untraceable(f"reads an array of {type(array).__module__}")
         key = id(array), id(node)
         if key not in self._adopted:

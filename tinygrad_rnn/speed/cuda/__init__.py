@@ -1,0 +1,1 @@
+"""Kernels in CUDA for arrays of CuPy: fused functions, loops over time."""
