@@ -132,8 +132,10 @@ def everything_on(
         return
     make, operand, required = tg.Tensor.__init__, promotion._as_array, checks.require_tensor
 
-    def made(self: tg.Tensor, data: Any, dtype: Any = None, device: Any = None, *rest: Any) -> None:
-        make(self, data, dtype, device or backend.default_device(), *rest)
+    def made(
+        self: tg.Tensor, data: Any, dtype: Any = None, device: Any = None, *rest: Any, **options: Any
+    ) -> None:
+        make(self, data, dtype, device or backend.default_device(), *rest, **options)
 
     def moved(x: Any, op: Any) -> Any:
         array = operand(x, op)
