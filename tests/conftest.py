@@ -133,7 +133,12 @@ def everything_on(
     make, operand, required = tg.Tensor.__init__, promotion._as_array, checks.require_tensor
 
     def made(
-        self: tg.Tensor, data: Any, dtype: Any = None, device: Any = None, *rest: Any, **options: Any
+        self: tg.Tensor,
+        data: Any,
+        dtype: Any = None,
+        device: Any = None,
+        *rest: Any,
+        **options: Any,
     ) -> None:
         make(self, data, dtype, device or backend.default_device(), *rest, **options)
 

@@ -234,7 +234,7 @@ def gemm(x: Array, y: Array) -> Array:
 def affine(x: Array, y: Array, bias: Array) -> Array:
     """Return x @ y + bias for a matrix y."""
     if module_of(x) is np and x.size and "product" in faster and not is_column_major(x):
-        found = try_faster("product", x.reshape(-1, x.shape[-1]), y, bias)
+        found = try_faster(np, "product", x.reshape(-1, x.shape[-1]), y, bias)
         if found is not NotImplemented:
             return found.reshape(*x.shape[:-1], -1)
     out = gemm(x, y)
