@@ -534,8 +534,10 @@ def installed() -> Iterator[types.ModuleType]:
     """Make the stand-in the ``cupy`` of the process, and a real one again afterwards."""
     before, modules = sys.modules.get("cupy"), dict(backend.modules)
     with contextlib.suppress(ImportError):  # the core alone
+        from tinygrad_rnn.speed import side_effects
         from tinygrad_rnn.speed.cuda import cublas
 
+        side_effects.PURE_PACKAGES |= {"strict_device", "cuda_on_host"}
         cublas.use(cupy, cublas.CuBlas(cupy, cuda_on_host.Blas(_launched)))
     sys.modules["cupy"] = cupy
     try:

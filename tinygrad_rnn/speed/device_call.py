@@ -64,8 +64,8 @@ class DeviceLoop(CompiledLoop):
         places = self._places(module, steps, values, series, held)
         for name, numbers in (("alive", alive), ("edge_alive", edge_alive)):
             if numbers is not None:
-                places[name] = [0 if m is None else address(m) for m in numbers]
-        places["edge"] = 1.0 if edge is None else edge
+                places[name] = [0 if m is None else address(m) for m in numbers[:steps]]
+        places["edge"] = 1.0 if edge is None else edge[:steps]
         form = self._form(alive)
         product = cublas.products(module)
         product.begin()
@@ -183,6 +183,10 @@ class DeviceCall(CompiledCall):
             slabs = [np.stack(masks) for masks in LoopCall._drawn(self, draws)]
         slabs = [self.module.asarray(slab) for slab in slabs]
         return [self.module.ascontiguousarray(x[::-1]) if self.reverse else x for x in slabs]
+
+    def _steps(self, slab: Any) -> list[Any]:
+        steps = [slab[t, ...] for t in range(len(slab))]
+        return steps[::-1] if self.reverse else steps
 
     def _alive(self, masks: list[Any], backward: bool) -> Any:
         return masks[::-1] if backward else masks

@@ -6,8 +6,8 @@ before a function outside of Python code is called that is not known to be pure 
 ``next``, ``list.append``, a random draw, the clock). So the function can be called again, in a
 loop, as if nothing had happened.
 
-Functions of this library and of NumPy are pure, except that they may draw random numbers; those of
-the library raise in `tinygrad_rnn.random` while a step is traced.
+Functions of this library, of NumPy and of CuPy are pure, except that they may draw random numbers;
+those of the library raise in `tinygrad_rnn.random` while a step is traced.
 """
 
 from __future__ import annotations
@@ -29,19 +29,21 @@ import numpy as np
 
 from .._util import LIBRARY as PACKAGE_NAME
 from .._util.user_code import GENERATED, PACKAGE, location
+from ..engine import backend
 from ..engine.tensor import Tensor
 
 LIBRARY, USER = "library", "user"
 PURE_PACKAGES = frozenset(
     "contextlib copy dataclasses enum functools itertools math numbers numpy operator "
-    "re types typing abc inspect ast tokenize".split()
+    "re types typing abc inspect ast tokenize cupy cupy_backends".split()
 )
 PURE_BUILTINS = frozenset(
     "abs all any ascii bin callable chr divmod format getattr hasattr hash hex id isinstance "
     "issubclass len max min oct ord pow repr round sorted sum vars dir locals globals "
     "__build_class__".split()
 )
-PURE_MODULES = frozenset(("math", "cmath", "_operator", "_functools", "itertools", "numpy"))
+PURE_MODULES = frozenset(("math", "cmath", "_operator", "_functools", "itertools", "numpy", "cupy"))
+RANDOM = ("numpy.random", "cupy.random")
 VALUES = (str, bytes, int, float, complex, bool, tuple, frozenset, range, type(None), slice)
 READS = frozenset("get items keys values index count copy union intersection difference".split())
 ARRAY_WRITES = frozenset(
@@ -309,7 +311,7 @@ def _kind_of(code: types.CodeType, module: str) -> Any:
         what = "changes a module" if folder == "nn" else f"calls {code.co_name}"
         return (what, None) if changes else LIBRARY
     package = module.partition(".")[0]
-    if package in PURE_PACKAGES and not module.startswith("numpy.random"):
+    if package in PURE_PACKAGES and not module.startswith(RANDOM):
         return LIBRARY
     if package in sys.stdlib_module_names and package != "__main__":
         return f"calls {code.co_name} of {module}", None
@@ -368,7 +370,7 @@ def _is_pure(function: Any) -> bool:
         return module.partition(".")[0] in PURE_MODULES and "random" not in module
     if isinstance(owner, VALUES):
         return True
-    if isinstance(owner, np.ndarray | np.generic):
+    if backend.is_array(owner):
         return name not in ARRAY_WRITES
     if isinstance(owner, type):
         return owner in (dict, int, float, str) or name == "__new__"

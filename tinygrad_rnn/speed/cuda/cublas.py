@@ -108,7 +108,9 @@ class CuBlas(Products):
         self.handle = cuda.device.get_cublas_handle()
         self._set_stream(self.handle, cuda.get_current_stream().ptr)
         self._set_mode(self.handle, HOST_POINTERS)
-        if self.workspace is not None:  # after the stream, which resets it
+        if (
+            self.workspace is not None and self._set_workspace is not None
+        ):  # after the stream, which resets it
             self._set_workspace(self.handle, self.workspace.data.ptr, self.workspace.nbytes)
 
     def __call__(
@@ -130,9 +132,10 @@ class CuBlas(Products):
 
 
 def _function(library: Any, name: str, arguments: list[Any]) -> Any:
-    """Return a function, by the name of its present version."""
-    found = getattr(library, f"{name}_v2", None) or getattr(library, name)
-    found.argtypes, found.restype = arguments, ctypes.c_int
+    """Return a function, by the name of its present version; None if the library lacks it."""
+    found = getattr(library, f"{name}_v2", None) or getattr(library, name, None)
+    if found is not None:
+        found.argtypes, found.restype = arguments, ctypes.c_int
     return found
 
 
