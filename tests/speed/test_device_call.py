@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from test_traced_scan import (
+    USER_CELLS,
     Case,
     Options,
     assert_close,
@@ -28,6 +29,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.recurrence import loop
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from cells import CELLS
 
 without = cuda_on_host.unavailable_because()
 # Each example compiles two libraries.
@@ -82,3 +84,72 @@ def test_second_derivatives_are_those_of_numpy(
     found, _ = run_on(accelerator, case, options, np.float64, 2)
     wanted, _ = run(case, options, np.float64, 2)
     assert_close(found[0], wanted[0], 1e-9)
+
+
+# -- layers and cells ------------------------------------------------------------------------------
+
+LAYERS: dict[str, Any] = {
+    "RNN": lambda: tg.nn.RNN(5, 7),
+    "relu": lambda: tg.nn.RNN(5, 7, nonlinearity="relu"),
+    "GRU": lambda: tg.nn.GRU(5, 7, num_layers=2),
+    "LSTM": lambda: tg.nn.LSTM(5, 7, bidirectional=True),
+    "projection": lambda: tg.nn.LSTM(5, 7, proj_size=3),
+    **{f"{n} cell": lambda cell=cell: tg.nn.Recurrent(cell, 5, 7) for n, cell in CELLS.items()},
+    **{cell.__name__: lambda cell=cell: tg.nn.Recurrent(cell, 5, 7) for cell in USER_CELLS},
+}
+T, B = 6, 4
+CALLS: dict[str, Any] = {
+    "plain": dict,
+    "ragged": lambda: {"lengths": [6, 0, 3, 5]},
+    "truncated": lambda: {"bptt": tg.bptt.Truncated(2)},
+    "random": lambda: {"bptt": tg.bptt.Randomized(0.5, rng=3), "lengths": [2, 6, 3, 5]},
+}
+
+
+def trained(layer: Any, device: str, **options: Any) -> list[np.ndarray]:
+    """The results of a layer on a device, and all gradients."""
+    rng = np.random.default_rng(0)
+    dtype = next(layer.parameters()).dtype
+    x = tg.tensor(rng.standard_normal((T, B, 5)).astype(dtype), requires_grad=True)
+    layer = layer.to(device)
+    with loop.reports() as reports:
+        y, state = layer(x.to(device), **options)
+    longer = [r for r in reports if r.reason != "it is a single step"]
+    assert {r.executor for r in longer} == {"numpy" if device == "cpu" else "cuda"}, longer
+    results = [y, *(state if isinstance(state, tuple) else (state,))]
+    parameters = list(layer.parameters())
+    found = derivatives([y.to("cpu") for y in results], [x], 1, 1)
+    loss = sum((tg.sin(y) * y).sum() for y in results)
+    grads = tg.grad(loss, parameters, allow_unused=True)
+    return [*found, *(g.to("cpu").numpy() for g in grads if g is not None)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_are_those_of_numpy(accelerator: str, name: str, call: str, dtype: Any) -> None:
+    def layer() -> Any:
+        tg.random.manual_seed(1)
+        return LAYERS[name]().to(dtype)
+
+    found = trained(layer(), accelerator, **CALLS[call]())
+    wanted = trained(layer(), "cpu", **CALLS[call]())
+    assert_close(found, wanted, 1e-5 if dtype is np.float32 else 1e-12)
+
+
+def test_elements_have_the_bits_of_c(accelerator: str) -> None:
+    """Fused functions and stages are the same lines in both languages."""
+    tg.fuse.backend("c")
+    fused = tg.fuse(lambda x, y: tg.tanh(x) * tg.sigmoid(y) + tg.exp(x - y) / (1 + tg.log1p(x * x)))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 9, 33)).astype(np.float32)
+    found = []
+    for device in ("cpu", accelerator):
+        a, b = (tg.tensor(z, device=device, requires_grad=True) for z in (x, y))
+        (fused(a, b) * a).sum().backward()
+        state, ys = tg.scan(
+            lambda h, z: (tg.tanh(h * 0.5 + z), tg.sin(h)), a.detach()[0], b.detach()
+        )
+        found.append([z.to("cpu").numpy() for z in (a.grad, b.grad, state, ys)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)

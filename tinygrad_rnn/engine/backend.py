@@ -62,7 +62,7 @@ def is_array(value: object) -> bool:
 def cuda_unavailable_because() -> str | None:
     """Return the reason why no CUDA device can be used; None if one can."""
     try:
-        cupy = importlib.import_module("cupy")
+        cupy = sys.modules.get("cupy") or importlib.import_module("cupy")
     except ImportError as error:
         cure = "pip install 'tinygrad-rnn[gpu-cuda12]' (or gpu-cuda13)"
         return f"CuPy is not installed ({error}): {cure}"

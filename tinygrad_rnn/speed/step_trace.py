@@ -112,7 +112,8 @@ class StepTrace(Trace):
         self.invariants: list[Tensor] = []
         self.draws: list[Draw] = []
         self.computed: list[Call] = []
-        self.module = next(backend.module_of(s._data) for s in leaves(state) if s is not None)
+        first = next(s._data for s in leaves(state) if s is not None)
+        self.module, self.device = backend.module_of(first), getattr(first, "device", "cpu")
         self._adopted: dict[tuple[int, int], Tensor] = {}
         self._numbers: dict[int, Expression] = {}
         self._copies: dict[int, tuple[Any, Tensor]] = {}  # of NumPy arrays, by the id of each
