@@ -43,6 +43,8 @@ class StrictError(TypeError):
 
 class _State(threading.local):
     device = 0
+    stream = None  # a Stream
+    captured: list[Callable[[], Any]] | None = None
 
 
 _current = _State()
@@ -51,14 +53,22 @@ transfers = 0  # how often an array was uploaded
 launches = 0  # how often a kernel started: a function, a copy, a product, a kernel of CUDA
 
 
-def _launched(run: Callable[[], Any] = lambda: None) -> None:
+def _launched(run: Callable[[], Any] | None = None) -> None:
     global launches
+    if _current.captured is not None:
+        if run is None:
+            raise StrictError("only kernels of CUDA and cuBLAS are captured: the rest computes now")
+        _current.captured.append(run)
+        return
     launches += 1
-    run()
+    if run is not None:
+        run()
 
 
 def _read() -> None:
     global syncs
+    if _current.captured is not None:
+        raise RuntimeError("cudaErrorStreamCaptureUnsupported: the host reads a value")
     syncs += 1
 
 
@@ -421,6 +431,8 @@ def _asarray(a: Any, dtype: Any = None, order: Any = None) -> ndarray:
     if isinstance(a, ndarray):
         same = a._number == _current.device and (dtype is None or a.dtype == dtype)
         return a if same else _result(a._array.astype(a.dtype if dtype is None else dtype))
+    if _current.captured is not None:
+        raise RuntimeError("cudaErrorStreamCaptureUnsupported: a copy from the host")
     transfers += 1
     array = np.array(a, dtype)
     if array.dtype.kind not in "fiubc":
@@ -471,6 +483,46 @@ class Device:
         return f"<Device {self.id}>"
 
 
+class Stream:
+    """A stream: it can only capture, since all else is computed at once."""
+
+    def __init__(self, *, non_blocking: bool) -> None:
+        if not non_blocking:
+            raise StrictError("a blocking stream waits for the default one, which ends a capture")
+        self.ptr = id(self)
+
+    def __enter__(self) -> Stream:
+        self._before, _current.stream = _current.stream, self
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _current.stream = self._before
+
+    def begin_capture(self) -> None:
+        """Record what is launched, in place of computing it."""
+        if _current.stream is not self or _current.captured is not None:
+            raise RuntimeError("cudaErrorIllegalState: begin_capture")
+        _current.captured = []
+
+    def end_capture(self) -> Graph:
+        """Return what was recorded."""
+        captured, _current.captured = _current.captured, None
+        if captured is None:
+            raise RuntimeError("cudaErrorIllegalState: end_capture")
+        return Graph(captured)
+
+
+class Graph:
+    """Kernels that were captured, with their arguments."""
+
+    def __init__(self, kernels: list[Callable[[], Any]]) -> None:
+        self.kernels = kernels
+
+    def launch(self) -> None:
+        """Run them all."""
+        _launched(lambda: [run() for run in self.kernels])
+
+
 def _device_count() -> int:
     return 2
 
@@ -516,7 +568,8 @@ def _make_module() -> _Module:
         Device=Device,
         runtime=runtime,
         device=types.SimpleNamespace(get_cublas_handle=lambda: 1),
-        get_current_stream=lambda: types.SimpleNamespace(ptr=0),
+        get_current_stream=lambda: _current.stream or types.SimpleNamespace(ptr=0),
+        Stream=Stream,
         UnownedMemory=lambda ptr, size, owner: types.SimpleNamespace(ptr=ptr, owner=owner),
         MemoryPointer=lambda mem, offset: types.SimpleNamespace(mem=mem, offset=offset),
     )
@@ -543,7 +596,7 @@ def installed() -> Iterator[types.ModuleType]:
     try:
         yield cupy
     finally:
-        _current.device = 0
+        _current.device, _current.stream, _current.captured = 0, None, None
         backend.modules.clear()
         backend.modules.update(modules)
         if before is None:

@@ -5,6 +5,7 @@ On the stand-in for CuPy the kernels are compiled by the host's C++ compiler (cu
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +26,11 @@ from test_traced_scan import (
 )
 
 import cuda_on_host
+import strict_device
 import tinygrad_rnn as tg
+from tinygrad_rnn.errors import ExecutorWarning
 from tinygrad_rnn.recurrence import loop
+from tinygrad_rnn.speed.cuda import graphs, module
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from cells import CELLS
@@ -106,9 +110,9 @@ CALLS: dict[str, Any] = {
 }
 
 
-def trained(layer: Any, device: str, **options: Any) -> list[np.ndarray]:
+def trained(layer: Any, device: str, seed: int = 0, **options: Any) -> list[np.ndarray]:
     """The results of a layer on a device, and all gradients."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     dtype = next(layer.parameters()).dtype
     x = tg.tensor(rng.standard_normal((T, B, 5)).astype(dtype), requires_grad=True)
     layer = layer.to(device)
@@ -153,3 +157,115 @@ def test_elements_have_the_bits_of_c(accelerator: str) -> None:
         found.append([z.to("cpu").numpy() for z in (a.grad, b.grad, state, ys)])
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+# -- CUDA graphs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def level() -> Iterator[Any]:
+    """`module.use`, with the level before and no graphs after the test."""
+    before = module.level()
+    yield module.use
+    module.use(before)
+    graphs.clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "call"), [*((n, "plain") for n in LAYERS), *(("LSTM", call) for call in CALLS)]
+)
+def test_graphs_compute_what_launches_compute(
+    accelerator: str, name: str, call: str, level: Any
+) -> None:
+    """To the bit: with other inputs, and parameters that were updated in place."""
+    found: dict[str, Any] = {"kernels": [], "graphs": []}
+    for chosen, results in found.items():
+        level(chosen)
+        tg.random.manual_seed(1)
+        layer = LAYERS[name]().to(np.float32)
+        options = CALLS[call]()
+        for step in range(5):
+            results.append(trained(layer, accelerator, step, **options))
+            for p in layer.parameters():
+                p.data[...] = 0.9 * p.data
+    for one, other in zip(found["kernels"], found["graphs"], strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    replayed = [g for g in graphs._graphs.values() if g.graph is not None]
+    assert replayed or call == "random" or name == "projection"
+
+
+def test_results_outlive_later_calls(accelerator: str, level: Any) -> None:
+    """Two calls before the first backward pass, with one graph for both."""
+    level("graphs")
+    layer = tg.nn.LSTM(5, 7, rng=0).to(accelerator)
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((T, B, 5)).astype(np.float32) for _ in range(6)]
+
+    def gradient(y: Any) -> np.ndarray:
+        (grad,) = tg.grad((y * y).sum(), [layer.weight_hh_l0], retain_graph=True)
+        return grad.to("cpu").numpy()
+
+    alone = []
+    for x in inputs:
+        y, _ = layer(tg.tensor(x, device=accelerator))
+        alone.append((y.detach().to("cpu").numpy(), gradient(y)))
+    together = [layer(tg.tensor(x, device=accelerator))[0] for x in inputs]
+    for y, (value, grad) in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(y.detach().to("cpu").numpy(), value)
+        np.testing.assert_array_equal(gradient(y), grad)
+
+
+def test_a_capture_that_fails_is_told_once(
+    accelerator: str, level: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level("graphs")
+    graphs.clear()
+
+    def fail(self: Any, body: Any) -> None:
+        raise RuntimeError("no capture")
+
+    monkeypatch.setattr(graphs.Graph, "_capture", fail)
+    h, x = tg.ones(2, 3, device=accelerator), tg.ones(4, 2, 3, device=accelerator)
+    reasons = []
+    for i in range(5):
+        expected = pytest.warns(ExecutorWarning, match=r"kernels, not graphs: .*no capture")
+        with expected if i == graphs.PLAIN_CALLS else contextlib.nullcontext():
+            with loop.reports() as reports:
+                _, y = tg.scan(lambda h, x: (tg.tanh(h + x), h), h, x)
+        reasons.append(reports[0].reason)
+        assert reports[0].executor == "cuda"
+    assert reasons[:2] == ["", ""] and all("no capture" in reason for reason in reasons[2:])
+    assert dict(module._report())["GPU"] == "kernels: CUDA graphs: RuntimeError: no capture"
+
+
+# -- launches --------------------------------------------------------------------------------------
+
+
+def counted(device: str, kind: str, step: int) -> tuple[int, int, int]:
+    """Launches, uploads and waits of a training step of a layer at (35, 32, 28, 256)."""
+    layer = getattr(tg.nn, kind)(28, 256, rng=0).to(device)
+    x = tg.tensor(np.ones((35, 32, 28), np.float32), device=device)
+    grad = tg.tensor(np.ones((35, 32, 256), np.float32), device=device)
+    for _ in range(step + 1):
+        layer.zero_grad()
+        before = strict_device.launches, strict_device.transfers, strict_device.syncs
+        layer(x)[0].backward(grad)
+        after = strict_device.launches, strict_device.transfers, strict_device.syncs
+    launches, transfers, syncs = (b - a for a, b in zip(before, after, strict=True))
+    return launches, transfers, syncs
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("accelerator", ["strict"], indirect=True)
+def test_launches_of_a_training_step(accelerator: str, kind: str, level: Any) -> None:
+    """70 of each pass are the loop's: a kernel and a product for each of 35 steps."""
+    level("kernels")
+    launches, _, syncs = counted(accelerator, kind, 1)
+    assert launches <= 170 and syncs == 0
+    level("graphs")
+    inside, uploads, syncs = counted(accelerator, kind, 3)
+    state = {"LSTM": 2}.get(kind, 1)  # is uploaded as zeros
+    # Of each pass: the copy of the table up, the one to its place, and the graph.
+    assert inside <= launches - 4 * 35 and uploads <= 2 + state and syncs == 0
+    assert inside <= 30

@@ -228,7 +228,7 @@ class DeviceLoop(CompiledLoop):
         """
         rows, stages, steps = self.rows, self.stages, len(places)
         at = places["at"].tolist()
-        work: list[tuple[Any, ...]] = []
+        work: list[tuple[Any, ...]] = []  # a kernel and its size, or None and a product
         for o in stages.operations:
             if o.kind == "stage":
                 threads, parts = stages.shapes[o.which]
@@ -238,7 +238,7 @@ class DeviceLoop(CompiledLoop):
                 strides = self.row[o.operand], self.row[o.out]
                 weight = weights[stages.weights[o.which]]
                 work.append((None, out, operand, o.offset, *strides, weight, o.adds))
-        others = {}
+        others: dict[str, tuple[Any, ...]] = {}
         for name, copies in self.copies.items():
             parts = -(-max(copy.width for copy in copies) // THREADS)
             others[name] = kernel(module, text, name), (rows, parts), (THREADS,)

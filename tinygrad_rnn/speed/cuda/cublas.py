@@ -52,6 +52,8 @@ class Weight(NamedTuple):
 class Products:
     """Products by CuPy: an array for each operand, and a call of ``matmul``."""
 
+    workspace: Any = None  # of the graph that is being captured
+
     def __init__(self, module: Any) -> None:
         self.module = module
 
@@ -100,7 +102,6 @@ class CuBlas(Products):
         )
         self._one = {t: kind(1) for t, (_, _, kind) in KINDS.items()}
         self._zero = {t: kind(0) for t, (_, _, kind) in KINDS.items()}
-        self.workspace: Any = None  # of the graph that is being captured
 
     def begin(self) -> None:
         """Prepare products on the current stream."""

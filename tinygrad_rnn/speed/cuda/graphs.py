@@ -17,6 +17,7 @@ from . import cublas, module
 
 PLAIN_CALLS = 2  # before a graph is captured: for a loop that runs once it is not worth it
 KEPT = 64  # graphs; the one that was not used for the longest time goes first
+OF_THREAD = 2  # the address of the default stream that each thread has of its own
 WORKSPACE = 32 << 20  # bytes, as NVIDIA recommends for these devices
 
 _lock = threading.RLock()
@@ -84,8 +85,6 @@ def find(library: Any, key: Any) -> Graph | str | None:
     if not module.enabled("graphs"):
         return module.reason()
     place = _place(library)
-    if place is None:
-        return "the array library has no graphs"
     key = *key, place
     with _lock:
         found = _graphs.get(key)
@@ -104,11 +103,10 @@ def find(library: Any, key: Any) -> Graph | str | None:
 
 
 def _place(library: Any) -> Any:
-    """Return device and stream, whose operations follow one another; None without graphs."""
+    """Return device and stream, whose operations follow one another."""
     cuda = library.cuda
-    if not hasattr(cuda, "Stream"):
-        return None
-    return cuda.Device().id, cuda.get_current_stream().ptr
+    stream = cuda.get_current_stream().ptr
+    return cuda.Device().id, stream, threading.get_ident() if stream == OF_THREAD else 0
 
 
 def clear() -> None:
