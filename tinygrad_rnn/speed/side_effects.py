@@ -35,7 +35,7 @@ from ..engine.tensor import Tensor
 LIBRARY, USER = "library", "user"
 PURE_PACKAGES = frozenset(
     "contextlib copy dataclasses enum functools itertools math numbers numpy operator "
-    "re types typing abc inspect ast tokenize cupy cupy_backends".split()
+    "re types typing abc inspect ast tokenize cupy cupy_backends cupyx".split()
 )
 PURE_BUILTINS = frozenset(
     "abs all any ascii bin callable chr divmod format getattr hasattr hash hex id isinstance "
@@ -90,10 +90,13 @@ class SideEffect(BaseException):
         self.what, self.line = what, line
 
 
-def guarded(function: Callable[..., Any], *args: Any, recorded: bool = True) -> Any:
+def guarded(
+    function: Callable[..., Any], *args: Any, recorded: bool = True, on_gpu: bool = False
+) -> Any:
     """Call a function, and raise `SideEffect` before it has one.
 
-    `recorded` tells that the caller records a graph, so that ``+=`` makes a new Tensor. A profiler
+    `recorded` tells that the caller records a graph, so that ``+=`` makes a new Tensor; `on_gpu`,
+    that CuPy computes what depends on neither the state nor the input of a step. A profiler
     that is active in this thread is paused. The caller disables the cyclic GC, whose callbacks
     run code that is not the function's.
     """
@@ -101,7 +104,7 @@ def guarded(function: Callable[..., Any], *args: Any, recorded: bool = True) -> 
     pausable = hasattr(profiler, "disable") and hasattr(profiler, "enable")  # cProfile
     if pausable:
         profiler.disable()
-    _stopped.effect, _stopped.recorded = None, recorded
+    _stopped.effect, _stopped.recorded, _stopped.on_gpu = None, recorded, on_gpu
     traced = sys.gettrace() is not None  # by a debugger, or a tool that measures coverage
     try:
         if traced:
@@ -124,6 +127,7 @@ def guarded(function: Callable[..., Any], *args: Any, recorded: bool = True) -> 
 class _Stopped(threading.local):
     effect: SideEffect | None = None
     recorded = True
+    on_gpu = False
 
 
 _stopped = _Stopped()
@@ -219,6 +223,8 @@ def _check(frame: types.FrameType) -> Any:
     if found is None:
         _codes.append(code)
         found = _kinds[id(code)] = _kind_of(code, frame.f_globals.get("__name__") or "")
+    if found is not LIBRARY and _is_called_by_cupy(frame):
+        return LIBRARY
     if found.__class__ is tuple and not _is_signal_handler(code):
         what, line = found
         own = code.co_filename.startswith(PACKAGE)
@@ -231,6 +237,22 @@ def _check(frame: types.FrameType) -> Any:
     if found is USER and not started and (what := _used_up(frame)):
         _stop(what, f"{code.co_filename}:{code.co_firstlineno}")
     return found
+
+
+def _is_called_by_cupy(frame: types.FrameType) -> bool:
+    """Tell whether CuPy called a function: it compiles its kernels at their first use.
+
+    Most of CuPy is compiled, so the caller that Python knows is code of this library.
+    """
+    caller: Any = frame
+    while _stopped.on_gpu and caller is not None and caller.f_code.co_name != "guarded":
+        module = caller.f_globals.get("__name__") or ""
+        if _kinds.get(id(caller.f_code)) is LIBRARY:
+            return True
+        if module.partition(".")[0] not in sys.stdlib_module_names:
+            return False
+        caller = caller.f_back
+    return False
 
 
 def _used_up(frame: types.FrameType) -> str:

@@ -158,7 +158,8 @@ class StepTrace(Trace):
                 if is_library(step):
                     new, y = step(state, x)
                 else:
-                    new, y = guarded(step, state, x, recorded=recorded)
+                    on_gpu = self.module is not np
+                    new, y = guarded(step, state, x, recorded=recorded, on_gpu=on_gpu)
         except SideEffect as effect:
             raise Refused(effect.what, effect.line) from None
         except Exception as error:  # the loop in Python raises it again, if it is the user's own
