@@ -269,3 +269,24 @@ def test_launches_of_a_training_step(accelerator: str, kind: str, level: Any) ->
     # Of each pass: the copy of the table up, the one to its place, and the graph.
     assert inside <= launches - 4 * 35 and uploads <= 2 + state and syncs == 0
     assert inside <= 30
+
+
+def test_a_step_with_a_side_effect_is_refused_on_a_device(accelerator: str) -> None:
+    """Functions that CuPy calls are not the step's; those that the step calls are."""
+    import time
+
+    seen: list[int] = []
+
+    def appends(h: Any, x: Any) -> Any:
+        seen.append(1)
+        return tg.tanh(h + x), None
+
+    def reads_the_clock(h: Any, x: Any) -> Any:
+        return tg.tanh(h + x * time.time()), None
+
+    h, x = tg.ones(2, 3, device=accelerator), tg.ones(4, 2, 3, device=accelerator)
+    for step in (appends, reads_the_clock):
+        with loop.reports() as reports:
+            tg.scan(step, h, x)
+        assert not reports[0].traced
+    assert len(seen) == 4

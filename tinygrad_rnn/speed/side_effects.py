@@ -244,15 +244,21 @@ def _is_called_by_cupy(frame: types.FrameType) -> bool:
 
     Most of CuPy is compiled, so the caller that Python knows is code of this library.
     """
-    caller: Any = frame
+    caller: Any = frame.f_back
+    standard = _package(frame) in sys.stdlib_module_names
     while _stopped.on_gpu and caller is not None and caller.f_code.co_name != "guarded":
-        module = caller.f_globals.get("__name__") or ""
-        if _kinds.get(id(caller.f_code)) is LIBRARY:
+        package = _package(caller)
+        if package in ("cupy", "cupy_backends", "cupyx", "importlib"):  # it imports parts late
             return True
-        if module.partition(".")[0] not in sys.stdlib_module_names:
-            return False
+        if _kinds.get(id(caller.f_code)) is LIBRARY:
+            return standard
+        standard = standard and package in sys.stdlib_module_names
         caller = caller.f_back
     return False
+
+
+def _package(frame: types.FrameType) -> str:
+    return (frame.f_globals.get("__name__") or "").partition(".")[0]
 
 
 def _used_up(frame: types.FrameType) -> str:
