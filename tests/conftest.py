@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random as python_random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import tinygrad_rnn as tg
+from tinygrad_rnn.engine import backend, promotion
 from tinygrad_rnn.engine.backend import cuda_unavailable_because
+from tinygrad_rnn.tensors import checks
 from tinygrad_rnn.transforms.fuse import Pointwise
 
 # Hypothesis picks its own profile where CI is set, so ours is always loaded by name.
@@ -54,6 +57,24 @@ FUSED = [  # the library's functions that `fuse` decorates
     for function in vars(module).values()
     if isinstance(function, Pointwise)
 ]
+# "cuda" or "strict": tests that name no device make their tensors there.
+EVERYTHING_ON = os.environ.get("TINYGRAD_RNN_TEST_DEVICE", "cpu")
+HOST_ONLY = {  # the reason by the beginning of the name of a test
+    test: reason
+    for reason, _, tests in (
+        part.partition("\n")
+        for part in Path(__file__).with_name("host_only.txt").read_text("utf-8").split("\n\n")
+    )
+    for test in tests.split()
+}
+CHOOSES_A_DEVICE = {
+    "device",
+    "accelerator",
+    "gpu",
+    "cupy",
+    "standing_in",
+    "two_devices",
+}  # fixtures
 ACCELERATORS = ["strict", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -97,12 +118,60 @@ def device_called(name: str) -> str:
 def stand_in(request: pytest.FixtureRequest) -> Iterator[None]:
     """Install the stand-in for CuPy while a test runs on the device ``strict``."""
     chosen = getattr(getattr(request.node, "callspec", None), "params", {})
-    if "strict" not in (chosen.get("device"), chosen.get("accelerator")):
+    if "strict" not in (chosen.get("device"), chosen.get("accelerator"), EVERYTHING_ON):
         yield
         return
     import strict_device
 
     with strict_device.installed():
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests of host_only.txt where everything is made on a device."""
+    if EVERYTHING_ON != "cpu":
+        for item in items:
+            name = item.nodeid.partition("[")[0].removeprefix("tests/")
+            reason = next((HOST_ONLY[test] for test in HOST_ONLY if name.startswith(test)), None)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def everything_on(
+    request: pytest.FixtureRequest, stand_in: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Make the tensors of a test on the device that TINYGRAD_RNN_TEST_DEVICE names.
+
+    Arrays of the host, which would keep their own device, are moved there too. A test with a
+    fixture for devices chooses itself.
+    """
+    if EVERYTHING_ON == "cpu" or CHOOSES_A_DEVICE.intersection(request.fixturenames):
+        yield
+        return
+    make, operand, required = tg.Tensor.__init__, promotion._as_array, checks.require_tensor
+
+    def made(
+        self: tg.Tensor,
+        data: Any,
+        dtype: Any = None,
+        device: Any = None,
+        *rest: Any,
+        **options: Any,
+    ) -> None:
+        make(self, data, dtype, device or backend.default_device(), *rest, **options)
+
+    def moved(x: Any, op: Any) -> Any:
+        array = operand(x, op)
+        return backend.to_device(array, None) if backend.is_array(array) else array
+
+    def required_there(x: Any, op: str) -> tg.Tensor:
+        return required(backend.to_device(x, None) if backend.is_array(x) else x, op)
+
+    monkeypatch.setattr(tg.Tensor, "__init__", made)
+    monkeypatch.setattr(promotion, "_as_array", moved)
+    monkeypatch.setattr(checks, "require_tensor", required_there)
+    with tg.default_device(device_called(EVERYTHING_ON)):
         yield
 
 

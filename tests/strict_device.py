@@ -1,13 +1,23 @@
 """A stand-in for CuPy that computes with NumPy and refuses what a GPU would refuse or punish.
 
-``installed()`` makes it the ``cupy`` of the process, with two devices, so that ``device="cuda"``
-works on any machine. An array of it wraps a NumPy array without being one: nothing turns it into
-one in silence, and a NumPy call on device data fails here as it fails on a GPU.
+``installed()`` makes it the ``cupy`` of the process, so that ``device="cuda"`` works on any
+machine. An array of it wraps a NumPy array without being one: nothing turns it into one in silence,
+and a NumPy call on device data fails here as it fails on a GPU.
 
 Where CuPy itself says no, so does the stand-in: NumPy arrays in operators and ufuncs, implicit
-conversion, functions, methods and keywords that CuPy 14 does not have, arrays of a device that is
-not the current one. It is stricter than CuPy where CuPy agrees but the host would wait for the
-device, copy in silence, or get something undefined:
+conversion, functions, methods and keywords that CuPy 14 does not have. Where CuPy's answer differs
+from NumPy's, so does the stand-in's:
+
+- an index array that is out of range is read modulo the length;
+- an upload has C order, unless the array is contiguous in Fortran order; so has a download;
+- arrays of a device that is not the current one: functions answer with a PerformanceWarning and
+  move the result, or with an error if there is no access between the devices; a product compares
+  no devices, and its result is nan here; a copy lands on the current device, and fails between
+  devices if the memory is not contiguous;
+- more than 8 arrays are joined through tables of pointers, which are uploaded.
+
+It is stricter than CuPy where CuPy agrees but the host would wait for the device, copy in silence,
+or get something undefined:
 
 - ``float()``, ``int()``, ``bool()``, an index, iteration, boolean masks: a value is read by
   ``.item()``, an array by ``.get()``, the places of a mask by ``.nonzero()``, and by nothing else;
@@ -15,7 +25,7 @@ device, copy in silence, or get something undefined:
 - NumPy's functions, which CuPy answers when they are handed its arrays;
 - NumPy's arrays and scalars as indices and operands: a hidden transfer, and ``float32 *
   np.float64`` widens; ``transfers`` counts what ``asarray`` uploads;
-- writing to repeated places, and reading outside an array, where CuPy wraps around;
+- writing to repeated places;
 - memory from ``empty``, which holds nan or absurd numbers until it is written to.
 
 Results of functions element by element lie in C order, whatever the operands' order was.
@@ -24,10 +34,12 @@ Results of functions element by element lie in C order, whatever the operands' o
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.machinery
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,10 +47,15 @@ import numpy as np
 
 import cuda_on_host
 from tinygrad_rnn.engine import backend
+from tinygrad_rnn.engine.ops import kernels
 
 
 class StrictError(TypeError):
     """Something was done with device data that a GPU refuses or would have to wait for."""
+
+
+class PerformanceWarning(RuntimeWarning):
+    """Something works, and is slow."""
 
 
 class _State(threading.local):
@@ -47,6 +64,7 @@ class _State(threading.local):
     captured: list[Callable[[], Any]] | None = None
 
 
+devices, peer_access = 1, True  # what the machine has: see `installed`
 _current = _State()
 syncs = 0  # how often a value was read from the device
 transfers = 0  # how often an array was uploaded
@@ -80,10 +98,14 @@ def _operand(value: Any, where: str) -> Any:
     """Return what NumPy computes with for one operand: an array of the current device, a number."""
     if isinstance(value, ndarray):
         if value._number != _current.device:
-            raise ValueError(
-                f"{where}: the device where the array resides ({value._number}) is different from "
-                f"the current device ({_current.device}). Peer access is unavailable between these "
-                "devices."
+            text = (
+                f"{where}: The device where the array resides ({value._number}) is different from "
+                f"the current device ({_current.device}). Peer access"
+            )
+            if not peer_access:
+                raise ValueError(f"{text} is unavailable between these devices.")
+            warnings.warn(
+                f"{text} has been activated automatically.", PerformanceWarning, stacklevel=2
             )
         return value._array
     if value.__class__ in (bool, int, float):
@@ -109,22 +131,42 @@ def _result(value: Any, c_order: bool = False) -> Any:
     return ndarray._of(array)
 
 
-def _key(key: Any, writing: bool) -> Any:
+def _matmul(*values: Any, out: Any = None) -> Any:
+    """Return a product: cuBLAS reads whatever the pointers refer to on the current device."""
+    given = [x for x in values if isinstance(x, ndarray)]
+    elsewhere = any(x._number != _current.device for x in given)
+    numbers = [x._array if isinstance(x, ndarray) else _operand(x, "matmul") for x in values]
+    made = np.matmul(*numbers)
+    if elsewhere:
+        made = np.full_like(made, np.nan if made.dtype.kind == "f" else 77)
+    if out is None:
+        return _result(made)
+    _launched()
+    out._array[...] = made
+    return out
+
+
+def _key(array: np.ndarray, key: Any, writing: bool) -> Any:
     """Return an index for NumPy from what CuPy takes, hidden transfers left out."""
     parts = []
-    for part in key if isinstance(key, tuple) else (key,):
+    key = key if isinstance(key, tuple) else (key,)
+    axis, rest = 0, array.ndim - sum(part is not None and part is not Ellipsis for part in key)
+    for part in key:
         if isinstance(part, ndarray):
-            array = _operand(part, "an index")
-            if array.dtype.kind == "b":
+            indices = _operand(part, "an index")
+            if indices.dtype.kind == "b":
                 raise StrictError(
                     "a boolean mask as an index waits for the device, to know how many places "
                     "there are: use where(), or say nonzero()"
                 )
-            parts.append(array)
+            if axis < array.ndim:
+                indices = indices % max(array.shape[axis], 1)
+            parts.append(indices)
         elif part is None or part is Ellipsis or part.__class__ in (int, slice):
             parts.append(part)
         else:
             raise StrictError(f"an index of {_kind(part)} would be uploaded in silence: asarray()")
+        axis += rest if part is Ellipsis else part is not None
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
     if writing and arrays:
         places = np.stack([x.ravel() for x in np.broadcast_arrays(*arrays)])
@@ -140,17 +182,20 @@ class ndarray:
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, shape: Any, dtype: Any, memptr: Any, strides: Any) -> None:
-        memory = types.SimpleNamespace(
-            __array_interface__={
-                "shape": shape,
-                "typestr": np.dtype(dtype).str,
-                "data": (memptr.mem.ptr + memptr.offset, False),
-                "strides": strides,
-                "version": 3,
-            }
-        )
-        self._array, self._number = np.asarray(memory), _current.device
+    def __init__(
+        self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None
+    ) -> None:
+        if memptr is None:
+            raise StrictError("an array of the device is made by asarray, empty, zeros, ...")
+        interface = {
+            "shape": shape,
+            "typestr": np.dtype(dtype).str,
+            "data": (memptr.mem.ptr + memptr.offset, False),
+            "strides": strides,
+            "version": 3,
+        }
+        memory = types.SimpleNamespace(__array_interface__=interface, kept=memptr.mem)
+        self._array, self._number = np.asarray(memory), memptr.mem.device_id
 
     @classmethod
     def _of(cls, array: np.ndarray) -> ndarray:
@@ -201,7 +246,7 @@ class ndarray:
         _read()
         return _result(np.nonzero(_operand(self, "nonzero")))
 
-    def __array__(self, *args: Any, **keywords: Any) -> Any:
+    def __array__(self, dtype: Any = None) -> Any:  # np.array(x) misses the argument `copy`
         raise StrictError(
             "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct "
             "a NumPy array explicitly."
@@ -272,11 +317,11 @@ class ndarray:
         return _result(_operand(self, "sum").sum(axis, dtype, keepdims=keepdims))
 
     def __getitem__(self, key: Any) -> ndarray:
-        return self._view(np.asarray(self._array[_key(key, writing=False)]))
+        return self._view(np.asarray(self._array[_key(self._array, key, writing=False)]))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _launched()
-        self._array[_key(key, writing=True)] = _operand(value, "assignment")
+        self._array[_key(self._array, key, writing=True)] = _operand(value, "assignment")
 
     def __copy__(self) -> ndarray:
         return self.copy()
@@ -298,12 +343,14 @@ def _operator(name: str, of_numpy: Callable[..., Any], swapped: bool, in_place: 
             for x in others
         ):
             return NotImplemented
+        if name == "matmul":
+            return _matmul(*((self, *others)[::-1] if swapped else (self, *others)))
         values = [_operand(x, name) for x in (self, *others)]
         if in_place:
             _launched()
             of_numpy(*values, out=self._array)
             return self
-        return _result(of_numpy(*(values[::-1] if swapped else values)), c_order=name != "matmul")
+        return _result(of_numpy(*(values[::-1] if swapped else values)), c_order=True)
 
     return method
 
@@ -335,7 +382,8 @@ UFUNCS = """
     subtract tanh bitwise_and bitwise_or bitwise_xor right_shift left_shift invert
 """.split()
 FUNCTIONS = {
-    "argmax": "axis dtype out keepdims", "argmin": "axis dtype out keepdims",
+    "argmax": "axis dtype out keepdims", "argmin": "axis dtype out keepdims", 
+    "argsort": "axis kind",
     "ascontiguousarray": "dtype", "broadcast_to": "shape", "clip": "a_min a_max out",
     "concatenate": "axis out", "cumsum": "axis dtype out", "einsum": "dtype optimize",
     "expand_dims": "axis", "flip": "axis", "max": "axis out keepdims",
@@ -344,7 +392,7 @@ FUNCTIONS = {
     "sum": "axis dtype out keepdims", "take_along_axis": "indices axis", "where": "x y",
     "zeros_like": "dtype", "ones_like": "dtype",
 }  # fmt: skip
-_PLAIN = {"axis", "dtype", "keepdims", "shape", "pad_width", "mode", "optimize", "order"}
+_PLAIN = {"axis", "dtype", "keepdims", "kind", "mode", "optimize", "order", "pad_width", "shape"}
 _VIEWS = {"broadcast_to", "expand_dims", "flip", "squeeze"}
 
 
@@ -356,6 +404,8 @@ class _Ufunc:
     def __call__(self, *args: Any, out: Any = None, dtype: Any = None) -> Any:
         if len(args) != self._ufunc.nin:
             raise TypeError(f"{self.__name__} takes {self._ufunc.nin} arrays, and out by name")
+        if self.__name__ == "matmul" and all(isinstance(x, ndarray) for x in args):
+            return _matmul(*args, out=out)
         values = [_operand(x, self.__name__) for x in args]
         if out is None:
             return _result(self._ufunc(*values, dtype=dtype), c_order=True)
@@ -365,12 +415,9 @@ class _Ufunc:
         self._ufunc(*values, dtype=dtype, out=_operand(out, self.__name__))
         return out
 
-    def at(self, array: ndarray, key: Any, values: Any) -> None:
-        """Compute in place at indices, repeated ones counted: of add only, as far as is needed."""
-        if self.__name__ != "add":
-            raise StrictError(f"{self.__name__}.at is not offered by CuPy")
-        _launched()
-        np.add.at(_operand(array, "add.at"), _key(key, False), _operand(values, "add.at"))
+    def at(self, *args: Any) -> None:
+        """Refuse: the order of the additions of CuPy's ``add.at`` is undefined."""
+        raise StrictError(f"{self.__name__}.at adds in another order in each run")
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -400,15 +447,29 @@ def _function(name: str) -> Callable[..., Any]:
             k: v if k in _PLAIN or k == "constant_values" else _operand(v, name)
             for k, v in keywords.items()
         }
+        if name in ("concatenate", "stack"):
+            _count_tables(values[0], keywords)
         if out is not None:
             _launched()
             getattr(np, name)(*values, **keywords, out=_operand(out, name))
             return out
+        if name == "take_along_axis":  # through indexing, modulo the length
+            values[1] = values[1] % values[0].shape[keywords["axis"]]
         made = getattr(np, name)(*values, **keywords)
-        return ndarray._of(made) if name in _VIEWS else _result(made)
+        unchanged = bool(values) and made is values[0]  # a contiguous array
+        return ndarray._of(made) if name in _VIEWS or unchanged else _result(made)
 
     function.__name__ = name
     return function
+
+
+def _count_tables(arrays: Any, keywords: dict[str, Any]) -> None:
+    """Count what CuPy uploads to join arrays, and make the axis an integer as C does."""
+    global transfers
+    keywords["axis"] = int(keywords.get("axis", 0))
+    if len(arrays) > 8 and len({x.dtype for x in arrays}) == 1:
+        alike = len({x.shape for x in arrays}) == 1 and all(x.flags.c_contiguous for x in arrays)
+        transfers += 1 if alike else 3
 
 
 def _einsum_operand(x: Any) -> Any:
@@ -429,14 +490,21 @@ def _asarray(a: Any, dtype: Any = None, order: Any = None) -> ndarray:
     """Return an array of the current device: a copy of what is on the host or on another one."""
     global transfers
     if isinstance(a, ndarray):
-        same = a._number == _current.device and (dtype is None or a.dtype == dtype)
+        here = a._number == _current.device
+        if not here and not (a.flags.c_contiguous or a.flags.f_contiguous):
+            raise NotImplementedError("CuPy cannot copy non-contiguous array between devices.")
+        same = here and (dtype is None or a.dtype == dtype)
         return a if same else _result(a._array.astype(a.dtype if dtype is None else dtype))
     if _current.captured is not None:
         raise RuntimeError("cudaErrorStreamCaptureUnsupported: a copy from the host")
-    transfers += 1
-    array = np.array(a, dtype)
+    fortran = isinstance(a, np.ndarray) and a.flags.fnc
+    array = np.array(a, dtype, order="F" if fortran else "C")
     if array.dtype.kind not in "fiubc":
         raise ValueError(f"Unsupported dtype {array.dtype}")
+    if array.ndim:
+        transfers += 1
+    else:  # its value is an argument of the kernel that fills the array
+        _launched()
     return ndarray._of(array)
 
 
@@ -449,7 +517,7 @@ def _raw_module(**keywords: Any) -> cuda_on_host.RawModule:
 
 def _array(a: Any, dtype: Any = None, copy: bool = True) -> ndarray:
     made = _asarray(a, dtype)
-    return made.copy() if made is a and copy else made
+    return made.copy("K") if made is a and copy else made
 
 
 class Device:
@@ -524,7 +592,28 @@ class Graph:
 
 
 def _device_count() -> int:
-    return 2
+    return devices
+
+
+class PinnedMemory(bytearray):
+    """Memory of the host that the device can read and write."""
+
+    ptr = property(lambda self: ctypes.addressof(ctypes.c_char.from_buffer(self)))
+
+
+class UnownedMemory:
+    """Memory that somebody else allocated."""
+
+    def __init__(self, ptr: int, size: int, owner: Any, device_id: int = -1) -> None:
+        self.ptr, self.size, self.owner = ptr, size, owner
+        self.device_id = _current.device if device_id < 0 else device_id
+
+
+class MemoryPointer:
+    """A place in memory."""
+
+    def __init__(self, mem: Any, offset: int) -> None:
+        self.mem, self.offset = mem, offset
 
 
 def _copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = None) -> None:
@@ -564,15 +653,11 @@ def _make_module() -> _Module:
     }
     names |= {"asnumpy": lambda a: a.get(), "RawModule": _raw_module}
     runtime = types.SimpleNamespace(getDeviceCount=_device_count)
-    cuda = types.SimpleNamespace(
-        Device=Device,
-        runtime=runtime,
-        device=types.SimpleNamespace(get_cublas_handle=lambda: 1),
-        get_current_stream=lambda: _current.stream or types.SimpleNamespace(ptr=0),
-        Stream=Stream,
-        UnownedMemory=lambda ptr, size, owner: types.SimpleNamespace(ptr=ptr, owner=owner),
-        MemoryPointer=lambda mem, offset: types.SimpleNamespace(mem=mem, offset=offset),
-    )
+    cuda = types.SimpleNamespace(Device=Device, Stream=Stream, runtime=runtime)
+    cuda.alloc_pinned_memory, cuda.UnownedMemory = PinnedMemory, UnownedMemory
+    cuda.MemoryPointer = MemoryPointer
+    cuda.device = types.SimpleNamespace(get_cublas_handle=lambda: 1)
+    cuda.get_current_stream = lambda: _current.stream or types.SimpleNamespace(ptr=0)
     names |= {"cuda": cuda}
     for name, value in names.items():
         setattr(module, name, value)
@@ -583,9 +668,17 @@ cupy = _make_module()
 
 
 @contextlib.contextmanager
-def installed() -> Iterator[types.ModuleType]:
-    """Make the stand-in the ``cupy`` of the process, and a real one again afterwards."""
-    before, modules = sys.modules.get("cupy"), dict(backend.modules)
+def installed(count: int = 1, peers: bool = True) -> Iterator[types.ModuleType]:
+    """Make the stand-in the ``cupy`` of the process, and a real one again afterwards.
+
+    The machine has `count` devices, and `peers` tells whether one reads the memory of another.
+    """
+    global devices, peer_access
+    known = backend.modules, backend.one_device
+    before, libraries = sys.modules.get("cupy"), [dict(x) for x in known]
+    outer = devices, peer_access
+    devices, peer_access = count, peers
+    on_gpu = dict(kernels.on_gpu)
     with contextlib.suppress(ImportError):  # the core alone
         from tinygrad_rnn.speed import side_effects
         from tinygrad_rnn.speed.cuda import cublas
@@ -593,12 +686,17 @@ def installed() -> Iterator[types.ModuleType]:
         side_effects.PURE_PACKAGES |= {"strict_device", "cuda_on_host"}
         cublas.use(cupy, cublas.CuBlas(cupy, cuda_on_host.Blas(_launched)))
     sys.modules["cupy"] = cupy
+    if cuda_on_host.unavailable_because():  # CuPy's functions compute all
+        kernels.on_gpu.clear()
     try:
         yield cupy
     finally:
         _current.device, _current.stream, _current.captured = 0, None, None
-        backend.modules.clear()
-        backend.modules.update(modules)
+        kernels.on_gpu.update(on_gpu)
+        devices, peer_access = outer
+        for now, then in zip(known, libraries, strict=True):
+            now.clear()
+            now.update(then)
         if before is None:
             del sys.modules["cupy"]
         else:

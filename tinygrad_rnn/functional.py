@@ -22,6 +22,7 @@ from .errors import ArgumentError, DTypeError, ShapeError
 from .tensors import checks
 from .tensors import log_softmax as log_softmax
 from .tensors import softmax as softmax
+from .tensors.indexing import plain_keys
 from .transforms.fuse import fuse, mode
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def embedding(ids: Any, weight: Tensor) -> Tensor:
     DTypeError
         `ids` are not integers.
     ArgumentError
-        An id is outside the table. On a GPU the ids are not checked, because the host would have to
-        wait for the device.
+        An id is outside the table. Ids that are on a GPU are checked there: the error is raised
+        when the next value is read from the device, so that the host does not wait.
 
     Examples
     --------
@@ -118,7 +119,10 @@ def embedding(ids: Any, weight: Tensor) -> Tensor:
     weight = checks.require_tensor(weight, "Embedding: weight")
     if weight.ndim != 2:
         raise ShapeError(f"Embedding: a weight (V, D) is expected, got {weight.shape}")
-    return weight[_check_ids(_array(ids, weight), weight.shape[0], "Embedding")]
+    given = ids if isinstance(ids, Tensor) else backend.asarray(ids)
+    _require_integers(given, "Embedding")
+    table, key = plain_keys(weight, given, "Embedding", negative=False)
+    return ops.getitem(table, key=key)
 
 
 @explain_errors
@@ -144,7 +148,7 @@ def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     DTypeError
         `ids` are not integers.
     ArgumentError
-        An id is outside [0, num_classes) (checked on the CPU only).
+        An id is outside [0, num_classes); for ids on a GPU at the next value that is read.
 
     Examples
     --------
@@ -155,7 +159,10 @@ def one_hot(ids: Any, num_classes: int, dtype: Any = None) -> Tensor:
     """
     num_classes = checks.positive(num_classes, "one_hot: num_classes")
     dtype = checks.real_dtype(dtype, "one_hot")
-    array = _check_ids(_array(ids), num_classes, "one_hot")
+    given = ids._data if isinstance(ids, Tensor) else backend.asarray(ids)
+    _require_integers(given, "one_hot")
+    checks.in_range("one_hot", given, num_classes)
+    array = given if isinstance(ids, Tensor) else backend.to_device(given, None)
     hot = array[..., None] == backend.module_of(array).arange(num_classes)
     return wrap(hot.astype(dtype), None, None)
 
@@ -306,7 +313,7 @@ def dropout(
         return x
     if x.dtype.kind != "f":
         raise DTypeError(f"Dropout: input must be floating, got {x.dtype}")
-    return masked(x, tg_random.keep_mask(x.shape, 1.0 - p, rng), p)
+    return masked(x, tg_random.keep_mask(x.shape, 1.0 - p, rng, x.device), p)
 
 
 def masked(x: Tensor, mask: Any, p: float) -> Tensor:
@@ -376,8 +383,9 @@ def cross_entropy(
     DTypeError
         `target` are not integers.
     ArgumentError
-        A target is outside [0, V), or all are ignored and the mean does not exist. Both are checked
-        on the CPU only; on a GPU the mean of nothing is nan.
+        A target is outside [0, V), or all are ignored and the mean does not exist. Targets that are
+        on a GPU are checked there: the error is raised when the next value is read from the
+        device, so that the host does not wait, and the mean of nothing is nan.
 
     Notes
     -----
@@ -399,29 +407,30 @@ def cross_entropy(
         )
     label_smoothing = checks.number(label_smoothing, "cross_entropy: label_smoothing", 0, 1)
     axis = axis_of(axis, logits.ndim)
-    ids, keep = _array(target, logits), None
+    is_tensor = isinstance(target, Tensor)
+    ids, keep = target._data if is_tensor else backend.asarray(target), None
     _check_targets(ids, logits.shape, axis)
     if ignore_index is not None:
         if isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__"):
             raise ArgumentError(f"cross_entropy: ignore_index is an id, got {ignore_index!r}")
         keep = ids != ignore_index
         ids = ids * keep  # class 0 replaces an ignored target
+    checks.in_range("cross_entropy", ids, logits.shape[axis])
+    count = None if keep is None or reduction != "mean" else keep.sum()
+    if count is not None and backend.device_of(count) == "cpu" and not count:
+        raise ArgumentError("cross_entropy: every target is ignored, so the mean does not exist")
+    device = backend.device_of(ids) if is_tensor else logits.device
+    # The graph saves a copy: the user may change the array.
+    ids = wrap(backend.to_device(backend.copy(ids), device), None, None)
+    if keep is not None:
+        keep = backend.to_device(keep, device)
         # Zeros replace the logits: 0 times the gradient of a softmax of infinities is nan.
         logits = ops.where(backend.module_of(keep).expand_dims(keep, axis), logits, 0.0)
-    size = logits.shape[axis]
-    on_cpu = backend.device_of(ids) == "cpu"
-    if on_cpu and ids.size and (ids.min() < 0 or ids.max() >= size):
-        raise ArgumentError(
-            f"cross_entropy: targets from {ids.min()} to {ids.max()}, but there are {size} classes"
-        )
-    ids = wrap(backend.copy(ids), None, None)  # saved by the graph; the user may change the array
     losses = ops.cross_entropy(logits, ids, axis=axis, label_smoothing=label_smoothing)
     losses = losses if keep is None else ops.where(keep, losses, 0.0)
-    if keep is None or reduction != "mean":
+    if count is None:
         return _reduce(losses, reduction, "cross_entropy")
-    count = keep.sum()
-    if on_cpu and not count:
-        raise ArgumentError("cross_entropy: every target is ignored, so the mean does not exist")
+    count = backend.to_device(count, device)
     if losses.dtype == backend.float16:  # sum and count of many may be out of its range
         total = ops.sum(losses.astype(backend.float32))
         return ops.divide(total, count).astype(backend.float16)
@@ -515,9 +524,10 @@ def binary_cross_entropy_with_logits(
     """
     op = "binary_cross_entropy_with_logits"
     logits = checks.require_tensor(logits, f"{op}: logits")
+    given = target._data if isinstance(target, Tensor) else backend.asarray(target)
+    if backend.device_of(given) == "cpu" and given.size and (given.min() < 0 or given.max() > 1):
+        raise ArgumentError(f"{op}: targets are in [0, 1], got {given.min()} to {given.max()}")
     y = _like(target, logits, op)
-    if backend.device_of(y._data) == "cpu" and y.size and (y._data.min() < 0 or y._data.max() > 1):
-        raise ArgumentError(f"{op}: targets are in [0, 1], got {y._data.min()} to {y._data.max()}")
     losses = y * ops.softplus(-logits) + (1.0 - y) * ops.softplus(logits)
     return _reduce(losses, reduction, op)
 
@@ -554,24 +564,9 @@ def perplexity(mean_nats: float | Tensor) -> float:
 # -- checks ----------------------------------------------------------------------------------------
 
 
-def _array(data: Any, like: Tensor | None = None) -> Array:
-    """Return the array of a Tensor, or convert any other value, on the device of `like`.
-
-    It may share the memory of the user's array: operations save copies.
-    """
-    if isinstance(data, Tensor):
-        return data._data
-    return backend.to_device(backend.asarray(data), like.device if like is not None else None)
-
-
-def _check_ids(ids: Array, count: int, op: str) -> Array:
-    """Return `ids` if they are integers in [0, count); the range is checked on the CPU only."""
+def _require_integers(ids: Any, op: str) -> None:
     if ids.dtype.kind not in "iu":
         raise DTypeError(f"{op}: ids must be integers, got {ids.dtype}")
-    if backend.device_of(ids) == "cpu" and ids.size and (ids.min() < 0 or ids.max() >= count):
-        bad = ids[(ids < 0) | (ids >= count)]
-        raise ArgumentError(f"{op}: id {bad.flat[0]} is outside [0, {count})")
-    return ids
 
 
 def _like(target: Any, prediction: Tensor, op: str) -> Tensor:

@@ -1,8 +1,9 @@
 """Random numbers: one generator of the library per thread, or one that you pass.
 
 NumPy's global generator is not used, and draws in one thread do not advance the generator of
-another. Numbers are drawn on the host by a counter-based generator (Philox4x64; Salmon, Moraes,
-Dror and Shaw 2011), so that CPU and GPU get the same ones.
+another. The generator is counter-based (Philox4x64; Salmon, Moraes, Dror and Shaw 2011): a number
+is a function of the key and the counter. So a GPU draws dropout masks and uniform numbers itself,
+the same ones as the host would draw. Other numbers, such as normal ones, are drawn on the host.
 
 **The main thread** starts from seed 0, or the seed of `manual_seed`.
 
@@ -33,6 +34,7 @@ A generator that you pass (``rng=``) is shared by threads and copied by a fork, 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import threading
@@ -43,6 +45,8 @@ from typing import Any
 import numpy as np
 
 from ._util.contexts import reusable_context
+from .engine import backend
+from .engine.ops import kernels
 from .errors import ArgumentError
 
 Rng = int | np.random.Generator | None
@@ -361,9 +365,86 @@ def replay(state: dict[Any, Any]) -> Iterator[None]:
             rng.bit_generator.state = other
 
 
-def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None) -> Any:
+def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None, device: str = "cpu") -> Any:
     """Return booleans, each True with probability `keep`: random bits compared to a threshold."""
     if _recording.tracer is not None:
         return _recording.tracer.keep_mask(shape, keep, rng)
-    bits = generator(rng).integers(0, 2**32, shape, dtype=np.uint32)
-    return np.asarray(bits <= np.uint32(round(keep * (2**32 - 1))))
+    source, limit = generator(rng), round(keep * (2**32 - 1))
+    found = _drawn_on_gpu(source, device, "keep_mask", 32, shape, limit)
+    if found is not NotImplemented:
+        return found
+    bits = source.integers(0, 2**32, shape, dtype=np.uint32)
+    return backend.to_device(np.asarray(bits <= np.uint32(limit)), device)
+
+
+def draw_uniform(
+    shape: tuple[int, ...],
+    dtype: Any,
+    low: float = 0.0,
+    high: float = 1.0,
+    rng: Rng = None,
+    device: str = "cpu",
+) -> Any:
+    """Return an array of draws from U(low, high), drawn in double precision and then rounded."""
+    source = generator(rng)
+    found = _drawn_on_gpu(source, device, "uniform", 64, shape, dtype, low, high)
+    if found is not NotImplemented:
+        return found
+    return backend.to_device(source.uniform(low, high, shape).astype(dtype), device)
+
+
+# -- drawing on a GPU ------------------------------------------------------------------------------
+
+
+def _drawn_on_gpu(
+    rng: np.random.Generator, device: str, name: str, bits: int, shape: tuple[int, ...], *args: Any
+) -> Any:
+    """Return numbers that a function of `kernels.on_gpu` draws, and advance the generator.
+
+    The numbers are those that the generator would draw on the host.
+    """
+    draw, source = kernels.on_gpu.get(name), rng.bit_generator
+    if device == "cpu" or draw is None or type(source) is not np.random.Philox:
+        return NotImplemented
+    with source.lock:
+        before: dict[str, Any] = dict(source.state)
+        found = draw(device, before, shape, *args)
+        if found is not NotImplemented:
+            after: Any = _advanced(before, math.prod(shape), bits)
+            source.state = after
+    return found
+
+
+def _advanced(state: dict[str, Any], count: int, bits: int) -> dict[str, Any]:
+    """Return the state of Philox after `count` numbers of 32 or 64 bits."""
+    state = {**state, "state": dict(state["state"]), "buffer": state["buffer"].copy()}
+    words = count
+    if bits == 32:  # a word is two numbers; the second one may be left from before
+        left = min(count, state["has_uint32"])
+        state["has_uint32"] += (count - left) % 2 - left
+        words = -(-(count - left) // 2)
+    buffered = 4 - state["buffer_pos"]
+    blocks = max(0, -(-(words - buffered) // 4))
+    if blocks:
+        parts = [int(part) for part in state["state"]["counter"]]
+        counter = sum(part << 64 * i for i, part in enumerate(parts)) + blocks
+        parts = [counter >> 64 * i & _WORD for i in range(4)]
+        state["state"]["counter"] = np.array(parts, np.uint64)
+        state["buffer"][:] = _philox_block(parts, [int(k) for k in state["state"]["key"]])
+    state["buffer_pos"] += words - 4 * blocks
+    if bits == 32 and words:
+        state["uinteger"] = int(state["buffer"][state["buffer_pos"] - 1]) >> 32
+    return state
+
+
+_WORD = 2**64 - 1
+
+
+def _philox_block(counter: list[int], key: list[int]) -> list[int]:
+    """Return the four words of 64 bits of a counter: Philox4x64 of ten rounds."""
+    (a, b, c, d), (k, m) = counter, key
+    for _ in range(10):
+        p, q = 0xD2E7470EE14C6C93 * a, 0xCA5A826395121157 * c
+        a, b, c, d = q >> 64 ^ b ^ k, q & _WORD, p >> 64 ^ d ^ m, p & _WORD
+        k, m = k + 0x9E3779B97F4A7C15 & _WORD, m + 0xBB67AE8584CAA73B & _WORD
+    return [a, b, c, d]

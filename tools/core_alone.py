@@ -24,7 +24,15 @@ from count_lines import CORE
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tinygrad_rnn"
 OPTIONS = ("-q", "-p", "no:cacheprovider", "-m", "not slow and not oracle and not gpu")
-SUPPORT = ("conftest.py", "op_table.py", "reference.py", "strict_device.py")
+SUPPORT = (
+    "conftest.py",
+    "cuda_on_host.h",
+    "cuda_on_host.py",
+    "host_only.txt",
+    "op_table.py",
+    "reference.py",
+    "strict_device.py",
+)
 
 
 def without_the_rest(source: str) -> str:

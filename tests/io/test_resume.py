@@ -59,6 +59,7 @@ class Run:
             window = next(self.stream)
         x, y = window if len(window) == 2 else (window[0].T[:-1], window[0].T[1:])
         embedding, rnn, dropout, head = self.model
+        x, y = (ids.to(embedding.weight.device) for ids in (x, y))
         output, state = rnn(embedding(x), self.state)
         loss = F.cross_entropy(head(dropout(output)), y)
         self.optimizer.zero_grad()
@@ -122,6 +123,46 @@ def test_a_run_that_was_saved_goes_on_to_the_same_bit(
         run.load(path)
     assert run.bits() == straight.bits()
     assert tg.random.generator().random() == drawn
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("lstm", "adam", "steps", "sequential"),
+        ("gru", "sgd", "warm-up and cosine", "random"),
+        ("rnn", "rmsprop", "steps", "batches"),
+    ],
+    ids=lambda kinds: kinds[0],
+)
+def test_a_run_on_a_device_goes_on_to_the_same_bit(
+    accelerator: str, path: Path, kinds: Any
+) -> None:
+    """Also if the CPU has read and written the file in between."""
+    sizes = 5, 6, 16, 2
+
+    def trained(stops: list[int], on_cpu: bool) -> Any:
+        tg.manual_seed(3)
+        with tg.default_device("cuda"):
+            run = Run(*kinds, sizes)
+        for steps in stops:
+            with tg.default_device("cuda"):
+                for _ in range(steps):
+                    run.step()
+            run.save(path)
+            if on_cpu:
+                run = Run(*kinds, sizes)
+                run.load(path)
+                run.save(path)
+            tg.manual_seed(4)
+            with tg.default_device("cuda"):
+                run = Run(*kinds, sizes)
+                run.load(path)
+        return run.bits(), tg.random.generator().random()
+
+    straight = trained([6], False)
+    assert trained([6], False) == straight  # two runs, the same bits
+    assert trained([2, 4], False) == straight
+    assert trained([4, 2], True) == straight
 
 
 @pytest.mark.parametrize("cell", CELLS)

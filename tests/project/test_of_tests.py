@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import test_device
 import test_dlpack
+import test_gpu
+import test_gpu_indices
 import test_graph
 import test_layers
 import test_module
@@ -18,8 +22,11 @@ import test_ops
 import test_recurrent
 from hypothesis import Phase, is_hypothesis_test, settings
 
+import strict_device
+import tinygrad_rnn as tg
 from op_table import ROWS
 from tinygrad_rnn import tensors as ops
+from tinygrad_rnn._util import gpu, gpu_indices
 from tinygrad_rnn.engine import backend, backward_pass, tensor
 from tinygrad_rnn.engine.codegen import OpDefinition
 from tinygrad_rnn.engine.namespaces import PRIMITIVES
@@ -31,7 +38,14 @@ pytestmark = pytest.mark.usefixtures("fresh_plans")
 
 Plant = pytest.MonkeyPatch
 TABLE = {row.name: row for row in ROWS}
-WRONG_RESULT = (AssertionError, GraphError, ValueError, pytest.fail.Exception)
+WRONG_RESULT = (
+    AssertionError,
+    GraphError,
+    ValueError,
+    pytest.fail.Exception,
+    strict_device.PerformanceWarning,
+    strict_device.StrictError,
+)
 # Which examples are drawn depends on the modules that are imported: hypothesis collects their
 # constants. So enough are drawn that no order of the test files lets a mistake pass.
 QUICK = settings(
@@ -217,3 +231,100 @@ def test_a_stale_saved_array_is_caught(monkeypatch: Plant) -> None:
     catches(test_graph.test_views_and_detached_tensors_share_the_version, three())
     catches(test_module.test_loading_accepts_tensors_and_makes_a_pending_backward_raise)
     catches(test_dlpack.test_a_tensor_of_our_own_keeps_its_version)
+
+
+# -- a GPU -----------------------------------------------------------------------------------------
+
+
+def reads(x: Any) -> Any:
+    """Return x, with its first element read by the host."""
+    return x * (1.0 if float(x.sum()) < 1e30 else 2.0)
+
+
+def calls_numpy(x: Any) -> Any:
+    """Return x, after a call of NumPy on its array."""
+    return x * float(np.isfinite(x._data).all())
+
+
+def uploads(x: Any) -> Any:
+    """Return x plus zeros that are made on the host."""
+    return x + tg.tensor(np.zeros(x.shape, x.dtype), device=x.device)
+
+
+HIDDEN = {"a read": reads, "a call of NumPy": calls_numpy, "an upload": uploads}
+
+
+@pytest.mark.parametrize("what", HIDDEN)
+@pytest.mark.parametrize("where", ["a step of the loop", "a layer", "the loss", "the update"])
+def test_what_makes_a_training_step_wait_for_the_device_is_caught(
+    what: str, where: str, monkeypatch: Plant
+) -> None:
+    planted = HIDDEN[what]
+    if where == "a step of the loop":
+        step = cells.LSTMCell.step
+        monkeypatch.setattr(
+            cells.LSTMCell, "step", lambda self, z, state: step(self, planted(z), state)
+        )
+    elif where == "a layer":
+        linear = tg.functional.linear
+        monkeypatch.setattr(tg.functional, "linear", lambda x, w, b: linear(planted(x), w, b))
+    elif where == "the loss":
+        loss = tg.functional.cross_entropy
+        monkeypatch.setattr(
+            tg.functional, "cross_entropy", lambda x, ids, **o: loss(planted(x), ids, **o)
+        )
+    else:
+        step = tg.optim.Adam.step
+        monkeypatch.setattr(
+            tg.optim.Adam, "step", lambda self: (planted(self.params[0]), step(self))
+        )
+    catches(test_device.test_a_training_step_never_waits_for_the_device, monkeypatch)
+
+
+def test_an_unchecked_index_on_the_device_is_caught(monkeypatch: Plant) -> None:
+    monkeypatch.setattr(gpu_indices, "record", lambda *args: None)
+    with strict_device.installed():
+        catches(
+            test_gpu_indices.test_an_index_out_of_range_is_an_error_wherever_the_indices_are,
+            accelerator="cuda",
+        )
+
+
+def test_an_unchecked_index_of_the_host_is_caught(monkeypatch: Plant) -> None:
+    monkeypatch.setattr("tinygrad_rnn.tensors.checks.in_range", lambda *args: None)
+    with strict_device.installed():
+        catches(
+            test_gpu_indices.test_an_index_out_of_range_is_an_error_wherever_the_indices_are,
+            accelerator="cuda",
+        )
+
+
+@pytest.mark.parametrize("direction", ["there", "back"])
+def test_a_lost_memory_order_is_caught(direction: str, monkeypatch: Plant) -> None:
+    if direction == "there":
+        monkeypatch.setattr(gpu, "to_current_device", lambda cupy, array: cupy.asarray(array))
+    else:
+        monkeypatch.setattr(gpu, "to_host", lambda array: array.get())
+    with strict_device.installed():
+        catches(test_gpu.test_an_array_keeps_its_memory_order_there_and_back, accelerator="cuda")
+
+
+def test_devices_that_are_not_compared_are_caught(monkeypatch: Plant) -> None:
+    """A product of CuPy compares none; in strict_device.py its result is nan."""
+    monkeypatch.setattr(backend, "check_devices", lambda values, name: {strict_device.cupy})
+    with strict_device.installed(2):
+        catches(test_gpu.TestTwoDevices().test_they_do_not_mix)
+        catches(test_gpu.TestTwoDevices().test_a_thread_computes_on_its_default_device)
+
+
+def test_a_device_that_is_not_tried_is_caught(monkeypatch: Plant) -> None:
+    monkeypatch.setattr(gpu, "unusable_because", lambda cupy: None)
+    with strict_device.installed() as cupy:
+        for name, error in (("matmul", ImportError("cuBLAS")), ("full", RuntimeError("headers"))):
+            catches(
+                test_gpu.test_a_device_that_is_found_and_cannot_compute_is_not_available,
+                cupy,
+                monkeypatch,
+                name,
+                error,
+            )

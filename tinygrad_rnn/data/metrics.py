@@ -77,7 +77,7 @@ class Perplexity:
                 raise ArgumentError(
                     "Perplexity.update: a mean loss needs its number of tokens: pass count="
                 )
-            self.total += array.sum(dtype=backend.float64).item()
+            self.total += backend.to_numpy(array.sum(dtype=backend.float64)).item()
             self.count += array.size
             return
         if isinstance(count, bool) or not hasattr(count, "__index__") or count.__index__() < 0:
@@ -88,7 +88,7 @@ class Perplexity:
                 "omit count=, or pass their mean"
             )
         if count:  # the mean of no tokens is nan
-            self.total += array.item() * int(count)
+            self.total += backend.to_numpy(array).item() * int(count)
             self.count += int(count)
 
     def state_dict(self) -> dict[str, Any]:

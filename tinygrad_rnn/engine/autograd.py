@@ -70,6 +70,7 @@ def _roots(
                 "was computed from has requires_grad=True, or it was computed under no_grad() or "
                 "detached"
             )
+        backend.check_devices([output._data], "backward")
         if grad is None:
             if output._data.size != 1:
                 raise GraphError(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .._util import gpu
 from .._util.api_hints import class_name
 from .._util.foreign_arrays import refuse_lossy_conversion, to_owned_array
 from ..errors import DeviceError, DTypeError
@@ -27,6 +28,9 @@ FLOATS = float16, float32, float64 = np.dtype("float16"), np.dtype("float32"), n
 int32, int64, bool_ = np.dtype("int32"), np.dtype("int64"), np.dtype("bool")
 
 modules: dict[type, Module] = {np.ndarray: np}
+# Those whose arrays are on one device, so that operations need not compare devices: not CuPy where
+# there are several GPUs.
+one_device: dict[type, Module] = {np.ndarray: np}
 # Libraries of arrays without values, which a function is traced with: `adopt` of such a module
 # makes other arguments of an operation arrays of its own, and `gemm` records a matrix product.
 tracing_modules: set[Module] = set()
@@ -37,9 +41,11 @@ _default = threading.local()
 # -- modules and devices ---------------------------------------------------------------------------
 
 
-def register(array_type: type, module: Module, tracing: bool = False) -> None:
+def register(array_type: type, module: Module, devices: int = 1, tracing: bool = False) -> None:
     """Support another array type; `module` is its array library."""
     modules[array_type] = module
+    if devices == 1:
+        one_device[array_type] = module
     if tracing:
         tracing_modules.add(module)
 
@@ -64,15 +70,11 @@ def cuda_unavailable_because() -> str | None:
     try:
         cupy = sys.modules.get("cupy") or importlib.import_module("cupy")
     except ImportError as error:
-        cure = "pip install 'tinygrad-rnn[gpu-cuda12]' (or gpu-cuda13)"
-        return f"CuPy is not installed ({error}): {cure}"
-    try:
-        if cupy.cuda.runtime.getDeviceCount() > 0:
-            register(cupy.ndarray, cupy)
-            return None
-        return "CuPy is installed, but it finds no CUDA device"
-    except Exception as error:  # of unrelated classes: no driver, an old driver
-        return f"CuPy is installed, but CUDA does not start: {error}"
+        return f"CuPy is not installed ({error}): {gpu.INSTALL}"
+    reason = None if cupy.ndarray in modules else gpu.unusable_because(cupy)  # tried once
+    if reason is None:
+        register(cupy.ndarray, cupy, cupy.cuda.runtime.getDeviceCount())
+    return reason
 
 
 def device_of(array: Array) -> str:
@@ -94,48 +96,47 @@ def set_default_device(device: str) -> None:
 
 def computing_on(device: str) -> contextlib.AbstractContextManager[Any]:
     """Return a context manager in which this thread computes on `device`."""
-    module, index = _resolve(device)
-    return contextlib.nullcontext() if module is np else module.cuda.Device(index)
+    return _resolve(device)[1]
 
 
 def device_mismatch(values: Iterable[Any]) -> str | None:
     """Return the reason why the devices of arrays do not allow an operation; None if they do."""
     arrays = [x for x in values if is_array(x)]
-    devices, first = ", ".join(map(device_of, arrays)), device_of(arrays[0])
-    if {device_of(x) for x in arrays} != {first}:
-        return f"operands on different devices ({devices}): move them together with .to(device)"
-    here = "cpu" if first == "cpu" else f"cuda:{module_of(arrays[0]).cuda.Device().id}"
-    cure = f"compute inside `with tinygrad_rnn.default_device({first!r})`"
-    return None if here == first else f"operands on {first}, this thread is on {here}: {cure}"
+    return gpu.mismatch([*map(device_of, arrays)], module_of(arrays[0]))
+
+
+def check_devices(values: Sequence[Any], name: str) -> set[Module]:
+    """Return the libraries of arrays; raise for devices that do not allow the operation `name`.
+
+    CuPy's own checks are not enough: a product has none, and where a GPU can read the memory of
+    another one, a sum of arrays on both succeeds.
+    """
+    found = {module_of(x) for x in values if x.__class__ not in SCALARS}
+    comparable = len(found) > 1 or not found.issubset(one_device.values())
+    mismatch = device_mismatch(values) if comparable else None
+    if mismatch:
+        raise DeviceError(f"{name}: {mismatch}")
+    return found
 
 
 def common_module(values: Sequence[Any], name: str) -> tuple[Module, list[Any]]:
     """Return one library for all arrays, and the arrays as its own; Python scalars are kept."""
-    found = {module_of(x) for x in values if x.__class__ not in SCALARS}
-    if len(found) > 1 and device_mismatch(values):
-        raise DeviceError(f"{name}: {device_mismatch(values)}")
+    found = check_devices(values, name)
     module = max(found, key=lambda module: module is not np, default=np)
     if len(found) < 2:
         return module, list(values)
     return module, [x if x.__class__ in SCALARS else module.asarray(x) for x in values]
 
 
-def _resolve(device: str) -> tuple[Module, int]:
-    """Return the array library of `device` and its index."""
+def _resolve(device: str) -> tuple[Module, contextlib.AbstractContextManager[Any]]:
+    """Return the array library of `device`, and a context manager that makes it the current one."""
     if device == "cpu":
-        return np, 0
-    kind, _, number = str(device).partition(":")
-    if kind != "cuda" or not (number or "0").isdecimal():
-        raise DeviceError(f"unknown device {device!r}: use 'cpu', 'cuda' or 'cuda:N'")
+        return np, contextlib.nullcontext()
+    gpu.check_name(device)
     reason = cuda_unavailable_because()
     if reason:
         raise DeviceError(f"device {device!r} cannot be used: {reason}")
-    cupy = sys.modules["cupy"]
-    index = int(number) if number else cupy.cuda.Device().id
-    count = cupy.cuda.runtime.getDeviceCount()
-    if index >= count:
-        raise DeviceError(f"device {device!r}: there are {count} CUDA devices")
-    return cupy, index
+    return sys.modules["cupy"], gpu.named(sys.modules["cupy"], device)
 
 
 def to_device(array: Array, device: str | None) -> Array:
@@ -143,11 +144,16 @@ def to_device(array: Array, device: str | None) -> Array:
     device = default_device() if device is None else device
     if device == device_of(array):
         return array
-    module, index = _resolve(device)
-    if module is np:
-        return to_numpy(array)
-    with module.cuda.Device(index):
-        return module.asarray(array)
+    module, place = _resolve(device)
+    with place:
+        return to_numpy(array) if module is np else gpu.to_current_device(module, array)
+
+
+def filled(shape: tuple[int, ...], value: float, dtype: DType, device: str | None) -> Array:
+    """Return a constant array on `device` (None: the default one), which fills it itself."""
+    module, place = _resolve(device or default_device())
+    with place:  # NumPy raises for a value out of range
+        return module.full(shape, np.full((), value, dtype).item(), dtype=dtype)
 
 
 def gpu_module() -> Module:
@@ -157,12 +163,13 @@ def gpu_module() -> Module:
 
 def copy(array: Array) -> Array:
     """Return a copy of an array, in the same memory order."""
-    return module_of(array).array(array)
+    module = module_of(array)
+    return module.array(array) if module in one_device.values() else gpu.copy(module, array)
 
 
 def to_numpy(array: Array) -> Array:
     """Return `array` as a NumPy array: itself on the CPU, a copy from a GPU."""
-    return np.asarray(array) if module_of(array) is np else array.get()
+    return np.asarray(array) if module_of(array) is np else gpu.to_host(array)
 
 
 # -- dtypes and creation ---------------------------------------------------------------------------

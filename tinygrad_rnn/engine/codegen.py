@@ -41,6 +41,7 @@ _SCOPE: dict[str, Any] = {  # the global names of the generated code
     "last_write": last_write,
     "modules": backend.modules,
     "new": object.__new__,
+    "one_device": backend.one_device,
     "copy_arrays": functools.partial(copy_arrays, backend.modules),
     "paused": paused,
     "primitive_checks": primitive_checks,
@@ -307,7 +308,7 @@ class OpDefinition:
         conditions = [f"{a}.__class__ is {b}.__class__" for a, b in itertools.pairwise(arrays)]
         conditions += [f"{a}.dtype is {b}.dtype" for a, b in itertools.pairwise(leading)]
         conditions += [f'{leading[0]}.dtype.kind == "f"'] * self.floating
-        conditions.append(f"modules[{leading[0]}.__class__]")
+        conditions.append(f"one_device.get({leading[0]}.__class__)")
         fast_path = textwrap.indent("\nand ".join(conditions), " " * 12)
         return {
             "unpack": UNPACK,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from .._util import gpu
 from .._util.api_hints import foreign_array_hint
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
 from . import backend
@@ -103,7 +104,8 @@ class Tensor:
         if array.dtype.kind == "f" and self.dtype.kind != "f":
             raise DTypeError(f"{name}: {array.dtype} assigned to {self.dtype} would lose fractions")
         try:
-            self._data[key] = backend.to_device(array, self.device)
+            with backend.computing_on(self.device):
+                self._data[key] = backend.to_device(array, self.device)
         except ValueError as error:  # the shapes do not broadcast, or the memory is read-only
             raise ShapeError(f"{name}: {array.shape} into {self.shape}: {error}") from error
         self._bump()
@@ -201,7 +203,7 @@ class Tensor:
             raise ShapeError(
                 f"{caller}: the tensor has {self.size} elements, shape {self.shape}: {cure}"
             )
-        return self._data.item()
+        return self._data.item() if type(self._data) is np.ndarray else gpu.item(self._data)
 
     def __repr__(self) -> str:
         body = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
@@ -247,7 +249,8 @@ class Tensor:
     def __reduce__(self) -> Any:
         if not self.is_leaf:
             raise GraphError("pickling a computed tensor: detach() it first")
-        return type(self), (self.numpy(), None, None, self.requires_grad)
+        device = None if self.device == "cpu" else self.device  # an array on the CPU stays there
+        return type(self), (self.numpy(), None, device, self.requires_grad)
 
     if TYPE_CHECKING:  # attached by tensors/methods.py and by autograd.py
         T: property

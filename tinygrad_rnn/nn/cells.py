@@ -14,8 +14,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from .. import random as tg_random
 from .. import tensors as ops
 from .._util.nested import leaves
@@ -151,9 +149,7 @@ class Cell(Module):
             As of `step`.
         """
         # Feature-major memory: the product of the first step, and so of all, is twice as fast.
-        arrays = [
-            backend.to_device(np.zeros((size, batch), dtype), device).T for size in self.state_sizes
-        ]
+        arrays = [backend.filled((size, batch), 0, dtype, device).T for size in self.state_sizes]
         state = tuple([wrap(array, None, [0]) for array in arrays])
         return state if isinstance(self.hidden_size, tuple) else state[0]
 

@@ -1,7 +1,8 @@
 """Initialization in place: each function overwrites a tensor with new values and returns it.
 
-Numbers are drawn on the host in double precision and then rounded, so that a float32 network and a
-float64 network, on the CPU or on a GPU, start from the same values.
+Numbers are drawn in double precision and then rounded, so that a float32 network and a float64
+network, on the CPU or on a GPU, start from the same values. A GPU draws uniform numbers itself;
+normal ones are drawn on the host, since each takes an unknown number of random bits.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def uniform(
     low, high = (checks.any_number(value, "init.uniform: a bound") for value in (low, high))
     if not low <= high:
         raise ArgumentError(f"init.uniform: low ({low}) is above high ({high})")
-    return _fill(tensor, tg_random.generator(rng).uniform(low, high, tensor.shape))
+    shape, dtype, device = tensor.shape, tensor.dtype, tensor.device
+    tensor.data = tg_random.draw_uniform(shape, dtype, low, high, rng, device)
+    return tensor
 
 
 def normal(

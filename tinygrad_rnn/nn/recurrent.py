@@ -358,7 +358,7 @@ class Recurrent(SuffixedNames):
             self.bptt if bptt is None else bptt, type(self).__name__, self.bidirectional
         )
         T, B, _ = x.shape
-        masks = self._dropout_masks(T, B)
+        masks = self._dropout_masks(T, B, x.device)
         y: Tensor = x if ragged is None else ragged.fill(x)  # shorter if every sequence is
         finals: list[State] = []
         together = 1 if self.bidirectional else self.num_layers
@@ -382,7 +382,7 @@ class Recurrent(SuffixedNames):
             return None, finals
         return y if ragged is None else ragged.zero_padding(y), finals
 
-    def _dropout_masks(self, T: int, B: int) -> list[Any]:
+    def _dropout_masks(self, T: int, B: int, device: str) -> list[Any]:
         """Return the dropout mask of the output of each layer but the last; [] without dropout.
 
         All are drawn before the first step, so that they are the same with every strategy.
@@ -390,7 +390,8 @@ class Recurrent(SuffixedNames):
         if not (self.dropout and self.training):
             return []
         shape = (T, B, self.directions * self.state_sizes[0])
-        return [tg_random.keep_mask(shape, 1.0 - self.dropout) for _ in range(self.num_layers - 1)]
+        keep = 1.0 - self.dropout
+        return [tg_random.keep_mask(shape, keep, device=device) for _ in range(self.num_layers - 1)]
 
     def extra_repr(self) -> str:
         """Return the sizes, and the options that differ from the defaults."""

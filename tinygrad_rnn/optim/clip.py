@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -66,35 +65,37 @@ def clip_grad_norm(
     device, dtype = leaves[0].device, np.promote_types(leaves[0].dtype, backend.float32)
     grads = _gradients(leaves)
     arrays = [grad._data for grad in grads.values()]
-    found: Any = NotImplemented
-    if device == "cpu":
-        found = kernels.try_faster("clip_gradients", arrays, max_norm, error_if_nonfinite)
+    module = backend.module_of(leaves[0]._data)
+    found = kernels.try_faster(module, "clip_gradients", arrays, max_norm, error_if_nonfinite)
+    norm = found  # the gradients are scaled already
     if found is NotImplemented:
-        squares = [_squares(array) for array in arrays]
-        here = [backend.to_device(square, device) for square in squares]
-        total = sum(here[1:], start=here[0]) if here else backend.to_device(_ZERO, device)
-        norm = total**0.5
-    else:  # the gradients are scaled already
-        squares, norm = found
+        here = [backend.to_device(_squares(array), device) for array in arrays]
+        with backend.computing_on(device):
+            total = sum(here[1:], start=here[0]) if here else backend.to_device(_ZERO, device)
+            norm = total**0.5
     if error_if_nonfinite and not math.isfinite(norm.item()):
-        parts = zip(grads, squares, strict=True)
+        parts = zip(grads, map(_squares, arrays), strict=True)
         bad = ", ".join(str(i) for i, square in parts if not math.isfinite(square.item()))
         raise FloatingPointError(
             f"clip_grad_norm: the norm of {len(grads)} gradients is {norm.item()}, because of "
             f"those of the parameters {bad}; the gradients are unchanged"
         )
+    with backend.computing_on(device):
+        result = wrap(backend.asarray(norm, dtype), None, None)
     if max_norm == float("inf"):  # only the norm is wanted
-        return wrap(backend.asarray(norm, dtype), None, None)
+        return result
     if found is NotImplemented:
-        factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
+        with backend.computing_on(device):
+            factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
     for grad in grads.values():
         array = grad._data
         if found is NotImplemented:
-            array *= backend.to_device(factor, grad.device).astype(
-                np.promote_types(array.dtype, backend.float32)
-            )
+            with backend.computing_on(grad.device):
+                array *= backend.to_device(factor, grad.device).astype(
+                    np.promote_types(array.dtype, backend.float32)
+                )
         grad._bump()
-    return wrap(backend.asarray(norm, dtype), None, None)
+    return result
 
 
 def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
@@ -124,7 +125,8 @@ def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
     max_value = checks.above_zero(max_value, "clip_grad_value: max_value")
     for grad in _gradients(parameter_list(params, "clip_grad_value", frozen=Tensor)).values():
         array = grad._data
-        backend.module_of(array).clip(array, -max_value, max_value, out=array)
+        with backend.computing_on(grad.device):
+            backend.module_of(array).clip(array, -max_value, max_value, out=array)
         grad._bump()
 
 
@@ -139,4 +141,5 @@ def _gradients(leaves: list[Tensor]) -> dict[int, Tensor]:
 def _squares(array: Array) -> Array:
     """Return the sum of the squares, a 0-d float64, in one pass without a temporary array."""
     axes = list(range(array.ndim))
-    return backend.module_of(array).einsum(array, axes, array, axes, [], dtype=backend.float64)
+    with backend.computing_on(backend.device_of(array)):
+        return backend.module_of(array).einsum(array, axes, array, axes, [], dtype=backend.float64)

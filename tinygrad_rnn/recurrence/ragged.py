@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import tensors as ops
 from .._util.nested import leaves, map_nested
 from ..engine import backend
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
-from ..tensors.creation import arange, tensor, zeros
+from ..tensors.creation import tensor, zeros
 
 State = Any
 
@@ -115,10 +117,7 @@ def ragged_batch(
         return None
     # If every sequence is empty, one step of padding is computed, so that the result has a graph.
     count = max(1, *ends)
-    mask = ops.less(
-        ops.reshape(arange(count, device=device), (count, 1, 1)),
-        tensor(array.reshape(1, batch, 1), device=device),
-    )
+    mask = tensor(np.arange(count).reshape(-1, 1, 1) < array.reshape(1, batch, 1), device=device)
     masks = [m if t >= min(ends) else None for t, m in enumerate(ops.unbind(mask))]
     row = ends.index(max(ends))
     longest = slice(row, row + 1) if max(ends) else None

@@ -10,12 +10,15 @@ the loop provides, to which a stage has written its operand.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import random as tg_random
+from ..engine import backend
 from .compiled_call import CompiledCall, CompiledLoop, CompiledPlan
 from .cuda import cublas, graphs
 from .cuda.module import THREADS, kernel
@@ -304,13 +307,21 @@ class DeviceCall(CompiledCall):
         return self._memory(x, self.T + extra)
 
     def _drawn(self, draws: Sequence[Draw]) -> list[Any]:
-        generators = {id(draw.rng) for draw in draws}
-        if len(generators) == len(draws):  # the numbers of all steps follow one another
-            slabs = [tg_random.keep_mask((self.T, *x.shape), x.keep, x.rng) for x in draws]
+        device = backend.device_of(self.state[0])
+        if len({id(x.rng) for x in draws}) == len(draws):  # the numbers of all steps follow
+            slabs = [tg_random.keep_mask((self.T, *x.shape), x.keep, x.rng, device) for x in draws]
+        elif len({(id(x.rng), x.keep) for x in draws}) == 1:  # of one generator, in turn
+            ends = list(itertools.accumulate(math.prod(x.shape) for x in draws))
+            size = self.T, ends[-1]
+            drawn = tg_random.keep_mask(size, draws[0].keep, draws[0].rng, device)
+            slabs = [
+                drawn[:, end - math.prod(x.shape) : end].reshape(self.T, *x.shape)
+                for x, end in zip(draws, ends, strict=True)
+            ]
         else:
             slabs = [np.stack(masks) for masks in LoopCall._drawn(self, draws)]
         slabs = [self.module.asarray(slab) for slab in slabs]
-        return [self.module.ascontiguousarray(x[::-1]) if self.reverse else x for x in slabs]
+        return [self.module.ascontiguousarray(x[::-1] if self.reverse else x) for x in slabs]
 
     def _steps(self, slab: Any) -> list[Any]:
         steps = [slab[t, ...] for t in range(len(slab))]

@@ -64,10 +64,8 @@ def clip_gradients(arrays: list[Any], max_norm: float, only_finite: bool) -> Any
 
     Returns
     -------
-    squares : list of numpy.float64
-        The sum of the squares of each array.
-    norm : numpy.float64
-        Before the scaling. If it is not finite and `only_finite`, nothing was scaled.
+    numpy.float64
+        The norm before the scaling. If it is not finite and `only_finite`, nothing was scaled.
     """
     if not arrays:
         return NotImplemented
@@ -77,15 +75,14 @@ def clip_gradients(arrays: list[Any], max_norm: float, only_finite: bool) -> Any
     if any(x.__class__ is not np.ndarray or x.dtype != dtype for x in arrays):
         return NotImplemented
     count = len(arrays)
-    squares = (_REAL * count)()
-    table = _table(arrays)
+    table, squares = _table(arrays), (_REAL * count)()
     call = _Gradients(
         count, dtype.itemsize, _threads(sum([x.size for x in arrays])), addressof(table),
         max_norm, only_finite, addressof(squares),
     )  # fmt: skip
     if runtime().clip_gradients(byref(call)):
         return NotImplemented
-    return list(map(np.float64, squares)), np.float64(call.norm)
+    return np.float64(call.norm)
 
 
 def update_parameters(optimizer: Any, ready: Sequence[tuple[int, Any, Any]]) -> Any:

@@ -50,13 +50,46 @@ class Plan(NamedTuple):
     settings: Callable[..., Any]
 
 
-_plans: dict[Any, Plan | None] = {}
+class Rule(NamedTuple):
+    """An update as lines of C, for one element or for the numbers of a parameter.
+
+    Attributes
+    ----------
+    columns, numbers, written : int
+        As in `Plan`.
+    settings : int
+        The number of settings.
+    head : list of str
+        What all elements have in common.
+    elements, finish : list of str
+        The lines for element ``i``, and those that write the numbers.
+    """
+
+    columns: int
+    numbers: int
+    written: int
+    settings: int
+    head: list[str]
+    elements: list[str]
+    finish: list[str]
+
+
+_plans: dict[Any, Any] = {}
 
 
 def plan_of(optimizer: Any, dtype: Any) -> Plan | None:
-    """Return the update of the library's own optimizers; None for others.
+    """Return the update of the library's own optimizers in C; None for others."""
+    try:
+        return kept(optimizer, dtype, selected[0], _plan)
+    except CompilerError as error:
+        executor.fall_back(error)
+        return kept(optimizer, dtype, selected[0], lambda rule: None)
 
-    A rule that a user has written may do more than to compute its arrays.
+
+def kept(optimizer: Any, dtype: Any, executor: Any, make: Callable[[Rule], Any]) -> Any:
+    """Return the rule of an optimizer as an executor needs it, from an earlier call if possible.
+
+    None for a rule that a user has written, which may do more than to compute its arrays.
     """
     kind, hyper = type(optimizer), optimizer._hyper
     rule = optimizer._update  # may be one that was put in place of the library's
@@ -64,19 +97,40 @@ def plan_of(optimizer: Any, dtype: Any) -> Plan | None:
     if not own or rule.__module__ != optimizers.__name__:
         return None
     # A rule may branch on whether a setting is zero.
-    key = kind, rule.__func__, dtype, selected[0], *map(bool, hyper.values())
+    key = kind, rule.__func__, dtype, executor, *map(bool, hyper.values())
     if key not in _plans:
         try:
-            _plans[key] = _plan(optimizer, dtype)
+            _plans[key] = make(rule_of(optimizer, dtype))
         except Unsupported:
-            _plans[key] = None
-        except CompilerError as error:
-            executor.fall_back(error)
             _plans[key] = None
     return _plans[key]
 
 
-def _plan(optimizer: Any, dtype: Any) -> Plan:
+def _plan(rule: Rule) -> Plan:
+    head = "\n    ".join(rule.head)
+    source = PREAMBLE + "".join(
+        FUNCTION.format(number=number, head=head, lines="\n        ".join(lines))
+        for number, lines in enumerate(filter(None, [rule.elements, rule.finish]))
+    )
+    elements, *finish = load_stages(source, 1 + bool(rule.finish))
+    return Plan(
+        rule.columns,
+        rule.numbers,
+        rule.written,
+        elements,
+        finish[0] if finish else 0,
+        ctypes.c_double * max(1, rule.settings),
+    )
+
+
+def rule_of(optimizer: Any, dtype: Any) -> Rule:
+    """Return the update of an optimizer for parameters of a dtype.
+
+    Raises
+    ------
+    Unsupported
+        If it cannot be written in C.
+    """
     trace = _Trace()
     state = optimizer._init_state(np.zeros(2, dtype))
     columns = [dtype, dtype, FLOAT64, *(x.dtype for x in state.values())]
@@ -93,17 +147,12 @@ def _plan(optimizer: Any, dtype: Any) -> Plan:
     p, g, lr, *states = arrays
     rule._update(p, g, lr, dict(zip(state, states, strict=True)))
     written = [k for k, x in enumerate(arrays) if x.op is not start[k]]
-    source = trace.source(arrays, written, len(columns))
-    numbers = sum(1 << k for k, one in enumerate(single) if one)
-    several = any(single[k] for k in written)
-    elements, *finish = load_stages(source, 1 + several)
-    return Plan(
+    return Rule(
         len(columns),
-        numbers,
+        sum(1 << k for k, one in enumerate(single) if one),
         sum(1 << k for k in written),
-        elements,
-        finish[0] if finish else 0,
-        ctypes.c_double * max(1, len(optimizer._hyper)),
+        len(optimizer._hyper),
+        *trace.lines(arrays, written, len(columns)),
     )
 
 
@@ -223,8 +272,10 @@ class _Trace:
     def cast(self, x: ScalarOp, dtype: Any) -> ScalarOp:
         return x if x.dtype == dtype else self.op("astype", [x], dtype)
 
-    def source(self, arrays: list[Symbol], written: list[int], columns: int) -> str:
-        """Return the C source of two stages: the first computes elements, the second numbers."""
+    def lines(
+        self, arrays: list[Symbol], written: list[int], columns: int
+    ) -> tuple[list[str], list[str], list[str]]:
+        """Return the lines of a `Rule`."""
         outputs = [arrays[k].op for k in written]
         lines = body(self.steps, self.loads, outputs)
         values = [*self.loads, *self.steps]
@@ -244,11 +295,7 @@ class _Trace:
             T = f"{const}{c_type(x.dtype)}"
             at = f"({T} *)(at[{k}])" if k < columns else f"&number[{k - columns}]"
             pointers.append(f"{T} *const restrict a{k} = {at};")
-        head = "\n    ".join([*pointers, *shared])
-        return PREAMBLE + "".join(
-            FUNCTION.format(number=number, head=head, lines="\n        ".join(found))
-            for number, found in enumerate([inner, last] if last else [inner])
-        )
+        return [*pointers, *shared], inner, last
 
 
 FUNCTION = """

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._util import gpu_indices
 from .._util.api_hints import CONVERSIONS, call_named, class_name
 from .._util.foreign_arrays import refuse_lossy_conversion
 from ..engine import backend
+from ..engine.backend import Array
 from ..engine.ops import reshape
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
@@ -69,6 +71,8 @@ def any_number(value: Any, what: str) -> float:
         if isinstance(value, str | bytes):
             raise TypeError
         return float(value)
+    except ArgumentError:  # of another operation, found when this value was read from a GPU
+        raise
     except (TypeError, ValueError):
         raise ArgumentError(f"{what} must be a number, got {value!r:.60}") from None
 
@@ -122,6 +126,24 @@ def lengths(shape: tuple[Any, ...], op: str) -> tuple[int, ...]:
     if any(n < 0 for n in result):
         raise ShapeError(f"{op}: lengths are not negative, got the shape {tuple(result)}")
     return tuple(result)
+
+
+def in_range(op: str, ids: Array | int, size: int, negative: bool = False) -> None:
+    """Raise unless integers are in [0, size), or in [-size, size) if `negative`.
+
+    Those on a GPU are compared there, and the next value that is read from it raises: the host
+    does not wait.
+    """
+    array: Array = np.asarray(ids) if ids.__class__ is int else ids
+    module = backend.module_of(array)
+    if module in backend.tracing_modules or not array.size:
+        return
+    if module is not np:
+        gpu_indices.record(module, array, size, op, negative)
+        return
+    low, high = int(array.min()), int(array.max())
+    if low < (-size if negative else 0) or high >= size:
+        raise gpu_indices.outside(op, high if high >= size else low, size, negative)
 
 
 def _described(x: Any) -> str:

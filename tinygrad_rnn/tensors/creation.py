@@ -15,7 +15,7 @@ from ..engine import backend
 from ..engine.backend import Array, DType
 from ..engine.ops.docstrings import X, standard
 from ..engine.tensor import Tensor, wrap
-from ..errors import ArgumentError, GraphError
+from ..errors import ArgumentError, DeviceError, GraphError
 from . import checks
 
 constructor = standard(
@@ -115,6 +115,8 @@ def _by_numpy(name: str, function: Any, *args: Any, **keywords: Any) -> Array:
     """Return the result of a NumPy function; its error begins with the name of ours."""
     try:
         return function(*args, **keywords)
+    except DeviceError:
+        raise
     except (ValueError, OverflowError) as error:
         raise ArgumentError(f"{name}: {error}") from error
 
@@ -135,7 +137,7 @@ def _filled(
     if not isinstance(value, bool | int):
         value = checks.any_number(value, f"{name}: the value")
     lengths, dtype = checks.lengths(shape, name), checks.real_dtype(dtype, name)
-    array = _by_numpy(name, np.full, lengths, value, dtype=dtype)
+    array = _by_numpy(name, backend.filled, lengths, value, dtype, device)
     return _owned(array, device, requires_grad)
 
 
@@ -288,13 +290,9 @@ def arange(
         )
     dtype = None if dtype is None else checks.real_dtype(dtype, "arange")
     array = _by_numpy("arange", np.arange, *numbers, dtype=dtype)
-    return _owned(
-        array.astype(backend.get_default_dtype())
-        if dtype is None and array.dtype.kind == "f"
-        else array,
-        device,
-        requires_grad,
-    )
+    if dtype is None and array.dtype.kind == "f":
+        array = array.astype(backend.get_default_dtype())
+    return _owned(array, device, requires_grad)
 
 
 @constructor
@@ -407,7 +405,7 @@ def rand(
 
     Notes
     -----
-    The numbers are drawn on the host, in float64: they are the same on every device.
+    The numbers are drawn in float64 and rounded: they are the same on every device.
 
     Examples
     --------
@@ -417,5 +415,7 @@ def rand(
     (True, True)
     """
     dtype = checks.real_dtype(dtype, "rand", kinds="f")
-    numbers = _random.generator(rng).random(checks.lengths(shape, "rand"))
-    return _owned(numbers.astype(dtype), device, requires_grad)
+    lengths = checks.lengths(shape, "rand")
+    device = backend.default_device() if device is None else device
+    numbers = _random.draw_uniform(lengths, dtype, rng=rng, device=device)
+    return _owned(numbers, device, requires_grad)

@@ -9,9 +9,11 @@ from typing import Any
 
 from .._util.api_hints import explain_errors
 from ..engine import backend, ops
+from ..engine.backend import Array
 from ..engine.ops.axes import axis_of
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from . import checks
 from .checks import as_tensor
 from .shape import expand_dims
 
@@ -55,16 +57,24 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     return ops.getitem(x, key=keys)
 
 
-def plain_keys(x: Tensor, key: Any) -> tuple[Tensor, tuple[Any, ...]]:
-    """Return x, with a new axis for each mask without axes, and a key that arrays accept."""
+def plain_keys(
+    x: Tensor, key: Any, op: str = "indexing", negative: bool = True
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """Return x, with a new axis for each mask without axes, and a key that arrays accept.
+
+    Integers are checked for `op`, those on the host before they are uploaded, if NumPy would not
+    check them: on a GPU, and if -1 is not the last element.
+    """
     keys = [_plain(k, x) for k in (key if isinstance(key, tuple) else (key,))]
-    if any(getattr(k, "dtype", None) == backend.bool_ for k in keys):
-        x, keys = _without_masks(x, keys)
+    arrays = [k for k in keys if hasattr(k, "dtype")]
+    masks = any(k.dtype == backend.bool_ for k in arrays)
+    if masks or not negative or (arrays and x.device != "cpu"):
+        x, keys = _checked_keys(x, keys, op, negative)
     return x, tuple(keys)
 
 
 def _plain(key: Any, x: Tensor) -> Any:
-    """Return one element of a key of x in a form that arrays accept."""
+    """Return one element of a key of x in a form that arrays accept, but on the host as it was."""
     if (
         key is None
         or key is Ellipsis
@@ -87,13 +97,14 @@ def _plain(key: Any, x: Tensor) -> Any:
         )
     if array.dtype.kind != "b":  # a copy, which the gradient saves
         array = array.astype(backend.int64)  # an axis may be too long for narrower integers
-    return backend.to_device(array, x.device)
+    return backend.to_device(array, "cpu") if x.device == "cpu" else array
 
 
-def _without_masks(x: Tensor, keys: list[Any]) -> tuple[Tensor, list[Any]]:
-    """Return x and the key with each boolean mask replaced by the integer indices that it selects.
+def _checked_keys(x: Tensor, keys: list[Any], op: str, negative: bool) -> tuple[Tensor, list[Any]]:
+    """Return x and the key with its arrays on the device of x, the integers in range.
 
-    For a mask without axes x gets a new axis, of length 1.
+    Each boolean mask is replaced by the integers that it selects. For a mask without axes x gets a
+    new axis, of length 1.
     """
     masks = [getattr(key, "dtype", None) == backend.bool_ for key in keys]
     widths = [  # the number of axes that an element of the key replaces
@@ -104,16 +115,24 @@ def _without_masks(x: Tensor, keys: list[Any]) -> tuple[Tensor, list[Any]]:
     result: list[Any] = []
     for key, mask, count in zip(keys, masks, widths, strict=True):
         if not mask:
-            result.append(key)
+            integers = hasattr(key, "dtype") or (key.__class__ is int and not negative)
+            result.append(_placed(key, x, used, op, negative) if integers else key)
         else:
             seen = x.shape[used : used + count]
             if seen != key.shape:
                 raise ShapeError(f"indexing: a mask of shape {key.shape} for axes of shape {seen}")
             if not count:
                 x, key, count = expand_dims(x, used), key.reshape(1), 1
-            result += key.nonzero()
+            result += [backend.to_device(places, x.device) for places in key.nonzero()]
         used += rest if key is Ellipsis else count
     return x, result
+
+
+def _placed(indices: Array, x: Tensor, axis: int, op: str, negative: bool = True) -> Array:
+    """Return the indices of an axis of x on the device of x, checked if NumPy would not do so."""
+    if axis < x.ndim and (x.device != "cpu" or not negative):
+        checks.in_range(op, indices, x.shape[axis], negative)
+    return indices if indices.__class__ is int else backend.to_device(indices, x.device)
 
 
 @explain_errors
@@ -144,10 +163,10 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     """
     if indices is None or isinstance(indices, slice):
         raise DTypeError(f"take: the indices are integers, got {indices!r}")
-    if axis is None:
-        return getitem(ops.reshape(x, shape=-1), (indices,))
-    x = as_tensor(x)
-    return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (indices,))
+    x = ops.reshape(x, shape=-1) if axis is None else as_tensor(x)
+    before = (slice(None),) * axis_of(axis or 0, x.ndim)
+    x, keys = plain_keys(x, (*before, indices), "take")
+    return ops.getitem(x, key=keys)
 
 
 @explain_errors
@@ -190,6 +209,7 @@ def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
         )
     if where.dtype == backend.bool_:
         raise DTypeError("take_along_axis: the indices are integers; with a mask write x[mask]")
+    where = _placed(where, x, axis, "take_along_axis")
     module = backend.module_of(where)
     grid = [
         where

@@ -156,11 +156,12 @@ class Methods(Tensor):
     def to(self, target: Any) -> Tensor:
         """Return this tensor on a device (a string such as ``"cuda:0"``) or in a floating dtype."""
         if isinstance(target, str) and target.startswith(("cpu", "cuda")):
-            return (
-                self
-                if target == self.device
-                else ops.to_device(self, device=target, source=self.device)
-            )
+            if target == "cuda":
+                target = f"cuda:{backend.gpu_module().cuda.Device().id}"
+            if target == self.device:
+                return self
+            with backend.computing_on(self.device):  # also of a device that is not the current one
+                return ops.to_device(self, device=target, source=self.device)
         try:
             np.dtype(target)
         except TypeError:
@@ -235,7 +236,7 @@ class Methods(Tensor):
                 "to, such as a copy, tinygrad_rnn.tensor(x)"
             )
         array = backend.asarray(value._data if isinstance(value, Tensor) else value)
-        seen, keys = plain_keys(self, key)
+        seen, keys = plain_keys(self, key, "assignment to a part")
         seen._write("assignment to a part", keys, array)
 
     def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Array
+from ..backend import Array, module_of
 from ..primitive import primitive
 from . import kernels
 from .half_precision import in_single_precision
@@ -32,7 +32,8 @@ def _cross_entropy_vjp_logits(
     F: Any, g: Any, logits: Any, target: Any, axis: int, label_smoothing: float
 ) -> Any:
     if not F.records:
-        found = kernels.try_faster("cross_entropy", logits, target, axis, label_smoothing, g)
+        xp = module_of(logits)
+        found = kernels.try_faster(xp, "cross_entropy", logits, target, axis, label_smoothing, g)
         if found is not NotImplemented:
             return found
     wanted = F.smoothed_one_hot(logits, target, axis=axis, label_smoothing=label_smoothing)
@@ -49,7 +50,7 @@ def cross_entropy(
 
     `axis` counts from 0. The result has the shape of `target`.
     """
-    found = kernels.try_faster("cross_entropy", logits, target, axis, label_smoothing, None)
+    found = kernels.try_faster(xp, "cross_entropy", logits, target, axis, label_smoothing, None)
     if found is not NotImplemented:
         return found
     shifted = shifted_logits(xp, logits, axis)

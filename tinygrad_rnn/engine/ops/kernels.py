@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..backend import (
     module_of,
     tracing_modules,
 )
+from .axes import axis_of
 
 # -- memory order ----------------------------------------------------------------------------------
 # Matrices (batch, features) in column-major order make recurrent products up to twice as fast, and
@@ -82,8 +84,46 @@ def are_column_major(arrays: Sequence[Array]) -> bool:
 def stack_column_major(arrays: Sequence[Array]) -> Array:
     """Stack column-major matrices (B, F) to (T, B, F), in memory one matrix (F, T B)."""
     out = empty_in_order_of((len(arrays), *arrays[0].shape), arrays[0])
+    if uploads_pointers(module_of(out), arrays):
+        for t, x in enumerate(arrays):
+            out[t] = x
+        return out
     module_of(out).stack([x.T for x in arrays], axis=1, out=out.transpose(2, 0, 1))
     return out
+
+
+def uploads_pointers(module: Module, arrays: Sequence[Array]) -> bool:
+    """Return whether `module` joins so many arrays by tables that it uploads to the device.
+
+    CuPy does for more than 8. Then they are copied one by one, which also a CUDA graph can record.
+    """
+    return module is not np and len(arrays) > 8 and module not in tracing_modules
+
+
+def concatenate(module: Module, arrays: Sequence[Array], axis: int) -> Array:
+    """Return the arrays one after the other along an axis that they have, without an upload."""
+    if module is np or module in tracing_modules:
+        return module.concatenate(arrays, axis=axis)
+    axis = axis_of(axis, arrays[0].ndim)  # CuPy takes 0.5 for 0
+    rest = {(*x.shape[:axis], *x.shape[axis + 1 :]) for x in arrays}
+    if not uploads_pointers(module, arrays) or len(rest) > 1:
+        return module.concatenate(arrays, axis=axis)
+    ends = [*accumulate(x.shape[axis] for x in arrays)]
+    shape = (*arrays[0].shape[:axis], ends[-1], *arrays[0].shape[axis + 1 :])
+    out = module.empty(shape, dtype=np.result_type(*{x.dtype for x in arrays}))
+    for x, end in zip(arrays, ends, strict=True):
+        out[(*[slice(None)] * axis, slice(end - x.shape[axis], end))] = x
+    return out
+
+
+def stack(module: Module, arrays: Sequence[Array], axis: int) -> Array:
+    """Return the arrays along a new axis, without an upload."""
+    if module is np or module in tracing_modules:
+        return module.stack(arrays, axis=axis)
+    axis = axis_of(axis, arrays[0].ndim + 1)
+    if not uploads_pointers(module, arrays):
+        return module.stack(arrays, axis=axis)
+    return concatenate(module, [module.expand_dims(x, axis) for x in arrays], axis)
 
 
 def rows(x: Array) -> Array:
@@ -124,8 +164,10 @@ def where(module: Module, condition: Array, x: Any, y: Any, out: Array = None) -
 SUM_BLOCK = 128  # the number of terms in a block of a long sum
 MAX_SIMPLE_SUM = 8 * SUM_BLOCK  # longer sums of float32 are computed in blocks or in float64
 
-# Functions by name that are called in place of those of NumPy; they may return NotImplemented.
+# Functions by name that are called in place of those of NumPy, and in place of those of CuPy; they
+# may return NotImplemented.
 faster: dict[str, Callable[..., Any]] = {}
+on_gpu: dict[str, Callable[..., Any]] = {}
 
 SMALL_GEMM = 10**6  # multiplications in a product for which OpenBLAS has a separate kernel
 
@@ -135,9 +177,14 @@ def needs_float64(dtype: DType, n: int) -> bool:
     return bool(dtype == float16 or (dtype == float32 and n > MAX_SIMPLE_SUM))
 
 
-def try_faster(name: str, *args: Any) -> Any:
-    """Return the result of a function of `faster`; NotImplemented if it cannot compute it."""
-    function = faster.get(name)
+def try_faster(module: Module, name: str, *args: Any) -> Any:
+    """Return the result of a function of `faster` or `on_gpu`; NotImplemented if there is none.
+
+    `module` is the library of the arrays.
+    """
+    if module in tracing_modules:
+        return NotImplemented
+    function = (faster if module is np else on_gpu).get(name)
     return NotImplemented if function is None else function(*args)
 
 
@@ -170,14 +217,15 @@ def gemm(x: Array, y: Array) -> Array:
     if module is np and x.ndim == y.ndim == 2 and "product" in faster:
         # (x y)ᵀ = yᵀ xᵀ. The gradient gᵀ x of a weight is row-major as the weight is.
         across = is_column_major(x) and is_column_major(y)
-        found = try_faster("product", *((y.T, x.T) if across else (x, y)))
+        found = try_faster(module, "product", *((y.T, x.T) if across else (x, y)))
         if found is not NotImplemented:
             return found.T if across else found
     if x.ndim == 3 and y.ndim == 2 and x.size * y.size and is_one_matrix(x):
         out = empty_in_order_of((*x.shape[:2], y.shape[1]), x[0], np.result_type(x.dtype, y.dtype))
         module.matmul(y.T, rows(x).T, out=rows(out).T)  # one matrix with a row for each feature
         return out
-    if is_column_major(x):
+    # On a GPU the gradient gᵀ x of a weight is row-major, as the weight is.
+    if is_column_major(x) and (module is np or x.ndim > 2):
         return module.matmul(y.swapaxes(-1, -2), x.swapaxes(-1, -2)).swapaxes(-1, -2)
     return module.matmul(x, y)
 
@@ -236,8 +284,10 @@ def add_at(target: Array, key: Any, values: Array) -> None:
         total = target.astype(float64)
         np.add.at(total, key, values)
         target[...] = total
+    elif module is np:
+        np.add.at(target, key, values)
     else:
-        module.add.at(target, key, values)
+        _add_on_gpu(target, key, values)
 
 
 def _add_rows(target: Array, key: Any, values: Array) -> None:
@@ -245,8 +295,10 @@ def _add_rows(target: Array, key: Any, values: Array) -> None:
 
     The values are sorted by index; those of equal indices are summed in order.
     """
-    if len(key) == 1 and try_faster("add_rows", target, key[0], values) is not NotImplemented:
-        return
+    if len(key) == 1:
+        found = try_faster(np, "add_rows", target, key[0], values)
+        if found is not NotImplemented:
+            return
     shape, rest = target.shape[: len(key)], target.shape[len(key) :]
     indices = np.ravel_multi_index(np.broadcast_arrays(*key), shape, mode="wrap").reshape(-1)
     order = np.argsort(indices, kind="stable")
@@ -256,3 +308,45 @@ def _add_rows(target: Array, key: Any, values: Array) -> None:
     values, starts = values.reshape(-1, *rest)[order], starts[:-1]
     total = np.add.reduceat(values, starts, axis=0, dtype=dtype)
     target.reshape(-1, *rest)[indices[starts]] += total
+
+
+def _add_on_gpu(target: Array, key: Any, values: Array) -> None:
+    """Do the same with CuPy, whose ``add.at`` adds in any order and refuses small integers.
+
+    An index outside of the axis is wrapped around, as in a read.
+    """
+    module, count = module_of(target), len(key)
+    if all(is_array(k) and k.dtype != bool for k in key):
+        shape, rest = target.shape[:count], target.shape[count:]
+        index = key[0] % shape[0] if count > 1 else key[0]
+        for k, n in zip(key[1:], shape[1:], strict=True):
+            index = index * n + k % n
+    else:  # the places of all elements
+        shape, rest = target.shape, ()
+        index = module.arange(target.size).reshape(shape)[key]
+    columns = math.prod(rest)
+    values = module.broadcast_to(values, index.shape + rest).reshape(index.size, columns)
+    total = target if target.flags.c_contiguous else module.ascontiguousarray(target)
+    rows = total.reshape(math.prod(shape), columns)
+    index = index.reshape(-1)
+    if values.size and try_faster(module, "add_rows", rows, index, values) is NotImplemented:
+        _sum_rows(module, rows, index % len(rows), values)
+    if total is not target:
+        target[...] = total
+
+
+MAX_SELECTED = 1 << 24  # elements of a temporary array
+
+
+def _sum_rows(module: Module, table: Array, index: Array, values: Array) -> None:
+    """Add the values of each row: the sum of all values, the others replaced by zeros.
+
+    Some rows at a time. In contrast to a product with ones and zeros no row becomes nan because of
+    infinite values of another one.
+    """
+    step = max(1, MAX_SELECTED // values.size)
+    for first in range(0, len(table), step):
+        numbers = module.arange(first, min(first + step, len(table)))
+        own = numbers[:, None, None] == index[None, :, None]
+        found = module.sum(module.where(own, values[None], 0), axis=1, dtype=table.dtype)
+        table[first : first + step] += found

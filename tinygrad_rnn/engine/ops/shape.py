@@ -128,7 +128,7 @@ def concatenate(xp: Any, *arrays: Array, axis: int) -> Array:
     """Return the arrays one after the other along an axis that they have."""
     if axis == 0 and kernels.are_column_major(arrays):
         return kernels.rows(kernels.stack_column_major(arrays))
-    return xp.concatenate(arrays, axis=axis)
+    return kernels.concatenate(xp, arrays, axis)
 
 
 def _stack_vjp(F: Any, g: Any, shapes: tuple[Shape, ...], axis: int) -> list[Any]:
@@ -140,8 +140,8 @@ def _stack_vjp(F: Any, g: Any, shapes: tuple[Shape, ...], axis: int) -> list[Any
 def stack(xp: Any, *arrays: Array, axis: int) -> Array:
     """Return the arrays along a new axis, in their own memory order."""
     if axis == 0 and kernels.are_column_major(arrays):
-        return xp.stack([x.T for x in arrays], axis=0).swapaxes(-1, -2)
-    return xp.stack(arrays, axis=axis)
+        return kernels.stack(xp, [x.T for x in arrays], 0).swapaxes(-1, -2)
+    return kernels.stack(xp, arrays, axis)
 
 
 @primitive(name="stack", joint=lambda F, g, shapes: _stack_vjp(F, g, shapes, axis=0))
@@ -154,5 +154,5 @@ def stack_over_time(xp: Any, *arrays: Array) -> Array:
     return (
         kernels.stack_column_major(arrays)
         if kernels.are_column_major(arrays)
-        else xp.stack(arrays, axis=0)
+        else kernels.stack(xp, arrays, 0)
     )

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..._util.user_code import stacklevel
 from ...engine import backend, config
+from ...engine.ops import kernels
 from ...errors import ArgumentError, CompilerError, ExecutorWarning
 
 # No multiplication and addition are contracted, so that an element has the same bits as in C.
@@ -108,6 +109,25 @@ def kernel(module: Any, text: str, name: str) -> Callable[..., None]:
         sys.settrace(watching[0])
         sys.setprofile(watching[1])
     return found
+
+
+def register(*functions: Callable[..., Any]) -> None:
+    """Let functions compute on a GPU in place of CuPy's, by their names in `kernels.on_gpu`.
+
+    They return NotImplemented where they cannot, before they have launched anything.
+    """
+    for function in functions:
+        kernels.on_gpu[function.__name__] = functools.partial(_where_enabled, function)
+
+
+def _where_enabled(function: Callable[..., Any], *args: Any) -> Any:
+    if not enabled("kernels"):
+        return NotImplemented
+    try:
+        return function(*args)
+    except CompilerError as error:
+        fall_back(error, "operations")
+        return NotImplemented
 
 
 def by_value(numbers: Sequence[int]) -> Any:

@@ -48,7 +48,7 @@ def multiply(x, y):
         xp = (
             x_data.__class__ is y_data.__class__
             and x_data.dtype is y_data.dtype
-            and modules[x_data.__class__]
+            and one_device.get(x_data.__class__)
         )
     except AttributeError:  # an argument is not a Tensor
         xp = None

@@ -1,0 +1,54 @@
+"""The numbers of NumPy's Philox generator, drawn on a GPU: `random_numbers.cu`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ...engine import backend
+from . import module, tables
+from .tables import REALS
+
+
+def _state(state: Any) -> Any:
+    """Return the state of ``numpy.random.Philox`` as the argument of a kernel."""
+    halves, half, at = state["has_uint32"], state["uinteger"], state["buffer_pos"]
+    own = state["state"]
+    words = [*own["counter"], *own["key"], *state["buffer"], at, halves, half]
+    return tables.struct([int(x) for x in words], np.uint64)
+
+
+def _launch(
+    device: str, name: str, state: Any, shape: Any, dtype: Any, width: int, *args: Any
+) -> Any:
+    """Return an array of numbers; a thread draws `width` of them."""
+    count = math.prod(shape)
+    with backend.computing_on(device):
+        xp = backend.gpu_module()
+        out = xp.empty(shape, dtype)
+        if count:
+            real = dtype if dtype in REALS else np.dtype("float32")
+            kernel = module.kernel(xp, tables.text_of("random_numbers", real), name)
+            # The first thread has the numbers that are left from the last block.
+            threads = 1 + -(-count // width)
+            grid = (-(-threads // module.THREADS),)
+            kernel(grid, (module.THREADS,), (_state(state), *args, np.int64(count), out))
+    return out
+
+
+def keep_mask(device: str, state: Any, shape: Any, limit: int) -> Any:
+    """Return which of the next numbers of 32 bits are at most `limit`."""
+    return _launch(device, "keep_mask", state, shape, backend.bool_, 8, np.uint32(limit))
+
+
+def uniform(device: str, state: Any, shape: Any, dtype: Any, low: float, high: float) -> Any:
+    """Return the next numbers between `low` and `high`, rounded to `dtype`."""
+    if dtype not in REALS:
+        return NotImplemented
+    args = np.float64(low), np.float64(high - low)
+    return _launch(device, "uniform", state, shape, dtype, 4, *args)
+
+
+module.register(keep_mask, uniform)
