@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random as python_random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,14 @@ FUSED = [  # the library's functions that `fuse` decorates
 ]
 # "cuda" or "strict": tests that name no device make their tensors there.
 EVERYTHING_ON = os.environ.get("TINYGRAD_RNN_TEST_DEVICE", "cpu")
+HOST_ONLY = {  # the reason by the beginning of the name of a test
+    test: reason
+    for reason, _, tests in (
+        part.partition("\n")
+        for part in Path(__file__).with_name("host_only.txt").read_text("utf-8").split("\n\n")
+    )
+    for test in tests.split()
+}
 CHOOSES_A_DEVICE = {
     "device",
     "accelerator",
@@ -116,6 +125,16 @@ def stand_in(request: pytest.FixtureRequest) -> Iterator[None]:
 
     with strict_device.installed():
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests of host_only.txt where everything is made on a device."""
+    if EVERYTHING_ON != "cpu":
+        for item in items:
+            name = item.nodeid.partition("[")[0].removeprefix("tests/")
+            reason = next((HOST_ONLY[test] for test in HOST_ONLY if name.startswith(test)), None)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

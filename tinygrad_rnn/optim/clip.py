@@ -70,8 +70,9 @@ def clip_grad_norm(
     norm = found  # the gradients are scaled already
     if found is NotImplemented:
         here = [backend.to_device(_squares(array), device) for array in arrays]
-        total = sum(here[1:], start=here[0]) if here else backend.to_device(_ZERO, device)
-        norm = total**0.5
+        with backend.computing_on(device):
+            total = sum(here[1:], start=here[0]) if here else backend.to_device(_ZERO, device)
+            norm = total**0.5
     if error_if_nonfinite and not math.isfinite(norm.item()):
         parts = zip(grads, map(_squares, arrays), strict=True)
         bad = ", ".join(str(i) for i, square in parts if not math.isfinite(square.item()))
@@ -79,18 +80,22 @@ def clip_grad_norm(
             f"clip_grad_norm: the norm of {len(grads)} gradients is {norm.item()}, because of "
             f"those of the parameters {bad}; the gradients are unchanged"
         )
+    with backend.computing_on(device):
+        result = wrap(backend.asarray(norm, dtype), None, None)
     if max_norm == float("inf"):  # only the norm is wanted
-        return wrap(backend.asarray(norm, dtype), None, None)
+        return result
     if found is NotImplemented:
-        factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
+        with backend.computing_on(device):
+            factor = max_norm / backend.module_of(norm).maximum(norm, max_norm)
     for grad in grads.values():
         array = grad._data
         if found is NotImplemented:
-            array *= backend.to_device(factor, grad.device).astype(
-                np.promote_types(array.dtype, backend.float32)
-            )
+            with backend.computing_on(grad.device):
+                array *= backend.to_device(factor, grad.device).astype(
+                    np.promote_types(array.dtype, backend.float32)
+                )
         grad._bump()
-    return wrap(backend.asarray(norm, dtype), None, None)
+    return result
 
 
 def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
@@ -120,7 +125,8 @@ def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
     max_value = checks.above_zero(max_value, "clip_grad_value: max_value")
     for grad in _gradients(parameter_list(params, "clip_grad_value", frozen=Tensor)).values():
         array = grad._data
-        backend.module_of(array).clip(array, -max_value, max_value, out=array)
+        with backend.computing_on(grad.device):
+            backend.module_of(array).clip(array, -max_value, max_value, out=array)
         grad._bump()
 
 
@@ -135,4 +141,5 @@ def _gradients(leaves: list[Tensor]) -> dict[int, Tensor]:
 def _squares(array: Array) -> Array:
     """Return the sum of the squares, a 0-d float64, in one pass without a temporary array."""
     axes = list(range(array.ndim))
-    return backend.module_of(array).einsum(array, axes, array, axes, [], dtype=backend.float64)
+    with backend.computing_on(backend.device_of(array)):
+        return backend.module_of(array).einsum(array, axes, array, axes, [], dtype=backend.float64)

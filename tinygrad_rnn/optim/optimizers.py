@@ -92,7 +92,10 @@ class Optimizer:
         rate = backend.asarray(settings.pop("lr"), backend.float64)
         self._hyper = settings
         self._rates = {p.device: backend.to_device(rate, p.device) for p in self.params}
-        self._state = [self._init_state(p._data) for p in self.params]
+        self._state = []
+        for p in self.params:
+            with backend.computing_on(p.device):
+                self._state.append(self._init_state(p._data))
         self._specs = [_spec(p) for p in self.params]
 
     @property
@@ -103,8 +106,9 @@ class Optimizer:
     @lr.setter
     def lr(self, value: float) -> None:
         value = _checked({"lr": value}, type(self).__name__)["lr"]
-        for rate in self._rates.values():
-            rate.fill(value)
+        for device, rate in self._rates.items():
+            with backend.computing_on(device):
+                rate.fill(value)
 
     def step(self) -> None:
         """Update every parameter that has a gradient and is not frozen, in place.
@@ -127,7 +131,8 @@ class Optimizer:
             return
         for i, p, grad in ready:
             try:
-                self._update(p._data, grad._data, self._rates[p.device], self._state[i])
+                with backend.computing_on(p.device):
+                    self._update(p._data, grad._data, self._rates[p.device], self._state[i])
             finally:  # an interrupted update may have written, too
                 p._bump()
 
@@ -219,7 +224,9 @@ class Optimizer:
         self._hyper = settings
         for given, arrays in zip(state["slots"], self._state, strict=True):
             for name, array in arrays.items():
-                array[...] = backend.to_device(given[name], backend.device_of(array))
+                device = backend.device_of(array)
+                with backend.computing_on(device):
+                    array[...] = backend.to_device(given[name], device)
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{k}={v}" for k, v in {"lr": self.lr, **self._hyper}.items())

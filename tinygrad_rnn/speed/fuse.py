@@ -526,6 +526,8 @@ class Fused(Pointwise):
         call: Call | None = None,
     ) -> Any:
         arrays = [x._data for x in tensors]
+        if arrays[0].__class__ not in backend.one_device:
+            backend.check_devices(arrays, self.name)
         xp = backend.modules[arrays[0].__class__]
         parents = tuple([x._node for x in tensors])
         if numbers:

@@ -215,6 +215,7 @@ class TestTwoDevices:
             lambda: layer(x),
             lambda: tg.functional.cross_entropy(x, tg.zeros(2, dtype="int64", device="cuda:1")),
             lambda: x.sum().backward(tg.ones((), device="cuda:1")),
+            lambda: tg.functional.layer_norm(x, 2, y[0], y[1]),
         ):
             with pytest.raises(DeviceError, match=r"cuda:[01].*cuda:[01]"):
                 mix()
@@ -235,6 +236,24 @@ class TestTwoDevices:
             z.backward()
         assert y.grad.device == "cuda:1"
         assert y.grad.numpy().tolist() == [[4.0, 4.0], [4.0, 4.0]]
+
+    def test_an_update_computes_where_each_parameter_is(self) -> None:
+        for rule in (tg.optim.SGD, tg.optim.Adam):
+            parameters = [tg.ones(3, device=f"cuda:{i}", requires_grad=True) for i in (0, 1)]
+            optimizer = rule(parameters, lr=0.5)
+            optimizer.lr = 0.25
+            for i, p in enumerate(parameters):
+                p.grad = tg.full((3,), 4.0, device=f"cuda:{i}")
+            norm = tg.optim.clip_grad_norm(parameters, 1.0)
+            assert norm.item() == pytest.approx(96**0.5)
+            tg.optim.clip_grad_value(parameters, 0.25)
+            optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+            assert parameters[0].numpy().tolist() == parameters[1].numpy().tolist() != [1.0] * 3
+            for i, p in enumerate(parameters):
+                assert {p.device, p.grad.device} == {f"cuda:{i}"}
+                slots = optimizer._state[i].values()
+                assert {backend.device_of(a) for a in slots} <= {f"cuda:{i}"}
 
     def test_copies_stay_where_they_are(self) -> None:
         y = tg.tensor([[1.0, 2.0], [3.0, 4.0]], device="cuda:1")
