@@ -27,8 +27,9 @@ from test_traced_scan import (
 
 import cuda_on_host
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import ExecutorWarning
+from tinygrad_rnn.errors import CompilerError, ExecutorWarning
 from tinygrad_rnn.recurrence import loop
+from tinygrad_rnn.speed import device_call, scan
 from tinygrad_rnn.speed.cuda import graphs, module
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -257,3 +258,34 @@ def test_a_step_with_a_side_effect_is_refused_on_a_device(accelerator: str) -> N
             tg.scan(step, h, x)
         assert not reports[0].traced
     assert len(seen) == 4
+
+
+def test_kernels_that_do_not_compile_are_told_once(
+    accelerator: str, level: Any, monkeypatch: pytest.MonkeyPatch, fresh_plans: None
+) -> None:
+    """Nothing was drawn then: the masks of dropout are those of the loop in Python."""
+    level("graphs")
+    monkeypatch.setattr(scan, "_plans", {})
+
+    def fail(*args: Any) -> Any:
+        raise CompilerError("no NVRTC")
+
+    h, x = tg.ones(2, 3, device=accelerator), tg.ones(4, 2, 3, device=accelerator)
+
+    def step(h: Any, x: Any) -> Any:
+        return tg.functional.dropout(tg.tanh(h + x), 0.5, True), None
+
+    found = []
+    for broken in (True, False):
+        if broken:
+            monkeypatch.setattr(device_call, "kernel", fail)
+        tg.random.manual_seed(1)
+        expected = pytest.warns(ExecutorWarning, match=r"operations, not kernels: no NVRTC")
+        with expected if broken else tg.eager(), loop.reports() as reports:
+            found.append(tg.scan(step, h, x)[0].to("cpu").numpy())
+        if broken:
+            assert reports[0].reason == "not in CUDA: no NVRTC" and not reports[0].traced
+            with loop.reports() as reports:
+                tg.scan(step, h, x)
+            assert reports[0].reason == "a GPU computes operation by operation: no NVRTC"
+    np.testing.assert_array_equal(*found)

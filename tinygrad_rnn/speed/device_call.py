@@ -163,6 +163,12 @@ class DeviceLoop(CompiledLoop):
         self._body(module, self.source, places, form, weights, special)(None)
         return reason
 
+    def load(self, library: Any) -> None:
+        """Compile the kernels."""
+        names = [f"stage{i}" for i in range(len(self.stages.shapes))]
+        for name in (*names, *self.copies):
+            kernel(library, self.source, name)
+
     @property
     def _place(self) -> Any:
         """The dtype of the structure ``Place``."""
@@ -284,6 +290,14 @@ class DevicePlan(CompiledPlan):
 
     loops = DeviceLoop
     forward_loop: DeviceLoop
+
+    def load(self, library: Any) -> None:
+        """Compile the kernels: before a call has drawn numbers, so that it can be done without."""
+        loops: list[Any] = [self.forward_loop]
+        if self.differentiates:
+            loops.append(self.backward_loop(tuple(range(len(self.ys))))[1])
+        for loop in loops:
+            loop.load(library)
 
 
 class DeviceCall(CompiledCall):
