@@ -21,7 +21,7 @@ from .. import random as tg_random
 from ..engine import backend
 from .compiled_call import CompiledCall, CompiledLoop, CompiledPlan
 from .cuda import cublas, graphs
-from .cuda.module import THREADS, kernel
+from .cuda.module import THREADS, by_value, kernel
 from .device_stages import Copy, DeviceStages
 from .expressions import Expression
 from .loop_call import LoopCall
@@ -237,6 +237,7 @@ class DeviceLoop(CompiledLoop):
         """
         rows, stages, steps = self.rows, self.stages, len(places)
         at = places["at"].tolist()
+        values, form = by_value(places), by_value(form)
         work: list[tuple[Any, ...]] = []  # a kernel and its size, or None and a product
         for o in stages.operations:
             if o.kind == "stage":
@@ -257,7 +258,7 @@ class DeviceLoop(CompiledLoop):
             product.begin()
             for t in range(steps):
                 addresses = at[t]
-                place = places[t : t + 1] if table is None else table[t]
+                place = values[t : t + 1] if table is None else table[t]
                 if t == 0 and "begin" in others:
                     start, *how = others["begin"]
                     start(*how, (place, form))
