@@ -202,7 +202,8 @@ class Kernel:
         where = f"{self.__name__}: argument {i} for a parameter {code}"
         if array is not None:
             found = f"*{array.dtype.kind}{array.itemsize}"
-            if code != "*v" and found != code and (found, code) != ("*b1", "*u1"):
+            bytes_of = found == "*u1" and code[:2] == "*V"  # of structures
+            if code != "*v" and found != code and (found, code) != ("*b1", "*u1") and not bytes_of:
                 raise KernelError(f"{where} is an array {array.dtype}")
             return np.array(array.ctypes.data, np.uintp)
         if x is None and code[0] == "*":

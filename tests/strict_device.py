@@ -60,6 +60,8 @@ class PerformanceWarning(RuntimeWarning):
 
 class _State(threading.local):
     device = 0
+    stream = None  # a Stream
+    captured: list[Callable[[], Any]] | None = None
 
 
 devices, peer_access = 1, True  # what the machine has: see `installed`
@@ -69,14 +71,22 @@ transfers = 0  # how often an array was uploaded
 launches = 0  # how often a kernel started: a function, a copy, a product, a kernel of CUDA
 
 
-def _launched(run: Callable[[], Any] = lambda: None) -> None:
+def _launched(run: Callable[[], Any] | None = None) -> None:
     global launches
+    if _current.captured is not None:
+        if run is None:
+            raise StrictError("only kernels of CUDA and cuBLAS are captured: the rest computes now")
+        _current.captured.append(run)
+        return
     launches += 1
-    run()
+    if run is not None:
+        run()
 
 
 def _read() -> None:
     global syncs
+    if _current.captured is not None:
+        raise RuntimeError("cudaErrorStreamCaptureUnsupported: the host reads a value")
     syncs += 1
 
 
@@ -446,7 +456,8 @@ def _function(name: str) -> Callable[..., Any]:
         if name == "take_along_axis":  # through indexing, modulo the length
             values[1] = values[1] % values[0].shape[keywords["axis"]]
         made = getattr(np, name)(*values, **keywords)
-        return ndarray._of(made) if name in _VIEWS else _result(made)
+        unchanged = bool(values) and made is values[0]  # a contiguous array
+        return ndarray._of(made) if name in _VIEWS or unchanged else _result(made)
 
     function.__name__ = name
     return function
@@ -484,6 +495,8 @@ def _asarray(a: Any, dtype: Any = None, order: Any = None) -> ndarray:
             raise NotImplementedError("CuPy cannot copy non-contiguous array between devices.")
         same = here and (dtype is None or a.dtype == dtype)
         return a if same else _result(a._array.astype(a.dtype if dtype is None else dtype))
+    if _current.captured is not None:
+        raise RuntimeError("cudaErrorStreamCaptureUnsupported: a copy from the host")
     fortran = isinstance(a, np.ndarray) and a.flags.fnc
     array = np.array(a, dtype, order="F" if fortran else "C")
     if array.dtype.kind not in "fiubc":
@@ -536,6 +549,46 @@ class Device:
 
     def __repr__(self) -> str:
         return f"<Device {self.id}>"
+
+
+class Stream:
+    """A stream: it can only capture, since all else is computed at once."""
+
+    def __init__(self, *, non_blocking: bool) -> None:
+        if not non_blocking:
+            raise StrictError("a blocking stream waits for the default one, which ends a capture")
+        self.ptr = id(self)
+
+    def __enter__(self) -> Stream:
+        self._before, _current.stream = _current.stream, self
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _current.stream = self._before
+
+    def begin_capture(self) -> None:
+        """Record what is launched, in place of computing it."""
+        if _current.stream is not self or _current.captured is not None:
+            raise RuntimeError("cudaErrorIllegalState: begin_capture")
+        _current.captured = []
+
+    def end_capture(self) -> Graph:
+        """Return what was recorded."""
+        captured, _current.captured = _current.captured, None
+        if captured is None:
+            raise RuntimeError("cudaErrorIllegalState: end_capture")
+        return Graph(captured)
+
+
+class Graph:
+    """Kernels that were captured, with their arguments."""
+
+    def __init__(self, kernels: list[Callable[[], Any]]) -> None:
+        self.kernels = kernels
+
+    def launch(self) -> None:
+        """Run them all."""
+        _launched(lambda: [run() for run in self.kernels])
 
 
 def _device_count() -> int:
@@ -600,11 +653,11 @@ def _make_module() -> _Module:
     }
     names |= {"asnumpy": lambda a: a.get(), "RawModule": _raw_module}
     runtime = types.SimpleNamespace(getDeviceCount=_device_count)
-    cuda = types.SimpleNamespace(Device=Device, runtime=runtime)
+    cuda = types.SimpleNamespace(Device=Device, Stream=Stream, runtime=runtime)
     cuda.alloc_pinned_memory, cuda.UnownedMemory = PinnedMemory, UnownedMemory
     cuda.MemoryPointer = MemoryPointer
     cuda.device = types.SimpleNamespace(get_cublas_handle=lambda: 1)
-    cuda.get_current_stream = lambda: types.SimpleNamespace(ptr=0)
+    cuda.get_current_stream = lambda: _current.stream or types.SimpleNamespace(ptr=0)
     names |= {"cuda": cuda}
     for name, value in names.items():
         setattr(module, name, value)
@@ -627,8 +680,10 @@ def installed(count: int = 1, peers: bool = True) -> Iterator[types.ModuleType]:
     devices, peer_access = count, peers
     on_gpu = dict(kernels.on_gpu)
     with contextlib.suppress(ImportError):  # the core alone
+        from tinygrad_rnn.speed import side_effects
         from tinygrad_rnn.speed.cuda import cublas
 
+        side_effects.PURE_PACKAGES |= {"strict_device", "cuda_on_host"}
         cublas.use(cupy, cublas.CuBlas(cupy, cuda_on_host.Blas(_launched)))
     sys.modules["cupy"] = cupy
     if cuda_on_host.unavailable_because():  # CuPy's functions compute all
@@ -636,7 +691,7 @@ def installed(count: int = 1, peers: bool = True) -> Iterator[types.ModuleType]:
     try:
         yield cupy
     finally:
-        _current.device = 0
+        _current.device, _current.stream, _current.captured = 0, None, None
         kernels.on_gpu.update(on_gpu)
         devices, peer_access = outer
         for now, then in zip(known, libraries, strict=True):

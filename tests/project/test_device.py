@@ -669,9 +669,14 @@ def reads_and_uploads_of_a_step(dropout: float = 0.0) -> tuple[int, int]:
         return strict_device.syncs - before[0], strict_device.transfers - before[1]
 
 
-def test_a_training_step_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_step_never_waits_for_the_device() -> None:
     """Forward, backward, clipping and the step read nothing and upload nothing."""
     assert reads_and_uploads_of_a_step(dropout=0.5) == (0, 0)
+
+
+def test_nor_does_a_step_without_the_kernels_of_a_training_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(kernels, "on_gpu", {})
     assert reads_and_uploads_of_a_step() == (0, 0)
     assert reads_and_uploads_of_a_step(dropout=0.5) == (0, 1)  # a mask that the host has drawn

@@ -380,10 +380,15 @@ def test_cross_entropy_of_extreme_logits(accelerator: str) -> None:
         np.array([[np.inf, 0], [np.nan, 0], [0, np.nan], [-np.inf, 0], [0, -np.inf]], "f4"),
         device="cuda",
     )
+    wide = np.zeros((4, 70), "f4")
+    wide[0, 69] = wide[1, 1] = np.nan
+    wide[2, 40], wide[3] = np.inf, -np.inf
     target = tg.tensor(np.zeros(5, int), device="cuda")
     with np.errstate(invalid="ignore"):
         found = F.cross_entropy(x, target, reduction="none").numpy()
+        rows = F.cross_entropy(tg.tensor(wide, device="cuda"), target[:4], reduction="none")
     np.testing.assert_array_equal(found, [np.nan, np.nan, np.nan, np.inf, 0])
+    assert np.isnan(rows.numpy()).all()
 
 
 def test_a_target_that_is_no_class_gives_nan(accelerator: str) -> None:
@@ -429,7 +434,8 @@ def launches_of_a_step(kind: Any) -> dict[str, int]:
             optimizer.zero_grad()
             embedding, rnn, head = layers
             x = embedding(ids)
-            logits = tg.tensor(head(rnn(x)[0]).numpy(), device="cuda", requires_grad=True)
+            made = np.ascontiguousarray(head(rnn(x)[0]).numpy())
+            logits = tg.tensor(made, device="cuda", requires_grad=True)
             strict_device.launches = 0
             loss = F.cross_entropy(logits, target)
             part("loss")

@@ -295,10 +295,6 @@ class CompiledCall(LoopCall):
         step = stride if backward == self.reverse else -stride
         return first + at * stride, step, step
 
-    def _pair(self, rows: int, room: int, dtype: Any) -> Any:
-        """Return two arrays of rows, for a value that two steps have in turns."""
-        return aligned((2, rows, room), dtype)
-
     def _both(self, i: int) -> tuple[Any, Any]:
         """Return the slabs of an element of the state before and after each step."""
         slab = self.slabs[i]
@@ -355,7 +351,7 @@ class CompiledCall(LoopCall):
         alive = None
         if self.ragged is not None:
             alive = self._alive(self.alive, False)
-        self._run(plan.forward_loop, T, series, alive=alive)
+        plan.forward_loop.run(T, self._invariants(), series, alive=alive)
         finals = []
         for i, slab in enumerate(self.slabs):
             last = pairs[i][T % 2, ...] if slab is None else slab[0 if self.reverse else -1, ...]
@@ -388,7 +384,7 @@ class CompiledCall(LoopCall):
         for i in step.live:
             x = plan.states[i]
             width = x.sizes[-1] if x.sizes else 1
-            pair = self._pair(made.rows, made.room(width, x.dtype), x.dtype)
+            pair = aligned((2, made.rows, made.room(width, x.dtype)), x.dtype)
             pair[0, :, :width] = grads[i].reshape(made.rows, width) if i in grads else 0
             size = pair.strides[0]
             series[f"g{i}"] = self.address(pair), size, -size
@@ -400,14 +396,11 @@ class CompiledCall(LoopCall):
             edge = np.array(self.weights[::-1], float)
         if self.ragged is not None:
             alive, edge_alive = self._alive(self.alive, True), self._alive(self.edge_alive, True)
-        self._run(made, count, series, edge, alive, edge_alive)
+        made.run(count, self._invariants(), series, edge, alive, edge_alive)
         return [
             pair[count % 2, :, : (x.sizes[-1] if x.sizes else 1)].reshape(x.sizes)
             for pair, x in zip(pairs, (plan.states[i] for i in step.live), strict=True)
         ]
-
-    def _run(self, loop: CompiledLoop, steps: int, series: Any, *masks: Any, **more: Any) -> None:
-        loop.run(steps, self._invariants(), series, *masks, **more)
 
     def _views_again(self, i: int) -> None:
         """Do nothing: these loops have no lists of views."""

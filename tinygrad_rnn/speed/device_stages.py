@@ -7,7 +7,7 @@ loops that read the results of others, has one block for each row, which waits b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .cuda.emit import with_functions
 from .cuda.module import THREADS
@@ -25,8 +25,11 @@ struct Place {{ char *at[{buffers}]; const uint8_t *alive, *edge_alive; double e
 struct Form {{ int64_t row[{buffers}], size[{sizes}], group; double number[{numbers}]; }};
 """
 
+BY_VALUE = "#define PLACE const Place P\n"
+TABLE = "#define PLACE const Place *const place\n#define P (*place)\n"
+
 HEAD = """
-extern "C" __global__ void {name}(const Place P, const Form F)
+extern "C" __global__ void {name}(PLACE, const Form F)
 {{
     char *const *at = P.at;
     const int64_t *row = F.row, *size = F.size;
@@ -50,6 +53,16 @@ template <class T> static __device__ T block_sum(T x)
 """
 
 
+class Copy(NamedTuple):
+    """An operation on the rows of an array before, between or after the steps."""
+
+    kind: str  # begin, finish: always; ended, scale: of some rows; zero
+    out: int  # the numbers of the arrays
+    operand: int  # -1: zero
+    dtype: Any
+    width: int
+
+
 class DeviceStages(Stages):
     """The operations of one time step, and the CUDA text of its stages.
 
@@ -62,6 +75,7 @@ class DeviceStages(Stages):
     def __init__(self, *args: Any) -> None:
         self.shapes: list[tuple[int, int]] = []
         self._widths: list[int] = []
+        self.operands: dict[Expression, tuple[str, int]] = {}
         super().__init__(*args)
 
     def _split_sums(
@@ -141,35 +155,53 @@ class DeviceStages(Stages):
     def _source(self, functions: list[str]) -> str:
         return "".join(functions)
 
-    def text(self, ends: Sequence[tuple[str, int, int, Expression, int]]) -> str:
+    def _assign_memory(self) -> None:
+        super()._assign_memory()
+        for x in self.steps:  # a product reads memory that the loop provides
+            if x.op == "matmul":
+                left = x.args[0]
+                name, _ = self.place[left]
+                if left in self.level and name not in self.scratch and name not in self.rooms:
+                    self.operands[left] = self._scratch(left), 0
+                    self.stores.append((left, self.operands[left][0], 0))
+
+    def _operand_place(self, x: Expression) -> tuple[str, int]:
+        return self.operands.get(x) or self.place[x]
+
+    def text(self, copies: dict[str, list[Copy]], table: bool) -> str:
         """Return the CUDA text of all kernels of the loop.
 
-        `ends` are the operations after the stages: kind, numbers of the array and of the operand
-        (-1: none), the value, and its width.
+        `copies` are further kernels; `table`: the argument ``Place`` is in memory of the device.
         """
-        lines = [
-            "const bool ended = P.alive && !P.alive[r / F.group];",
-            "const bool scaled = P.edge != 1 && (!P.edge_alive || P.edge_alive[r / F.group]);",
-        ]
-        for kind, out, operand, x, width in ends:
-            T = c_type(x.dtype)
-            value = {
-                "zero": "0",
-                "scale": f"P.edge == 0 ? 0 : out[i] * ({T})P.edge",
-                "ended": "in[i]" if operand >= 0 else "0",
-            }[kind]
-            condition = {"zero": "", "scale": "if (scaled) ", "ended": "if (ended) "}[kind]
-            source = f"const {T} *in = ({T} *)(at[{operand}] + r * row[{operand}]); "
-            lines.append(
-                f"{{ {T} *out = ({T} *)(at[{out}] + r * row[{out}]); "
-                f"{source if operand >= 0 else ''}{condition}"
-                f"for (int64_t i = first; i < {self.size(width)}; i += step) out[i] = {value}; }}"
-            )
+        found = [TABLE if table else BY_VALUE, self.source]
+        if "block_sum(" in self.source:
+            found.insert(1, SUM)
+        for kernel, items in copies.items():
+            lines = [
+                "const bool ended = P.alive && !P.alive[r / F.group];",
+                "const bool scaled = P.edge != 1 && (!P.edge_alive || P.edge_alive[r / F.group]);",
+            ]
+            for kind, out, operand, dtype, width in items:
+                T = c_type(dtype)
+                value = {
+                    "scale": f"P.edge == 0 ? 0 : out[i] * ({T})P.edge",
+                    "begin": "in ? in[i] : 0",
+                }.get(kind, "in[i]" if operand >= 0 else "0")
+                condition = {"scale": "if (scaled) ", "ended": "if (ended) "}.get(kind, "")
+                source = f"const {T} *in = ({T} *)(at[{operand}] + r * row[{operand}]); "
+                if kind == "begin":
+                    source = source.replace("= (", f"= !at[{operand}] ? 0 : (", 1)
+                lines.append(
+                    f"{{ {T} *out = ({T} *)(at[{out}] + r * row[{out}]); "
+                    f"{source if operand >= 0 else ''}{condition}"
+                    f"for (int64_t i = first; i < {self.size(width)}; i += step) "
+                    f"out[i] = {value}; }}"
+                )
+            body = "\n    ".join(lines)
+            found.append(f"{HEAD.format(name=kernel)}    {body}\n}}\n")
         structures = STRUCTURES.format(
             buffers=max(1, len(self.buffers)),
             sizes=max(1, len(self.sizes)),
             numbers=max(1, len(self.numbers)),
         )
-        end = HEAD.format(name="ends") + "    " + "\n    ".join(lines) + "\n}\n" if ends else ""
-        used = SUM if "block_sum(" in self.source else ""
-        return with_functions("".join([structures, used, self.source, end]))
+        return with_functions("".join([structures, *found]))

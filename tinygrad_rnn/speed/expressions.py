@@ -95,7 +95,7 @@ class Expression(Symbolic):
     def device(self) -> Any:
         """The device, which the engine reads when expressions and arrays are mixed."""
         if self.trace.closed:
-            return "cpu"
+            return self.trace.device
         raise untraceable("reads an array that is not an argument", "pass it as one")
 
     def astype(self, dtype: Any) -> Expression:
@@ -416,6 +416,7 @@ class Trace:
         self.differentiating = self.watching = False
         self.has_slices = self.uses_lengths = self.reads_default = False
         self.closed = closed
+        self.device: Any = "cpu"  # of a closed trace
 
     def intern(self, op: str, args: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]) -> Any:
         """Return the expression of an operation: an existing one, or a new one."""

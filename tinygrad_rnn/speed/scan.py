@@ -101,7 +101,7 @@ def execute(
     elements = iter(finals)
     new = map_nested(lambda s: None if s is None else next(elements), state)
     ys = map_nested(lambda i: None if i is None else ys[i - len(finals)], y)
-    return new, ys, call.executor, reason
+    return new, ys, call.executor, getattr(call, "reason", reason)
 
 
 def _traced(step: Any, state: Any, xs: Any, initial: list[Tensor]) -> tuple[StepTrace, Any, str]:

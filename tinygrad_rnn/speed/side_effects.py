@@ -6,8 +6,8 @@ before a function outside of Python code is called that is not known to be pure 
 ``next``, ``list.append``, a random draw, the clock). So the function can be called again, in a
 loop, as if nothing had happened.
 
-Functions of this library and of NumPy are pure, except that they may draw random numbers; those of
-the library raise in `tinygrad_rnn.random` while a step is traced.
+Functions of this library, of NumPy and of CuPy are pure, except that they may draw random numbers;
+those of the library raise in `tinygrad_rnn.random` while a step is traced.
 """
 
 from __future__ import annotations
@@ -29,19 +29,21 @@ import numpy as np
 
 from .._util import LIBRARY as PACKAGE_NAME
 from .._util.user_code import GENERATED, PACKAGE, location
+from ..engine import backend
 from ..engine.tensor import Tensor
 
 LIBRARY, USER = "library", "user"
 PURE_PACKAGES = frozenset(
     "contextlib copy dataclasses enum functools itertools math numbers numpy operator "
-    "re types typing abc inspect ast tokenize".split()
+    "re types typing abc inspect ast tokenize cupy cupy_backends cupyx".split()
 )
 PURE_BUILTINS = frozenset(
     "abs all any ascii bin callable chr divmod format getattr hasattr hash hex id isinstance "
     "issubclass len max min oct ord pow repr round sorted sum vars dir locals globals "
     "__build_class__".split()
 )
-PURE_MODULES = frozenset(("math", "cmath", "_operator", "_functools", "itertools", "numpy"))
+PURE_MODULES = frozenset(("math", "cmath", "_operator", "_functools", "itertools", "numpy", "cupy"))
+RANDOM = ("numpy.random", "cupy.random")
 VALUES = (str, bytes, int, float, complex, bool, tuple, frozenset, range, type(None), slice)
 READS = frozenset("get items keys values index count copy union intersection difference".split())
 ARRAY_WRITES = frozenset(
@@ -88,10 +90,13 @@ class SideEffect(BaseException):
         self.what, self.line = what, line
 
 
-def guarded(function: Callable[..., Any], *args: Any, recorded: bool = True) -> Any:
+def guarded(
+    function: Callable[..., Any], *args: Any, recorded: bool = True, on_gpu: bool = False
+) -> Any:
     """Call a function, and raise `SideEffect` before it has one.
 
-    `recorded` tells that the caller records a graph, so that ``+=`` makes a new Tensor. A profiler
+    `recorded` tells that the caller records a graph, so that ``+=`` makes a new Tensor; `on_gpu`,
+    that CuPy computes what depends on neither the state nor the input of a step. A profiler
     that is active in this thread is paused. The caller disables the cyclic GC, whose callbacks
     run code that is not the function's.
     """
@@ -99,7 +104,7 @@ def guarded(function: Callable[..., Any], *args: Any, recorded: bool = True) -> 
     pausable = hasattr(profiler, "disable") and hasattr(profiler, "enable")  # cProfile
     if pausable:
         profiler.disable()
-    _stopped.effect, _stopped.recorded = None, recorded
+    _stopped.effect, _stopped.recorded, _stopped.on_gpu = None, recorded, on_gpu
     traced = sys.gettrace() is not None  # by a debugger, or a tool that measures coverage
     try:
         if traced:
@@ -122,6 +127,7 @@ def guarded(function: Callable[..., Any], *args: Any, recorded: bool = True) -> 
 class _Stopped(threading.local):
     effect: SideEffect | None = None
     recorded = True
+    on_gpu = False
 
 
 _stopped = _Stopped()
@@ -217,6 +223,8 @@ def _check(frame: types.FrameType) -> Any:
     if found is None:
         _codes.append(code)
         found = _kinds[id(code)] = _kind_of(code, frame.f_globals.get("__name__") or "")
+    if found is not LIBRARY and _is_called_by_cupy(frame):
+        return LIBRARY
     if found.__class__ is tuple and not _is_signal_handler(code):
         what, line = found
         own = code.co_filename.startswith(PACKAGE)
@@ -229,6 +237,28 @@ def _check(frame: types.FrameType) -> Any:
     if found is USER and not started and (what := _used_up(frame)):
         _stop(what, f"{code.co_filename}:{code.co_firstlineno}")
     return found
+
+
+def _is_called_by_cupy(frame: types.FrameType) -> bool:
+    """Tell whether CuPy called a function: it compiles its kernels at their first use.
+
+    Most of CuPy is compiled, so the caller that Python knows is code of this library.
+    """
+    caller: Any = frame.f_back
+    standard = _package(frame) in sys.stdlib_module_names
+    while _stopped.on_gpu and caller is not None and caller.f_code.co_name != "guarded":
+        package = _package(caller)
+        if package in ("cupy", "cupy_backends", "cupyx", "importlib"):  # it imports parts late
+            return True
+        if _kinds.get(id(caller.f_code)) is LIBRARY:
+            return standard
+        standard = standard and package in sys.stdlib_module_names
+        caller = caller.f_back
+    return False
+
+
+def _package(frame: types.FrameType) -> str:
+    return (frame.f_globals.get("__name__") or "").partition(".")[0]
 
 
 def _used_up(frame: types.FrameType) -> str:
@@ -309,7 +339,7 @@ def _kind_of(code: types.CodeType, module: str) -> Any:
         what = "changes a module" if folder == "nn" else f"calls {code.co_name}"
         return (what, None) if changes else LIBRARY
     package = module.partition(".")[0]
-    if package in PURE_PACKAGES and not module.startswith("numpy.random"):
+    if package in PURE_PACKAGES and not module.startswith(RANDOM):
         return LIBRARY
     if package in sys.stdlib_module_names and package != "__main__":
         return f"calls {code.co_name} of {module}", None
@@ -368,7 +398,7 @@ def _is_pure(function: Any) -> bool:
         return module.partition(".")[0] in PURE_MODULES and "random" not in module
     if isinstance(owner, VALUES):
         return True
-    if isinstance(owner, np.ndarray | np.generic):
+    if backend.is_array(owner):
         return name not in ARRAY_WRITES
     if isinstance(owner, type):
         return owner in (dict, int, float, str) or name == "__new__"

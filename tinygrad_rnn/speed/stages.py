@@ -326,6 +326,10 @@ class Stages:
             else:
                 self.stores.append((x, name, 0))
 
+    def _operand_place(self, x: Expression) -> tuple[str, int]:
+        """Return the array that a product reads, and the start in its rows."""
+        return self.place[x]
+
     def _scratch(self, x: Expression) -> str:
         name = f"t{len(self.scratch)}"
         self.scratch[name] = Scratch(self.width(x), x.dtype)
@@ -388,7 +392,7 @@ class Stages:
             for x in products:
                 left, weight = x.args
                 self.weights.setdefault(weight, len(self.weights))
-                operand, offset = self.place[left]
+                operand, offset = self._operand_place(left)
                 self.operations.append(
                     Operation(
                         "product", self.place[x][0], operand, x.dtype, x.sizes[-1], weight,

@@ -112,7 +112,8 @@ class StepTrace(Trace):
         self.invariants: list[Tensor] = []
         self.draws: list[Draw] = []
         self.computed: list[Call] = []
-        self.module = next(backend.module_of(s._data) for s in leaves(state) if s is not None)
+        first = next(s._data for s in leaves(state) if s is not None)
+        self.module, self.device = backend.module_of(first), getattr(first, "device", "cpu")
         self._adopted: dict[tuple[int, int], Tensor] = {}
         self._numbers: dict[int, Expression] = {}
         self._copies: dict[int, tuple[Any, Tensor]] = {}  # of NumPy arrays, by the id of each
@@ -157,7 +158,8 @@ class StepTrace(Trace):
                 if is_library(step):
                     new, y = step(state, x)
                 else:
-                    new, y = guarded(step, state, x, recorded=recorded)
+                    on_gpu = self.module is not np
+                    new, y = guarded(step, state, x, recorded=recorded, on_gpu=on_gpu)
         except SideEffect as effect:
             raise Refused(effect.what, effect.line) from None
         except Exception as error:  # the loop in Python raises it again, if it is the user's own

@@ -224,7 +224,8 @@ def gemm(x: Array, y: Array) -> Array:
         out = empty_in_order_of((*x.shape[:2], y.shape[1]), x[0], np.result_type(x.dtype, y.dtype))
         module.matmul(y.T, rows(x).T, out=rows(out).T)  # one matrix with a row for each feature
         return out
-    if is_column_major(x):
+    # On a GPU the gradient gᵀ x of a weight is row-major, as the weight is.
+    if is_column_major(x) and (module is np or x.ndim > 2):
         return module.matmul(y.swapaxes(-1, -2), x.swapaxes(-1, -2)).swapaxes(-1, -2)
     return module.matmul(x, y)
 

@@ -52,6 +52,8 @@ class Weight(NamedTuple):
 class Products:
     """Products by CuPy: an array for each operand, and a call of ``matmul``."""
 
+    workspace: Any = None  # of the graph that is being captured
+
     def __init__(self, module: Any) -> None:
         self.module = module
 
@@ -100,7 +102,6 @@ class CuBlas(Products):
         )
         self._one = {t: kind(1) for t, (_, _, kind) in KINDS.items()}
         self._zero = {t: kind(0) for t, (_, _, kind) in KINDS.items()}
-        self.workspace: Any = None  # of the graph that is being captured
 
     def begin(self) -> None:
         """Prepare products on the current stream."""
@@ -108,7 +109,9 @@ class CuBlas(Products):
         self.handle = cuda.device.get_cublas_handle()
         self._set_stream(self.handle, cuda.get_current_stream().ptr)
         self._set_mode(self.handle, HOST_POINTERS)
-        if self.workspace is not None:  # after the stream, which resets it
+        if (
+            self.workspace is not None and self._set_workspace is not None
+        ):  # after the stream, which resets it
             self._set_workspace(self.handle, self.workspace.data.ptr, self.workspace.nbytes)
 
     def __call__(
@@ -130,9 +133,10 @@ class CuBlas(Products):
 
 
 def _function(library: Any, name: str, arguments: list[Any]) -> Any:
-    """Return a function, by the name of its present version."""
-    found = getattr(library, f"{name}_v2", None) or getattr(library, name)
-    found.argtypes, found.restype = arguments, ctypes.c_int
+    """Return a function, by the name of its present version; None if the library lacks it."""
+    found = getattr(library, f"{name}_v2", None) or getattr(library, name, None)
+    if found is not None:
+        found.argtypes, found.restype = arguments, ctypes.c_int
     return found
 
 

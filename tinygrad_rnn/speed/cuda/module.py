@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -97,10 +98,16 @@ def kernel(module: Any, text: str, name: str) -> Callable[..., None]:
     CompilerError
         If it cannot be compiled or loaded: no headers, no driver.
     """
+    watching = sys.gettrace(), sys.getprofile()  # for side effects of a step that is traced
+    sys.settrace(None)
+    sys.setprofile(None)
     try:
         found: Callable[..., None] = module.RawModule(code=text, options=OPTIONS).get_function(name)
     except Exception as error:  # of unrelated classes
         raise CompilerError(f"CUDA: {type(error).__name__}: {error}") from error
+    finally:
+        sys.settrace(watching[0])
+        sys.setprofile(watching[1])
     return found
 
 

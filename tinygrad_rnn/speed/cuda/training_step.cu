@@ -26,7 +26,7 @@ static __device__ double greatest_of(double *part, double x, int lanes)
     for (int half = lanes / 2; half; half /= 2) {
         __syncthreads();
         const double other = part[threadIdx.x + (lane < half ? half : 0)];
-        if (other > part[threadIdx.x] || other != other) part[threadIdx.x] = other;
+        if (other > part[threadIdx.x]) part[threadIdx.x] = other;
     }
     __syncthreads();
     x = part[threadIdx.x - lane];
@@ -126,7 +126,7 @@ extern "C" __global__ void cross_entropy(const REAL *logits, const int64_t *targ
     const REAL *x = logits + r * classes;
     double found = x[lane < classes ? lane : 0];
     for (int64_t j = lane; j < classes; j += lanes)
-        if (x[j] > found || x[j] != x[j]) found = x[j];
+        if (x[j] > found) found = x[j]; /* a nan makes the sum nan */
     const REAL best = (REAL)greatest_of(part, found, lanes);
     double sum = 0, shift = 0;
     for (int64_t j = lane; j < classes; j += lanes) {
