@@ -26,7 +26,6 @@ from test_traced_scan import (
 )
 
 import cuda_on_host
-import strict_device
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ExecutorWarning
 from tinygrad_rnn.recurrence import loop
@@ -237,38 +236,6 @@ def test_a_capture_that_fails_is_told_once(
         assert reports[0].executor == "cuda"
     assert reasons[:2] == ["", ""] and all("no capture" in reason for reason in reasons[2:])
     assert dict(module._report())["GPU"] == "kernels: CUDA graphs: RuntimeError: no capture"
-
-
-# -- launches --------------------------------------------------------------------------------------
-
-
-def counted(device: str, kind: str, step: int) -> tuple[int, int, int]:
-    """Launches, uploads and waits of a training step of a layer at (35, 32, 28, 256)."""
-    layer = getattr(tg.nn, kind)(28, 256, rng=0).to(device)
-    x = tg.tensor(np.ones((35, 32, 28), np.float32), device=device)
-    grad = tg.tensor(np.ones((35, 32, 256), np.float32), device=device)
-    for _ in range(step + 1):
-        layer.zero_grad()
-        before = strict_device.launches, strict_device.transfers, strict_device.syncs
-        layer(x)[0].backward(grad)
-        after = strict_device.launches, strict_device.transfers, strict_device.syncs
-    launches, transfers, syncs = (b - a for a, b in zip(before, after, strict=True))
-    return launches, transfers, syncs
-
-
-@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
-@pytest.mark.parametrize("accelerator", ["strict"], indirect=True)
-def test_launches_of_a_training_step(accelerator: str, kind: str, level: Any) -> None:
-    """70 of each pass are the loop's: a kernel and a product for each of 35 steps."""
-    level("kernels")
-    launches, _, syncs = counted(accelerator, kind, 1)
-    assert launches <= 170 and syncs == 0
-    level("graphs")
-    inside, uploads, syncs = counted(accelerator, kind, 3)
-    state = {"LSTM": 2}.get(kind, 1)  # is uploaded as zeros
-    # Of each pass: the copy of the table up, the one to its place, and the graph.
-    assert inside <= launches - 4 * 35 and uploads <= 2 + state and syncs == 0
-    assert inside <= 30
 
 
 def test_a_step_with_a_side_effect_is_refused_on_a_device(accelerator: str) -> None:
