@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import conftest
 import strict_device
 import tinygrad_rnn as tg
 from op_table import ROWS, Row
@@ -720,6 +721,17 @@ class Host:
     def __dlpack_device__(self) -> Any:
         assert self.x.__dlpack_device__()[0] == 2
         return 1, 0
+
+
+# -- everything on a device ------------------------------------------------------------------------
+
+
+def test_the_tests_that_need_the_host_exist() -> None:
+    tests = Path(__file__).parents[1]
+    for name in conftest.HOST_ONLY:
+        file, _, function = name.partition("::")
+        text = (tests / file).read_text("utf-8")
+        assert not function or f"def {function}" in text, name
 
 
 # -- these tests can fail --------------------------------------------------------------------------

@@ -278,7 +278,7 @@ def test_what_makes_a_training_step_wait_for_the_device_is_caught(
         monkeypatch.setattr(
             tg.optim.Adam, "step", lambda self: (planted(self.params[0]), step(self))
         )
-    catches(test_device.test_a_training_step_never_waits_for_the_device, monkeypatch)
+    catches(test_device.test_a_training_step_never_waits_for_the_device)
 
 
 def test_an_unchecked_index_on_the_device_is_caught(monkeypatch: Plant) -> None:
