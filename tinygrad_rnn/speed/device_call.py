@@ -41,7 +41,7 @@ def address(x: Any) -> int:
 class DeviceLoop(CompiledLoop):
     """A loop: its kernels, and the operations of a step.
 
-    Names of arrays besides those of `StepPlan.given` and `Derivative`: ``i0`` the initial state or
+    Names of arrays that `StepPlan.given` and `Derivative` do not have: ``i0`` the initial state or
     the gradient of the final one, ``f0`` the final state or the gradient of the initial one,
     ``p0`` and ``q0`` the old and new state as an operand of products.
     """
@@ -211,7 +211,7 @@ class DeviceLoop(CompiledLoop):
                 places["at"][:, self.number[name]] = address(array) + moved
 
     def _form(self, alive: Sequence[Any] | None) -> Any:
-        """Return the argument ``Form``: what is the same in all steps."""
+        """Return the argument ``Form``: all that is the same in all steps."""
         count = max(1, len(self.names))
         sizes, numbers = self.stages.sizes or [0], self.stages.numbers or [0.0]
         dtype = [("row", np.int64, (count,)), ("size", np.int64, (len(sizes),))]
