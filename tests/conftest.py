@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random as python_random
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,13 @@ def fresh_plans(monkeypatch: pytest.MonkeyPatch) -> None:
         fresh = vars(type(value)(value.function))
         for name in {"plans", "_traces_left"}.intersection(fresh):
             monkeypatch.setattr(value, name, fresh[name])
+
+
+@pytest.fixture
+def plain_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no loop as a CUDA graph, which uploads a small table: for tests that count uploads."""
+    monkeypatch.setattr("tinygrad_rnn.speed.cuda.graphs.PLAIN_CALLS", 10**9)
+    monkeypatch.setattr("tinygrad_rnn.speed.cuda.graphs._graphs", OrderedDict())
 
 
 def device_called(name: str) -> str:
