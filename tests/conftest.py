@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random as python_random
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,13 @@ def fresh_plans(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(value, name, fresh[name])
 
 
+@pytest.fixture
+def plain_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no loop as a CUDA graph, which uploads a small table: for tests that count uploads."""
+    monkeypatch.setattr("tinygrad_rnn.speed.cuda.graphs.PLAIN_CALLS", 10**9)
+    monkeypatch.setattr("tinygrad_rnn.speed.cuda.graphs._graphs", OrderedDict())
+
+
 def device_called(name: str) -> str:
     """Return the device of a fixture's value; skip the test if it needs a GPU and none is found."""
     reason = cuda_unavailable_because() if name == "cuda" else None
@@ -163,10 +171,10 @@ def everything_on(
 
     def moved(x: Any, op: Any) -> Any:
         array = operand(x, op)
-        return backend.to_device(array, None) if backend.is_array(array) else array
+        return backend.to_device(array, None) if type(array) is np.ndarray else array
 
     def required_there(x: Any, op: str) -> tg.Tensor:
-        return required(backend.to_device(x, None) if backend.is_array(x) else x, op)
+        return required(backend.to_device(x, None) if type(x) is np.ndarray else x, op)
 
     monkeypatch.setattr(tg.Tensor, "__init__", made)
     monkeypatch.setattr(promotion, "_as_array", moved)

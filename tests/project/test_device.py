@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import conftest
 import strict_device
 import tinygrad_rnn as tg
 from op_table import ROWS, Row
@@ -668,11 +669,13 @@ def reads_and_uploads_of_a_step(dropout: float = 0.0) -> tuple[int, int]:
         return strict_device.syncs - before[0], strict_device.transfers - before[1]
 
 
+@pytest.mark.usefixtures("plain_loops")
 def test_a_training_step_never_waits_for_the_device() -> None:
     """Forward, backward, clipping and the step read nothing and upload nothing."""
     assert reads_and_uploads_of_a_step(dropout=0.5) == (0, 0)
 
 
+@pytest.mark.usefixtures("plain_loops")
 def test_nor_does_a_step_without_the_kernels_of_a_training_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -681,6 +684,7 @@ def test_nor_does_a_step_without_the_kernels_of_a_training_step(
     assert reads_and_uploads_of_a_step(dropout=0.5) == (0, 1)  # a mask that the host has drawn
 
 
+@pytest.mark.usefixtures("plain_loops")
 def test_a_checkpoint_waits_for_the_device_once() -> None:
     """To compare the second run with the first; the results of all devices are on this one."""
     with strict_device.installed():
@@ -720,6 +724,17 @@ class Host:
     def __dlpack_device__(self) -> Any:
         assert self.x.__dlpack_device__()[0] == 2
         return 1, 0
+
+
+# -- everything on a device ------------------------------------------------------------------------
+
+
+def test_the_tests_that_need_the_host_exist() -> None:
+    tests = Path(__file__).parents[1]
+    for name in conftest.HOST_ONLY:
+        file, _, function = name.partition("::")
+        text = (tests / file).read_text("utf-8")
+        assert not function or f"def {function}" in text, name
 
 
 # -- these tests can fail --------------------------------------------------------------------------
@@ -811,6 +826,7 @@ def test_a_planted_mistake_is_caught_though_the_cpu_never_shows_it(
         check("cuda")
 
 
+@pytest.mark.usefixtures("plain_loops")
 def test_a_planted_read_of_a_tensor_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """``float(tensor)`` reads by ``item()``, which is allowed; a step that does it is noticed."""
     linear = tg.functional.linear

@@ -26,10 +26,10 @@ from test_traced_scan import (
 )
 
 import cuda_on_host
-import strict_device
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import ExecutorWarning
+from tinygrad_rnn.errors import CompilerError, ExecutorWarning
 from tinygrad_rnn.recurrence import loop
+from tinygrad_rnn.speed import device_call, scan
 from tinygrad_rnn.speed.cuda import graphs, module
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -239,38 +239,6 @@ def test_a_capture_that_fails_is_told_once(
     assert dict(module._report())["GPU"] == "kernels: CUDA graphs: RuntimeError: no capture"
 
 
-# -- launches --------------------------------------------------------------------------------------
-
-
-def counted(device: str, kind: str, step: int) -> tuple[int, int, int]:
-    """Launches, uploads and waits of a training step of a layer at (35, 32, 28, 256)."""
-    layer = getattr(tg.nn, kind)(28, 256, rng=0).to(device)
-    x = tg.tensor(np.ones((35, 32, 28), np.float32), device=device)
-    grad = tg.tensor(np.ones((35, 32, 256), np.float32), device=device)
-    for _ in range(step + 1):
-        layer.zero_grad()
-        before = strict_device.launches, strict_device.transfers, strict_device.syncs
-        layer(x)[0].backward(grad)
-        after = strict_device.launches, strict_device.transfers, strict_device.syncs
-    launches, transfers, syncs = (b - a for a, b in zip(before, after, strict=True))
-    return launches, transfers, syncs
-
-
-@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
-@pytest.mark.parametrize("accelerator", ["strict"], indirect=True)
-def test_launches_of_a_training_step(accelerator: str, kind: str, level: Any) -> None:
-    """70 of each pass are the loop's: a kernel and a product for each of 35 steps."""
-    level("kernels")
-    launches, _, syncs = counted(accelerator, kind, 1)
-    assert launches <= 170 and syncs == 0
-    level("graphs")
-    inside, uploads, syncs = counted(accelerator, kind, 3)
-    state = {"LSTM": 2}.get(kind, 1)  # is uploaded as zeros
-    # Of each pass: the copy of the table up, the one to its place, and the graph.
-    assert inside <= launches - 4 * 35 and uploads <= 2 + state and syncs == 0
-    assert inside <= 30
-
-
 def test_a_step_with_a_side_effect_is_refused_on_a_device(accelerator: str) -> None:
     """Functions that CuPy calls are not the step's; those that the step calls are."""
     import time
@@ -290,3 +258,34 @@ def test_a_step_with_a_side_effect_is_refused_on_a_device(accelerator: str) -> N
             tg.scan(step, h, x)
         assert not reports[0].traced
     assert len(seen) == 4
+
+
+def test_kernels_that_do_not_compile_are_told_once(
+    accelerator: str, level: Any, monkeypatch: pytest.MonkeyPatch, fresh_plans: None
+) -> None:
+    """Nothing was drawn then: the masks of dropout are those of the loop in Python."""
+    level("graphs")
+    monkeypatch.setattr(scan, "_plans", {})
+
+    def fail(*args: Any) -> Any:
+        raise CompilerError("no NVRTC")
+
+    h, x = tg.ones(2, 3, device=accelerator), tg.ones(4, 2, 3, device=accelerator)
+
+    def step(h: Any, x: Any) -> Any:
+        return tg.functional.dropout(tg.tanh(h + x), 0.5, True), None
+
+    found = []
+    for broken in (True, False):
+        if broken:
+            monkeypatch.setattr(device_call, "kernel", fail)
+        tg.random.manual_seed(1)
+        expected = pytest.warns(ExecutorWarning, match=r"operations, not kernels: no NVRTC")
+        with expected if broken else tg.eager(), loop.reports() as reports:
+            found.append(tg.scan(step, h, x)[0].to("cpu").numpy())
+        if broken:
+            assert reports[0].reason == "not in CUDA: no NVRTC" and not reports[0].traced
+            with loop.reports() as reports:
+                tg.scan(step, h, x)
+            assert reports[0].reason == "a GPU computes operation by operation: no NVRTC"
+    np.testing.assert_array_equal(*found)
