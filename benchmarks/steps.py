@@ -55,7 +55,7 @@ class Problem(NamedTuple):
 class Trainer(NamedTuple):
     """`step` trains once; `gradients` returns the loss and its gradients; call `compile` first.
 
-    `wait` returns when the device has done what it was told.
+    `wait` returns when the device has finished.
     """
 
     step: Callable[[], Any]

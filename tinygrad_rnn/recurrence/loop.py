@@ -363,7 +363,7 @@ def _reason_against(steps: int, traced: bool) -> str:
 
 
 def report(made: LoopReport) -> None:
-    """Give a report to whoever collects them (`reports`)."""
+    """Add a report to those that `reports` collects."""
     if _reports.into is not None:
         _reports.into.append(made)
 
