@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import conftest
 import strict_device
 import tinygrad_rnn as tg
+from host_only import HOST_ONLY
 from op_table import ROWS, Row
 from tinygrad_rnn.engine import backend
 from tinygrad_rnn.engine.ops import kernels
@@ -731,7 +731,7 @@ class Host:
 
 def test_the_tests_that_need_the_host_exist() -> None:
     tests = Path(__file__).parents[1]
-    for name in conftest.HOST_ONLY:
+    for name in HOST_ONLY:
         file, _, function = name.partition("::")
         text = (tests / file).read_text("utf-8")
         assert not function or f"def {function}" in text, name
