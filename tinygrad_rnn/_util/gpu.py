@@ -167,7 +167,8 @@ def to_host(array: Array) -> Array:
     ArgumentError or IndexError
         If an index that was used before is out of range: see `gpu_indices`.
     """
-    found = in_memory_order(array, lambda x: x.get())
+    read = array.get  # of an array without values this raises, with the reason
+    found = in_memory_order(array, lambda x: read() if x is array else x.get())
     gpu_indices.report()
     return found
 

@@ -140,7 +140,7 @@ class Expression(Symbolic):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name in ("get", "strides"):  # as an array is copied to the CPU, in its memory order
+        if name == "get":  # as engine/backend.py copies an array to the CPU
             raise untraceable("reads the values of an array (numpy(), repr)")
         raise untraceable(f"uses an operation that is not traced: it reads {name!r} of an array")
 
