@@ -377,9 +377,10 @@ for _name, _ufunc in {
 # Every name that the library calls on an array module: the arguments that CuPy 14 has besides the
 # arrays, in their order. `test_the_stand_in_offers_nothing_that_cupy_has_not` compares with CuPy.
 UFUNCS = """
-    abs absolute add cos divide equal exp expm1 greater greater_equal isfinite less less_equal
-    log log1p logaddexp matmul maximum minimum multiply negative not_equal power sign sin sqrt
-    subtract tanh bitwise_and bitwise_or bitwise_xor right_shift left_shift invert
+    abs absolute add cos divide equal exp expm1 floor_divide greater greater_equal isfinite less
+    less_equal log log1p logaddexp matmul maximum minimum multiply negative not_equal power
+    remainder sign sin sqrt subtract tanh bitwise_and bitwise_or bitwise_xor right_shift left_shift
+    invert
 """.split()
 FUNCTIONS = {
     "argmax": "axis dtype out keepdims", "argmin": "axis dtype out keepdims", 
