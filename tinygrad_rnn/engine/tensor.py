@@ -42,7 +42,7 @@ class Tensor:
         source = data._data if isinstance(data, Tensor) else data
         given = backend.is_array(source)
         array = backend.asarray(source, dtype)
-        if device is not None or not given:  # without `device` an array keeps its own
+        if device is not None or (data is source and backend.module_of(array) is np):
             array = backend.to_device(array, device)
         self._data, self._version, self._node = backend.copy(array) if given else array, [0], None
         self.requires_grad = requires_grad
@@ -249,8 +249,7 @@ class Tensor:
     def __reduce__(self) -> Any:
         if not self.is_leaf:
             raise GraphError("pickling a computed tensor: detach() it first")
-        device = None if self.device == "cpu" else self.device  # an array on the CPU stays there
-        return type(self), (self.numpy(), None, device, self.requires_grad)
+        return type(self), (self.numpy(), None, self.device, self.requires_grad)
 
     if TYPE_CHECKING:  # attached by tensors/methods.py and by autograd.py
         T: property

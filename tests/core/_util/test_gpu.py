@@ -166,6 +166,17 @@ def test_a_pickle_of_a_tensor_there_is_one_there(accelerator: str) -> None:
         assert pickle.loads(pickle.dumps(tg.ones(2, device="cpu"))).device == "cpu"
 
 
+def test_new_tensors_are_on_the_default_device(accelerator: str) -> None:
+    values = np.ones(2)
+    there, here = tg.ones(2, device=accelerator), tg.ones(2)
+    with tg.default_device(accelerator):
+        found = [tg.tensor(data).device for data in ([1.0], 2.0, values, np.float64(1), there, here)]
+        windows = tg.data.text.sequential(np.arange(50) % 7, batch_size=2, steps=5, rng=0)
+        found += [x.device for x in next(windows)]
+    assert found == ["cuda:0"] * 5 + ["cpu"] + ["cuda:0"] * 2
+    assert tg.tensor(there.data).device == "cuda:0" and tg.tensor(values).device == "cpu"
+
+
 def test_a_pickle_of_a_tensor_there_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.BytesIO()
     with strict_device.installed(2):
