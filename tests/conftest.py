@@ -10,6 +10,7 @@ import os
 import random as python_random
 from collections import OrderedDict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import tinygrad_rnn as tg
-from host_only import HOST_ONLY
 from tinygrad_rnn.engine import backend, promotion
 from tinygrad_rnn.engine.backend import cuda_unavailable_because
 from tinygrad_rnn.tensors import checks
@@ -60,6 +60,14 @@ FUSED = [  # the library's functions that `fuse` decorates
 ]
 # "cuda" or "strict": tests that name no device make their tensors there.
 EVERYTHING_ON = os.environ.get("TINYGRAD_RNN_TEST_DEVICE", "cpu")
+HOST_ONLY = {  # the reason by the beginning of the name of a test
+    test: reason
+    for reason, _, tests in (
+        part.partition("\n")
+        for part in Path(__file__).with_name("host_only.txt").read_text("utf-8").split("\n\n")
+    )
+    for test in tests.split()
+}
 CHOOSES_A_DEVICE = {
     "device",
     "accelerator",

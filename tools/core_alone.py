@@ -28,7 +28,6 @@ SUPPORT = (
     "conftest.py",
     "cuda_on_host.h",
     "cuda_on_host.py",
-    "host_only.py",
     "host_only.txt",
     "op_table.py",
     "reference.py",

@@ -365,3 +365,18 @@ def test_parts_joins_and_numbers(
         grads = tg.grad((one * two).sum(), tensors)
         found.append([t.detach().to("cpu").numpy() for t in (one, two, *grads)])
     assert_close(found[0], found[1], 1e-11)
+
+
+def test_a_step_with_too_many_arrays_runs_without_kernels(
+    accelerator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_call, "MAX_ARGUMENTS", 100)
+    monkeypatch.setattr(scan, "_plans", {})
+    h, x = tg.ones(2, 3, device=accelerator), tg.ones(4, 2, 3, device=accelerator)
+    with loop.reports() as reports:
+        state, _ = tg.scan(lambda h, x: (tg.tanh(h - 0.5 * x), None), h, x)
+    assert "not in CUDA: a step with" in reports[0].reason
+    wanted = np.ones((2, 3))
+    for _ in range(4):
+        wanted = np.tanh(wanted - 0.5)
+    np.testing.assert_allclose(state.to("cpu").numpy(), wanted, rtol=1e-5)

@@ -25,9 +25,11 @@ from .cuda.module import THREADS, by_value, kernel
 from .device_stages import Copy, DeviceStages
 from .expressions import Expression
 from .loop_call import LoopCall
+from .loops import Unsupported
 from .step_plan import Derivative
 from .step_trace import Draw, StepTrace
 
+MAX_ARGUMENTS = 4000  # bytes of a kernel; CUDA has 4096 for older devices and compilers
 Series = dict[str, tuple[int, int, int]]
 Target = tuple[Expression, str]
 
@@ -94,6 +96,9 @@ class DeviceLoop(CompiledLoop):
         self.always = any(kind == "zero" for kind, *_ in ends)
         names = {"begin": begin, "ends": steps, "finish": finish}
         self.copies = {name: copies for name, copies in names.items() if copies}
+        size = self._place.itemsize + self._form(None).nbytes
+        if size > MAX_ARGUMENTS:
+            raise Unsupported(f"a step with {len(self.names)} arrays, {size} bytes of arguments")
         self.source = stages.text(self.copies, table=False)
         self.on_table = stages.text(self.copies, table=True)
         self.products = [
