@@ -60,14 +60,6 @@ FUSED = [  # the library's functions that `fuse` decorates
 ]
 # "cuda" or "strict": tests that name no device make their tensors there.
 EVERYTHING_ON = os.environ.get("TINYGRAD_RNN_TEST_DEVICE", "cpu")
-HOST_ONLY = {  # the reason by the beginning of the name of a test
-    test: reason
-    for reason, _, tests in (
-        part.partition("\n")
-        for part in Path(__file__).with_name("host_only.txt").read_text("utf-8").split("\n\n")
-    )
-    for test in tests.split()
-}
 CHOOSES_A_DEVICE = {
     "device",
     "accelerator",
@@ -135,12 +127,20 @@ def stand_in(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+def host_only() -> dict[str, str]:
+    """Return why a test needs the host, by the beginning of its name."""
+    text = Path(__file__).with_name("host_only.txt").read_text("utf-8")
+    parts = [part.partition("\n") for part in text.split("\n\n")]
+    return {test: reason for reason, _, tests in parts for test in tests.split()}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests of host_only.txt where everything is made on a device."""
     if EVERYTHING_ON != "cpu":
+        reasons = host_only()
         for item in items:
-            name = item.nodeid.partition("[")[0].removeprefix("tests/")
-            reason = next((HOST_ONLY[test] for test in HOST_ONLY if name.startswith(test)), None)
+            name = item.nodeid.removeprefix("tests/")
+            reason = next((reasons[test] for test in reasons if name.startswith(test)), None)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
 

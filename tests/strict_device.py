@@ -14,6 +14,8 @@ from NumPy's, so does the stand-in's:
   move the result, or with an error if there is no access between the devices; a product compares
   no devices, and its result is nan here; a copy lands on the current device, and fails between
   devices if the memory is not contiguous;
+- a float modulo another one is x - floor(x / y) y, which is 0 for 1 % 0.1;
+- an array without axes has no axis 0;
 - more than 8 arrays are joined through tables of pointers, which are uploaded.
 
 It is stricter than CuPy where CuPy agrees but the host would wait for the device, copy in silence,
@@ -336,6 +338,13 @@ class ndarray:
         return 2, self._number  # kDLCUDA
 
 
+def _approximately(name: str, x: Any, y: Any) -> Any:
+    """Return a quotient or a remainder as CuPy does."""
+    with np.errstate(all="ignore"):
+        whole = np.floor(np.divide(x, y))
+        return whole if name == "floordiv" else np.subtract(x, np.multiply(whole, y))
+
+
 def _operator(name: str, of_numpy: Callable[..., Any], swapped: bool, in_place: bool) -> Any:
     def method(self: ndarray, *others: Any) -> Any:
         if any(  # somebody else's class has its own operator, as Tensor has
@@ -350,6 +359,8 @@ def _operator(name: str, of_numpy: Callable[..., Any], swapped: bool, in_place: 
             _launched()
             of_numpy(*values, out=self._array)
             return self
+        if name in ("mod", "floordiv") and "f" in {np.asarray(x).dtype.kind for x in values}:
+            return _result(_approximately(name, *(values[::-1] if swapped else values)))
         return _result(of_numpy(*(values[::-1] if swapped else values)), c_order=True)
 
     return method
@@ -377,10 +388,10 @@ for _name, _ufunc in {
 # Every name that the library calls on an array module: the arguments that CuPy 14 has besides the
 # arrays, in their order. `test_the_stand_in_offers_nothing_that_cupy_has_not` compares with CuPy.
 UFUNCS = """
-    abs absolute add cos divide equal exp expm1 floor_divide greater greater_equal isfinite less
-    less_equal log log1p logaddexp matmul maximum minimum multiply negative not_equal power
-    remainder sign sin sqrt subtract tanh bitwise_and bitwise_or bitwise_xor right_shift left_shift
-    invert
+    abs absolute add copysign cos divide equal exp expm1 floor_divide fmod greater greater_equal
+    isfinite less less_equal log log1p logaddexp matmul maximum minimum multiply negative not_equal
+    power remainder sign sin sqrt subtract tanh bitwise_and bitwise_or bitwise_xor right_shift
+    left_shift invert
 """.split()
 FUNCTIONS = {
     "argmax": "axis dtype out keepdims", "argmin": "axis dtype out keepdims", 
@@ -450,6 +461,7 @@ def _function(name: str) -> Callable[..., Any]:
         }
         if name in ("concatenate", "stack"):
             _count_tables(values[0], keywords)
+        _refuse_as_cupy(name, values, {**plain, **keywords})
         if out is not None:
             _launched()
             getattr(np, name)(*values, **keywords, out=_operand(out, name))
@@ -462,6 +474,15 @@ def _function(name: str) -> Callable[..., Any]:
 
     function.__name__ = name
     return function
+
+
+def _refuse_as_cupy(name: str, values: list[Any], options: dict[str, Any]) -> None:
+    """Raise for what NumPy accepts: the first axis of a number, and one limit of booleans."""
+    if "axis" in FUNCTIONS[name] and isinstance(options.get("axis"), int):
+        if isinstance(values[0], np.ndarray) and not values[0].ndim and name != "expand_dims":
+            raise np.exceptions.AxisError(options["axis"], 0)
+    if name == "clip" and values[0].dtype.kind == "b" and None in values:
+        raise TypeError("Unsupported type <class 'NoneType'>")
 
 
 def _count_tables(arrays: Any, keywords: dict[str, Any]) -> None:

@@ -170,7 +170,9 @@ def test_new_tensors_are_on_the_default_device(accelerator: str) -> None:
     values = np.ones(2)
     there, here = tg.ones(2, device=accelerator), tg.ones(2)
     with tg.default_device(accelerator):
-        found = [tg.tensor(data).device for data in ([1.0], 2.0, values, np.float64(1), there, here)]
+        found = [
+            tg.tensor(data).device for data in ([1.0], 2.0, values, np.float64(1), there, here)
+        ]
         windows = tg.data.text.sequential(np.arange(50) % 7, batch_size=2, steps=5, rng=0)
         found += [x.device for x in next(windows)]
     assert found == ["cuda:0"] * 5 + ["cpu"] + ["cuda:0"] * 2
@@ -289,3 +291,43 @@ class TestTwoDevices:
             np.testing.assert_array_equal(
                 backend.to_numpy(backend.to_device(view, "cuda:1")), array[..., :1]
             )
+
+
+# -- operations ------------------------------------------------------------------------------------
+
+
+@given(x=st.floats(width=32), y=st.floats(width=32))
+def test_a_quotient_and_a_remainder_are_numpys(accelerator: str, x: float, y: float) -> None:
+    """CuPy's are floor(x / y) and x - floor(x / y) y: 10 and 0 for 1 and 0.1, nan for infinity."""
+    for dtype in (np.float32, np.float64):
+        for a, b in ((x, y), (1.0, 0.1), (-1.0, float("inf")), (y, 3.0), (-0.0, x)):
+            there = [tg.tensor(np.array([v], dtype), device=accelerator) for v in (a, b)]
+            with np.errstate(all="ignore"):
+                for ours, theirs in (
+                    (tg.remainder, np.remainder),
+                    (tg.floor_divide, np.floor_divide),
+                ):
+                    expected = theirs(np.array([a], dtype), np.array([b], dtype))
+                    found = ours(*there).numpy()
+                    assert found.dtype == expected.dtype
+                    np.testing.assert_array_equal(found, expected)
+                    signs = np.signbit(found), np.signbit(expected)
+                    assert np.isnan(expected).all() or signs[0] == signs[1]
+
+
+@pytest.mark.parametrize("axis", [0, -1, None])
+def test_a_number_is_reduced_over_its_first_and_last_axis(accelerator: str, axis: Any) -> None:
+    """As in NumPy; CuPy has no axis 0 of it."""
+    x = tg.tensor(3.0, device=accelerator, requires_grad=True)
+    for reduce in (tg.sum, tg.mean, tg.max, tg.min, tg.logsumexp):
+        y = reduce(x, axis=axis)
+        assert (y.shape, y.item()) == ((), 3.0)
+        assert tg.grad(y, x).item() == 1.0
+
+
+def test_booleans_are_limited_from_one_side(accelerator: str) -> None:
+    x = np.array([True, False])
+    for limits in ((None, 0), (0, None), (0, 1)):
+        expected = tg.clip(tg.tensor(x), *limits)
+        found = tg.clip(tg.tensor(x, device=accelerator), *limits)
+        assert (found.dtype, found.numpy().tolist()) == (expected.dtype, expected.numpy().tolist())

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..backend import Array
 from ..primitive import primitive
+from . import kernels
 from .docstrings import elementwise
 
 
@@ -87,7 +88,7 @@ def floor_divide(xp: Any, x: Array, y: Array) -> Array:
     >>> tg.floor_divide(tg.tensor([-3.0, 3.0]), 2)
     tensor([-2.,  1.])
     """
-    return x // y
+    return kernels.floor_divide(xp, x, y)
 
 
 @elementwise
@@ -106,7 +107,7 @@ def remainder(xp: Any, x: Array, y: Array) -> Array:
     >>> tg.remainder(tg.tensor([-3.0, 3.0]), 2)
     tensor([1., 1.])
     """
-    return x % y
+    return kernels.remainder(xp, x, y)
 
 
 @elementwise

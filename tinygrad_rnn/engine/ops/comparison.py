@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DTypeError
-from ..backend import Array
+from ..backend import Array, tracing_modules
 from ..primitive import primitive
 from . import kernels
 from .docstrings import elementwise, predicate
@@ -216,4 +216,7 @@ def _clip_vjp_x(F: Any, g: Any, x: Any, min: Any, max: Any) -> Any:
 @primitive(x=_clip_vjp_x)
 def clip(xp: Any, x: Array, min: float | None = None, max: float | None = None) -> Array:
     """Return x limited to [min, max], two numbers or None; the gradient passes at the limits."""
+    if x.dtype.kind == "b" and xp is not np and xp not in tracing_modules:
+        x = x if min is None else xp.maximum(x, min)  # CuPy's clip takes no None for these
+        return x if max is None else xp.minimum(x, max)
     return xp.clip(x, min, max)

@@ -26,7 +26,7 @@ from ..backend import (
     module_of,
     tracing_modules,
 )
-from .axes import axis_of
+from .axes import axes_of, axis_of
 
 # -- memory order ----------------------------------------------------------------------------------
 # Matrices (batch, features) in column-major order make recurrent products up to twice as fast, and
@@ -131,6 +131,45 @@ def rows(x: Array) -> Array:
     if x.ndim == 3 and is_column_major(x):
         return x.swapaxes(-1, -2).swapaxes(0, 1).reshape(x.shape[-1], -1).T
     return x.reshape(-1, x.shape[-1])
+
+
+# -- division --------------------------------------------------------------------------------------
+
+
+def remainder(module: Module, x: Any, y: Any) -> Array:
+    """Return x % y as NumPy does: exact, with the sign of y.
+
+    CuPy's is x - floor(x / y) y, which is 0 for 1 % 0.1, and nan for an infinite y.
+    """
+    if not _divides_approximately(module, x, y):
+        return x % y
+    x, y, rest, wrong = _truncated(module, x, y)
+    return module.copysign(module.where(wrong, rest + y, rest), y)
+
+
+def floor_divide(module: Module, x: Any, y: Any) -> Array:
+    """Return x // y as NumPy does, consistent with the remainder; CuPy's 1 // 0.1 is 10."""
+    if not _divides_approximately(module, x, y):
+        return x // y
+    x, y, rest, wrong = _truncated(module, x, y)
+    exact = (x - rest) / y - wrong
+    whole = exact // 1
+    whole = whole + (exact - whole > 0.5)  # the division above is rounded
+    whole = module.where(exact != 0, whole, module.copysign(exact, x / y))
+    return module.where(y == 0, x / y, whole)
+
+
+def _divides_approximately(module: Module, x: Any, y: Any) -> bool:
+    gpu = module is not np and module not in tracing_modules
+    return gpu and any(a.dtype.kind == "f" for a in (x, y) if a.__class__ not in SCALARS)
+
+
+def _truncated(module: Module, x: Any, y: Any) -> tuple[Array, Array, Array, Array]:
+    """Return both as arrays, the remainder with the sign of x, and where that is the wrong sign."""
+    dtype = next(a.dtype for a in (x, y) if a.__class__ not in SCALARS)
+    x, y = (module.asarray(a, dtype) if a.__class__ in SCALARS else a for a in (x, y))
+    rest = module.fmod(x, y)
+    return x, y, rest, (rest != 0) & ((rest < 0) != (y < 0))
 
 
 # -- selection ------------------------------------------------------------------------------------
@@ -252,7 +291,7 @@ def reduced(name: str, x: Array, axis: Any, keepdims: bool) -> Array:
     Over other axes NumPy adds sequentially: in double precision, if there are many terms. Half
     precision is summed in single precision.
     """
-    module = module_of(x)
+    module, axis = module_of(x), axis if x.ndim else axes_of(axis, 0)
     if x.dtype == float16:
         return reduced(name, x.astype(float32), axis, keepdims).astype(float16)
     if x.nbytes == 0 or x.dtype not in (float32, float64):
