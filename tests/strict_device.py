@@ -342,7 +342,12 @@ def _approximately(name: str, x: Any, y: Any) -> Any:
     """Return a quotient or a remainder as CuPy does."""
     with np.errstate(all="ignore"):
         whole = np.floor(np.divide(x, y))
-        return whole if name == "floordiv" else np.subtract(x, np.multiply(whole, y))
+        whole_is_asked_for = name in ("floordiv", "floor_divide")
+        return whole if whole_is_asked_for else np.subtract(x, np.multiply(whole, y))
+
+
+def _floating(values: list[Any]) -> bool:
+    return any(np.asarray(x).dtype.kind == "f" for x in values)
 
 
 def _operator(name: str, of_numpy: Callable[..., Any], swapped: bool, in_place: bool) -> Any:
@@ -359,7 +364,7 @@ def _operator(name: str, of_numpy: Callable[..., Any], swapped: bool, in_place: 
             _launched()
             of_numpy(*values, out=self._array)
             return self
-        if name in ("mod", "floordiv") and "f" in {np.asarray(x).dtype.kind for x in values}:
+        if name in ("mod", "floordiv") and _floating(values):
             return _result(_approximately(name, *(values[::-1] if swapped else values)))
         return _result(of_numpy(*(values[::-1] if swapped else values)), c_order=True)
 
@@ -388,9 +393,10 @@ for _name, _ufunc in {
 # Every name that the library calls on an array module: the arguments that CuPy 14 has besides the
 # arrays, in their order. `test_the_stand_in_offers_nothing_that_cupy_has_not` compares with CuPy.
 UFUNCS = """
-    abs absolute add cos divide equal exp expm1 greater greater_equal isfinite less less_equal
-    log log1p logaddexp copysign fmod matmul maximum minimum multiply negative not_equal power sign
-    sin sqrt subtract tanh bitwise_and bitwise_or bitwise_xor right_shift left_shift invert
+    abs absolute add copysign cos divide equal exp expm1 floor_divide fmod greater greater_equal
+    isfinite less less_equal log log1p logaddexp matmul maximum minimum multiply negative not_equal
+    power remainder sign sin sqrt subtract tanh bitwise_and bitwise_or bitwise_xor right_shift
+    left_shift invert
 """.split()
 FUNCTIONS = {
     "argmax": "axis dtype out keepdims", "argmin": "axis dtype out keepdims", 
@@ -418,6 +424,8 @@ class _Ufunc:
         if self.__name__ == "matmul" and all(isinstance(x, ndarray) for x in args):
             return _matmul(*args, out=out)
         values = [_operand(x, self.__name__) for x in args]
+        if self.__name__ in ("remainder", "floor_divide") and out is None and _floating(values):
+            return _result(_approximately(self.__name__, *values), c_order=True)
         if out is None:
             return _result(self._ufunc(*values, dtype=dtype), c_order=True)
         if not isinstance(out, ndarray):

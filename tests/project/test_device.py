@@ -19,7 +19,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import conftest
 import strict_device
 import tinygrad_rnn as tg
 from op_table import ROWS, Row
@@ -731,7 +730,8 @@ class Host:
 
 def test_the_tests_that_need_the_host_exist() -> None:
     tests = Path(__file__).parents[1]
-    for name in conftest.host_only():
+    parts = (tests / "host_only.txt").read_text("utf-8").split("\n\n")
+    for name in [name for part in parts for name in part.partition("\n")[2].split()]:
         file, _, function = name.partition("[")[0].partition("::")
         text = (tests / file).read_text("utf-8")
         assert not function or f"def {function}" in text, name

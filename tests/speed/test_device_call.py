@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_fuse
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_traced_scan import (
     USER_CELLS,
     Case,
@@ -27,8 +29,9 @@ from test_traced_scan import (
 
 import cuda_on_host
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import ExecutorWarning
+from tinygrad_rnn.errors import CompilerError, ExecutorWarning
 from tinygrad_rnn.recurrence import loop
+from tinygrad_rnn.speed import device_call, scan
 from tinygrad_rnn.speed.cuda import graphs, module
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -257,3 +260,123 @@ def test_a_step_with_a_side_effect_is_refused_on_a_device(accelerator: str) -> N
             tg.scan(step, h, x)
         assert not reports[0].traced
     assert len(seen) == 4
+
+
+def test_kernels_that_do_not_compile_are_told_once(
+    accelerator: str, level: Any, monkeypatch: pytest.MonkeyPatch, fresh_plans: None
+) -> None:
+    """Nothing was drawn then: the masks of dropout are those of the loop in Python."""
+    level("graphs")
+    monkeypatch.setattr(scan, "_plans", {})
+
+    def fail(*args: Any) -> Any:
+        raise CompilerError("no NVRTC")
+
+    h, x = tg.ones(2, 3, device=accelerator), tg.ones(4, 2, 3, device=accelerator)
+
+    def step(h: Any, x: Any) -> Any:
+        return tg.functional.dropout(tg.tanh(h + x), 0.5, True), None
+
+    found = []
+    for broken in (True, False):
+        if broken:
+            monkeypatch.setattr(device_call, "kernel", fail)
+        tg.random.manual_seed(1)
+        expected = pytest.warns(ExecutorWarning, match=r"operations, not kernels: no NVRTC")
+        with expected if broken else tg.eager(), loop.reports() as reports:
+            found.append(tg.scan(step, h, x)[0].to("cpu").numpy())
+        if broken:
+            assert reports[0].reason == "not in CUDA: no NVRTC" and not reports[0].traced
+            with loop.reports() as reports:
+                tg.scan(step, h, x)
+            assert reports[0].reason == "a GPU computes operation by operation: no NVRTC"
+    np.testing.assert_array_equal(*found)
+
+
+# -- fused functions -------------------------------------------------------------------------------
+
+
+@FEW
+@given(
+    drawn=test_fuse.programs(),
+    shapes=test_fuse.SHAPES,
+    seed=st.integers(0, 2**32 - 1),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    data=st.data(),
+)
+def test_random_functions_are_those_of_numpy(
+    accelerator: str, drawn: Any, shapes: Any, seed: int, dtype: Any, data: st.DataObject
+) -> None:
+    """Of any strides: axes in another order, every second element, broadcast ones."""
+    program, count = drawn
+    inputs = [np.asarray(x, dtype) for x in test_fuse.arrays(seed, count, shapes)]
+    fused = tg.fuse(program)
+    permuted = data.draw(st.booleans())
+
+    def placed(x: np.ndarray) -> Any:
+        there = tg.tensor(x, device=accelerator)
+        if permuted and x.ndim == 2:
+            wide = tg.tensor(np.repeat(x.T, 2, axis=1), device=accelerator)
+            there = wide[:, ::2].T
+        there = there.detach()
+        there.requires_grad = True
+        return there
+
+    def outcome(tensors: list[Any]) -> list[Any]:
+        results = fused(*tensors)
+        loss = sum((y * y * w).sum() for y, w in zip(results, (0.3, -1.1, 0.7), strict=False))
+        grads = tg.grad(loss, tensors, allow_unused=True)
+        return [None if t is None else t.detach().to("cpu").numpy() for t in (*results, *grads)]
+
+    found = outcome([placed(x) for x in inputs])
+    wanted = outcome([tg.tensor(x, requires_grad=True) for x in inputs])
+    rtol = 1e-5 if dtype is np.float32 else 1e-11
+    for a, b in zip(found, wanted, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a.shape == b.shape and a.dtype == b.dtype
+            scale = max(1.0, np.abs(b).max(initial=0.0))
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale)
+
+
+@FEW
+@given(
+    width=st.integers(1, 3),
+    lead=st.sampled_from([(), (2,), (2, 3), (1, 4), (2, 1, 3, 2, 2)]),
+    order=st.permutations(range(3)),
+    number=st.floats(-2, 2),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_parts_joins_and_numbers(
+    accelerator: str, width: int, lead: Any, order: Any, number: float, seed: int
+) -> None:
+    def gated(z: Any, a: Any, s: float) -> Any:
+        parts = tg.split(tg.tanh(z + a), 3, axis=-1)
+        one, two, three = (parts[i] for i in order)
+        return one * s + two, tg.where(three > 0, one, three * two)
+
+    fused = tg.fuse(gated)
+    rng = np.random.default_rng(seed)
+    z, a = rng.normal(size=(*lead, 3 * width)), rng.normal(size=3 * width)
+    found = []
+    for device in (accelerator, "cpu"):
+        tensors = [tg.tensor(x, device=device, requires_grad=True) for x in (z, a)]
+        one, two = fused(*tensors, number)
+        grads = tg.grad((one * two).sum(), tensors)
+        found.append([t.detach().to("cpu").numpy() for t in (one, two, *grads)])
+    assert_close(found[0], found[1], 1e-11)
+
+
+def test_a_step_with_too_many_arrays_runs_without_kernels(
+    accelerator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_call, "MAX_ARGUMENTS", 100)
+    monkeypatch.setattr(scan, "_plans", {})
+    h, x = tg.ones(2, 3, device=accelerator), tg.ones(4, 2, 3, device=accelerator)
+    with loop.reports() as reports:
+        state, _ = tg.scan(lambda h, x: (tg.tanh(h - 0.5 * x), None), h, x)
+    assert "not in CUDA: a step with" in reports[0].reason
+    wanted = np.ones((2, 3))
+    for _ in range(4):
+        wanted = np.tanh(wanted - 0.5)
+    np.testing.assert_allclose(state.to("cpu").numpy(), wanted, rtol=1e-5)

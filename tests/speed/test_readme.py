@@ -40,7 +40,7 @@ def rewritten(text: str) -> str:
 
 def test_listings_are_the_output_of_the_code() -> None:
     found = [*listings(README.read_text(encoding="utf-8"))]
-    assert len(found) == 4
+    assert len(found) == 5
     for listing, output in found:
         assert listing == output, f"run python {Path(__file__).relative_to(ROOT)}"
 

@@ -35,6 +35,7 @@ one_device: dict[type, Module] = {np.ndarray: np}
 # makes other arguments of an operation arrays of its own, and `gemm` records a matrix product.
 tracing_modules: set[Module] = set()
 SCALARS = (bool, int, float)
+CUPY = ("cupy", "cupy_backends", "cupyx")  # the packages of the library of GPUs
 _default = threading.local()
 
 

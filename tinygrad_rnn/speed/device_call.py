@@ -21,13 +21,15 @@ from .. import random as tg_random
 from ..engine import backend
 from .compiled_call import CompiledCall, CompiledLoop, CompiledPlan
 from .cuda import cublas, graphs
-from .cuda.module import THREADS, kernel
+from .cuda.module import THREADS, by_value, kernel
 from .device_stages import Copy, DeviceStages
 from .expressions import Expression
 from .loop_call import LoopCall
+from .loops import Unsupported
 from .step_plan import Derivative
 from .step_trace import Draw, StepTrace
 
+MAX_ARGUMENTS = 4000  # bytes of a kernel; CUDA has 4096 for older devices and compilers
 Series = dict[str, tuple[int, int, int]]
 Target = tuple[Expression, str]
 
@@ -41,7 +43,7 @@ def address(x: Any) -> int:
 class DeviceLoop(CompiledLoop):
     """A loop: its kernels, and the operations of a step.
 
-    Names of arrays besides those of `StepPlan.given` and `Derivative`: ``i0`` the initial state or
+    Names of arrays that `StepPlan.given` and `Derivative` do not have: ``i0`` the initial state or
     the gradient of the final one, ``f0`` the final state or the gradient of the initial one,
     ``p0`` and ``q0`` the old and new state as an operand of products.
     """
@@ -94,6 +96,9 @@ class DeviceLoop(CompiledLoop):
         self.always = any(kind == "zero" for kind, *_ in ends)
         names = {"begin": begin, "ends": steps, "finish": finish}
         self.copies = {name: copies for name, copies in names.items() if copies}
+        size = self._place.itemsize + self._form(None).nbytes
+        if size > MAX_ARGUMENTS:
+            raise Unsupported(f"a step with {len(self.names)} arrays, {size} bytes of arguments")
         self.source = stages.text(self.copies, table=False)
         self.on_table = stages.text(self.copies, table=True)
         self.products = [
@@ -163,6 +168,12 @@ class DeviceLoop(CompiledLoop):
         self._body(module, self.source, places, form, weights, special)(None)
         return reason
 
+    def load(self, library: Any) -> None:
+        """Compile the kernels."""
+        names = [f"stage{i}" for i in range(len(self.stages.shapes))]
+        for name in (*names, *self.copies):
+            kernel(library, self.source, name)
+
     @property
     def _place(self) -> Any:
         """The dtype of the structure ``Place``."""
@@ -205,7 +216,7 @@ class DeviceLoop(CompiledLoop):
                 places["at"][:, self.number[name]] = address(array) + moved
 
     def _form(self, alive: Sequence[Any] | None) -> Any:
-        """Return the argument ``Form``: what is the same in all steps."""
+        """Return the argument ``Form``: all that is the same in all steps."""
         count = max(1, len(self.names))
         sizes, numbers = self.stages.sizes or [0], self.stages.numbers or [0.0]
         dtype = [("row", np.int64, (count,)), ("size", np.int64, (len(sizes),))]
@@ -231,6 +242,7 @@ class DeviceLoop(CompiledLoop):
         """
         rows, stages, steps = self.rows, self.stages, len(places)
         at = places["at"].tolist()
+        values, form = by_value(places), by_value(form)
         work: list[tuple[Any, ...]] = []  # a kernel and its size, or None and a product
         for o in stages.operations:
             if o.kind == "stage":
@@ -251,7 +263,7 @@ class DeviceLoop(CompiledLoop):
             product.begin()
             for t in range(steps):
                 addresses = at[t]
-                place = places[t : t + 1] if table is None else table[t]
+                place = values[t : t + 1] if table is None else table[t]
                 if t == 0 and "begin" in others:
                     start, *how = others["begin"]
                     start(*how, (place, form))
@@ -284,6 +296,14 @@ class DevicePlan(CompiledPlan):
 
     loops = DeviceLoop
     forward_loop: DeviceLoop
+
+    def load(self, library: Any) -> None:
+        """Compile the kernels: before a call has drawn numbers, so that it can be done without."""
+        loops: list[Any] = [self.forward_loop]
+        if self.differentiates:
+            loops.append(self.backward_loop(tuple(range(len(self.ys))))[1])
+        for loop in loops:
+            loop.load(library)
 
 
 class DeviceCall(CompiledCall):

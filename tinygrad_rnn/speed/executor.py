@@ -179,6 +179,10 @@ def backend(name: str | None = None) -> str:
     New libraries are first run in a process of their own on small arrays: products and a loop are
     compared with NumPy, and each stage of a cell must run.
 
+    For arrays on a GPU the environment variable ``TINYGRAD_RNN_CUDA`` selects "graphs" (the
+    default: one launch for all steps of a loop), "kernels" (one for each fused function and each
+    stage of a step) or "operations". A failure selects the next one, with a warning.
+
     Both backends give the same sums, products and quotients to the bit. Sums over an axis and
     matrix products have other rounding errors. exp, log, tanh and similar functions differ in the
     last bits: in C their relative error is below 2e-7 in float32 and 6e-16 in float64. C does not

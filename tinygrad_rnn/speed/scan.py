@@ -116,7 +116,7 @@ def _plan(trace: StepTrace, state: list[Tensor]) -> tuple[Any, str]:
     signature = trace.signature
     reason = ""
     if state[0]._data.__class__ is not np.ndarray:
-        plan = _cached((signature, "cuda"), lambda: DevicePlan(trace))
+        plan = _cached((signature, "cuda"), lambda: _loaded(trace))
         if isinstance(plan, Unsupported):
             plan = Refused(f"not in CUDA: {plan}")
         return _checked(plan, trace), module.reason()
@@ -128,6 +128,16 @@ def _plan(trace: StepTrace, state: list[Tensor]) -> tuple[Any, str]:
         reason = f"not in C: {plan}"
     columns = state[0].ndim == 2 and len(state[0]) > 1
     return _checked(_cached((signature, columns), lambda: StepPlan(trace, columns)), trace), reason
+
+
+def _loaded(trace: StepTrace) -> DevicePlan:
+    """Return the plan of a trace for a GPU, with its kernels compiled."""
+    plan = DevicePlan(trace)
+    try:
+        plan.load(trace.module)
+    except CompilerError as error:
+        raise Unsupported(module.fall_back(error, "operations")) from None
+    return plan
 
 
 def _proved(compiler: Compiler, plan: CompiledPlan) -> CompiledPlan:

@@ -35,15 +35,17 @@ from ..engine.tensor import Tensor
 LIBRARY, USER = "library", "user"
 PURE_PACKAGES = frozenset(
     "contextlib copy dataclasses enum functools itertools math numbers numpy operator "
-    "re types typing abc inspect ast tokenize cupy cupy_backends cupyx".split()
-)
+    "re types typing abc inspect ast tokenize".split()
+).union(backend.CUPY)
 PURE_BUILTINS = frozenset(
     "abs all any ascii bin callable chr divmod format getattr hasattr hash hex id isinstance "
     "issubclass len max min oct ord pow repr round sorted sum vars dir locals globals "
     "__build_class__".split()
 )
-PURE_MODULES = frozenset(("math", "cmath", "_operator", "_functools", "itertools", "numpy", "cupy"))
-RANDOM = ("numpy.random", "cupy.random")
+PURE_MODULES = frozenset(
+    ("math", "cmath", "_operator", "_functools", "itertools", "numpy", *backend.CUPY)
+)
+RANDOM = tuple(f"{library}.random" for library in ("numpy", *backend.CUPY))
 VALUES = (str, bytes, int, float, complex, bool, tuple, frozenset, range, type(None), slice)
 READS = frozenset("get items keys values index count copy union intersection difference".split())
 ARRAY_WRITES = frozenset(
@@ -248,7 +250,7 @@ def _is_called_by_cupy(frame: types.FrameType) -> bool:
     standard = _package(frame) in sys.stdlib_module_names
     while _stopped.on_gpu and caller is not None and caller.f_code.co_name != "guarded":
         package = _package(caller)
-        if package in ("cupy", "cupy_backends", "cupyx", "importlib"):  # it imports parts late
+        if package in (*backend.CUPY, "importlib"):  # it imports parts late
             return True
         if _kinds.get(id(caller.f_code)) is LIBRARY:
             return standard

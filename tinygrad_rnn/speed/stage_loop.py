@@ -121,7 +121,7 @@ class StageLoop:
         return self._intern("constant", (value,), dtype)
 
     def parts(self) -> tuple[list[str], list[tuple[str, str, str, str]]]:
-        """Return the lines of the loop, and what they read and write.
+        """Return the lines of the loop, and the arrays and numbers that they read and write.
 
         Of each array or number: its type, its name, the expression of the address, and of the
         number ("" for an array).

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..loops import Loop
 from .emit import fused_kernel
 from .module import THREADS, by_value, kernel
@@ -34,7 +36,8 @@ def bind(loop: Loop, inputs: Sequence[Any], module: Any) -> Callable[..., bool]:
                 count = math.prod(lengths)
                 numbers = [count, *lengths, *(s for x in strides for s in x), *last]
                 text = fused_kernel(loop, inputs, len(lengths))
-                found = kernel(module, text, "fused"), (-(-count // THREADS),), by_value(numbers)
+                layout = np.array([(numbers,)], [("v", np.int64, (len(numbers),))])
+                found = kernel(module, text, "fused"), (-(-count // THREADS),), by_value(layout)
                 launches[key] = found
         if not found:
             return False
