@@ -96,7 +96,8 @@ class DeviceLoop(CompiledLoop):
         self.always = any(kind == "zero" for kind, *_ in ends)
         names = {"begin": begin, "ends": steps, "finish": finish}
         self.copies = {name: copies for name, copies in names.items() if copies}
-        size = self._place.itemsize + self._form(None).nbytes
+        words = [*stages.sizes, *stages.numbers, *self.names]
+        size = self._place.itemsize + 8 * (len(words) + 1)
         if size > MAX_ARGUMENTS:
             raise Unsupported(f"a step with {len(self.names)} arrays, {size} bytes of arguments")
         self.source = stages.text(self.copies, table=False)
