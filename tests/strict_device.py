@@ -342,7 +342,12 @@ def _approximately(name: str, x: Any, y: Any) -> Any:
     """Return a quotient or a remainder as CuPy does."""
     with np.errstate(all="ignore"):
         whole = np.floor(np.divide(x, y))
-        return whole if name == "floordiv" else np.subtract(x, np.multiply(whole, y))
+        whole_is_asked_for = name in ("floordiv", "floor_divide")
+        return whole if whole_is_asked_for else np.subtract(x, np.multiply(whole, y))
+
+
+def _floating(values: list[Any]) -> bool:
+    return any(np.asarray(x).dtype.kind == "f" for x in values)
 
 
 def _operator(name: str, of_numpy: Callable[..., Any], swapped: bool, in_place: bool) -> Any:
@@ -359,7 +364,7 @@ def _operator(name: str, of_numpy: Callable[..., Any], swapped: bool, in_place: 
             _launched()
             of_numpy(*values, out=self._array)
             return self
-        if name in ("mod", "floordiv") and "f" in {np.asarray(x).dtype.kind for x in values}:
+        if name in ("mod", "floordiv") and _floating(values):
             return _result(_approximately(name, *(values[::-1] if swapped else values)))
         return _result(of_numpy(*(values[::-1] if swapped else values)), c_order=True)
 
@@ -419,6 +424,8 @@ class _Ufunc:
         if self.__name__ == "matmul" and all(isinstance(x, ndarray) for x in args):
             return _matmul(*args, out=out)
         values = [_operand(x, self.__name__) for x in args]
+        if self.__name__ in ("remainder", "floor_divide") and out is None and _floating(values):
+            return _result(_approximately(self.__name__, *values), c_order=True)
         if out is None:
             return _result(self._ufunc(*values, dtype=dtype), c_order=True)
         if not isinstance(out, ndarray):
