@@ -54,8 +54,8 @@ def tensor(
     dtype : dtype, optional
         A real dtype to convert to.
     device : str, optional
-        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. By default that of a Tensor or of an array of CuPy, and
-        the default device of other data.
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Default: that of a Tensor or an array of CuPy; the
+        default device for other data.
     requires_grad : bool
         Whether operations on it are recorded; floating tensors only.
 
