@@ -33,6 +33,11 @@ def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
     return axes
 
 
+def without_number(axis: Any, ndim: int) -> Any:
+    """Return no axis for the axis 0 or -1 of a 0-d array, which CuPy refuses; else `axis`."""
+    return () if ndim == 0 and axis in (0, -1) else axis
+
+
 def reduced_size(shape: tuple[int, ...], axis: Axis) -> int:
     """Return how many elements a reduction over `axis` combines into one."""
     return math.prod(shape[i] for i in axes_of(axis, len(shape)))

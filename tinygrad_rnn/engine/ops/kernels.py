@@ -26,7 +26,7 @@ from ..backend import (
     module_of,
     tracing_modules,
 )
-from .axes import axes_of, axis_of
+from .axes import axis_of, without_number
 
 # -- memory order ----------------------------------------------------------------------------------
 # Matrices (batch, features) in column-major order make recurrent products up to twice as fast, and
@@ -291,7 +291,7 @@ def reduced(name: str, x: Array, axis: Any, keepdims: bool) -> Array:
     Over other axes NumPy adds sequentially: in double precision, if there are many terms. Half
     precision is summed in single precision.
     """
-    module, axis = module_of(x), axis if x.ndim else axes_of(axis, 0)
+    module, axis = module_of(x), without_number(axis, x.ndim)
     if x.dtype == float16:
         return reduced(name, x.astype(float32), axis, keepdims).astype(float16)
     if x.nbytes == 0 or x.dtype not in (float32, float64):

@@ -15,7 +15,7 @@ from .. import backend
 from ..backend import Array
 from ..primitive import primitive
 from . import kernels
-from .axes import Axis, axes_of, reduced_size, restore_axes
+from .axes import Axis, axes_of, reduced_size, restore_axes, without_number
 from .docstrings import KEEPDIMS, X, reduction, standard
 from .half_precision import in_single_precision
 
@@ -56,7 +56,7 @@ def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> tg.mean(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     tensor([1.5, 3.5])
     """
-    return kernels.reduced("mean", x, axis, keepdims)
+    return kernels.reduced("mean", x, axis if x.ndim else axes_of(axis, 0), keepdims)
 
 
 @in_single_precision
@@ -85,7 +85,7 @@ def max(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> x.grad
     tensor([0.5, 0. , 0.5])
     """
-    return xp.max(x, axis=axis if x.ndim else axes_of(axis, 0), keepdims=keepdims)
+    return xp.max(x, axis=without_number(axis, x.ndim), keepdims=keepdims)
 
 
 @reduction
@@ -105,7 +105,7 @@ def min(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     >>> x.grad
     tensor([0.5, 0.5, 0. ])
     """
-    return xp.min(x, axis=axis if x.ndim else axes_of(axis, 0), keepdims=keepdims)
+    return xp.min(x, axis=without_number(axis, x.ndim), keepdims=keepdims)
 
 
 _index_of = standard(
@@ -125,7 +125,7 @@ def argmax(xp: Any, x: Array, axis: int | None = None, keepdims: bool = False) -
     >>> tg.argmax(tg.tensor([[1.0, 5.0, 5.0], [2.0, 0.0, 1.0]]), axis=1)
     tensor([1, 0])
     """
-    axis = None if x.ndim == 0 and not axes_of(axis, 0) else axis
+    axis = None if without_number(axis, x.ndim) == () else axis  # of a 0-d array
     return xp.argmax(x, axis=axis, keepdims=keepdims)
 
 
@@ -140,7 +140,7 @@ def argmin(xp: Any, x: Array, axis: int | None = None, keepdims: bool = False) -
     >>> tg.argmin(tg.tensor([[1.0, 5.0, 1.0], [2.0, 0.0, 1.0]]), axis=1)
     tensor([0, 1])
     """
-    axis = None if x.ndim == 0 and not axes_of(axis, 0) else axis
+    axis = None if without_number(axis, x.ndim) == () else axis  # of a 0-d array
     return xp.argmin(x, axis=axis, keepdims=keepdims)
 
 
@@ -176,7 +176,7 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> A
     """
     if 0 in x.shape:  # the logarithm of an empty sum
         return xp.sum(x, axis=axis, keepdims=keepdims) - math.inf
-    axis = axis if x.ndim else axes_of(axis, 0)
+    axis = without_number(axis, x.ndim)
     top = xp.max(x, axis=axis, keepdims=True)
     finite = xp.isfinite(top)
     total = kernels.reduced("sum", xp.exp(x - xp.where(finite, top, 0.0)), axis, True)

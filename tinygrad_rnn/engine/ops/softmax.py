@@ -11,14 +11,14 @@ from typing import Any
 from ..backend import Array
 from ..primitive import primitive
 from . import kernels
-from .axes import axes_of
+from .axes import without_number
 from .docstrings import along_axis
 from .half_precision import in_single_precision
 
 
 def shifted_logits(xp: Any, x: Array, axis: Any) -> Array:
     """Return x minus its maximum along an axis, for `exp`."""
-    axis = axis if x.ndim else axes_of(axis, 0)
+    axis = without_number(axis, x.ndim)
     return x - (xp.sum if 0 in x.shape else xp.max)(x, axis=axis, keepdims=True)  # of nothing: 0
 
 
