@@ -725,6 +725,12 @@ class Host:
         return 1, 0
 
 
+def test_windows_are_on_the_default_device(accelerator: str) -> None:
+    with tg.default_device(accelerator):
+        windows = tg.data.text.sequential(np.arange(50) % 7, batch_size=2, steps=5, rng=0)
+        assert [x.device for x in next(windows)] == ["cuda:0"] * 2
+
+
 # -- everything on a device ------------------------------------------------------------------------
 
 
