@@ -418,7 +418,7 @@ def test_the_core_needs_numpy_alone() -> None:
 
 
 def test_a_test_that_changes_global_state_fails(tmp_path: Path) -> None:
-    for name in ("conftest.py", "host_only.txt"):
+    for name in ("conftest.py", "cuda_on_host.py", "cuda_on_host.h", "host_only.txt"):
         shutil.copy(TESTS / name, tmp_path)
     (tmp_path / "test_offenders.py").write_text(
         textwrap.dedent("""

@@ -319,18 +319,13 @@ class Cell(Module):
         x = x[None] if alone else x
         if state is None:
             state = self._checked_initial_state(x.shape[0], x.dtype, x.device)
-        new = self._advance(x, state)
-        if not alone:
-            return new
-        return tuple(s[0] for s in new) if several else new[0]
-
-    def _advance(self, x: Tensor, state: State) -> State:
-        """Return the state after a step on an input (B, I)."""
         z = self.project(x)
         self._check_projection(z, x)
         new = self.step(unaliased(z), unaliased(state))
         self._check_step(new, state)
-        return new
+        if not alone:
+            return new
+        return tuple(s[0] for s in new) if several else new[0]
 
 
 def _sum_of(*biases: Tensor | None) -> Tensor | None:

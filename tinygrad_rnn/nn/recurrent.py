@@ -25,7 +25,15 @@ from ..engine.grad_mode import is_grad_enabled, no_grad
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import masked
-from ..recurrence.loop import SINGLE_STEP, LoopReport, ordered, report, reports, run
+from ..recurrence.loop import (
+    LoopReport,
+    ordered,
+    reason_against,
+    report,
+    reports,
+    run,
+    unaliased,
+)
 from ..recurrence.ragged import RaggedBatch, edges_of, ragged_batch
 from ..tensors import checks
 from .cells import Cell, GRUCell, LSTMCell, RNNCell, State
@@ -398,14 +406,19 @@ class Recurrent(SuffixedNames):
 
         A text is generated in such steps.
         """
-        [y], finals = ops.unbind(x), []
+        y, finals = x, []
         for cell, state in zip(self.cells, states, strict=True):
-            report(LoopReport(False, "python", SINGLE_STEP))
-            new = cell._advance(y, state)
+            report(LoopReport(False, "python", reason_against(1)))
+            z = cell.project(y)
+            cell._check_projection(z, y)
+            [z] = ops.unbind(unaliased(z))
+            new = cell.step(z, unaliased(state))
+            cell._check_step(new, state)
             finals.append(new)
-            y = new[0] if isinstance(new, tuple) else new
-        # The output shares no memory with the state, as after several steps.
-        return wrap(backend.copy(y._data)[None], None, None) if output else None, finals
+            h = new[0] if isinstance(new, tuple) else new
+            # The output shares no memory with the state, as after several steps.
+            y = wrap(backend.copy(h._data)[None], None, None)
+        return y if output else None, finals
 
     def _dropout_masks(self, T: int, B: int, device: str) -> list[Any]:
         """Return the dropout mask of the output of each layer but the last; [] without dropout.

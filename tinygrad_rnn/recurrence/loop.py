@@ -184,7 +184,7 @@ def run(
     ys : same structure as y
         The outputs, (T, ...) each, in the order of time. Those of ended sequences are not zero.
     """
-    reason = _reason_against(len(edges), traced)
+    reason = reason_against(len(edges), traced)
     if not reason:
         try:
             *result, name, reason = _executor.execute(step, state, xs, edges, ragged, reverse)
@@ -309,7 +309,6 @@ class _Reports(threading.local):
 
 _executor: Any = None
 _reports = _Reports()
-SINGLE_STEP = "it is a single step"  # why a loop is not one operation
 
 
 def register(
@@ -345,7 +344,7 @@ def executor() -> str:
     return "numpy" if _executor is None else _executor.description()
 
 
-def _reason_against(steps: int, traced: bool) -> str:
+def reason_against(steps: int, traced: bool = True) -> str:
     """Return why a loop is not run as one operation; empty if it may be."""
     if not traced:
         return "each step is observed"
@@ -359,7 +358,7 @@ def _reason_against(steps: int, traced: bool) -> str:
         return "eager() runs every operation separately"
     if _executor is None:
         return "tinygrad_rnn.speed is not installed"
-    return SINGLE_STEP if steps < 2 else ""
+    return "it is a single step" if steps < 2 else ""
 
 
 def report(made: LoopReport) -> None:

@@ -204,14 +204,14 @@ static void NAME(multiply)(intptr_t rows, intptr_t columns, intptr_t depth, cons
             REAL room[TILE_ROWS * NAME(PANEL)];
             const bool whole = width % lanes == 0;
             const REAL *const from = direct ? a + i * a_row + k : left + i * part;
-            for (intptr_t r = 0; r < n && bias && k == 0; r++)
-                memcpy(out + r * c_row, bias + j * panel, width * sizeof(REAL));
             NAME(any_tile)((int)n, 1, vectors, part, from, direct ? a_row : 1, direct ? 1 : n,
                            right + j * panel * part, 0, whole ? out : room, whole ? c_row : panel,
-                           whole && (bias || k > 0));
+                           whole && k > 0);
             for (intptr_t r = 0; r < n && !whole; r++)
                 for (intptr_t x = 0; x < width; x++)
-                    out[r * c_row + x] = room[r * panel + x] + (bias || k > 0 ? out[r * c_row + x] : 0);
+                    out[r * c_row + x] = room[r * panel + x] + (k > 0 ? out[r * c_row + x] : 0);
+            for (intptr_t r = 0; r < n && bias && k + part == depth; r++) /* after all other terms */
+                for (intptr_t x = 0; x < width; x++) out[r * c_row + x] += bias[j * panel + x];
         }
     }
 }

@@ -221,10 +221,13 @@ class ScanNode(Node):
             check_saved(self, call, [self.versions[i] for i in read])
         if not F.records:
             self.loop = call if retain else None
-            grads = call.backward(grad, tuple([p is not None for p in parents]), not retain)
+            needed = tuple([p is not None for p in parents])
+            grads = list(call.backward(grad, needed, not retain))
             first = len(call.state) + len(call.xs)
+            owners = [id(g if g is None or g.base is None else g.base) for g in grads]
             for i, g in enumerate(grads[first:], first):
-                if g is not None:  # nothing else refers to it, which the pass knows of its own sums
+                # A matrix in memory of its own is not copied: the pass knows that of its own sums.
+                if g is not None and g.ndim == 2 and owners.count(owners[i]) == 1:
                     grads[i] = DeferredMatmul(F, [], [], g)
             return grads
         since = tick()

@@ -415,3 +415,14 @@ def test_filling_a_parameter_makes_a_pending_backward_raise(fill):
 def test_init_refuses_what_makes_no_sense(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 40])
+def test_the_bias_of_a_linear_layer_is_added_to_the_whole_product(rows):
+    """Not to its first terms, whose sum would be rounded as the bias is."""
+    inputs, bias = 8192, 2.0**24
+    x, w = tg.ones(rows, inputs), tg.full((2, inputs), 0.9 / 256)
+    found = tg.functional.linear(x, w, tg.full((2,), bias)).numpy() - bias
+    assert (found == 28).all()  # of 28.8: float32 has even numbers there
+    long = tg.functional.linear(tg.ones(rows, 2**17), tg.full((2, 2**17), 0.1), tg.zeros(2)).numpy()
+    np.testing.assert_allclose(long, 2**17 * np.float32(0.1).astype(float), rtol=5e-7)

@@ -1368,3 +1368,30 @@ def test_a_single_step_without_a_graph(cell, batch_first, layers):
     assert not any(
         np.shares_memory(y._data, s._data) for s in (new if isinstance(new, tuple) else [new])
     )
+
+
+class Delay(tg.nn.Cell):
+    """A cell whose projection mixes time steps."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.hidden_size = hidden_size
+
+    def project(self, x):
+        _, batch, width = x.shape
+        return tg.concatenate([tg.zeros(1, batch, width), x[:-1]], axis=0)
+
+    def step(self, z, h):
+        return z
+
+
+def test_a_single_step_is_projected_with_its_time_axis():
+    layer, x = tg.nn.Recurrent(Delay, 2, 2), tg.ones(1, 3, 2)
+    assert not layer(x)[0].numpy().any()
+    with tg.no_grad():
+        assert not layer(x)[0].numpy().any()
+        [report] = layer.explain(x)
+        assert report.reason == "it is a single step"
+        with tg.eager():
+            [report] = layer.explain(x)
+    assert report.reason == "eager() runs every operation separately"

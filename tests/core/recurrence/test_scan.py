@@ -473,3 +473,27 @@ def test_edges_are_a_sequence(edges) -> None:
         return
     with pytest.raises(ArgumentError, match=r"scan: edges .* strategy\.weights"):
         tg.scan(same, HS, XS, edges=edges)
+
+
+@pytest.mark.parametrize("axes", [(2, 1, 0), (1, 0, 2), (0, 2, 1), (1, 2, 0), (2, 0, 1)])
+def test_the_gradient_of_a_transposed_array_of_three_axes(axes):
+    w = tg.tensor(np.arange(24.0).reshape(2, 3, 4), requires_grad=True)
+    v = tg.transpose(w, axes)
+    x = tg.tensor(np.random.default_rng(0).normal(size=(3, *v.shape)))
+    h, _ = tg.scan(lambda h, x: (h + v * x, None), tg.zeros(*v.shape, dtype="float64"), x)
+    h.sum().backward()
+    expected = x.numpy().sum(0).transpose(np.argsort(axes))
+    np.testing.assert_allclose(w.grad.numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_equal_gradients_of_two_leaves_have_memory_of_their_own(shape, transposed):
+    a, b = (tg.zeros(*shape[::-1] if transposed else shape, requires_grad=True) for _ in range(2))
+    c, d = (a.T, b.T) if transposed else (a, b)
+    h, _ = tg.scan(
+        lambda h, x: (tg.tanh(x + h + c + d), None), tg.zeros(*shape), tg.ones(4, *shape)
+    )
+    h.sum().backward()
+    np.testing.assert_array_equal(a.grad.numpy(), b.grad.numpy())
+    assert not np.shares_memory(a.grad._data, b.grad._data)

@@ -273,7 +273,8 @@ def gemm(x: Array, y: Array) -> Array:
 
 def affine(x: Array, y: Array, bias: Array) -> Array:
     """Return x @ y + bias for a matrix y."""
-    if module_of(x) is np and x.size and "product" in faster and not is_column_major(x):
+    in_c = module_of(x) is np and "product" in faster and 0 < x.shape[-1] <= 8 * MAX_SIMPLE_SUM
+    if in_c and x.size and not is_column_major(x):
         found = try_faster(np, "product", x.reshape(-1, x.shape[-1]), y, bias)
         if found is not NotImplemented:
             return found.reshape(*x.shape[:-1], -1)
