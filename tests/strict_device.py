@@ -180,7 +180,7 @@ def _key(array: np.ndarray, key: Any, writing: bool) -> Any:
 class ndarray:
     """An array on a device: the part of ``cupy.ndarray`` that the library may use."""
 
-    __slots__ = ("__weakref__", "_array", "_number")
+    __slots__ = ("__weakref__", "_array", "_base", "_number")
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
 
@@ -197,12 +197,12 @@ class ndarray:
             "version": 3,
         }
         memory = types.SimpleNamespace(__array_interface__=interface, kept=memptr.mem)
-        self._array, self._number = np.asarray(memory), memptr.mem.device_id
+        self._array, self._number, self._base = np.asarray(memory), memptr.mem.device_id, None
 
     @classmethod
     def _of(cls, array: np.ndarray) -> ndarray:
         self = object.__new__(cls)
-        self._array, self._number = array, _current.device
+        self._array, self._number, self._base = array, _current.device, None
         return self
 
     # -- what it is
@@ -214,6 +214,7 @@ class ndarray:
     itemsize = property(lambda self: self._array.itemsize)
     nbytes = property(lambda self: self._array.nbytes)
     strides = property(lambda self: self._array.strides)
+    base = property(lambda self: self._base)
     flags = property(lambda self: self._array.flags)
     device = property(lambda self: Device(self._number))
     T = property(lambda self: self._view(self._array.T))
@@ -229,6 +230,7 @@ class ndarray:
         """Return an array on the memory of this one; it stays where it is."""
         view = ndarray._of(array)
         view._number = self._number
+        view._base = self if self._base is None else self._base
         return view
 
     # -- reading values: in these ways, and in no other

@@ -69,7 +69,7 @@ def is_array(value: object) -> bool:
 def cuda_unavailable_because() -> str | None:
     """Return the reason why no CUDA device can be used; None if one can."""
     try:
-        cupy = sys.modules.get("cupy") or importlib.import_module("cupy")
+        cupy = importlib.import_module("cupy")  # waits for another thread that imports it
     except ImportError as error:
         return f"CuPy is not installed ({error}): {gpu.INSTALL}"
     reason = None if cupy.ndarray in modules else gpu.unusable_because(cupy)  # tried once

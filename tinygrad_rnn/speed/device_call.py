@@ -19,9 +19,10 @@ import numpy as np
 
 from .. import random as tg_random
 from ..engine import backend
+from ..errors import CompilerError
 from .compiled_call import CompiledCall, CompiledLoop, CompiledPlan
 from .cuda import cublas, graphs
-from .cuda.module import THREADS, by_value, kernel
+from .cuda.module import THREADS, by_value, fall_back, kernel
 from .device_stages import Copy, DeviceStages
 from .expressions import Expression
 from .loop_call import LoopCall
@@ -154,16 +155,18 @@ class DeviceLoop(CompiledLoop):
         reason = self.refusal
         if not reason:
             key = self, steps, tuple(series), tuple(weights), bool(special.any()), form.tobytes()
-            graph = graphs.find(module, key)
+            graph = graphs.find(module, key, lambda: self._memory(module, series))
             if isinstance(graph, str):
                 reason = graph
             elif graph is not None:
-                if graph.memory is None:
-                    graph.memory = self._memory(module, series)
                 self._place_fixed(places, graph.memory)
                 every = [True] * steps if special.any() else [False] * steps
-                body = self._body(module, self.on_table, places, form, weights, every)
-                return graph.run(places.view(np.uint8).reshape(steps, -1), body)
+                try:
+                    body = self._body(module, self.on_table, places, form, weights, every)
+                except CompilerError as error:
+                    reason = fall_back(error, "kernels")
+                else:
+                    return graph.run(places.view(np.uint8).reshape(steps, -1), body)
         memory = self._memory(module, series)
         self._place_fixed(places, memory)
         self._body(module, self.source, places, form, weights, special)(None)
@@ -329,9 +332,10 @@ class DeviceCall(CompiledCall):
 
     def _drawn(self, draws: Sequence[Draw]) -> list[Any]:
         device = backend.device_of(self.state[0])
-        if len({id(x.rng) for x in draws}) == len(draws):  # the numbers of all steps follow
+        streams = [id(tg_random.generator(x.rng).bit_generator) for x in draws]
+        if len({*streams}) == len(draws):  # the numbers of all steps follow
             slabs = [tg_random.keep_mask((self.T, *x.shape), x.keep, x.rng, device) for x in draws]
-        elif len({(id(x.rng), x.keep) for x in draws}) == 1:  # of one generator, in turn
+        elif len({*streams}) == len({x.keep for x in draws}) == 1:  # of one generator, in turn
             ends = list(itertools.accumulate(math.prod(x.shape) for x in draws))
             size = self.T, ends[-1]
             drawn = tg_random.keep_mask(size, draws[0].keep, draws[0].rng, device)

@@ -277,7 +277,7 @@ class StepTrace(Trace):
         """Return an argument of an operation; a real Tensor or array as an invariant."""
         if isinstance(x, Tensor):
             array, node = x._data, x._node
-        elif isinstance(x, np.ndarray):
+        elif isinstance(x, np.ndarray) and self.module is np:  # an operation on a GPU refuses it
             if id(x) not in self._copies:  # the user may write to it before the backward pass
                 self._copies[id(x)] = x, wrap(self.module.array(x), None, None)
             x = self._copies[id(x)][1]

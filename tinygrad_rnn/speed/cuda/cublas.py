@@ -7,7 +7,9 @@ refuses to be captured. Without the library each product is a call of ``matmul``
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,15 +142,26 @@ def _function(library: Any, name: str, arguments: list[Any]) -> Any:
     return found
 
 
+class _OfThread(threading.local):
+    """The products of a thread: CuPy has a handle of cuBLAS for each thread."""
+
+    def __init__(self) -> None:
+        self.made: dict[Products, Products] = {}
+
+
 _found: dict[Any, Products] = {}
+_of_thread = _OfThread()
 
 
 def products(module: Any) -> Products:
-    """Return the products of CuPy's arrays: by cuBLAS if its library is found."""
+    """Return this thread's products of CuPy's arrays: by cuBLAS if its library is found."""
     if module not in _found:
         library = _library(module)
         use(module, Products(module) if library is None else CuBlas(module, library))
-    return _found[module]
+    shared, made = _found[module], _of_thread.made
+    if shared not in made:
+        made[shared] = copy.copy(shared)
+    return made[shared]
 
 
 def use(module: Any, products: Products) -> None:

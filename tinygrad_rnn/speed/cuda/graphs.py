@@ -29,9 +29,9 @@ _workspaces: dict[Any, Any] = {}
 class Graph:
     """A loop on fixed memory."""
 
-    def __init__(self, library: Any, place: Any) -> None:
+    def __init__(self, library: Any, place: Any, memory: Any) -> None:
         self.module, self.place = library, place
-        self.memory: Any = None  # of the loop
+        self.memory = memory  # of the loop
         self.table: Any = None
         self.graph: Any = None
         self.reason = ""
@@ -80,8 +80,11 @@ class Graph:
             products.begin()
 
 
-def find(library: Any, key: Any) -> Graph | str | None:
-    """Return the graph of a loop; None before it is worth one; the reason if there can be none."""
+def find(library: Any, key: Any, memory: Callable[[], Any]) -> Graph | str | None:
+    """Return the graph of a loop; None before it is worth one; the reason if there can be none.
+
+    `memory` returns the memory of a new graph.
+    """
     if not module.enabled("graphs"):
         return module.reason()
     place = _place(library)
@@ -96,9 +99,10 @@ def find(library: Any, key: Any) -> Graph | str | None:
             _calls.popitem(last=False)
         if _calls[key] <= PLAIN_CALLS:
             return None
+        made = Graph(library, place, memory())
         while len(_graphs) >= KEPT:
             _graphs.popitem(last=False)
-        found = _graphs[key] = Graph(library, place)
+        found = _graphs[key] = made
         return found
 
 
