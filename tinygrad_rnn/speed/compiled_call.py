@@ -320,6 +320,19 @@ class CompiledCall(LoopCall):
         slabs.update({f"z{i}": x for i, x in enumerate(self.saved)})
         return {name: self._series(x, backward, start) for name, x in slabs.items()}
 
+    def _backward_series(
+        self, slabs: dict[str, Any], sums: dict[str, Any], start: int
+    ) -> dict[str, tuple[int, int, int]]:
+        """Return the series of a backward loop, but for the gradients of the state."""
+        series = self._given_series(backward=True, start=start)
+        for i in range(len(self.state)):
+            before, after = self._both(i)
+            series[f"s{i}"] = self._series(before, True)
+            series[f"n{i}"] = self._series(after, True)
+        series.update({name: self._series(x, True) for name, x in slabs.items() if x is not None})
+        series.update({name: (self.address(x), 0, 0) for name, x in sums.items()})
+        return series
+
     def _alive(self, masks: list[Any], backward: bool) -> Any:
         """Return masks of the steps as one array, in the order of the loop."""
         rows, batch = self.plan.forward_loop.rows, self.plan.forward_loop.stages.batch
@@ -372,14 +385,7 @@ class CompiledCall(LoopCall):
         sums: dict[str, Any],
         start: int,
     ) -> Sequence[Any]:
-        plan = self.plan
-        series = self._given_series(backward=True, start=start)
-        for i in range(len(self.state)):
-            before, after = self._both(i)
-            series[f"s{i}"] = self._series(before, True)
-            series[f"n{i}"] = self._series(after, True)
-        series.update({name: self._series(x, True) for name, x in slabs.items() if x is not None})
-        series.update({name: (self.address(x), 0, 0) for name, x in sums.items()})
+        plan, series = self.plan, self._backward_series(slabs, sums, start)
         pairs = []
         for i in step.live:
             x = plan.states[i]

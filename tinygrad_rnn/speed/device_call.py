@@ -160,13 +160,15 @@ class DeviceLoop(CompiledLoop):
                 reason = graph
             elif graph is not None:
                 self._place_fixed(places, graph.memory)
-                every = [True] * steps if special.any() else [False] * steps
+                every = [bool(special.any())] * steps
+
+                def body() -> Callable[[Any], None]:
+                    return self._body(module, self.on_table, places, form, weights, every)
+
                 try:
-                    body = self._body(module, self.on_table, places, form, weights, every)
+                    return graph.run(places.view(np.uint8).reshape(steps, -1), body)
                 except CompilerError as error:
                     reason = fall_back(error, "kernels")
-                else:
-                    return graph.run(places.view(np.uint8).reshape(steps, -1), body)
         memory = self._memory(module, series)
         self._place_fixed(places, memory)
         self._body(module, self.source, places, form, weights, special)(None)
@@ -395,13 +397,7 @@ class DeviceCall(CompiledCall):
         sums: dict[str, Any],
         start: int,
     ) -> Sequence[Any]:
-        series = self._given_series(backward=True, start=start)
-        for i in range(len(self.state)):
-            before, after = self._both(i)
-            series[f"s{i}"] = self._series(before, True)
-            series[f"n{i}"] = self._series(after, True)
-        series.update({name: self._series(x, True) for name, x in slabs.items() if x is not None})
-        series.update({name: (address(x), 0, 0) for name, x in sums.items()})
+        series = self._backward_series(slabs, sums, start)
         firsts = {i: self.module.ascontiguousarray(grads[i]) for i in step.live if i in grads}
         found = [self._ends(series, i, firsts.get(i)) for i in step.live]
         masks: list[Any] = [list(self.weights[::-1]) if self.scaled else None, None, None]

@@ -36,10 +36,10 @@ class Graph:
         self.graph: Any = None
         self.reason = ""
 
-    def run(self, table: Any, body: Callable[[Any], None]) -> str:
+    def run(self, table: Any, make: Callable[[], Callable[[Any], None]]) -> str:
         """Run the loop with a table; return why not as a graph.
 
-        The first call runs the body, which loads all kernels, and then captures it.
+        The first call makes the body and runs it, which loads all kernels, and then captures it.
         """
         xp = self.module
         with _lock:
@@ -49,6 +49,7 @@ class Graph:
             if self.graph is not None:
                 self.graph.launch()
                 return ""
+            body = make()
             body(self.table)
             if not self.reason:
                 try:
