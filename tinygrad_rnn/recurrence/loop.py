@@ -356,9 +356,9 @@ def reason_against(steps: int, traced: bool = True) -> str:
         )
     if mode.eager:
         return "eager() runs every operation separately"
-    if _executor is None:
-        return "tinygrad_rnn.speed is not installed"
-    return "it is a single step" if steps < 2 else ""
+    if steps < 2:
+        return "it is a single step"
+    return "tinygrad_rnn.speed is not installed" if _executor is None else ""
 
 
 def report(made: LoopReport) -> None:
