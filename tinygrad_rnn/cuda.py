@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ._util.functions import check_function
 from ._util.nested import leaves, map_nested
 from .engine import backend
@@ -66,10 +68,9 @@ class GraphedFunction:
                 f"cuda.graph: an argument of {self.__name__} requires a gradient: detach() it, or "
                 "let the function read it as a global or an attribute, as parameters are"
             )
-        device = tensors[0].device if tensors else backend.default_device()
         result: Any = NotImplemented
         self.reason = "it computes on the CPU"
-        if device != "cpu":
+        if any(x.device != "cpu" for x in tensors) if tensors else _gpu_in_use():
             self.reason = "tinygrad_rnn.speed is not installed"
             run: Any = kernels.on_gpu.get("run_graph")
             if run is not None:
@@ -89,6 +90,10 @@ class GraphedFunction:
 
     def __repr__(self) -> str:
         return f"<cuda.graph of {self.__name__}>"
+
+
+def _gpu_in_use() -> bool:
+    return any(x is not np and x not in backend.tracing_modules for x in backend.modules.values())
 
 
 def graph(function: Callable[..., Any]) -> GraphedFunction:
@@ -126,11 +131,11 @@ def graph(function: Callable[..., Any]) -> GraphedFunction:
     Notes
     -----
     A graph repeats the launches of one call. So a function is refused if it reads a value from the
-    device (``loss.item()``, ``print(loss)``), copies from the host, changes attributes or lists, or
-    adds to gradients of earlier calls: begin with ``zero_grad()``. These are repeated as in an
-    ordinary call: random numbers (dropout), which are the same as without a graph; the gradients of
-    leaves, which have the memory of the graph, so that the next call overwrites them; the
-    learning rate, which may change between calls.
+    device (``loss.item()``, ``print(loss)``), copies from the host, computes on the CPU, changes
+    attributes or lists, or adds to gradients of earlier calls: begin with ``zero_grad()``. These
+    are repeated as in an ordinary call: random numbers (dropout), which are the same as without a
+    graph; the learning rate, which may change between calls; and the gradients of leaves, which
+    have the memory of the graph, so that the next call overwrites them.
 
     The graph is captured again when something that the function reaches is another object: a
     global, an attribute, the array of a parameter, a module's ``training``. Changes elsewhere, such

@@ -112,6 +112,7 @@ class Counting:
     def __init__(self, device: str) -> None:
         self.w = tg.tensor([2.0, 3.0], device=device, requires_grad=True)
         self.x = tg.tensor([1.0, -1.0], device=device)
+        self.host = tg.tensor([1.0], requires_grad=True)
         self.factor, self.seen = 1.0, []
 
     def check(self, step: Callable[..., Any], calls: int = 5, factor: float = 1.0) -> None:
@@ -229,6 +230,25 @@ def accumulates(own: Counting, x: Any) -> Any:
     y = own.w * x
     y.sum().backward()
     return y
+
+
+@refused("it returns a Tensor of the CPU")
+def returns_a_tensor_of_the_cpu(own: Counting, x: Any) -> Any:
+    return own.w * x, tg.tensor(own.factor)
+
+
+@refused("it computes on the CPU")
+def writes_on_the_cpu(own: Counting, x: Any) -> Any:
+    with tg.no_grad():
+        own.host += 1
+    return own.w * x
+
+
+@refused("it computes on the CPU")
+def gradients_of_the_cpu(own: Counting, x: Any) -> Any:
+    own.host.grad = None
+    (own.host * 2).sum().backward()
+    return own.w * x
 
 
 @refused("it returns a set")
@@ -363,6 +383,18 @@ def test_arguments_that_are_no_tensors_of_the_device(accelerator: str) -> None:
 
     with pytest.raises(ArgumentError, match=r"tg.cuda.graph\(trainer.step\)"):
         Trainer().step(own.x)
+
+
+def test_a_step_without_arguments(accelerator: str) -> None:
+    own, other = Training(accelerator), Training("cpu")
+    step = tg.cuda.graph(lambda: own.train(*own.data[0], own.state))
+    for _ in range(4):
+        step()
+    assert step.reason == ""
+    elsewhere = tg.cuda.graph(lambda: other.train(*other.data[0], other.state))
+    for _ in range(4):
+        elsewhere()
+    assert elsewhere.reason == "it computes on the CPU"
 
 
 def test_on_the_cpu_the_function_is_called() -> None:

@@ -26,7 +26,6 @@ from ..._util.nested import leaves, map_nested
 from ..._util.user_code import GENERATED, PACKAGE, raised_in, stacklevel
 from ...engine import backend
 from ...engine.grad_mode import is_grad_enabled, thread
-from ...engine.graph import Leaf
 from ...engine.ops import kernels
 from ...engine.tensor import Tensor, wrap
 from ...errors import ArgumentError, DTypeError, ExecutorWarning, ShapeError
@@ -80,6 +79,37 @@ class _Input(NamedTuple):
         return made.T if self.fortran else made
 
 
+class _Before:
+    """A Tensor before the capture, in which a mark replaces the gradient of its leaf."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.version = tensor, _version(tensor)
+        leaf: Any = getattr(tensor, "_leaf", None)
+        if leaf is not None and leaf.grad.__class__ is _EarlierGradient:
+            leaf = None  # another Tensor with the same leaf
+        self.leaf, self.mark = leaf, object.__new__(_EarlierGradient)
+        self.mark._node = self.mark._version = None
+        if leaf is not None:
+            self.grad, leaf.grad = leaf.grad, self.mark
+
+    def is_written(self) -> bool:
+        """Tell whether its array was written to."""
+        return _version(self.tensor) != self.version
+
+    def has_gradient(self) -> bool:
+        """Tell whether its gradient was set, to None or another one."""
+        return self.leaf is not None and self.leaf.grad is not self.mark
+
+    def is_changed(self) -> bool:
+        """Tell whether it or its gradient has other values."""
+        return self.is_written() or (self.has_gradient() and self.leaf.grad is not None)
+
+    def restore(self) -> None:
+        """Put the gradient back."""
+        if self.leaf is not None:
+            self.leaf.grad = self.grad
+
+
 class StepGraph:
     """A captured function.
 
@@ -109,16 +139,9 @@ class StepGraph:
         given = [wrap(x, None, [0]) for x in self.fixed]
         args, keywords = rebuild(given)
         self.capture = capture.Capture(xp, random_numbers.STATE_BYTES)
-        found = [getattr(x, "_leaf", None) for x in self.reached.tensors]
-        leaves_reached: list[Leaf] = [leaf for leaf in found if leaf is not None]
-        earlier = [leaf.grad for leaf in leaves_reached]
-        versions = [_version(x) for x in self.reached.tensors]
-        marks = [object.__new__(_EarlierGradient) for _ in leaves_reached]
-        for leaf, mark in zip(leaves_reached, marks, strict=True):
-            mark._node, mark._version = None, None
-            leaf.grad = mark
         generators = [tg_random.generator(), *self.reached.generators]
         self._check_generators(generators)  # writes their states down
+        before = [_Before(x) for x in self.reached.tensors]
         with tg_random.record_states() as states:
             try:
                 self.graph, self.results = self.capture.run(
@@ -126,19 +149,17 @@ class StepGraph:
                 )
                 self._check_generators(generators)
                 self._check(given)
+                if any(x.tensor.device == "cpu" and x.is_changed() for x in before):
+                    raise Refused("it computes on the CPU")
             except BaseException:
-                for leaf, grad in zip(leaves_reached, earlier, strict=True):
-                    leaf.grad = grad
                 self.reached.restore()
                 raise
             finally:
                 tg_random.restore(states)
-        both = zip(leaves_reached, marks, earlier, strict=True)
-        self.gradients = [(leaf, leaf.grad) for leaf, mark, _ in both if leaf.grad is not mark]
-        for leaf, grad in zip(leaves_reached, earlier, strict=True):
-            leaf.grad = grad
-        changed = zip(self.reached.tensors, versions, strict=True)
-        self.written = [x for x, version in changed if _version(x) != version]
+                self.gradients = [(x.leaf, x.leaf.grad) for x in before if x.has_gradient()]
+                self.written = [x.tensor for x in before if x.is_written()]
+                for x in before:
+                    x.restore()
 
     def _dense(self, result: Any) -> Any:
         """Return a result with contiguous arrays in place of Tensors."""
@@ -148,7 +169,7 @@ class StepGraph:
                 return x
             array = x._data
             if backend.module_of(array) is not self.module:
-                return x.detach()
+                raise Refused("it returns a Tensor of the CPU")
             return _Array(array if tables.is_dense(array) else self.module.ascontiguousarray(array))
 
         return map_nested(array_of, result)
@@ -166,7 +187,7 @@ class StepGraph:
         if name:
             raise Refused(f"it changes {name!r}, which a graph does not repeat")
         for x in leaves(self.results):
-            if not isinstance(x, _Array | Tensor | bool | int | float | str | None):
+            if not isinstance(x, _Array | bool | int | float | str | None):
                 raise Refused(f"it returns a {type(x).__name__}")
 
     def run(self, arguments: Sequence[Any]) -> Any:
@@ -272,6 +293,9 @@ class Graphs:
             return found.run(arrays), ""
 
     def _capture(self, xp: Any, key: Any, args: Any, keywords: Any) -> StepGraph | str:
+        given = [x for x in leaves((args, keywords)) if isinstance(x, Tensor)]
+        if all(x.device == "cpu" for x in [*given, *Reached(self.function).tensors]):
+            return "it computes on the CPU"
         count = self.calls[key] = self.calls.pop(key, 0) + 1
         if len(self.calls) > 4 * KEPT:
             self.calls.popitem(last=False)
@@ -282,7 +306,7 @@ class Graphs:
         self.captures += 1
         while len(self.found) >= KEPT:
             self.found.popitem(last=False)
-        inputs = [_Input.of(x._data) for x in leaves((args, keywords)) if isinstance(x, Tensor)]
+        inputs = [_Input.of(x._data) for x in given]
 
         def rebuild(tensors: Sequence[Tensor]) -> Any:
             rest = iter(tensors)
@@ -299,8 +323,9 @@ class Graphs:
         except Exception as error:  # of CUDA, cuBLAS and CuPy, of unrelated classes
             made = " ".join(str(error).split())[:500]
             made = next((f"{hint}: {made}" for word, hint in HINTS.items() if word in made), made)
-            of_cupy = "cupy", os.path.dirname(getattr(xp, "__file__", "cupy"))
-            line = raised_in(error, (PACKAGE, *GENERATED, *of_cupy))
+            line = raised_in(
+                error, (PACKAGE, *GENERATED, *backend.CUPY, os.path.dirname(xp.__file__))
+            )
             if made == str(error) and not isinstance(error, Refused):
                 made = f"{type(error).__name__}: {made}"
             made = f"{made} ({line})" if line else made
