@@ -6,6 +6,7 @@ matplotlib (extra ``plot``) and return a Figure without displaying it.
 
 from .computation_graph import Graph as Graph
 from .computation_graph import graph as graph
+from .drawing import Drawing as Drawing
 from .graph_node import GraphNode as GraphNode
 from .loss_curve import LearningCurve as LearningCurve
 from .loss_curve import learning_curve as learning_curve
@@ -16,3 +17,4 @@ from .recurrence import activations as activations
 from .recurrence import gradient_norms as gradient_norms
 from .recurrence import spectral_radius as spectral_radius
 from .recurrence import unroll as unroll
+from .unrolled_network import unrolled as unrolled
