@@ -4,6 +4,8 @@ Functions that return numbers need NumPy alone. Functions that draw them, ``plot
 matplotlib (extra ``plot``) and return a Figure without displaying it.
 """
 
+from .batch_partition import partition as partition
+from .cell_diagram import cell as cell
 from .computation_graph import Graph as Graph
 from .computation_graph import graph as graph
 from .drawing import Drawing as Drawing
@@ -17,4 +19,5 @@ from .recurrence import activations as activations
 from .recurrence import gradient_norms as gradient_norms
 from .recurrence import spectral_radius as spectral_radius
 from .recurrence import unroll as unroll
+from .truncation_masks import truncation as truncation
 from .unrolled_network import unrolled as unrolled

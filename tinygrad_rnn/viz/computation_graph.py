@@ -62,12 +62,13 @@ class Graph:
         >>> tg.viz.graph(x.exp(), names={"x": x}).alt
         'A computation graph with 2 nodes and 1 edge. Before the result: x, exp.'
         """
-        inside: dict[int | None, list[str]] = {}
+        shared: list[str] = []
+        inside: dict[int, list[str]] = {}
         for node in self.nodes:
-            inside.setdefault(node.step, []).append(plain(node.label))
+            labels = shared if node.step is None else inside.setdefault(node.step, [])
+            labels.append(plain(node.label))
         edges = f"{len(self.edges)} edge{'s' * (len(self.edges) != 1)}"
         text = f"A computation graph with {len(self.nodes)} nodes and {edges}. "
-        shared = inside.pop(None, [])
         if not inside:
             return f"{text}Before the result: {_summary(shared)}."
         first, last = min(inside), max(inside)

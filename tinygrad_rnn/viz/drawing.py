@@ -14,7 +14,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ STYLE = (
 # The advance of characters in DejaVu Sans, one of the broadest fonts of its kind, in em, rounded up
 ADVANCES = {
     **dict.fromkeys("ijlI.,:;'|` ", 0.34),
-    **dict.fromkeys("frt!()[]-/\\·\"ı", 0.46),
+    **dict.fromkeys('frt!()[]-/\\·"ı', 0.46),
     **dict.fromkeys("mwMW@%…", 1.0),
     **dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ&", 0.79),
     **dict.fromkeys("=+−×→←⊙<>≤≥~#≈ξφ", 0.84),
@@ -79,7 +78,8 @@ class Canvas:
     Parameters
     ----------
     width, height : float
-        The size, which may be set until the end.
+        The size, which may be set until the end. A box, or text after x, that needs more makes
+        the drawing wider.
     """
 
     def __init__(self, width: float = 0.0, height: float = 0.0) -> None:
@@ -97,6 +97,7 @@ class Canvas:
         radius: float = 5,
     ) -> None:
         """Draw a rectangle with rounded corners; x and y are those of its top left corner."""
+        self.width = max(self.width, x + width + 8)
         self.elements.append(
             f'<rect class="{kind} {colour}" x="{x:.5g}" y="{y:.5g}" width="{width:.5g}" '
             f'height="{height:.5g}" rx="{radius:g}"/>'
@@ -140,6 +141,9 @@ class Canvas:
         superscripts.
         """
         weight = ' font-weight="600"' if bold else ""
+        if anchor == "start":
+            broad = text_width(text, size, formula) * (1.1 if bold else 1)
+            self.width = max(self.width, x + broad + 8)
         content = _formula(text) if formula else escape_xml(text)
         self.elements.append(
             f'<text class="{colour}" x="{x:.5g}" y="{y + 0.35 * size:.5g}" font-size="{size:g}"'
@@ -149,7 +153,7 @@ class Canvas:
     def document(self, title: str, alt: str) -> str:
         """Return the SVG document with these elements."""
         body = "\n".join(self.elements)
-        mark = hashlib.sha256(f"{title}{alt}{body}".encode()).hexdigest()[:8]
+        mark = hashlib.sha256(f"{title}{alt}{body}".encode(errors="replace")).hexdigest()[:8]
         width, height = f"{self.width:.5g}", f"{self.height:.5g}"
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" '
@@ -379,8 +383,3 @@ def _formula(text: str) -> str:
             written = escape_xml(run.replace("-", "−"))
             spans += f"<tspan{style}>{written}</tspan>" if style else written
     return spans
-
-
-def straight(points: Sequence[tuple[float, float]]) -> bool:
-    """Return whether every line from point to point is horizontal or vertical."""
-    return all(x == u or y == v for (x, y), (u, v) in pairwise(points))

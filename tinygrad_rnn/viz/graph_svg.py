@@ -137,9 +137,7 @@ def graph_canvas(
     for i, k in edges:
         between = nodes[i].step is not None and nodes[k].step not in (None, nodes[i].step)
         kind = " through-time strong red" if between else " shared blue" if nodes[i].leaf else ""
-        canvas.elements.append(
-            f'<path class="edge{kind or " line"}" d="{places.curve(i, k)}"/>'
-        )
+        canvas.elements.append(f'<path class="edge{kind or " line"}" d="{places.curve(i, k)}"/>')
         crossing |= between
     for i, node in enumerate(nodes):
         _box(canvas, node, *places.corner(i), shapes=any(node.shape for node in nodes))
@@ -149,9 +147,7 @@ def graph_canvas(
             heights = [top + HEIGHT / 2 for top in tops]
         else:
             middle = (tops[0] + tops[-1] + HEIGHT) / 2
-            heights = [
-                middle + 24 * (n - (len(equations) - 1) / 2) for n in range(len(equations))
-            ]
+            heights = [middle + 24 * (n - (len(equations) - 1) / 2) for n in range(len(equations))]
         for line, y in zip(equations, heights, strict=True):
             canvas.text(start, y, at_step(line, step), EQUATION, anchor="start", formula=True)
     canvas.width, canvas.height = width + MARGIN, height + MARGIN
@@ -203,8 +199,9 @@ def _box(canvas: Canvas, node: GraphNode, x: float, y: float, shapes: bool) -> N
     colour, kind = ("blue", "tint") if node.leaf else ("line", "outline")
     canvas.box(0, 0, WIDTH, HEIGHT, colour, kind, 6)
     formula = NAME.match(node.label) is not None
-    size = SIZE if shapes else SIZE + 2
-    size = max(SIZE, min(size, size * ROOM / text_width(node.label, size, formula)))
+    largest = SIZE if shapes else SIZE + 2
+    fitting = largest * ROOM / text_width(node.label or " ", largest, formula)
+    size = max(SIZE, min(largest, fitting))
     label = node.label if formula else _shortened(node.label, size)
     canvas.text(WIDTH / 2, 11.5 if shapes else HEIGHT / 2, label, size, formula=formula)
     if shapes:

@@ -115,7 +115,7 @@ def _draw(
     in_line = -(-steps // lines)  # evenly
     pitch = min(max(least, BROADEST), (room - LEFT - 8) / in_line) if in_line > 1 else least
     cut = 0 if "targets" in rows else OUTPUT - BOX  # without rows for targets and losses
-    canvas = Canvas(max(LEFT + pitch * in_line + 8, text_width(title, 16) + 24))
+    canvas = Canvas(LEFT + pitch * in_line + 8)
     top = 8.0
     if title:
         canvas.text(12, top + 10, title, 16, anchor="start", bold=True)
@@ -149,7 +149,11 @@ def _line(
         canvas.text(44, top + height, word, 12, "faint", "end")
         canvas.text(48, top + height, symbol, 12, "faint", "start", formula=True)
     state, first = top + STATE, LEFT + pitch / 2
-    tokens = {"inputs": (INPUT, "blue"), "outputs": (OUTPUT, "green"), "targets": (TARGET, "purple")}
+    tokens = {
+        "inputs": (INPUT, "blue"),
+        "outputs": (OUTPUT, "green"),
+        "targets": (TARGET, "purple"),
+    }
     for i, t in enumerate(steps):
         x, number = first + i * pitch, t + 1
         for row, (height, colour) in tokens.items():
@@ -177,4 +181,4 @@ def _line(
     canvas.text(first - 5, top + (STATE + INPUT) / 2 + 1, "W_xh", 11, "faint", "end", formula=True)
     canvas.text(first - 5, top + (STATE + OUTPUT) / 2, "W_hq", 11, "faint", "end", formula=True)
     if len(steps) > 1:
-        canvas.text(first + pitch / 2, state + 18, "W_hh", 11, "red", formula=True)
+        canvas.text(first + pitch / 2, state + 22, "W_hh", 11, "red", formula=True)
