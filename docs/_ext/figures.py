@@ -133,7 +133,7 @@ def drawn(drawing: Drawing | Graph) -> str:
 
 
 def fitted(svg: str) -> str:
-    """Return SVG that is not enlarged, and shrinks to the page as long as it is readable."""
+    """Return SVG that is not enlarged, and shrinks with the page while its text is readable."""
     width = float(re.search(r' width="([^"]*)"', svg)[1])
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r"\b(title|desc)-([0-9a-f]{8})\b", rf"\1-\2-{next(numbers)}", svg)  # unique ids

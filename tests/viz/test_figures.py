@@ -203,7 +203,7 @@ def test_any_words_in_any_width_are_drawn_well(tokens: list[str], room: int, dat
         tg.viz.truncation(tokens, [tg.bptt.Randomized(0.6, rng=3), tg.bptt.Full()]),
     ]
     if len(tokens) > 4:
-        figures.append(tg.viz.partition(tokens, 2, 1 + len(tokens) // 5))
+        figures.append(tg.viz.partition(tokens, 2, 1 + len(tokens) // 6))
     for figure in figures:
         check_places = re.sub("[多é]", "W", figure.svg(room))  # DejaVu Sans lacks the first
         check(check_places)

@@ -53,7 +53,7 @@ class Graph:
 
     @property
     def alt(self) -> str:
-        """The alternative text of the drawing: what it shows, in sentences.
+        """The alternative text of the drawing: its nodes and time steps, in sentences.
 
         Examples
         --------

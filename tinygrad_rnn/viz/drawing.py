@@ -181,7 +181,7 @@ class Drawing:
     data : mapping of str to anything
         The numbers that are drawn.
     draw : callable
-        From a width in px to the elements of a drawing that is no broader, if possible.
+        From a width in px to the elements of a drawing that fits into it, if possible.
 
     Attributes
     ----------

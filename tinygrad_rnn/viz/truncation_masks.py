@@ -24,8 +24,8 @@ CHIP, LINE, BETWEEN = 26, 36, 20  # height of a word, of a line, from word to wo
 SIZE = 14
 LEGEND = (
     "Lines between words: gradients pass. Triangles: row t is the loss at word t, column s is word "
-    "s; in a filled cell the gradient of this loss reaches this word, with a larger factor the "
-    "darker the cell is."
+    "s; in a filled cell the gradient of this loss reaches this word. A stronger colour means a "
+    "larger factor."
 )
 
 Numbers = npt.NDArray[np.float64]
@@ -69,7 +69,7 @@ def truncation(
     Raises
     ------
     ArgumentError
-        If there are no words or no strategies, or not one number for each strategy.
+        If words or strategies are missing, or if there is not one number for each strategy.
 
     Notes
     -----
@@ -121,7 +121,7 @@ def _factors(strategy: Any, steps: int) -> Numbers:
     """Return the factor of the gradient of each loss by each state, from gradients of a layer."""
     layer = Recurrent(_Sum, 1, 1, bptt=strategy_of(strategy, "viz.truncation"))
     with enable_grad():
-        x = tensor(np.ones((steps, steps, 1)), requires_grad=True)
+        x = tensor(np.ones((steps, steps, 1)), requires_grad=True, device="cpu")
         output, _ = layer(x)
         at = np.arange(steps)
         (gradient,) = grad(output[at, at, 0].sum(), [x])  # sequence t has its loss at step t

@@ -49,7 +49,7 @@ def unrolled(
     Raises
     ------
     ArgumentError
-        If there is no token, lengths differ, or there are losses and no targets.
+        If tokens are missing, lengths differ, or losses are given without targets.
 
     Examples
     --------
