@@ -63,12 +63,14 @@ STYLE = (
 
 # The advance of characters in DejaVu Sans, one of the broadest fonts of its kind, in em, rounded up
 ADVANCES = {
-    **dict.fromkeys("ijlI.,:;'|` ", 0.34),
+    **dict.fromkeys("ijlI.,:;'| ", 0.34),
     **dict.fromkeys('frt!()[]-/\\·"ı', 0.46),
     **dict.fromkeys("mwMW@%…", 1.0),
     **dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ&", 0.79),
-    **dict.fromkeys("=+−×→←⊙<>≤≥~#≈ξφ", 0.84),
+    **dict.fromkeys("=+−×→←⊙<>≤≥~#≈φω^", 0.84),
+    **dict.fromkeys("αβγδεζηθικλμνξοπρστυχψ²␣", 0.67),
 }
+BROADEST = 1.1  # of a character that is not in the table
 SMALL = 0.75  # the size of a subscript
 
 
@@ -302,10 +304,13 @@ def text_width(text: str, size: float = 14, formula: bool = False) -> float:
     """Return an upper bound of the width of a text, in px."""
     if formula:
         return sum(text_width(part, size * (SMALL if at else 1)) for part, at in _parts(text))
-    wide = {"W": 1.05, "F": 1.05}
-    return size * sum(
-        ADVANCES.get(c) or wide.get(unicodedata.east_asian_width(c)) or 0.65 for c in text
-    )
+    return size * sum(map(_advance, text))
+
+
+def _advance(character: str) -> float:
+    """Return an upper bound of the advance of a character, in em."""
+    base = unicodedata.normalize("NFD", character)[0]  # without accents
+    return ADVANCES.get(base) or (0.65 if base.isascii() else BROADEST)
 
 
 def lines_of(widths: Iterable[float], room: float, gap: float) -> list[list[int]]:
