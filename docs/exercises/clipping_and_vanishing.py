@@ -2,8 +2,8 @@ r"""Clipping and vanishing gradients.
 
 In $h_t = w h_{t-1} + x_t$ the gradients of $h_T$ by the inputs $x_1, \dots, x_T$ are
 $w^{T-1}, \dots, w, 1$. Together they are one vector $g$, which is clipped to the norm $\theta$.
-Return the factor that multiplies $g$, and the relation of the first element to the last one after
-clipping. Does clipping help against vanishing gradients: can it increase the relation, or the first
+Return the factor that multiplies $g$, and the ratio of the first element to the last one after
+clipping. Does clipping help against vanishing gradients: can it increase the ratio, or the first
 element?
 """
 
@@ -48,13 +48,13 @@ def check(answer):
         before = x.grad.numpy().copy()
         tg.optim.clip_grad_norm([x], theta)
         after = x.grad.numpy()
-        factor, relation = answer(w, T, theta)
+        factor, ratio = answer(w, T, theta)
         norm = np.linalg.norm(before)
         assert np.isclose(factor, after[0] / before[0]), (
             f"with w = {w} the norm is {norm:.2f} and θ is {theta}, so the factor is "
             f"{after[0] / before[0]:.4f}, got {factor:.4f}: clipping limits a norm, it never "
             "increases one"
         )
-        assert np.isclose(relation, after[0] / after[-1]), (
-            f"with w = {w} the relation is {after[0] / after[-1]:.3g}, got {relation:.3g}"
+        assert np.isclose(ratio, after[0] / after[-1]), (
+            f"with w = {w} the ratio is {after[0] / after[-1]:.3g}, got {ratio:.3g}"
         )
