@@ -19,7 +19,7 @@ def solution(T):
 
 
 def wrong(T):
-    """Make a segment of every step: nothing is computed again, but every state is kept."""
+    """Make a segment of every step: one step is computed again at a time, but all are kept."""
     return T
 
 
