@@ -1,10 +1,12 @@
 """Cut a text into minibatches of the sequential partition.
 
-Skip `offset` tokens and divide the rest into B columns of equal length L, as long as possible, the
-label of the last token included. Cut the columns into windows of T rows and drop the rest. Return a
-list of pairs (x, y) of arrays of shape (T, B): y is x one token later, and row 0 of a window follows
-the last row of the window before it.
+Skip `offset` tokens and divide the rest into B columns of equal length L, as long as possible; the
+last token is only a label. Cut the columns into windows of T rows and drop the rest. Return a list
+of pairs (x, y) of arrays of shape (T, B): y is x one token later, and row 0 of a window follows the
+last row of the window before it.
 """
+
+import itertools
 
 import numpy as np
 
@@ -13,9 +15,9 @@ def stub(ids, B, T, offset):
     """Return the list of pairs (x, y)."""
     L = (len(ids) - offset - 1) // B
     pairs = []
-    for start in range(0, L - T + 1, T):
-        x = np.zeros((T, B), int)  # your code
-        pairs.append((x, x))
+    for _ in range(L // T):
+        x = y = np.zeros((T, B), int)  # your code
+        pairs.append((x, y))
     return pairs
 
 
@@ -26,15 +28,14 @@ def check(answer):
         L = (n - offset - 1) // B
         assert len(pairs) == L // T, f"{L // T} windows fit into {L} rows, not {len(pairs)}"
         for i, (x, y) in enumerate(pairs):
-            assert np.shape(x) == np.shape(y) == (T, B), (
-                f"window {i} is {np.shape(x)}, not {(T, B)}"
-            )
+            for array in (x, y):
+                assert np.shape(array) == (T, B), f"window {i}: {np.shape(array)}, not {(T, B)}"
             assert np.array_equal(y, x + 1), f"window {i}: y must be x one token later"
         assert pairs[0][0][0, 0] == offset, f"the first token must be number {offset}"
-        for i, ((before, _), (after, _)) in enumerate(zip(pairs, pairs[1:], strict=False)):
+        for i, ((before, _), (after, _)) in enumerate(itertools.pairwise(pairs)):
             assert np.array_equal(after[0], before[-1] + 1), (
-                f"window {i} ends at {before[-1]}, so window {i + 1} must begin at {before[-1] + 1}, "
-                f"not {after[0]}"
+                f"window {i} ends at {before[-1]}, window {i + 1} begins at {after[0]}: each column "
+                "must continue"
             )
         used = np.concatenate([x for x, _ in pairs])
         assert (np.diff(used[0]) == L).all(), f"the columns must be {L} tokens apart"

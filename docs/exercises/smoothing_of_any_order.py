@@ -1,8 +1,8 @@
 """Write interpolated smoothing for any order, as a loop.
 
-`tables` has the counts of 1-grams, 2-grams, ...: the k-th has shape (V,) * k. The estimate of order k
-falls back on that of order k - 1, with the constant eps[k]; that of order 1 on 1 / V. Return the
-estimate of the highest order: its last axis is the next token.
+`tables` has the counts of 1-grams, 2-grams, ...: that of k-grams has k axes of length V, the last of
+which is the next token. The estimate of each order falls back on that of the next lower order, with
+its constant of `eps`, and the lowest on 1 / V. Return the estimate of the highest order.
 """
 
 import numpy as np
@@ -12,9 +12,10 @@ import tinygrad_rnn as tg
 
 def stub(tables, eps):
     """Return the probabilities of the next token, of the shape of the last table."""
-    P = np.full(len(tables[0]), 1 / len(tables[0]))
+    V = len(tables[0])
+    P = np.full(V, 1 / V)
     for counts, e in zip(tables, eps, strict=True):
-        P = counts / counts.sum(axis=-1, keepdims=True).clip(1) + e * 0 * P  # your code
+        ...  # your code
     return P
 
 
@@ -40,8 +41,9 @@ def check(answer):
 
 
 def solution(tables, eps):
-    """Broadcasting aligns the last axes: P(next | shorter context) is the same for every first token."""
-    P = np.full(len(tables[0]), 1 / len(tables[0]))
+    """Let broadcasting align the last axes: the first token has no effect on the fallback."""
+    V = len(tables[0])
+    P = np.full(V, 1 / V)
     for counts, e in zip(tables, eps, strict=True):
         P = (counts + e * P) / (counts.sum(axis=-1, keepdims=True) + e)
     return P

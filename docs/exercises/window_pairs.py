@@ -23,12 +23,11 @@ def check(answer):
         assert X.shape == (rows, tau), f"τ = {tau}: X has shape {X.shape}, not {(rows, tau)}"
         assert y.shape == (rows,), f"τ = {tau}: y has shape {y.shape}, not {(rows,)}"
         for row in range(rows):
-            assert y[row] not in X[row], (
-                f"row {row} contains its target: nothing is left to predict"
-            )
+            target = series[row + tau]
+            assert y[row] == target, f"τ = {tau}: target {row} is {y[row]}, not {target}"
+            assert target not in X[row], f"τ = {tau}: row {row} contains its target, {target}"
             expected = series[row : row + tau]
-            assert (X[row] == expected).all(), f"row {row} is {X[row]}, not {expected}"
-            assert y[row] == series[row + tau], f"target {row} is {y[row]}, not {series[row + tau]}"
+            assert (X[row] == expected).all(), f"τ = {tau}: row {row} is {X[row]}, not {expected}"
 
 
 def solution(series, tau):

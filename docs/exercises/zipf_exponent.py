@@ -1,7 +1,7 @@
 """Estimate Zipf's exponent α from the counts of words.
 
-The counts are sorted, the largest first, and follow count(r) ∝ r^-α up to chance. The test draws them
-with a known α; the estimate must be within 0.06 of it.
+The counts are sorted, the largest first, and follow count(r) ∝ r^-α up to chance. The check draws
+them with a known α; the estimate must be within 0.06 of it.
 """
 
 import numpy as np
