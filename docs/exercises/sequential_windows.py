@@ -34,8 +34,8 @@ def check(answer):
         assert pairs[0][0][0, 0] == offset, f"the first token must be number {offset}"
         for i, ((before, _), (after, _)) in enumerate(itertools.pairwise(pairs)):
             assert np.array_equal(after[0], before[-1] + 1), (
-                f"window {i} ends at {before[-1]}, window {i + 1} begins at {after[0]}: each column "
-                "must continue"
+                f"window {i} ends at {before[-1]}, window {i + 1} begins at {after[0]}: each "
+                "column must continue"
             )
         used = np.concatenate([x for x, _ in pairs])
         assert (np.diff(used[0]) == L).all(), f"the columns must be {L} tokens apart"

@@ -1,7 +1,7 @@
 """Write interpolated smoothing for any order, as a loop.
 
-`tables` has the counts of 1-grams, 2-grams, ...: that of k-grams has k axes of length V, the last of
-which is the next token. The estimate of each order falls back on that of the next lower order, with
+`tables` has the counts of 1-grams, 2-grams, ...: that of k-grams has k axes of length V, and the
+last one is the next token. The estimate of each order falls back on that of the next lower order, with
 its constant of `eps`, and the lowest on 1 / V. Return the estimate of the highest order.
 """
 
@@ -15,7 +15,7 @@ def stub(tables, eps):
     V = len(tables[0])
     P = np.full(V, 1 / V)
     for counts, e in zip(tables, eps, strict=True):
-        ...  # your code
+        P = (counts + e * P) / 1  # your code: the denominator
     return P
 
 
