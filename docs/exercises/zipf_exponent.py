@@ -1,6 +1,6 @@
 """Estimate Zipf's exponent α from the counts of words.
 
-The counts are sorted, the largest first, and follow count(r) ∝ r^-α up to chance. The check draws
+The counts are sorted, the largest first, and follow n_r ∝ r^-α up to chance. The check draws
 them with a known α; the estimate must be within 0.06 of it.
 """
 
