@@ -1,7 +1,8 @@
-"""Predict the next k values with a linear autoregressive model, from one window.
+"""Predict the next k values from one window.
 
-The window has τ values, oldest first, and so has the array of coefficients: the prediction of the
-next value is their product. Each later prediction reads the earlier ones. Return all k predictions.
+The model is linear and autoregressive: the prediction of the next value is the product of a window
+of τ values, oldest first, and an array of τ coefficients. Each later prediction reads the earlier
+ones in place of values. Return all k predictions.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
 """Find out whether a random offset makes all sequences equally likely.
 
-A text has n tokens. In each epoch an offset d is drawn uniformly from 0 … T - 1, and the text after
+A text has n tokens. In each epoch an offset is drawn uniformly from 0 … T - 1, and the text after
 it is cut into windows of T tokens, as long as the label of the last token is in the text. Return
-two arrays of length n: the probability that a window begins at a position, and the probability that
-the token there is in some window.
+two arrays of length n: the probability that a window begins at a position, and the probability
+that the token there is in some window.
 """
 
 import numpy as np

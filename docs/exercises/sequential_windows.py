@@ -1,9 +1,9 @@
-"""Cut a text into minibatches of the sequential partition.
+"""Cut a text into the minibatches of the sequential partition.
 
 Skip `offset` tokens and divide the rest into B columns of equal length L, as long as possible; the
 last token is only a label. Cut the columns into windows of T rows and drop the rest. Return a list
-of pairs (x, y) of arrays of shape (T, B): y is x one token later, and row 0 of a window follows the
-last row of the window before it.
+of pairs (x, y) of arrays of shape (T, B): y is x one token later, and row 0 of a window follows
+the last row of the window before it.
 """
 
 import itertools

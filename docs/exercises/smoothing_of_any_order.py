@@ -1,8 +1,9 @@
-"""Write interpolated smoothing for any order, as a loop.
+"""Write interpolated smoothing for n-grams of any order.
 
-`tables` has the counts of 1-grams, 2-grams, ...: that of k-grams has k axes of length V, and the
-last one is the next token. The estimate of each order falls back on that of the next lower order,
-with its constant of `eps`, and the lowest on 1 / V. Return the estimate of the highest order.
+The list `tables` has the counts of 1-grams, 2-grams, and so on: that of k-grams has k axes of
+length V, and the last one is the next token. The estimate of each order falls back on that of the
+next lower order, with its constant of `eps`, and the lowest on 1 / V. Return the estimate of the
+highest order.
 """
 
 import numpy as np

@@ -1,6 +1,7 @@
-"""Write the examples of an autoregressive model: every window of τ values, and the value after it.
+"""Make the examples of an autoregressive model.
 
-From a series of T values make X of shape (T - τ, τ), oldest value first, and y of shape (T - τ,).
+The model learns from every window of τ values and the value after it. From a series of T values
+make X of shape (T - τ, τ), oldest value first, and y of shape (T - τ,).
 """
 
 import numpy as np

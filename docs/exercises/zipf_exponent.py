@@ -1,7 +1,8 @@
-"""Estimate Zipf's exponent α from the counts of words.
+"""Estimate Zipf's exponent.
 
-The counts are sorted, the largest first, and follow n_r ∝ r^-α up to chance. The check draws
-them with a known α; the estimate must be within 0.06 of it.
+The counts of words are sorted, the largest first. Up to chance they follow `n_r ∝ r**-α` for the
+rank `r`. Return an estimate of α. The check draws counts with a known α; the estimate must be
+within 0.06 of it.
 """
 
 import numpy as np
