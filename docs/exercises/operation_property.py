@@ -1,8 +1,8 @@
 """A test that can fail.
 
 The answer is a test of an operation `multiply(x, y)`, which is to return the product of two float64
-arrays. It raises an error if the operation is wrong for these arrays, and does nothing if it is right.
-The check runs it on the right operation and on four wrong ones. An error of any kind counts.
+arrays. It raises an error if the operation is wrong for these arrays, and does nothing
+otherwise. The check runs it on the right operation and on four wrong ones. An error of any kind counts.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def wrong(multiply, x, y):
 
 def check(answer):
     """Run the test on operations that are right and wrong."""
-    x, y = np.array([[0.5, -1.5], [2.0, 1.0]]), np.array([1.5, -0.5])
+    x, y = np.array([0.5, -1.5]), np.array([2.0, -0.7])
 
     def operation(forward, to_x, to_y):
         return tg.primitive(x=to_x, y=to_y)(forward)
@@ -63,6 +63,6 @@ def check(answer):
     for title, wrong_operation in planted.items():
         try:
             answer(wrong_operation, x, y)
-        except Exception:  # noqa: S112 - this error is wanted
+        except Exception:  # this error is wanted
             continue
         raise AssertionError(f"the test passes although {title}")

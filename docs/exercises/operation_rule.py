@@ -1,6 +1,6 @@
 """The rule of log cosh.
 
-The loss $\\log \\cosh x$ is smooth, and for large $|x|$ it is nearly $|x| - \\log 2$. Its forward is
+The logarithm of cosh(x) is a smooth loss, for large x nearly |x| - log(2). Its forward is
 `xp.logaddexp(x, -x) - log(2)`, which does not overflow. Write the vjp for `tg.primitive`: from the
 gradient `g` of the result to the gradient of `x`. It must be right for 800, too. Use operators and
 functions of `F`.

@@ -1,17 +1,19 @@
-"""Find an order in which a backward pass may visit the nodes of a graph.
+"""The order of a backward pass.
 
 The answer takes a dict, from the name of each node to the names of its parents, and the name of the
 result. It returns a list of the nodes from which the result was computed, the result first, such
-that a node comes after all nodes that use it. The nodes have no numbers here, so the age of a node is
+that a node comes after all nodes that use it. The nodes have no numbers here, so their age is
 unknown.
 """
 
 
 def stub(parents, result):
+    """Return the nodes, each after all that use it."""
     return [result]
 
 
 def check(answer):
+    """Check the order for graphs in which nodes are used several times."""
     graphs = {
         "a chain": {"y": ["b"], "b": ["a"], "a": []},
         "one node used twice": {"y": ["a", "b"], "b": ["a"], "a": []},
@@ -38,6 +40,7 @@ def check(answer):
 
 
 def solution(parents, result):
+    """Finish a node after its parents, then reverse the order."""
     finished = []
 
     def visit(node):
@@ -52,10 +55,11 @@ def solution(parents, result):
 
 
 def wrong(parents, result):
+    """Take a node as soon as one user has been visited."""
     order, waiting = [], [result]
     while waiting:
         node = waiting.pop()
         if node not in order:
-            order.append(node)  # at the first visit, when some of its users may be missing
+            order.append(node)  # others that use it may follow
             waiting += parents[node]
     return order

@@ -1,18 +1,20 @@
-"""Write an operation for `micro.py`: the logistic function 1 / (1 + exp(-x)) of an array.
+"""An operation for `micro.py`.
 
-The answer takes an array and returns two things: the result, and its vjp, a function from the
-gradient g of the result to the gradient of x. The formula of the vjp needs the result only.
+Write the logistic function 1 / (1 + exp(-x)). The answer takes an array and returns two things:
+the result, and its vjp, a function from the gradient g of the result to the gradient of x. The formula of the vjp needs the result only.
 """
 
 import numpy as np
 
 
 def stub(x):
+    """Return the result, and the vjp."""
     out = 1 / (1 + np.exp(-x))
-    return out, lambda g: g  # not the vjp yet
+    return out, lambda g: g
 
 
 def check(answer):
+    """Compare with central differences."""
     x = np.linspace(-4, 4, 9).reshape(3, 3)
     g = np.cos(np.arange(9.0)).reshape(3, 3)
     out, vjp = answer(x)
@@ -29,10 +31,12 @@ def check(answer):
 
 
 def solution(x):
+    """Use the derivative s (1 - s) of the logistic function s."""
     out = 1 / (1 + np.exp(-x))
     return out, lambda g: g * out * (1 - out)
 
 
 def wrong(x):
+    """Use the rule of tanh."""
     out = 1 / (1 + np.exp(-x))
-    return out, lambda g: g * (1 - out * out)  # the rule of tanh
+    return out, lambda g: g * (1 - out * out)
