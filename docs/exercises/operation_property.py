@@ -1,8 +1,8 @@
 """A test that can fail.
 
 The answer is a test of an operation `multiply(x, y)`, which is to return the product of two float64
-arrays. It raises an error if the operation is wrong for these arrays, and does nothing
-otherwise. The check runs it on the right operation and on four wrong ones. An error of any kind counts.
+arrays. It raises an error if the operation is wrong for these arrays, and does nothing otherwise.
+The check runs it on the right operation and on four wrong ones. An error of any kind counts.
 """
 
 import numpy as np
