@@ -1,4 +1,4 @@
-"""An operation for `micro.py`.
+"""An operation for micro.py.
 
 Write the logistic function 1 / (1 + exp(-x)). The answer takes an array and returns two things:
 the result, and its vjp, a function from the gradient g of the result to the gradient of x. The
