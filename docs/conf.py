@@ -21,7 +21,6 @@ extensions = [
     "sphinx.ext.autosummary",
     "numpydoc",
     "sphinx_copybutton",
-    "exercises",
     "mathml",
     "offline",
     "reference",
