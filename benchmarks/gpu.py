@@ -96,7 +96,8 @@ def measured(peer: str, cell: str, size: Any, options: Any) -> dict[str, Any]:
 
 def table(results: list[dict[str, Any]]) -> list[str]:
     """Return the rows of a table in Markdown."""
-    rows = ["| cell | T, B, V, H | " + " | ".join(PEERS.values()) + " | PyTorch / ours, `tg.cuda.graph` |"]
+    head = ["cell", "T, B, V, H", *PEERS.values(), "PyTorch / ours, `tg.cuda.graph`"]
+    rows = [f"| {' | '.join(head)} |"]
     rows += ["|---|---|" + "---:|" * (len(PEERS) + 1)]
     for result in results:
         found = {peer: result["peers"].get(peer, {}).get("ms") for peer in PEERS}

@@ -6,8 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from ._util import gpu
 from ._util.functions import check_function
 from ._util.nested import leaves, map_nested
 from .engine import backend
@@ -70,7 +69,8 @@ class GraphedFunction:
             )
         result: Any = NotImplemented
         self.reason = "it computes on the CPU"
-        if any(x.device != "cpu" for x in tensors) if tensors else _gpu_in_use():
+        used = gpu.is_used(backend.modules, backend.CUPY[0])
+        if used and (not tensors or any(x.device != "cpu" for x in tensors)):
             self.reason = "tinygrad_rnn.speed is not installed"
             run: Any = kernels.on_gpu.get("run_graph")
             if run is not None:
@@ -90,10 +90,6 @@ class GraphedFunction:
 
     def __repr__(self) -> str:
         return f"<cuda.graph of {self.__name__}>"
-
-
-def _gpu_in_use() -> bool:
-    return any(x is not np and x not in backend.tracing_modules for x in backend.modules.values())
 
 
 def graph(function: Callable[..., Any]) -> GraphedFunction:

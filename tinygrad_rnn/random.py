@@ -39,8 +39,8 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -356,7 +356,22 @@ def replay(state: dict[Any, Any]) -> Iterator[None]:
 
 
 def restore(states: dict[np.random.Generator | None, Any]) -> None:
-    """Set generators to the states of `record_states`, without effect on other threads."""
+    """Set generators to the states of `record_states`, without effect on other threads.
+
+    Parameters
+    ----------
+    states : dict
+        The dict of `record_states`: a state for None, the library's generator, and for others.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> with tg.random.record_states() as states:
+    ...     a = tg.randn(3)
+    >>> tg.random.restore(states)
+    >>> bool((a == tg.randn(3)).numpy().all())
+    True
+    """
     for rng, state in states.items():
         (rng or _current_generator()).bit_generator.state = state
 
@@ -404,20 +419,12 @@ def _drawn_on_gpu(
         return NotImplemented
     advance = functools.partial(_advanced, count=math.prod(shape), bits=bits)
     with generator.lock:
-        source = Source(generator, dict(generator.state), advance)
-        found = draw(device, source, shape, *args)
+        before: dict[str, Any] = dict(generator.state)
+        found = draw(device, (generator, before, advance), shape, *args)
         if found is not NotImplemented:
-            after: Any = advance(source.before)
+            after: Any = advance(before)
             generator.state = after
     return found
-
-
-class Source(NamedTuple):
-    """A bit generator, its state, and the function of that state that returns the next one."""
-
-    generator: Any
-    before: dict[str, Any]
-    advance: Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def _advanced(state: dict[str, Any], count: int, bits: int) -> dict[str, Any]:

@@ -404,6 +404,8 @@ def test_on_the_cpu_the_function_is_called() -> None:
         y, one = step(tg.tensor([3.0]))
         assert y.numpy() == 6 and one == 1 and not y.requires_grad
     assert step.reason == "it computes on the CPU" and repr(step) == "<cuda.graph of <lambda>>"
+    if not tg.cuda.is_available():
+        assert not dict(module._report())  # of `show_config`
 
 
 def test_a_graph_inside_of_a_graph_and_other_modes(accelerator: str) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ...engine import backend
-from ...random import Source
 from . import capture, module, tables
 from .tables import REALS
 
 STATE_BYTES = 13 * 8
+Source = tuple[Any, dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]
+"""A bit generator, its state, and the function of that state that returns the next one."""
 
 
 def packed(state: Any) -> Any:
@@ -36,7 +38,7 @@ def _launch(
             text = tables.text_of("random_numbers", real)
             kernel, other = (module.kernel(xp, text, x) for x in (name, f"{name}_at"))
             capturing = capture.current()
-            state = packed(source.before)
+            state = packed(source[1])
             if capturing is not None:
                 kernel, state = other, capturing.draw(*source)
             # The first thread has the numbers that are left from the last block.
