@@ -1,8 +1,8 @@
 """The directive ``pages``: a list of pages with one line each, found by pattern.
 
-The line of a page is the description in its front matter (``myst: html_meta: description``), or else
-its first sentence. Pages are in the order of the patterns, and of their names within a pattern; a page
-that is listed once is not listed again::
+The line of a page is the description in its front matter (``myst: html_meta: description``), or
+else its first sentence. Pages are in the order of the patterns, and of their names within a
+pattern; a page that is listed once is not listed again::
 
     ```{pages} tutorials/* how_to/*
     :caption: Tutorials
