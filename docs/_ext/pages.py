@@ -26,7 +26,7 @@ FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
 BLOCKS = re.compile(
     r"^(`{3,}|:{3,}).*?^\1\s*$|^\$\$.*?\$\$|^\([\w-]+\)=$", re.MULTILINE | re.DOTALL
 )
-SENTENCE = re.compile(r".*?[.:?!](?=\s|$)", re.DOTALL)
+SENTENCE = re.compile(r".*?[.?!](?=\s|$)", re.DOTALL)
 
 
 def title_and_line(file: Path) -> tuple[str, str]:
