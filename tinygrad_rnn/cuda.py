@@ -6,7 +6,15 @@ from .engine import backend
 
 
 class Availability:
-    """A truth value, with the reason if it is false."""
+    """A truth value, with the reason if it is false.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> available = tg.cuda.is_available()
+    >>> bool(available) == (available.reason is None)
+    True
+    """
 
     def __init__(self, reason: str | None) -> None:
         self.reason = reason

@@ -47,6 +47,11 @@ class Cell(Module):
     and defines `step`. It can define `project` for the part that depends on the input alone.
     `nn.Recurrent` makes a layer of it.
 
+    Raises
+    ------
+    ArgumentError
+        If a layer is made of a cell whose `hidden_size` is missing or no positive integer.
+
     Examples
     --------
     A minimal gated unit (Zhou et al. 2016):
@@ -440,6 +445,15 @@ class RNNCell(_GatedCell):
     bias_ih, bias_hh : Parameter or None
         (H,).
 
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -514,6 +528,15 @@ class GRUCell(_GatedCell):
         (3H, I) and (3H, H), gates in the order r, z, n.
     bias_ih, bias_hh : Parameter or None
         (3H,).
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
 
     Examples
     --------
@@ -595,6 +618,15 @@ class LSTMCell(_GatedCell):
         (4H,).
     weight_hr : Parameter or None
         (P, H).
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
 
     Examples
     --------
