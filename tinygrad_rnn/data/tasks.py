@@ -41,7 +41,8 @@ def copy(
     Raises
     ------
     ArgumentError
-        If a size is not a positive integer, or `rng` no seed or generator.
+        If a size is not a positive integer, or `rng` neither a seed nor a
+        generator.
 
     Notes
     -----
@@ -89,7 +90,8 @@ def adding(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
     Raises
     ------
     ArgumentError
-        If a size is not a positive integer, or `rng` no seed or generator.
+        If a size is not a positive integer, or `rng` neither a seed nor a
+        generator.
 
     Notes
     -----
@@ -141,7 +143,8 @@ def parity(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
     Raises
     ------
     ArgumentError
-        If a size is not a positive integer, or `rng` no seed or generator.
+        If a size is not a positive integer, or `rng` neither a seed nor a
+        generator.
 
     Examples
     --------
@@ -177,7 +180,8 @@ def sine(steps: int = 1000, frequency: float = 0.01, noise: float = 0.2, rng: Rn
     Raises
     ------
     ArgumentError
-        If a size is not a positive integer, or `rng` no seed or generator.
+        If a size is not a positive integer, or `rng` neither a seed nor a
+        generator.
 
     Notes
     -----

@@ -390,7 +390,25 @@ class _GatedCell(Cell):
         return _sum_of(self.bias_ih, self.bias_hh)
 
     def forward(self, x: Tensor, state: State = None) -> State:
-        """Check the input, then take one step."""
+        """Take one step.
+
+        Parameters
+        ----------
+        x : Tensor
+            (B, I), or (I,) without a batch, in the dtype of the parameters.
+        state : Tensor or tuple of Tensors, optional
+            (B, H), or (H,); of an LSTM cell the pair (h, c). Zeros if not given.
+
+        Returns
+        -------
+        Tensor or tuple of Tensors
+            The new state, of the same shapes; its first (or only) element is the output.
+
+        Raises
+        ------
+        ShapeError, DTypeError, DeviceError
+            If the input or the state does not fit the cell.
+        """
         x = checks.require_tensor(x, type(self).__name__)
         if x.shape[-1:] != (self.input_size,):
             raise ShapeError(

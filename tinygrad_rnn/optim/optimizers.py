@@ -268,7 +268,7 @@ class SGD(Optimizer):
     Raises
     ------
     ArgumentError
-        If there are no parameters, one is given twice or is not a leaf that requires a gradient, or
+        If `params` is empty, has one twice or one that is not a leaf that requires a gradient, or
         if a number is out of range.
 
     Notes
@@ -343,7 +343,7 @@ class Adam(Optimizer):
     Raises
     ------
     ArgumentError
-        If there are no parameters, one is given twice or is not a leaf that requires a gradient, or
+        If `params` is empty, has one twice or one that is not a leaf that requires a gradient, or
         if a number is out of range.
 
     Notes
@@ -431,7 +431,7 @@ class AdamW(Adam):
     Raises
     ------
     ArgumentError
-        If there are no parameters, one is given twice or is not a leaf that requires a gradient, or
+        If `params` is empty, has one twice or one that is not a leaf that requires a gradient, or
         if a number is out of range.
 
     Notes
@@ -491,7 +491,7 @@ class RMSprop(Optimizer):
     Raises
     ------
     ArgumentError
-        If there are no parameters, one is given twice or is not a leaf that requires a gradient, or
+        If `params` is empty, has one twice or one that is not a leaf that requires a gradient, or
         if a number is out of range.
 
     Notes
@@ -571,7 +571,7 @@ class Adagrad(Optimizer):
     Raises
     ------
     ArgumentError
-        If there are no parameters, one is given twice or is not a leaf that requires a gradient, or
+        If `params` is empty, has one twice or one that is not a leaf that requires a gradient, or
         if a number is out of range.
 
     Notes

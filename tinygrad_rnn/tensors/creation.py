@@ -431,7 +431,7 @@ def randn(
     DTypeError
         If `dtype` is not floating.
     ArgumentError
-        If `rng` is no seed or generator.
+        If `rng` is neither a seed nor a generator.
     DeviceError
         If `device` is unknown or cannot be used.
 
@@ -468,7 +468,7 @@ def rand(
     DTypeError
         If `dtype` is not floating.
     ArgumentError
-        If `rng` is no seed or generator.
+        If `rng` is neither a seed nor a generator.
     DeviceError
         If `device` is unknown or cannot be used.
 
