@@ -56,6 +56,12 @@ MEASURE = """() => {
       faults.push("a figure without an alternative text")
   if (document.querySelector("math") && !document.fonts.check('16px "STIX Two Math"', "∑"))
     faults.push("the mathematics font is not loaded")
+  const described = document.querySelectorAll("dl.py > dt.sig:first-child")
+  const callables = [...described].filter(e => !e.parentElement.matches(".data, .property"))
+  for (const name of callables)
+    if (!name.querySelector(".viewcode-link") && !name.closest(".exception"))
+      faults.push(`no link to the source: ${name.id}`)
+  if (callables.length && !document.querySelector(".doctest")) faults.push("no example")
   return faults
 }"""
 NEXT_FRAME = "new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))"
