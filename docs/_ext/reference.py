@@ -258,6 +258,7 @@ INTRODUCTION = """\
 Every public name, from its docstring. ``tg`` is the package: ``import tinygrad_rnn as tg``. Array
 semantics are NumPy's, names of networks and their arguments PyTorch's; the letters of shapes are
 T (time steps), B (batch), I (input size), H (hidden size), V (vocabulary).
+A module is called like a function, ``layer(x)``: its ``forward`` describes the arguments.
 
 """
 
