@@ -289,6 +289,8 @@ def test_mathematics_becomes_mathml_or_a_warning(
     mathml = extension("mathml")
     two = mathml.mathml(r"a &= b \\ c &= \log P", "block", None)
     assert two.count("<mtr>") == 2 and '<mi>log</mi><mspace width="0.17em" />' in two
+    aligned = mathml.mathml(r"\begin{aligned}a &= b & c &= d\end{aligned}", "block", None)
+    assert aligned.count("<mtd") == 4
     assert "‖" in mathml.mathml(r"\Big\| x \Big\|", "inline", None)
     assert not caplog.records
     mathml.mathml(r"\nosuchcommand x", "inline", None)
