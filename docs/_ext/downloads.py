@@ -110,10 +110,12 @@ def script(found: list[Cell]) -> str:
     return "\n".join(parts)
 
 
-def first_cell(wheel: str, address: str) -> Cell:
-    """Return the cell that installs the library."""
+def first_cell(wheel: str, address: str, rest: list[Cell]) -> Cell:
+    """Return the cell that installs the library, with the extras that the other cells need."""
     where = "of the site" if address else "next to this file"
-    name = f"tinygrad-rnn[plot] @ {address}/{FOLDER}/{wheel}" if address else f"{wheel}[plot]"
+    code = "\n".join(text for kind, text in rest if kind == "code")
+    extras = "[plot,test]" if "hypothesis" in code else "[plot]"
+    name = f"tinygrad-rnn{extras} @ {address}/{FOLDER}/{wheel}" if address else wheel + extras
     return "code", INSTALL.format(where=where, wheel=name) + "\n" + INLINE
 
 
@@ -139,10 +141,11 @@ def write(app: Sphinx) -> None:
         old.unlink()
     (built,) = WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
     app.wheel = Path(built).name  # type: ignore[attr-defined]
-    install = first_cell(app.wheel, app.config.site_address.rstrip("/"))  # type: ignore[attr-defined]
+    address = app.config.site_address.rstrip("/")
     for name in filter(is_tutorial, sorted(app.project.discover())):
         source = Path(app.env.doc2path(name))
-        found = [install, *cells(source.read_text(encoding="utf-8"))]
+        found = cells(source.read_text(encoding="utf-8"))
+        found = [first_cell(app.wheel, address, found), *found]  # type: ignore[attr-defined]
         for suffix, written in ((".ipynb", notebook(found)), (".py", script(found))):
             (folder / (source.stem + suffix)).write_text(written, encoding="utf-8")
 

@@ -208,7 +208,8 @@ print(tg.tanh(tg.tensor(0.0)).item(), tg.__file__)
 
 def test_a_page_becomes_a_notebook_and_a_script(extension: Any) -> None:
     downloads = extension("downloads")
-    cells = [downloads.first_cell("w.whl", ""), *downloads.cells(PAGE)]
+    cells = downloads.cells(PAGE)
+    cells = [downloads.first_cell("w.whl", "", cells), *cells]
     assert [kind for kind, _ in cells] == ["code", "markdown", "markdown", "code"]
     assert cells[2][1].startswith("See the next, `tg.tanh` and [a source](https://example.org).")
     assert "A note." in cells[2][1] and "{note}" not in cells[2][1]
@@ -216,7 +217,7 @@ def test_a_page_becomes_a_notebook_and_a_script(extension: Any) -> None:
     assert "".join(notebook["cells"][3]["source"]) == cells[3][1]
     assert "pip" in "".join(notebook["cells"][0]["source"])
     assert "w.whl[plot]" in cells[0][1]
-    at_site = downloads.first_cell("w.whl", "https://example.org/docs")[1]
+    at_site = downloads.first_cell("w.whl", "https://example.org/docs", [])[1]
     assert "tinygrad-rnn[plot] @ https://example.org/docs/downloads/w.whl" in at_site
     ast.parse(downloads.script(cells))
 
@@ -243,10 +244,9 @@ def test_a_downloaded_script_runs_in_a_fresh_folder_with_the_wheel(
     (wheel,) = WheelBuilder(str(DOCS.parent)).build(directory=str(tmp_path), versions=["standard"])
     shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
     script = tmp_path / "page.py"
-    script.write_text(
-        downloads.script([downloads.first_cell(Path(wheel).name, ""), *downloads.cells(PAGE)]),
-        encoding="utf-8",
-    )
+    cells = downloads.cells(PAGE)
+    first = downloads.first_cell(Path(wheel).name, "", cells)
+    script.write_text(downloads.script([first, *cells]), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
     done = subprocess.run(
         [sys.executable, script.name], cwd=tmp_path, env=environment, capture_output=True, text=True
