@@ -16,7 +16,15 @@ from .errors import ArgumentError
 
 
 class Availability:
-    """A truth value, with the reason if it is false."""
+    """A truth value, with the reason if it is false.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> available = tg.cuda.is_available()
+    >>> bool(available) == (available.reason is None)
+    True
+    """
 
     def __init__(self, reason: str | None) -> None:
         self.reason = reason

@@ -1,8 +1,8 @@
 """The directive ``pages``: a list of pages with one line each, found by pattern.
 
-A page is listed by its file; its line is the description in its front matter
-(``myst: html_meta: description``), or else its first sentence. Pages are in the order of the patterns,
-and of their names within a pattern; a page that is listed once is not listed again::
+The line of a page is the description in its front matter (``myst: html_meta: description``), or
+else its first sentence. Pages are in the order of the patterns, and of their names within a
+pattern; a page that is listed once is not listed again::
 
     ```{pages} tutorials/* how_to/*
     :caption: Tutorials
@@ -26,7 +26,7 @@ FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
 BLOCKS = re.compile(
     r"^(`{3,}|:{3,}).*?^\1\s*$|^\$\$.*?\$\$|^\([\w-]+\)=$", re.MULTILINE | re.DOTALL
 )
-SENTENCE = re.compile(r".*?[.:?!](?=\s|$)", re.DOTALL)
+SENTENCE = re.compile(r".*?[.?!](?=\s|$)", re.DOTALL)
 
 
 def title_and_line(file: Path) -> tuple[str, str]:
