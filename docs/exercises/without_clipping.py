@@ -3,12 +3,12 @@
 The answer trains a network by gradient descent. It gets the list of its parameters; a function that
 returns the loss of a minibatch, `loss_of(x, y)`; a list of minibatches (x, y), one for each step; a
 learning rate; and the threshold θ of the norm of the whole gradient, infinite for training without
-clipping. It returns the list of the losses. If a loss or the norm of its gradient is not finite, the
-answer changes no parameter and returns the losses before this one.
+clipping. It returns the list of the losses. If a loss or the norm of its gradient is not finite,
+the answer changes no parameter and returns the losses before this one.
 
-The check trains four networks, with tanh and ReLU, with and without clipping. Run it, and compare
-their losses. With tanh the states are bounded, so that the loss is high but finite. With ReLU a state
-can grow by a factor at every time step, until it overflows.
+The check trains four networks, with tanh and ReLU, with and without clipping. Print the losses
+that the answer returns, and compare them. With tanh the states are bounded, so that the loss is high
+but finite. With ReLU a state can grow by a factor at every time step, until it overflows.
 """
 
 import math
@@ -18,10 +18,11 @@ import numpy as np
 import tinygrad_rnn as tg
 
 RATE, THETA, STEPS = 8.0, 0.25, 40
-TEXT = "the time traveller for so it will be convenient to speak of him was expounding a matter to us "
+TEXT = "the time traveller for so it will be convenient to speak of him was expounding a matter "
 
 
 def stub(params, loss_of, minibatches, rate, theta):
+    """Train without clipping."""
     losses = []
     for x, y in minibatches:
         loss = loss_of(x, y)
@@ -36,6 +37,7 @@ def stub(params, loss_of, minibatches, rate, theta):
 
 
 def check(answer):
+    """Train with tanh and ReLU, with and without clipping."""
     vocab = tg.data.text.Vocabulary(TEXT)
     V, H = len(vocab), 64
     ids = vocab.encode(TEXT * 16)
@@ -87,6 +89,7 @@ def check(answer):
 
 
 def solution(params, loss_of, minibatches, rate, theta):
+    """Clip the norm of all gradients together, and end before an update that is not finite."""
     losses = []
     for x, y in minibatches:
         loss = loss_of(x, y)
@@ -104,6 +107,7 @@ def solution(params, loss_of, minibatches, rate, theta):
 
 
 def wrong(params, loss_of, minibatches, rate, theta):
+    """Clip the gradient of each parameter by its own norm."""
     losses = []
     for x, y in minibatches:
         loss = loss_of(x, y)
