@@ -2,8 +2,9 @@
 
 The answer gets logits, a float array with one number for each token, whose softmax is p; a number
 α ≥ 0; a count n; and a generator of NumPy. It returns an integer array of n ids, drawn
-independently with probabilities proportional to p^α. α = 0 is a uniform choice, and a large α nearly always gives
-the most probable token. α can be 10,000, and the logits can be as low as -10,000.
+independently with probabilities proportional to p^α. α = 0 is a uniform choice, and a large α
+nearly always gives the most probable token. α can be 10,000, and the logits can be as low as
+-10,000.
 """
 
 import numpy as np

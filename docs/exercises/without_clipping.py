@@ -7,8 +7,8 @@ clipping. It returns the list of the losses. If a loss or the norm of its gradie
 the answer changes no parameter and returns the losses before this one.
 
 The check trains four networks, with tanh and ReLU, with and without clipping. Print the losses
-that the answer returns, and compare them. With tanh the states are bounded, so that the loss is high
-but finite. With ReLU a state can grow by a factor at every time step, until it overflows.
+that the answer returns, and compare them. With tanh the states are bounded, so that the loss is
+high but finite. With ReLU a state can grow by a factor at every time step, until it overflows.
 """
 
 import math
