@@ -11,14 +11,19 @@ import itertools
 import numpy as np
 
 
-def stub(log_p, width, longest):
-    """Return the log-probability and the ids. This keeps one prefix, whatever the width is."""
+def greedy(log_p, longest):
+    """Take the likeliest token at each step."""
     total, prefix = 0.0, ()
     while len(prefix) < longest and prefix[-1:] != (0,):
         scores = log_p(prefix)
         best = int(np.argmax(scores))
         total, prefix = total + scores[best], (*prefix, best)
     return total, prefix
+
+
+def stub(log_p, width, longest):
+    """Return the log-probability and the ids. This keeps one prefix, whatever the width is."""
+    return greedy(log_p, longest)
 
 
 def solution(log_p, width, longest):
@@ -71,9 +76,9 @@ def check(answer):
             )
             return exact, ids
 
-        greedy = stub(log_p, 1, longest)
+        simple = greedy(log_p, longest)
         found = text_of(answer(log_p, 1, longest))
-        assert found[1] == greedy[1], f"width 1 returns {found[1]}, and greedy search {greedy[1]}"
+        assert found[1] == simple[1], f"width 1 returns {found[1]}, and greedy search {simple[1]}"
 
         texts = [
             ids
@@ -87,5 +92,5 @@ def check(answer):
             f"a width of {tokens**longest} returns {found[1]} with {found[0]:.4f}; the likeliest "
             f"text is {best[1]} with {best[0]:.4f}"
         )
-        gained += text_of(answer(log_p, 2, longest))[0] - greedy[0]
+        gained += text_of(answer(log_p, 2, longest))[0] - simple[0]
     assert gained > 2.2, f"width 2 gains {gained:.3f} over greedy search on 20 models: too little"
