@@ -23,9 +23,11 @@ extensions = [
     "sphinx_copybutton",
     "mathml",
     "offline",
+    "pages",
     "reference",
 ]
-exclude_patterns = ["README.md", "_build", "_measured"]
+extensions += ["exercises"] * (HERE / "_ext" / "exercises.py").exists()
+exclude_patterns = ["README.md", "_build", "_measured", "exercises"]
 
 # -- tutorials: every build executes every page; an error, a warning or output on stderr fails it.
 # The pages import this working tree and run with one thread, since they run at the same time.

@@ -39,8 +39,8 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -283,11 +283,6 @@ def set_state(state: dict[str, Any]) -> None:
     _seed(_check_state(state), False)
 
 
-def _rewind(state: dict[str, Any]) -> None:
-    """Set the library's generator to an earlier state, without effect on other threads."""
-    _current_generator().bit_generator.state = state
-
-
 def _check_state(state: dict[str, Any]) -> dict[str, Any]:
     trial: Any = np.random.Philox(0)  # a trial, since NumPy writes some entries before it raises
     try:
@@ -351,18 +346,19 @@ def replay(state: dict[Any, Any]) -> Iterator[None]:
     True
     """
     states = state if None in state else {None: state}
-    generators = [rng for rng in states if rng is not None]
-    before, others = get_state(), [rng.bit_generator.state for rng in generators]
-    library = _check_state(states[None])
+    _check_state(states[None])
+    before = {rng: (rng or _current_generator()).bit_generator.state for rng in states}
     try:
-        _rewind(library)
-        for rng in generators:
-            rng.bit_generator.state = states[rng]
+        restore(states)
         yield
     finally:
-        _rewind(before)
-        for rng, other in zip(generators, others, strict=True):
-            rng.bit_generator.state = other
+        restore(before)
+
+
+def restore(states: dict[np.random.Generator | None, Any]) -> None:
+    """Set generators to the states of `record_states`, without effect on other threads."""
+    for rng, state in states.items():
+        (rng or _current_generator()).bit_generator.state = state
 
 
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None, device: str = "cpu") -> Any:
@@ -403,16 +399,25 @@ def _drawn_on_gpu(
 
     The numbers are those that the generator would draw on the host.
     """
-    draw, source = kernels.on_gpu.get(name), rng.bit_generator
-    if device == "cpu" or draw is None or type(source) is not np.random.Philox:
+    draw, generator = kernels.on_gpu.get(name), rng.bit_generator
+    if device == "cpu" or draw is None or type(generator) is not np.random.Philox:
         return NotImplemented
-    with source.lock:
-        before: dict[str, Any] = dict(source.state)
-        found = draw(device, before, shape, *args)
+    advance = functools.partial(_advanced, count=math.prod(shape), bits=bits)
+    with generator.lock:
+        source = Source(generator, dict(generator.state), advance)
+        found = draw(device, source, shape, *args)
         if found is not NotImplemented:
-            after: Any = _advanced(before, math.prod(shape), bits)
-            source.state = after
+            after: Any = advance(source.before)
+            generator.state = after
     return found
+
+
+class Source(NamedTuple):
+    """A bit generator, its state, and the function of that state that returns the next one."""
+
+    generator: Any
+    before: dict[str, Any]
+    advance: Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def _advanced(state: dict[str, Any], count: int, bits: int) -> dict[str, Any]:
