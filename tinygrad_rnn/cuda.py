@@ -55,10 +55,29 @@ def is_available() -> Availability:
 class GraphedFunction:
     """A function that runs as a CUDA graph; made by `graph`.
 
+    Parameters
+    ----------
+    function : callable
+        As of `graph`.
+
     Attributes
     ----------
     reason : str
         Why the last call was not a graph; empty if it was.
+
+    Raises
+    ------
+    ArgumentError
+        At a call: an argument requires a gradient, or the function is a method of a class.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> double = tg.cuda.graph(lambda x: 2 * x)
+    >>> double(tg.ones(2))
+    tensor([2., 2.])
+    >>> double.reason
+    'it computes on the CPU'
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -106,7 +125,7 @@ def graph(function: Callable[..., Any]) -> GraphedFunction:
     It is for functions whose every call computes the same with other numbers, such as a training
     step with its backward pass, clipping and update. The first two calls with arguments of certain
     shapes run as usual. The third is captured, and is a graph as all later ones are. On the CPU
-    the function is called as it is.
+    the function is called.
 
     Parameters
     ----------

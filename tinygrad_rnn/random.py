@@ -377,6 +377,11 @@ def restore(states: dict[np.random.Generator | None, Any]) -> None:
     states : dict
         The dict of `record_states`: a state for None, the library's generator, and for others.
 
+    Raises
+    ------
+    ValueError or TypeError
+        NumPy's, if a state is not one of its generator.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import tinygrad_rnn as tg
 from tinygrad_rnn.engine.namespaces import PRIMITIVES
 
 PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "the_library_on_one_page.md"
@@ -42,9 +41,7 @@ def test_the_section_holds() -> None:
 
 
 @pytest.mark.parametrize(("name", "rule"), rules())
-def test_a_wrong_rule_ends_the_build(
-    name: str, rule: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_rule_ends_the_build(name: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scope = PRIMITIVES[name].__globals__
     right: Callable[..., Any] = scope[rule]
 

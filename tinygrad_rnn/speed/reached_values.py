@@ -1,4 +1,4 @@
-"""The values that a function can read besides its arguments, to notice that one has changed.
+"""The values that a function can read in addition to its arguments, to notice that one has changed.
 
 They are found through closures, defaults, the globals that its code names, and the attributes of
 modules, optimizers and other objects. Objects of the standard library and of array libraries are

@@ -46,7 +46,7 @@ class Capture:
         self._pool = module.cuda.MemoryPool()
 
     def run(self, function: Callable[[], Any]) -> tuple[Any, Any]:
-        """Record what a function launches; return the graph and the function's result."""
+        """Record the launches of a function; return the graph and the function's result."""
         cuda, products = self.module.cuda, cublas.products(self.module)
         stream = cuda.Stream(non_blocking=True)
         before, products.workspace = products.workspace, self.workspace

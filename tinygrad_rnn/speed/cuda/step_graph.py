@@ -272,7 +272,7 @@ class Graphs:
         self.captures = self.runs = 0
 
     def run(self, args: Any, keywords: Any) -> tuple[Any, str]:
-        """Return the results and "", or NotImplemented and why there is no graph."""
+        """Return the results and "", or NotImplemented and the reason against a graph."""
         xp = backend.gpu_module()
         try:
             key, arrays = _key((args, keywords), [])
