@@ -33,7 +33,6 @@ import json
 import math
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -51,6 +50,7 @@ from peer_cells import PEER_CELLS
 
 Size = tuple[int, int, int, int]
 Result = dict[str, Any]
+Figures = dict[tuple[str, str], dict[str, str]]  # by size and cell, then by library
 
 SIZES: list[Size] = [
     (35, 32, 28, 256),
@@ -97,6 +97,9 @@ LABELS = {
     "mygrad": "MyGrad",
     "autograd": "HIPS autograd",
 }
+BUILT_IN = {LABELS[peer] for peer in ("ours", "ours-numpy", "pytorch")}
+MILLISECONDS = "Milliseconds a step"
+SPACE = "\u00a0"  # a size takes one line of its table
 TOLERANCE = 1e-4
 QUIET = 0.15  # processors that other programs may use while a turn counts as undisturbed
 
@@ -539,13 +542,10 @@ def summary(results: list[Result]) -> list[tuple[str, ...]]:
 
 
 def markdown(measured: dict[str, Any]) -> str:
-    """Return the tables of the page on speed, as Markdown."""
+    """Return the tables of the pages on speed, as Markdown."""
     results = measured["results"]
-    text = [f"- {key}: {value}" for key, value in measured["about"].items()]
-    head = ["time of the first / time of the second", "geometric mean", "least", "greatest", "of"]
-    text += ["", "### Ratios", "", *rows_of(head, summary(results))]
-    figures = {
-        "Milliseconds a step": lambda r: f"{milliseconds(r):.3g}",
+    texts = {
+        MILLISECONDS: lambda r: f"{milliseconds(r):.3g}",
         "Thousands of tokens a second": lambda r: f"{tokens(r):.3g}",
         "GFLOP/s, and the share of the rate of NumPy's matrix product": lambda r: (
             f"{gflops(r):.0f} ({share(r):.0%})"
@@ -554,26 +554,71 @@ def markdown(measured: dict[str, Any]) -> str:
             "" if r["bytes"] is None else f"{r['bytes'] / 2**20:.0f}"
         ),
     }
-    shown = [p for p in LABELS if any(r["ms"] for r in results if r["peer"] == p)]
-    keys = dict.fromkeys((tuple(r["size"]), r["cell"]) for r in results)
-    cells = {(tuple(r["size"]), r["cell"], r["peer"]): r for r in results}
-    for title, figure in figures.items():
-        body = []
-        for size, cell in keys:
-            found = [cells.get((size, cell, peer)) for peer in shown]
-            values = [figure(r) if r and r["ms"] else "" for r in found]
-            body.append((", ".join(map(str, size)), TITLES[cell], *values))
-        head = ["T, B, V, H", "cell", *(LABELS[p] for p in shown)]
-        text += ["", f"### {title}", "", *rows_of(head, body)]
+    figures: dict[str, Figures] = {title: {} for title in texts}
     missing: dict[tuple[str, str], int] = {}
     for r in results:
         if not r["ms"]:
             key = LABELS[r["peer"]], r["error"].replace("<", "&lt;")
             missing[key] = missing.get(key, 0) + 1
-    if missing:
-        text += ["", "### Left out", ""]
-        text += [f"- {peer}, {n} problems: {why}" for (peer, why), n in missing.items()]
-    return "\n".join(text) + "\n"
+            continue
+        for title, text in texts.items():
+            problem = f",{SPACE}".join(map(str, r["size"])), TITLES[r["cell"]]
+            figures[title].setdefault(problem, {})[LABELS[r["peer"]]] = text(r)
+    left_out = [f"- {peer}, {n} problems: {why}" for (peer, why), n in missing.items()]
+    return layout(measured["about"], summary(results), figures, left_out)
+
+
+def layout(
+    about: dict[str, str],
+    ratios: Iterable[Iterable[str]],
+    figures: dict[str, Figures],
+    left_out: list[str],
+) -> str:
+    """Return the parts that the pages include, each between a comment with its name and an end.
+
+    The times of the built-in cells are open, those of the others and the other figures are folded.
+    """
+    head = ["time of the first / time of the second", "geometric mean", "least", "greatest", "of"]
+    times = figures[MILLISECONDS]
+    built_in, others = [], []
+    for cell in dict.fromkeys(cell for _, cell in times):
+        rows = {size: peers for (size, c), peers in times.items() if c == cell}
+        layer = any(label in peers for peers in rows.values() for label in BUILT_IN)
+        if layer:
+            built_in += [f"**{cell}**", "", *pivot("T, B, V, H", rows), ""]
+        else:
+            others += folded(cell, pivot("T, B, V, H", rows))
+    every: list[str] = []
+    for title, values in figures.items():
+        if title == MILLISECONDS:
+            continue
+        every += [f"## {title}", ""]
+        for size in dict.fromkeys(size for size, _ in values):
+            rows = {cell: peers for (s, cell), peers in values.items() if s == size}
+            every += folded(f"T, B, V, H = {size}", pivot("cell", rows))
+    if left_out:
+        every += ["## Left out", "", *left_out, ""]
+    parts = {
+        "about": [*(f"- {key}: {value}" for key, value in about.items()), ""],
+        "ratios": [*rows_of(head, ratios), ""],
+        "built in": built_in,
+        "others": others,
+        "every figure": every,
+    }
+    text = [f"<!-- {name} -->\n\n{chr(10).join(lines)}\n" for name, lines in parts.items()]
+    return "<!-- end -->\n\n".join(text) + "<!-- end -->\n"
+
+
+def pivot(corner: str, rows: dict[str, dict[str, str]]) -> list[str]:
+    """Return a table with a column for each library that has a figure."""
+    shown = [label for label in LABELS.values() if any(label in row for row in rows.values())]
+    body = ((name, *(row.get(label, "") for label in shown)) for name, row in rows.items())
+    return rows_of([corner, *shown], body)
+
+
+def folded(title: str, lines: list[str]) -> list[str]:
+    """Return lines that a page shows after a click."""
+    return [f"<details><summary>{title}</summary>", "", *lines, "", "</details>", ""]
 
 
 def rows_of(head: list[str], body: Iterable[Iterable[str]]) -> list[str]:
@@ -586,6 +631,7 @@ def plot(file: str, measured: dict[str, Any]) -> None:
     try:
         import matplotlib
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullLocator
     except ImportError as error:
         raise SystemExit("--plot needs matplotlib: pip install 'tinygrad-rnn[plot]'") from error
     matplotlib.rcParams["svg.hashsalt"] = "speed"  # the same figures make the same file
@@ -594,20 +640,23 @@ def plot(file: str, measured: dict[str, Any]) -> None:
     cells = list(dict.fromkeys(r["cell"] for r in results))
     peers = [p for p in LABELS if any(r["peer"] == p for r in results)]
     colours = matplotlib.colormaps["tab20"].colors
-    figure = Figure(figsize=(9, 2.6 * math.ceil(len(sizes) / 2) + 0.6), layout="constrained")
+    figure = Figure(figsize=(9, 2.9 * math.ceil(len(sizes) / 2) + 0.6), layout="constrained")
     panels = figure.subplots(math.ceil(len(sizes) / 2), 2, squeeze=False).ravel()
     for axes, size in zip(panels, sizes, strict=False):
+        measured_here = {r["cell"] for r in results if tuple(r["size"]) == size}
+        here = [cell for cell in cells if cell in measured_here]
         for i, peer in enumerate(peers):
-            points = [(cells.index(r["cell"]), milliseconds(r)) for r in results
+            points = [(here.index(r["cell"]), milliseconds(r)) for r in results
                       if r["peer"] == peer and tuple(r["size"]) == size]  # fmt: skip
             mine = peer.startswith(("ours", "user"))
             x = [cell + 0.6 * (i / max(len(peers) - 1, 1) - 0.5) for cell, _ in points]
             axes.plot(x, [ms for _, ms in points], "D" if mine else "o", ms=5 if mine else 4,
                       color=colours[i % 20], label=LABELS[peer])  # fmt: skip
         axes.set_yscale("log")
-        axes.set_xticks(
-            range(len(cells)), [re.sub("[ -]", "\n", TITLES[c], count=1) for c in cells]
-        )
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(range(len(here)), [TITLES[c] for c in here], rotation=35, ha="right")
         axes.tick_params(labelsize=7)
         axes.set_title("T, B, V, H = " + ", ".join(map(str, size)), fontsize=9)
         axes.set_ylabel("ms a step", fontsize=8)

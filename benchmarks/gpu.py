@@ -30,7 +30,9 @@ SIZES = [(35, 32, 28, 256), (128, 64, 65, 512)]
 CELLS = ["rnn", "gru", "lstm"]
 PEERS = {
     "ours": "ours, built in",
+    "ours-graph": "ours, built in, `tg.cuda.graph`",
     "user": "ours, user's cell",
+    "user-graph": "ours, user's cell, `tg.cuda.graph`",
     "pytorch": "PyTorch, cuDNN",
     "pytorch-user": "PyTorch, cell in Python",
 }
@@ -94,16 +96,14 @@ def measured(peer: str, cell: str, size: Any, options: Any) -> dict[str, Any]:
 
 def table(results: list[dict[str, Any]]) -> list[str]:
     """Return the rows of a table in Markdown."""
-    rows = ["| cell | T, B, V, H | " + " | ".join(PEERS.values()) + " | PyTorch / ours |"]
+    head = ["cell", "T, B, V, H", *PEERS.values(), "PyTorch / ours, `tg.cuda.graph`"]
+    rows = [f"| {' | '.join(head)} |"]
     rows += ["|---|---|" + "---:|" * (len(PEERS) + 1)]
     for result in results:
         found = {peer: result["peers"].get(peer, {}).get("ms") for peer in PEERS}
         cells = [f"{ms:.2f} ms" if ms else "–" for ms in found.values()]
-        ratio = [
-            f"{found[theirs] / found[mine]:.2f}"
-            for mine, theirs in (("ours", "pytorch"), ("user", "pytorch-user"))
-            if found[mine] and found[theirs]
-        ]
+        pairs = (("ours-graph", "pytorch"), ("user-graph", "pytorch-user"))
+        ratio = [f"{found[b] / found[a]:.2f}" for a, b in pairs if found[a] and found[b]]
         size = ", ".join(map(str, result["size"]))
         rows.append(f"| {result['cell']} | {size} | {' | '.join(cells)} | {', '.join(ratio)} |")
     return rows
@@ -144,7 +144,7 @@ def main() -> None:
                 what = found.get("error") or (
                     f"{found['ms']:9.3f} ms a step, first step after {found['first s']:.1f} s"
                 )
-                print(f"{cell} {size} {PEERS[peer]:24} {what}", flush=True)
+                print(f"{cell} {size} {PEERS[peer]:34} {what}", flush=True)
                 cards.add(found.get("card", "none"))
             losses = [found["loss"] for found in peers.values() if "loss" in found]
             if losses and max(losses) - min(losses) > TOLERANCE * max(losses):

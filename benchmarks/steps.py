@@ -118,8 +118,13 @@ BUILT_IN_NAMES = {
 }
 
 
-def ours(problem: Problem, own: bool = False, backend: str | None = None) -> Trainer:
-    """Train the built-in layer or, with `own`, the same written in `cells.py`."""
+def ours(
+    problem: Problem, own: bool = False, backend: str | None = None, graph: bool = False
+) -> Trainer:
+    """Train the built-in layer or, with `own`, the same written in `cells.py`.
+
+    `graph`: the step is one CUDA graph.
+    """
     from cells import BUILT_IN, CELLS
 
     import tinygrad_rnn as tg
@@ -172,7 +177,8 @@ def ours(problem: Problem, own: bool = False, backend: str | None = None) -> Tra
 
             cupy.cuda.Device().synchronize()
 
-    return Trainer(train, gradients, parameters_now, wait=wait)
+    step = tg.cuda.graph(train) if graph else train
+    return Trainer(step, gradients, parameters_now, wait=wait)
 
 
 # ------------------------------------------------------------------------------------------ PyTorch
@@ -452,6 +458,8 @@ PEERS: dict[str, Callable[[Problem], Trainer]] = {
     "ours-numpy": lambda p: ours(p, backend="numpy"),
     "user": lambda p: ours(p, own=True),
     "user-numpy": lambda p: ours(p, own=True, backend="numpy"),
+    "ours-graph": lambda p: ours(p, graph=True),
+    "user-graph": lambda p: ours(p, own=True, graph=True),
     "pytorch": pytorch,
     "pytorch-user": lambda p: pytorch(p, own=True),
     "pytorch-compile-step": lambda p: pytorch(p, own=True, compiled="step"),

@@ -1,8 +1,8 @@
-"""Automatic differentiation and a recurrent network in one file, to read and to single-step.
+"""Automatic differentiation and a recurrent network in one file, to read and single-step.
 
     python examples/micro.py
 
-CONTRIBUTING.md maps it to the real engine. The target: each next character of TEXT is predicted.
+CONTRIBUTING.md maps it to the real engine. The task: predict each next character of TEXT.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from itertools import accumulate, count
 import numpy as xp  # on a GPU: import cupy as xp
 
 TEXT = "the rain in spain stays mainly in the plain."
-tick = count().__next__  # numbers the nodes: a node is younger than all that it was computed from
+tick = count().__next__  # numbers the nodes: a node is younger than its parents
 
 
 class Node:
@@ -32,13 +32,13 @@ class Tensor:
 
 
 def record(data, arguments, vjp):
-    """Return the result of an operation as a Tensor, with a node if an argument has one."""
+    """Return the result of an operation, with a node if an argument has one."""
     result, parents = Tensor(data), [x.node for x in arguments]
     result.node = Node(result.data.shape, parents, vjp) if any(parents) else None
     return result
 
 
-# -- operations: the result of each, and its vector-Jacobian product -------------------------------
+# -- operations: the result of each, and its vector-Jacobian product ----------------------
 
 
 def add(x, y):
@@ -87,7 +87,7 @@ def concatenate(tensors, axis=0):
 
 Tensor.__add__, Tensor.__mul__, Tensor.__matmul__ = add, multiply, matmul
 
-# -- the backward pass -----------------------------------------------------------------------------
+# -- the backward pass --------------------------------------------------------------------
 
 
 def unbroadcast(grad, shape):
@@ -101,7 +101,7 @@ def backward(loss):
     """Add the gradient of `loss` to the `grad` of each leaf: the youngest node first."""
     grads, waiting = {loss.node: xp.ones(loss.data.shape)}, [(-loss.node.order, loss.node)]
     while waiting:
-        node = heappop(waiting)[1]  # every node computed from it is done: its gradient is complete
+        node = heappop(waiting)[1]  # its users are done: its gradient is complete
         grad = grads.pop(node)
         if not node.parents:
             node.grad = node.grad + grad
@@ -112,7 +112,7 @@ def backward(loss):
                 grads[parent] = grads.get(parent, 0) + unbroadcast(part, parent.shape)
 
 
-# -- a recurrent network, and its training ---------------------------------------------------------
+# -- a recurrent network, and its training ------------------------------------------------
 
 
 def rnn(x, W, b, V, c):
@@ -132,7 +132,7 @@ def main():
     alphabet, rng = sorted(set(TEXT)), xp.random.default_rng(0)
     text = xp.eye(len(alphabet))[[alphabet.index(character) for character in TEXT]]
     x, target, V, H = text[:-1], text[1:], len(alphabet), 32
-    leaves = [Tensor(0.1 * rng.standard_normal(n), True) for n in [(V + H, H), H, (H, V), V]]
+    leaves = [Tensor(rng.normal(0, 0.1, n), True) for n in [(V + H, H), H, (H, V), V]]
     for step in range(31 if args.smoke else max(args.steps, 0) + 1):
         outputs = rnn(x, *leaves)
         right = int((outputs.data.argmax(axis=1) == target.argmax(axis=1)).sum())

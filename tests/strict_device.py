@@ -73,22 +73,20 @@ transfers = 0  # how often an array was uploaded
 launches = 0  # how often a kernel started: a function, a copy, a product, a kernel of CUDA
 
 
-def _launched(run: Callable[[], Any] | None = None) -> None:
+def _launched(run: Callable[[], Any]) -> None:
+    """Compute now or, while a stream is captured, when the graph is started."""
     global launches
     if _current.captured is not None:
-        if run is None:
-            raise StrictError("only kernels of CUDA and cuBLAS are captured: the rest computes now")
         _current.captured.append(run)
         return
     launches += 1
-    if run is not None:
-        run()
+    run()
 
 
 def _read() -> None:
     global syncs
     if _current.captured is not None:
-        raise RuntimeError("cudaErrorStreamCaptureUnsupported: the host reads a value")
+        raise RuntimeError("the current stream is capturing, so D2H transfers are disallowed")
     syncs += 1
 
 
@@ -122,14 +120,30 @@ def _operands(value: Any, where: str) -> Any:
     return value if value is None or isinstance(value, str) else _operand(value, where)
 
 
-def _result(value: Any, c_order: bool = False) -> Any:
-    """Return what NumPy computed as arrays of the current device: 0-d ones stay arrays."""
+def _junk(dtype: Any) -> Any:
+    """Return the value of memory that was not written to."""
+    return np.nan if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
+
+
+def _result(compute: Callable[[], Any], c_order: bool = False) -> Any:
+    """Return what NumPy computes as arrays of the current device: 0-d ones stay arrays."""
+    global launches
+    with np.errstate(all="ignore") if _current.captured is not None else contextlib.nullcontext():
+        value = compute()  # in a capture only for its shape: the operands are not computed yet
     if isinstance(value, tuple | list):
-        return type(value)(_result(element) for element in value)
-    _launched()
+        if _current.captured is not None:
+            raise StrictError("a function of several results is not captured")
+        launches += len(value)
+        return type(value)(ndarray._of(np.asarray(element)) for element in value)
     array = np.asarray(value)
     if c_order and not array.flags.c_contiguous:
         array = array.copy(order="C")
+    if _current.captured is None:
+        launches += 1
+        return ndarray._of(array)
+    array = array.copy("K")
+    array[...] = _junk(array.dtype)
+    _launched(lambda: np.copyto(array, compute()))
     return ndarray._of(array)
 
 
@@ -138,14 +152,21 @@ def _matmul(*values: Any, out: Any = None) -> Any:
     given = [x for x in values if isinstance(x, ndarray)]
     elsewhere = any(x._number != _current.device for x in given)
     numbers = [x._array if isinstance(x, ndarray) else _operand(x, "matmul") for x in values]
-    made = np.matmul(*numbers)
-    if elsewhere:
-        made = np.full_like(made, np.nan if made.dtype.kind == "f" else 77)
+    if _current.captured is not None:
+        raise NotImplementedError("calling cuBLAS API during stream capture is unsupported")
+
+    def compute() -> Any:
+        made = np.matmul(*numbers)
+        return np.full_like(made, np.nan if made.dtype.kind == "f" else 77) if elsewhere else made
+
     if out is None:
-        return _result(made)
-    _launched()
-    out._array[...] = made
+        return _result(compute)
+    _launched(lambda: np.copyto(out._array, compute()))
     return out
+
+
+def _has_arrays(key: Any) -> bool:
+    return any(isinstance(part, ndarray) for part in (key if isinstance(key, tuple) else (key,)))
 
 
 def _key(array: np.ndarray, key: Any, writing: bool) -> Any:
@@ -203,6 +224,8 @@ class ndarray:
     def _of(cls, array: np.ndarray) -> ndarray:
         self = object.__new__(cls)
         self._array, self._number, self._base = array, _current.device, None
+        if _current.captured is not None:  # kernels know its address: the graph keeps its memory
+            _current.captured.append(lambda: array)
         return self
 
     # -- what it is
@@ -233,6 +256,11 @@ class ndarray:
         view._base = self if self._base is None else self._base
         return view
 
+    def _view_or_copy(self, compute: Callable[[], np.ndarray]) -> ndarray:
+        made = compute()
+        shared = not made.size or np.may_share_memory(made, self._array)
+        return self._view(made) if shared else _result(compute)
+
     # -- reading values: in these ways, and in no other
 
     def get(self) -> np.ndarray:
@@ -248,7 +276,7 @@ class ndarray:
     def nonzero(self) -> tuple[ndarray, ...]:
         """Return the places that are not zero."""
         _read()
-        return _result(np.nonzero(_operand(self, "nonzero")))
+        return _result(lambda: np.nonzero(_operand(self, "nonzero")))
 
     def __array__(self, dtype: Any = None) -> Any:  # np.array(x) misses the argument `copy`
         raise StrictError(
@@ -281,11 +309,13 @@ class ndarray:
         """Return a copy in another dtype."""
         if not copy and self.dtype == dtype:
             return self
-        return _result(_operand(self, "astype").astype(dtype, order=order))
+        array = _operand(self, "astype")
+        return _result(lambda: array.astype(dtype, order=order))
 
     def copy(self, order: str = "C") -> ndarray:
         """Return a copy."""
-        return _result(_operand(self, "copy").copy(order))
+        array = _operand(self, "copy")
+        return _result(lambda: array.copy(order))
 
     def view(self, dtype: Any = None) -> ndarray:
         """Return the same memory."""
@@ -293,12 +323,12 @@ class ndarray:
 
     def fill(self, value: Any) -> None:
         """Set every element."""
-        _launched()
-        self._array.fill(_operand(value, "fill"))
+        number = _operand(value, "fill")
+        _launched(lambda: self._array.fill(number))
 
     def reshape(self, *shape: Any, order: str = "C") -> ndarray:
         """Return it in another shape, on the same memory if possible."""
-        return self._view(self._array.reshape(*shape, order=order))
+        return self._view_or_copy(lambda: self._array.reshape(*shape, order=order))
 
     def transpose(self, *axes: Any) -> ndarray:
         """Return the same memory with the axes in another order."""
@@ -314,18 +344,25 @@ class ndarray:
 
     def ravel(self) -> ndarray:
         """Return it flat, on the same memory if possible."""
-        return self._view(self._array.ravel())
+        return self._view_or_copy(self._array.ravel)
 
     def sum(self, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> ndarray:
         """Return the sum, 0-d on the device."""
-        return _result(_operand(self, "sum").sum(axis, dtype, keepdims=keepdims))
+        array = _operand(self, "sum")
+        return _result(lambda: array.sum(axis, dtype, keepdims=keepdims))
 
     def __getitem__(self, key: Any) -> ndarray:
+        if _has_arrays(key):
+            return _result(lambda: self._array[_key(self._array, key, writing=False)])
         return self._view(np.asarray(self._array[_key(self._array, key, writing=False)]))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        _launched()
-        self._array[_key(self._array, key, writing=True)] = _operand(value, "assignment")
+        operand = _operand(value, "assignment")
+
+        def write() -> None:
+            self._array[_key(self._array, key, writing=True)] = operand
+
+        _launched(write)
 
     def __copy__(self) -> ndarray:
         return self.copy()
@@ -363,12 +400,12 @@ def _operator(name: str, of_numpy: Callable[..., Any], swapped: bool, in_place: 
             return _matmul(*((self, *others)[::-1] if swapped else (self, *others)))
         values = [_operand(x, name) for x in (self, *others)]
         if in_place:
-            _launched()
-            of_numpy(*values, out=self._array)
+            _launched(lambda: of_numpy(*values, out=self._array))
             return self
+        values = values[::-1] if swapped else values
         if name in ("mod", "floordiv") and _floating(values):
-            return _result(_approximately(name, *(values[::-1] if swapped else values)))
-        return _result(of_numpy(*(values[::-1] if swapped else values)), c_order=True)
+            return _result(lambda: _approximately(name, *values))
+        return _result(lambda: of_numpy(*values), c_order=True)
 
     return method
 
@@ -396,9 +433,9 @@ for _name, _ufunc in {
 # arrays, in their order. `test_the_stand_in_offers_nothing_that_cupy_has_not` compares with CuPy.
 UFUNCS = """
     abs absolute add copysign cos divide equal exp expm1 floor_divide fmod greater greater_equal
-    isfinite less less_equal log log1p logaddexp matmul maximum minimum multiply negative not_equal
-    power remainder sign sin sqrt subtract tanh bitwise_and bitwise_or bitwise_xor right_shift
-    left_shift invert
+    isfinite isinf isnan less less_equal log log1p logaddexp matmul maximum minimum multiply
+    negative not_equal power remainder sign sin sqrt subtract tanh bitwise_and bitwise_or
+    bitwise_xor right_shift left_shift invert
 """.split()
 FUNCTIONS = {
     "argmax": "axis dtype out keepdims", "argmin": "axis dtype out keepdims", 
@@ -427,13 +464,13 @@ class _Ufunc:
             return _matmul(*args, out=out)
         values = [_operand(x, self.__name__) for x in args]
         if self.__name__ in ("remainder", "floor_divide") and out is None and _floating(values):
-            return _result(_approximately(self.__name__, *values), c_order=True)
+            return _result(lambda: _approximately(self.__name__, *values), c_order=True)
         if out is None:
-            return _result(self._ufunc(*values, dtype=dtype), c_order=True)
+            return _result(lambda: self._ufunc(*values, dtype=dtype), c_order=True)
         if not isinstance(out, ndarray):
             raise StrictError(f"{self.__name__}: Output arguments must be arrays of the device")
-        _launched()
-        self._ufunc(*values, dtype=dtype, out=_operand(out, self.__name__))
+        array = _operand(out, self.__name__)
+        _launched(lambda: self._ufunc(*values, dtype=dtype, out=array))
         return out
 
     def at(self, *args: Any) -> None:
@@ -472,14 +509,21 @@ def _function(name: str) -> Callable[..., Any]:
             _count_tables(values[0], keywords)
         _refuse_as_cupy(name, values, {**plain, **keywords})
         if out is not None:
-            _launched()
-            getattr(np, name)(*values, **keywords, out=_operand(out, name))
+            array = _operand(out, name)
+            _launched(lambda: getattr(np, name)(*values, **keywords, out=array))
             return out
-        if name == "take_along_axis":  # through indexing, modulo the length
-            values[1] = values[1] % values[0].shape[keywords["axis"]]
-        made = getattr(np, name)(*values, **keywords)
-        unchanged = bool(values) and made is values[0]  # a contiguous array
-        return ndarray._of(made) if name in _VIEWS or unchanged else _result(made)
+        if name == "einsum" and _current.captured is not None:
+            raise NotImplementedError("calling cuBLAS API during stream capture is unsupported")
+        if name in _VIEWS or (name == "ascontiguousarray" and values[0].flags.c_contiguous):
+            return ndarray._of(getattr(np, name)(*values, **keywords))
+
+        def compute() -> Any:
+            given = list(values)
+            if name == "take_along_axis":  # through indexing, modulo the length
+                given[1] = given[1] % given[0].shape[keywords["axis"]]
+            return getattr(np, name)(*given, **keywords)
+
+        return _result(compute)
 
     function.__name__ = name
     return function
@@ -508,13 +552,12 @@ def _einsum_operand(x: Any) -> Any:
 
 
 def _full(shape: Any, value: Any, dtype: Any = None, order: str = "C") -> ndarray:
-    return _result(np.full(shape, _operand(value, "full"), dtype, order))
+    number = _operand(value, "full")
+    return _result(lambda: np.full(shape, number, dtype, order))
 
 
 def _empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
-    dtype = np.dtype(dtype)
-    junk = np.nan if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
-    return ndarray._of(np.full(shape, junk, dtype, order))
+    return ndarray._of(np.full(shape, _junk(np.dtype(dtype)), dtype, order))
 
 
 def _asarray(a: Any, dtype: Any = None, order: Any = None) -> ndarray:
@@ -525,9 +568,10 @@ def _asarray(a: Any, dtype: Any = None, order: Any = None) -> ndarray:
         if not here and not (a.flags.c_contiguous or a.flags.f_contiguous):
             raise NotImplementedError("CuPy cannot copy non-contiguous array between devices.")
         same = here and (dtype is None or a.dtype == dtype)
-        return a if same else _result(a._array.astype(a.dtype if dtype is None else dtype))
-    if _current.captured is not None:
-        raise RuntimeError("cudaErrorStreamCaptureUnsupported: a copy from the host")
+        wanted = a.dtype if dtype is None else dtype
+        return a if same else _result(lambda: a._array.astype(wanted))
+    if _current.captured is not None and np.ndim(a):
+        raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
     fortran = isinstance(a, np.ndarray) and a.flags.fnc
     array = np.array(a, dtype, order="F" if fortran else "C")
     if array.dtype.kind not in "fiubc":
@@ -535,7 +579,7 @@ def _asarray(a: Any, dtype: Any = None, order: Any = None) -> ndarray:
     if array.ndim:
         transfers += 1
     else:  # its value is an argument of the kernel that fills the array
-        _launched()
+        return _result(lambda: array.copy())
     return ndarray._of(array)
 
 
@@ -651,8 +695,8 @@ def _copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = None) -
     if not isinstance(dst, ndarray):
         raise StrictError("copyto: the destination must be an array of the device")
     mask = True if where is None else _operand(where, "copyto")
-    _launched()
-    np.copyto(_operand(dst, "copyto"), _operand(src, "copyto"), casting=casting, where=mask)  # type: ignore[arg-type]
+    to, values = _operand(dst, "copyto"), _operand(src, "copyto")
+    _launched(lambda: np.copyto(to, values, casting=casting, where=mask))  # type: ignore[arg-type]
 
 
 class _Module(types.ModuleType):
@@ -677,9 +721,11 @@ def _make_module() -> _Module:
     names |= {"full_like": lambda a, value, dtype=None: _full(a.shape, value, dtype or a.dtype)}
     names |= {
         "arange": lambda start, stop=None, step=1, dtype=None: _result(
-            np.arange(start, dtype=dtype)
-            if stop is None
-            else np.arange(start, stop, step, dtype=dtype)
+            lambda: (
+                np.arange(start, dtype=dtype)
+                if stop is None
+                else np.arange(start, stop, step, dtype=dtype)
+            )
         )
     }
     names |= {"asnumpy": lambda a: a.get(), "RawModule": _raw_module}
@@ -687,9 +733,12 @@ def _make_module() -> _Module:
     cuda = types.SimpleNamespace(Device=Device, Stream=Stream, runtime=runtime)
     cuda.alloc_pinned_memory, cuda.UnownedMemory = PinnedMemory, UnownedMemory
     cuda.MemoryPointer = MemoryPointer
+    cuda.MemoryPool = lambda: types.SimpleNamespace(malloc=None)
+    cuda.using_allocator = lambda allocator: contextlib.nullcontext()
     cuda.device = types.SimpleNamespace(get_cublas_handle=lambda: 1)
     cuda.get_current_stream = lambda: _current.stream or types.SimpleNamespace(ptr=0)
     names |= {"cuda": cuda}
+    names |= {"__file__": __file__}
     for name, value in names.items():
         setattr(module, name, value)
     return module

@@ -1,8 +1,18 @@
-"""Availability of CUDA devices."""
+"""CUDA devices: whether one can be used, and functions as CUDA graphs."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ._util import gpu
+from ._util.functions import check_function
+from ._util.nested import leaves, map_nested
 from .engine import backend
+from .engine.ops import kernels
+from .engine.tensor import Tensor
+from .errors import ArgumentError
 
 
 class Availability:
@@ -40,3 +50,143 @@ def is_available() -> Availability:
     >>> device = "cuda" if tg.cuda.is_available() else "cpu"
     """
     return Availability(backend.cuda_unavailable_because())
+
+
+class GraphedFunction:
+    """A function that runs as a CUDA graph; made by `graph`.
+
+    Parameters
+    ----------
+    function : callable
+        As of `graph`.
+
+    Attributes
+    ----------
+    reason : str
+        Why the last call was not a graph; empty if it was.
+
+    Raises
+    ------
+    ArgumentError
+        At a call: an argument requires a gradient, or the function is a method of a class.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> double = tg.cuda.graph(lambda x: 2 * x)
+    >>> double(tg.ones(2))
+    tensor([2., 2.])
+    >>> double.reason
+    'it computes on the CPU'
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.reason = "it was not called"
+        self.__name__: str = getattr(function, "__name__", type(function).__name__)
+        self.__wrapped__ = function
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        """Call the function; see `graph`."""
+        tensors = [x for x in leaves((args, keywords)) if isinstance(x, Tensor)]
+        if any(x.requires_grad for x in tensors):
+            raise ArgumentError(
+                f"cuda.graph: an argument of {self.__name__} requires a gradient: detach() it, or "
+                "let the function read it as a global or an attribute, as parameters are"
+            )
+        result: Any = NotImplemented
+        self.reason = "it computes on the CPU"
+        used = gpu.is_used(backend.modules, backend.CUPY[0])
+        if used and (not tensors or any(x.device != "cpu" for x in tensors)):
+            self.reason = "tinygrad_rnn.speed is not installed"
+            run: Any = kernels.on_gpu.get("run_graph")
+            if run is not None:
+                result, self.reason = run(self, args, keywords)
+        if result is NotImplemented:
+            result = self.__wrapped__(*args, **keywords)
+            result = map_nested(lambda x: x.detach() if isinstance(x, Tensor) else x, result)
+        return result
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is not None:
+            raise ArgumentError(
+                f"cuda.graph: {self.__name__} is a method: decorate a function, or the bound "
+                "method, such as step = tg.cuda.graph(trainer.step)"
+            )
+        return self
+
+    def __repr__(self) -> str:
+        return f"<cuda.graph of {self.__name__}>"
+
+
+def graph(function: Callable[..., Any]) -> GraphedFunction:
+    """Return a function that runs on a GPU as one CUDA graph: one launch for all that it computes.
+
+    It is for functions whose every call computes the same with other numbers, such as a training
+    step with its backward pass, clipping and update. The first two calls with arguments of certain
+    shapes run as usual. The third is captured, and is a graph as all later ones are. On the CPU
+    the function is called.
+
+    Parameters
+    ----------
+    function : callable
+        Its arguments are Tensors on the current device that require no gradient, of any shapes and
+        dtypes; numbers, strings and None, each value with a graph of its own; and tuples, lists and
+        dicts of these. It returns Tensors, numbers and None, likewise nested.
+
+    Returns
+    -------
+    GraphedFunction
+        The results are those of `function`, detached. Its attribute ``reason`` tells why the last
+        call was not a graph; it is empty if it was.
+
+    Raises
+    ------
+    ArgumentError
+        If `function` is not callable or a method of a class; at a call, if an argument requires a
+        gradient.
+
+    Warns
+    -----
+    ExecutorWarning
+        If the function cannot be captured, with the reason and the line: the calls run as usual.
+
+    Notes
+    -----
+    A graph repeats the launches of one call. So a function is refused if it reads a value from the
+    device (``loss.item()``, ``print(loss)``), copies from the host, computes on the CPU, changes
+    attributes or lists, or adds to gradients of earlier calls: begin with ``zero_grad()``. These
+    are repeated as in an ordinary call: random numbers (dropout), which are the same as without a
+    graph; the learning rate, which may change between calls; and the gradients of leaves, which
+    have the memory of the graph, so that the next call overwrites them.
+
+    The graph is captured again when something that the function reaches is another object: a
+    global, an attribute, the array of a parameter, a module's ``training``. Changes elsewhere, such
+    as the contents of a file, go unnoticed.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> device = "cuda" if tg.cuda.is_available() else "cpu"
+    >>> with tg.default_device(device):
+    ...     layer, head = tg.nn.GRU(3, 8), tg.nn.Linear(8, 1)
+    ...     parameters = [*layer.parameters(), *head.parameters()]
+    ...     optimizer = tg.optim.Adam(parameters)
+    >>> @tg.cuda.graph
+    ... def train(x, y, state):
+    ...     optimizer.zero_grad()
+    ...     output, state = layer(x, state)
+    ...     loss = tg.functional.mse_loss(head(output), y)
+    ...     loss.backward()
+    ...     tg.optim.clip_grad_norm(parameters, 1.0)
+    ...     optimizer.step()
+    ...     return loss, state
+    >>> x, y = tg.randn(5, 2, 3, device=device), tg.randn(5, 2, 1, device=device)
+    >>> state = tg.zeros(1, 2, 8, device=device)
+    >>> for _ in range(4):
+    ...     loss, state = train(x, y, state)
+    >>> loss.shape
+    ()
+    """
+    check_function(function, "cuda.graph", classes=False)
+    return GraphedFunction(function)

@@ -292,11 +292,6 @@ def set_state(state: dict[str, Any]) -> None:
     _seed(_check_state(state), False)
 
 
-def _rewind(state: dict[str, Any]) -> None:
-    """Set the library's generator to an earlier state, without effect on other threads."""
-    _current_generator().bit_generator.state = state
-
-
 def _check_state(state: dict[str, Any]) -> dict[str, Any]:
     trial: Any = np.random.Philox(0)  # a trial, since NumPy writes some entries before it raises
     try:
@@ -365,18 +360,39 @@ def replay(state: dict[Any, Any]) -> Iterator[None]:
     True
     """
     states = state if None in state else {None: state}
-    generators = [rng for rng in states if rng is not None]
-    before, others = get_state(), [rng.bit_generator.state for rng in generators]
-    library = _check_state(states[None])
+    _check_state(states[None])
+    before = {rng: (rng or _current_generator()).bit_generator.state for rng in states}
     try:
-        _rewind(library)
-        for rng in generators:
-            rng.bit_generator.state = states[rng]
+        restore(states)
         yield
     finally:
-        _rewind(before)
-        for rng, other in zip(generators, others, strict=True):
-            rng.bit_generator.state = other
+        restore(before)
+
+
+def restore(states: dict[np.random.Generator | None, Any]) -> None:
+    """Set generators to the states of `record_states`, without effect on other threads.
+
+    Parameters
+    ----------
+    states : dict
+        The dict of `record_states`: a state for None, the library's generator, and for others.
+
+    Raises
+    ------
+    ValueError or TypeError
+        NumPy's, if a state is not one of its generator.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> with tg.random.record_states() as states:
+    ...     a = tg.randn(3)
+    >>> tg.random.restore(states)
+    >>> bool((a == tg.randn(3)).numpy().all())
+    True
+    """
+    for rng, state in states.items():
+        (rng or _current_generator()).bit_generator.state = state
 
 
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None, device: str = "cpu") -> Any:
@@ -467,15 +483,16 @@ def _drawn_on_gpu(
 
     The numbers are those that the generator would draw on the host.
     """
-    draw, source = kernels.on_gpu.get(name), rng.bit_generator
-    if device == "cpu" or draw is None or type(source) is not np.random.Philox:
+    draw, generator = kernels.on_gpu.get(name), rng.bit_generator
+    if device == "cpu" or draw is None or type(generator) is not np.random.Philox:
         return NotImplemented
-    with source.lock:
-        before: dict[str, Any] = dict(source.state)
-        found = draw(device, before, shape, *args)
+    advance = functools.partial(_advanced, count=math.prod(shape), bits=bits)
+    with generator.lock:
+        before: dict[str, Any] = dict(generator.state)
+        found = draw(device, (generator, before, advance), shape, *args)
         if found is not NotImplemented:
-            after: Any = _advanced(before, math.prod(shape), bits)
-            source.state = after
+            after: Any = advance(before)
+            generator.state = after
     return found
 
 

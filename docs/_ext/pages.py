@@ -23,6 +23,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
@@ -48,6 +49,8 @@ def title_and_line(file: Path, lines: Mapping[str, str]) -> tuple[str, str]:
     given = front.get("myst", {}).get("html_meta", {}).get("description")
     sentence = SENTENCE.match(body)
     line = given or lines.get(file.stem) or (sentence[0] if sentence else body)
+    if "{doc}`" in line:  # of a link that is relative to the page
+        raise ExtensionError(f"pages: {file.name}: a line without {{doc}} is needed: {line:.60}")
     return title.removeprefix("# ").split("\n")[0], " ".join(line.split())
 
 

@@ -163,6 +163,10 @@ def test_compare_writes_its_measurements(tmp_path: Path) -> None:
     for result in results:
         if result["ms"]:
             assert f"{result['ms'][0]:.3g} |" in table
+    markers = re.findall(r"<!-- (.*?) -->", table)
+    assert markers[::2] == ["about", "ratios", "built in", "others", "every figure"]
+    assert table.count("<details>") == table.count("</details>") == 1 + 3  # the MGU, the figures
+    assert "- ours, built in, 1 problems: not a built-in cell" in table
     again = run("compare.py", "--read", files["all.json"], *write)
     assert again.returncode == 0 and "user's LSTM / nn.LSTM" in again.stdout
     assert Path(files["table.md"]).read_text(encoding="utf-8") == table
@@ -189,7 +193,14 @@ def test_scaling_fits_an_exponent_for_every_size() -> None:
     assert len(re.findall(r"^rnn .*  -?\d\.\d{3}$", done.stdout, re.M)) == 4
 
 
-def test_the_page_has_its_table_and_its_picture() -> None:
-    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
-    for name in re.findall(r"_measured/[a-z.]+", page):
-        assert (ROOT / "docs" / name).exists()
+def test_the_pages_have_their_tables_and_their_picture() -> None:
+    tables = (ROOT / "docs" / "_measured" / "speed.md").read_text(encoding="utf-8")
+    included = []
+    for page in ("speed.md", "speed_tables.md"):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        for name in re.findall(r"_measured/[a-z.]+", text):
+            assert (ROOT / "docs" / name).exists()
+        included += re.findall(r"^:start-after: (.*)$", text, re.M)
+    parts = [marker for marker in re.findall(r"<!-- .*? -->", tables) if marker != "<!-- end -->"]
+    assert sorted(included) == sorted(parts), "each part is on one page"
+    assert tables.count("<!-- end -->") == len(parts)

@@ -344,6 +344,18 @@ def test_other_updates_are_left_to_cupy(accelerator: str, recorded: Recorded, ki
     np.testing.assert_array_equal(p.numpy(), np.full((3, 4), 0.5))
 
 
+def test_steps_are_counted_without_elements(accelerator: str) -> None:
+    found = []
+    for device in ("cpu", accelerator):
+        p = tg.zeros(0, 3, device=device, requires_grad=True)
+        optimizer = Adam([p], lr=0.5)
+        for _ in range(3):
+            p.grad = tg.zeros(0, 3, device=device)
+            optimizer.step()
+        found.append(str(optimizer.state_dict()))
+    assert found[0] == found[1]
+
+
 # -- cross-entropy ---------------------------------------------------------------------------------
 
 
@@ -521,7 +533,7 @@ def test_a_kernel_that_does_not_compile_is_told_once(
 
 def texts() -> dict[str, str]:
     """Return all CUDA texts of a training step."""
-    found = {}
+    found = {"copies": tables.text_of("copies", np.dtype("float32"), 2)}
     for dtype in map(np.dtype, ("float32", "float64")):
         for name in ("training_step", "random_numbers"):
             found[f"{name} {dtype}"] = tables.text_of(name, dtype)
@@ -535,7 +547,7 @@ def texts() -> dict[str, str]:
 @pytest.mark.skipif(nvcc.unavailable_because() is not None, reason=str(nvcc.unavailable_because()))
 @pytest.mark.parametrize("name", texts())
 def test_the_kernels_compile_without_spills(name: str, tmp_path: Path) -> None:
-    assert nvcc.compile_without_spills(texts()[name], tmp_path) >= 2 * len(nvcc.ARCHITECTURES)
+    assert nvcc.compile_without_spills(texts()[name], tmp_path) >= len(nvcc.ARCHITECTURES)
 
 
 @pytest.mark.skipif(nvcc.unavailable_because() is not None, reason=str(nvcc.unavailable_because()))

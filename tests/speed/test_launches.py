@@ -41,24 +41,35 @@ def level(request: pytest.FixtureRequest) -> Iterator[str]:
     graphs.clear()
 
 
-def training_steps(device: str, kind: str, count: int) -> Counts:
-    """The counts of the last of some steps."""
+def training_steps(
+    device: str, kind: str, count: int, whole: bool = False, rule: str = "SGD"
+) -> Counts:
+    """The counts of the last of some steps; `whole`: of the step as one graph."""
     layer = getattr(tg.nn, kind)(INPUT, H, rng=0).to(device)
     head = tg.nn.Linear(H, CLASSES, rng=0).to(device)
     parameters = [*layer.parameters(), *head.parameters()]
-    optimizer = tg.optim.SGD(parameters, lr=0.1)
+    optimizer = getattr(tg.optim, rule)(parameters, lr=0.1)
     rng = np.random.default_rng(0)
     x = tg.tensor(rng.standard_normal((T, B, INPUT)).astype(np.float32), device=device)
     ids = tg.tensor(rng.integers(0, CLASSES, T * B), device=device)
-    before = now()
-    for _ in range(count):
-        before = now()
-        y, _ = layer(x)
+    state = layer(x)[1]
+    state = tg.bptt.detach(state)
+
+    def step(x: Any, ids: Any, state: Any) -> Any:
+        y, state = layer(x, state)
         loss = tg.functional.cross_entropy(head(y).reshape(-1, CLASSES), ids)
         optimizer.zero_grad()
         loss.backward()
         tg.optim.clip_grad_norm(parameters, 1.0)
         optimizer.step()
+        return loss, tg.bptt.detach(state)
+
+    step = tg.cuda.graph(step) if whole else step
+    before = now()
+    for _ in range(count):
+        before = now()
+        _, state = step(x, ids, state)
+    assert not whole or step.reason == ""
     return Counts(*(b - a for a, b in zip(before, now(), strict=True)))
 
 
@@ -71,6 +82,15 @@ def test_a_training_step(accelerator: str, kind: str, level: str) -> None:
         assert found.launches <= 220 and found.uploads == 0
     else:  # of each pass: a table is copied to the device and to its place, and the graph starts
         assert found.launches <= 70 and found.uploads <= 2
+
+
+@pytest.mark.parametrize("rule", ["SGD", "Adam"])
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("level", ["graphs"], indirect=True)
+def test_a_training_step_as_one_graph(accelerator: str, kind: str, rule: str, level: str) -> None:
+    """One launch for the arguments, one for the step, and one for the results."""
+    found = training_steps(accelerator, kind, 4, whole=True, rule=rule)
+    assert found == Counts(3, 0, 0)
 
 
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])

@@ -5,7 +5,8 @@ The functions take the module CuPy or its arrays as arguments; `engine/backend.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,25 @@ def unusable_because(module: Module) -> str | None:
             f"{INSTALL} installs CUDA's compiler, headers and cuBLAS"
         )
     return None
+
+
+def is_used(modules: Mapping[type, Module], name: str) -> bool:
+    """Tell whether CuPy was imported and can compute.
+
+    Parameters
+    ----------
+    modules : mapping
+        The supported types of arrays.
+    name : str
+        Of the module CuPy.
+
+    Returns
+    -------
+    bool
+        Whether its arrays are among them.
+    """
+    module = sys.modules.get(name)
+    return getattr(module, "ndarray", None) in modules
 
 
 def check_name(device: str) -> None:

@@ -378,7 +378,7 @@ class Truncated(Strategy):
         outputs = []
         for done, start, stop in zip([0, *stops], starts, stops, strict=False):
             state, generator = saved[start]
-            tg_random._rewind(generator)
+            tg_random.restore({None: generator})
             inside = boundaries[bisect_left(boundaries, start) : bisect_left(boundaries, stop) + 1]
             for a, b in pairwise(inside):
                 state, new = segment(a, b, state)

@@ -21,7 +21,7 @@ from .. import random as tg_random
 from ..engine import backend
 from ..errors import CompilerError
 from .compiled_call import CompiledCall, CompiledLoop, CompiledPlan
-from .cuda import cublas, graphs
+from .cuda import capture, cublas, graphs
 from .cuda.module import THREADS, by_value, fall_back, kernel
 from .device_stages import Copy, DeviceStages
 from .expressions import Expression
@@ -153,7 +153,10 @@ class DeviceLoop(CompiledLoop):
         form = self._form(alive)
         special = (places["alive"] != 0) | (places["edge"] != 1) | self.always
         reason = self.refusal
-        if not reason:
+        capturing = capture.current()
+        if capturing is not None:  # the loop is a part of its graph
+            capturing.held += [self, values, held]
+        elif not reason:
             key = self, steps, tuple(series), tuple(weights), bool(special.any()), form.tobytes()
             graph = graphs.find(module, key, lambda: self._memory(module, series))
             if isinstance(graph, str):

@@ -35,6 +35,8 @@ def update_parameters(optimizer: Any, ready: Sequence[tuple[int, Any, Any]]) -> 
     )
     if found is None or not all(map(tables.is_dense, params)) or _share_memory(params):
         return NotImplemented
+    if not any(p.size for p in params):  # no launch, in which the steps would be counted
+        return NotImplemented
     xp, rate = backend.module_of(first), optimizer._rates[device]
     rows = []
     for (i, _, _), p, g in zip(ready, params, grads, strict=True):

@@ -177,8 +177,8 @@ def _count(values: Iterable[Any]) -> tuple[int, int]:
             infinite += x in (np.inf, -np.inf)
         elif backend.is_array(x) and not isinstance(x, Symbolic) and x.dtype.kind == "f":
             xp = backend.module_of(x)
-            nan += int(xp.isnan(x).sum())
-            infinite += int(xp.isinf(x).sum())
+            nan += int(xp.isnan(x).sum().item())
+            infinite += int(xp.isinf(x).sum().item())
     return nan, infinite
 
 

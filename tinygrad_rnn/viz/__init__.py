@@ -4,8 +4,11 @@ Functions that return numbers need NumPy alone. Functions that draw them, ``plot
 matplotlib (extra ``plot``) and return a Figure without displaying it.
 """
 
+from .batch_partition import partition as partition
+from .cell_diagram import cell as cell
 from .computation_graph import Graph as Graph
 from .computation_graph import graph as graph
+from .drawing import Drawing as Drawing
 from .graph_node import GraphNode as GraphNode
 from .loss_curve import LearningCurve as LearningCurve
 from .loss_curve import learning_curve as learning_curve
@@ -16,3 +19,5 @@ from .recurrence import activations as activations
 from .recurrence import gradient_norms as gradient_norms
 from .recurrence import spectral_radius as spectral_radius
 from .recurrence import unroll as unroll
+from .truncation_masks import truncation as truncation
+from .unrolled_network import unrolled as unrolled

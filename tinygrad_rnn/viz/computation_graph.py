@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from .._util.api_hints import class_name, conversion_hint
 from ..engine.graph import Leaf, Node, OutputNode, reachable
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, GraphError
-from ..io.atomic import atomic_write
 from ..nn import Module
+from .drawing import WIDTH, checked_width, listed, plain, save_text
 from .graph_layout import columns, rows
 from .graph_node import GraphNode
-from .graph_svg import svg_document
+from .graph_svg import Layout, at_step, graph_canvas
 
 
 class Graph:
@@ -38,13 +38,53 @@ class Graph:
     """
 
     def __init__(
-        self, nodes: Sequence[GraphNode], edges: Sequence[tuple[int, int]], groups: Sequence[int]
+        self,
+        nodes: Sequence[GraphNode],
+        edges: Sequence[tuple[int, int]],
+        groups: Sequence[int],
+        equations: Sequence[str] = (),
     ) -> None:
         self.nodes, self.edges = list(nodes), list(edges)
         self._groups = list(groups)  # 0 before the time steps, t + 1 in step t, T + 1 after them
+        self._equations = list(equations)
 
     def __repr__(self) -> str:
         return f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges)"
+
+    @property
+    def alt(self) -> str:
+        """The alternative text of the drawing: its nodes and time steps, in sentences.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> x = tg.tensor([1.0, 2.0], requires_grad=True)
+        >>> tg.viz.graph(x.exp(), names={"x": x}).alt
+        'A computation graph with 2 nodes and 1 edge. Before the result: x, exp.'
+        """
+        shared: list[str] = []
+        inside: dict[int, list[str]] = {}
+        for node in self.nodes:
+            labels = shared if node.step is None else inside.setdefault(node.step, [])
+            labels.append(plain(node.label))
+        edges = f"{len(self.edges)} edge{'s' * (len(self.edges) != 1)}"
+        text = f"A computation graph with {len(self.nodes)} nodes and {edges}. "
+        if not inside:
+            return f"{text}Before the result: {_summary(shared)}."
+        first, last = min(inside), max(inside)
+        text += f"Time steps {first} to {last}"
+        text += f"; outside of them: {_summary(shared)}. " if shared else ". "
+        shown = sorted(inside) if len(inside) <= 4 else [first, last]
+        text += " ".join(f"Step {t}: {_summary(inside[t])}." for t in shown)
+        between = sum(
+            None not in (step := self.nodes[i].step, end := self.nodes[k].step) and step != end
+            for i, k in self.edges
+        )
+        text += f" {between} edges between time steps, in red, carry gradients through time."
+        if self._equations:
+            lines = [plain(at_step(line, t)) for t in shown for line in self._equations]
+            text += f" The equations next to the steps: {'; '.join(lines)}."
+        return text
 
     def dot(self) -> str:
         r"""Return the graph in the DOT language of Graphviz, from left to right.
@@ -84,15 +124,26 @@ class Graph:
         lines += [f"n{i} -> n{k}" for i, k in self.edges]
         return "\n".join(["digraph {", *(f"  {line}" for line in lines), "}"])
 
-    def svg(self) -> str:
-        """Return a drawing of the graph as an SVG document, from left to right.
+    def svg(self, width: float = WIDTH) -> str:
+        """Return a drawing of the graph as an SVG document, in a light and a dark colour scheme.
+
+        Parameters
+        ----------
+        width : float
+            The room in px. A graph for which it is too narrow, or that has equations, is drawn
+            downwards, the others from left to right.
 
         Returns
         -------
         str
-            Every node is to the right of its arguments, as close to its results as possible. A time
-            step is a shaded block. Leaves are blue. Edges between time steps, along which gradients
-            flow through time, are red.
+            Every node comes after its arguments, as close to its results as possible. A time step
+            is a shaded block. Leaves are blue. Edges between time steps, along which gradients flow
+            through time, are red.
+
+        Raises
+        ------
+        ArgumentError
+            If `width` is less than 320.
 
         Examples
         --------
@@ -101,10 +152,14 @@ class Graph:
         >>> tg.viz.graph(x.exp()).svg()[:60]
         '<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="'
         """
+        checked_width(width)
         column = columns(self.edges, self._groups)
-        return svg_document(self.nodes, self.edges, column, *rows(self.edges, column, self._groups))
+        layout = Layout(column, *rows(self.edges, column, self._groups))
+        canvas = graph_canvas(self.nodes, self.edges, layout, width, self._equations)
+        return canvas.document(f"A computation graph of {len(self.nodes)} nodes", self.alt)
 
-    _repr_svg_ = svg  # the drawing in a notebook
+    def _repr_svg_(self) -> str:
+        return self.svg()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph to a file: SVG, or DOT if the name ends in ``.dot`` or ``.gv``.
@@ -130,14 +185,8 @@ class Graph:
         >>> path.read_text().split()[0]
         'digraph'
         """
-        kind = Path(path).suffix.lower()
-        if kind not in (".svg", ".dot", ".gv"):
-            raise ArgumentError(
-                f"Graph.save: a name that ends in .svg, .dot or .gv is expected, got {str(path)!r}"
-            )
-        text = self.svg() if kind == ".svg" else self.dot()
-        with atomic_write(path) as file:
-            file.write(f"{text}\n".encode(errors="replace"))
+        forms = {".svg": self.svg, ".dot": self.dot, ".gv": self.dot}
+        save_text(path, forms, "Graph.save")
 
 
 def graph(
@@ -145,6 +194,8 @@ def graph(
     names: Mapping[str, Tensor] | Module | None = None,
     steps: Iterable[Any] = (),
     open_scans: bool = False,
+    equations: Sequence[str] = (),
+    start: int = 0,
 ) -> Graph:
     """Return the graph of a computation: the nodes that a backward pass would visit.
 
@@ -161,6 +212,12 @@ def graph(
     open_scans : bool
         Whether a loop over time that is one node is drawn with the nodes of all its steps, as the
         loop in Python records them. Its saved values must not have been freed by a backward pass.
+    equations : sequence of str, optional
+        The equations of one time step, drawn next to each step: ``"h_t = tanh(x_t + w h_{t-1})"``.
+        The subscripts t, t-1 and t+1 become numbers. If there are as many as the nodes of a step,
+        each is next to its node.
+    start : int
+        The number of the first time step.
 
     Returns
     -------
@@ -172,7 +229,7 @@ def graph(
     GraphError
         If an output has no graph, or the values of a loop that is opened were freed.
     ArgumentError
-        If an output, a named value or a state is not a Tensor.
+        If an output, a named value or a state is not a Tensor, or there are equations and no steps.
 
     Notes
     -----
@@ -189,6 +246,17 @@ def graph(
     Graph(21 nodes, 29 edges)
     >>> [node.label for node in picture.nodes if node.step == 2]
     ['indexing', 'linear', 'tanh']
+
+    The steps of a recurrence next to its equations:
+
+    >>> w, h, states = tg.tensor(0.9, requires_grad=True), tg.tensor(0.0), []
+    >>> for x_t in (0.5, -0.1, 0.3):
+    ...     h = tg.tanh(x_t + w * h)
+    ...     states.append(h)
+    >>> picture = tg.viz.graph(h, names={"w": w}, steps=states, start=1,
+    ...                        equations=["a_t = w h_{t-1}", "s_t = x_t + a_t", "h_t = tanh(s_t)"])
+    >>> "h_3 = tanh(s_3)" in picture.alt
+    True
 
     A loop over time is one node, or opened:
 
@@ -212,6 +280,13 @@ def graph(
         for t, state in enumerate(steps)
         for tensor in _as_list(state)
     }
+    if equations and not step_of_state:
+        raise ArgumentError(
+            "viz.graph: equations are drawn next to time steps: pass the states after each step "
+            "as steps"
+        )
+    if isinstance(equations, str):
+        equations = [equations]
     scans = _Scans(open_scans)
     ends = list(dict.fromkeys(scans.opened(end) for end in ends))
     labels = {scans.opened(node): name for node, name in labels.items()}
@@ -227,11 +302,11 @@ def graph(
             tuple(node.shape),
             str(node.dtype),
             isinstance(node, Leaf),
-            group - 1 if 0 < group <= last + 1 else None,
+            start + group - 1 if 0 < group <= last + 1 else None,
         )
         for node, group in zip(found, groups, strict=True)
     ]
-    return Graph(nodes, edges, groups)
+    return Graph(nodes, edges, groups, equations)
 
 
 class _Scans:
@@ -329,6 +404,14 @@ def _node(tensor: Any, what: str) -> Node | None:
             f"{conversion_hint(tensor)}"
         )
     return tensor._node
+
+
+def _summary(labels: Sequence[str]) -> str:
+    """Return the labels of some nodes, or the most frequent ones with their numbers."""
+    if len(labels) <= 12:
+        return ", ".join(labels)
+    counts = Counter(labels).most_common(6)
+    return f"{len(labels)} nodes, of which {listed(f'{n} {label}' for label, n in counts)}"
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -13,6 +13,7 @@ Edges = Sequence[tuple[int, int]]
 REACH = 4  # columns; a longer edge is drawn above or below all nodes
 SWEEPS = 6
 LANE = 0.25  # distance between two lanes, in rows
+BORDER = 0.7  # distance of the first lane from the outermost nodes
 
 
 def columns(edges: Edges, groups: Sequence[int]) -> list[int]:
@@ -125,7 +126,7 @@ def rows(
     for sources, border, sign in ((above, min(heights), -1), (far - above, max(heights), 1)):
         spans = [(column[i] + 1, end[i], i) for i in sources]
         for (i, crossed), lane in _free_lanes(spans).items():
-            lanes[i, crossed] = round(border + sign * (1.0 + LANE * lane), 3)
+            lanes[i, crossed] = round(border + sign * (BORDER + LANE * lane), 3)
     return heights[: len(column)], lanes
 
 

@@ -247,6 +247,23 @@ class TestTwoDevices:
         assert y.grad.device == "cuda:1"
         assert y.grad.numpy().tolist() == [[4.0, 4.0], [4.0, 4.0]]
 
+    def test_a_graph_over_two_gpus_is_refused(self) -> None:
+        """The pass would compute on one of them, with arrays of the other one."""
+        x = tg.ones(2, device="cuda:0", requires_grad=True)
+        ways = (lambda y: y.to("cuda:1"), lambda y: y.to("cpu").to("cuda:1"))
+        for way in ways:
+            y = tg.tanh(x)
+            with tg.default_device("cuda:1"):
+                z = (way(y) * 2).sum()
+                with pytest.raises(DeviceError, match=r"this thread is on cuda:1.*'cuda:0'"):
+                    z.backward()
+            assert x.grad is None
+        z = (x * 2).to("cpu").sum()
+        with tg.default_device("cuda:1"), pytest.raises(DeviceError, match="'cuda:0'"):
+            z.backward(retain_graph=True)
+        z.backward()
+        assert x.grad.device == "cuda:0" and x.grad.numpy().tolist() == [2.0, 2.0]
+
     def test_an_update_computes_where_each_parameter_is(self) -> None:
         for rule in (tg.optim.SGD, tg.optim.Adam):
             parameters = [tg.ones(3, device=f"cuda:{i}", requires_grad=True) for i in (0, 1)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...errors import DeviceError
 from .. import backend
 from ..backend import Array
 from ..primitive import primitive
@@ -21,10 +22,19 @@ def cast(xp: Any, x: Array, dtype: Any) -> Array:
 
 @primitive(
     name="to",
-    x=lambda F, g, device, source: F.to_device(g, device=source, source=device),
+    x=lambda F, g, device, source: F.to_device(g, device=source, source=device, back=True),
 )
-def to_device(xp: Any, x: Array, device: str, source: str) -> Array:
-    """Return x on another device; the gradient is moved to `source`, the device of x."""
+def to_device(xp: Any, x: Array, device: str, source: str, back: bool = False) -> Array:
+    """Return x on another device; the gradient is moved to `source`, the device of x.
+
+    `back`: x is a gradient. The pass computes on the current GPU alone.
+    """
+    if back and device not in ("cpu", here := f"cuda:{backend.gpu_module().cuda.Device().id}"):
+        raise DeviceError(
+            f"backward: the graph leads from {source} to {device}, and this thread is on {here}: "
+            f"call it inside `with tinygrad_rnn.default_device({device!r})`, and detach() the "
+            "results of other GPUs"
+        )
     return backend.copy(x) if device == source else backend.to_device(x, device)
 
 

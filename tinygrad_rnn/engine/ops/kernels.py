@@ -261,14 +261,21 @@ def gemm(x: Array, y: Array) -> Array:
         found = try_faster(module, "product", *((y.T, x.T) if across else (x, y)))
         if found is not NotImplemented:
             return found.T if across else found
+    product = module.matmul if module is np else _product_on_gpu
     if x.ndim == 3 and y.ndim == 2 and x.size * y.size and is_one_matrix(x):
         out = empty_in_order_of((*x.shape[:2], y.shape[1]), x[0], np.result_type(x.dtype, y.dtype))
-        module.matmul(y.T, rows(x).T, out=rows(out).T)  # one matrix with a row for each feature
+        product(y.T, rows(x).T, out=rows(out).T)  # one matrix with a row for each feature
         return out
     # On a GPU the gradient gᵀ x of a weight is row-major, as the weight is.
     if is_column_major(x) and (module is np or x.ndim > 2):
-        return module.matmul(y.swapaxes(-1, -2), x.swapaxes(-1, -2)).swapaxes(-1, -2)
-    return module.matmul(x, y)
+        return product(y.swapaxes(-1, -2), x.swapaxes(-1, -2)).swapaxes(-1, -2)
+    return product(x, y)
+
+
+def _product_on_gpu(x: Array, y: Array, out: Array = None) -> Array:
+    """Return x @ y; a CUDA graph cannot record CuPy's ``matmul``."""
+    found = try_faster(module_of(x), "product", x, y, out)
+    return module_of(x).matmul(x, y, out=out) if found is NotImplemented else found
 
 
 def affine(x: Array, y: Array, bias: Array) -> Array:

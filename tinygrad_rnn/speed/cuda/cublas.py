@@ -14,11 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...engine import backend
+from . import module
+
 KINDS: dict[Any, tuple[int, int, Any]] = {  # of the numbers, of the computation
     np.dtype("float32"): (0, 68, ctypes.c_float),
     np.dtype("float64"): (1, 70, ctypes.c_double),
 }
 NAMES = ("libcublas.so.13", "libcublas.so.12", "libcublas.so.11")  # CuPy has loaded one of them
+WORKSPACE = 32 << 20  # bytes of a graph, as NVIDIA recommends for these devices
 DEFAULT_ALGORITHM, HOST_POINTERS = -1, 0
 
 
@@ -77,6 +81,10 @@ class Products:
         else:
             self.module.matmul(left, weight, out=made)
 
+    def multiply(self, x: Any, y: Any, out: Any) -> bool:
+        """Compute out = x @ y for matrices; return whether it is done."""
+        return False
+
     def _matrix(
         self, at: int, shape: tuple[int, int], stride: int, dtype: Any, transposed: bool = False
     ) -> Any:
@@ -133,6 +141,41 @@ class CuBlas(Products):
                 f"{w.depth} x {w.columns} of {w.dtype}"
             )
 
+    def multiply(self, x: Any, y: Any, out: Any) -> bool:
+        """Compute out = x @ y for matrices whose rows or columns are contiguous."""
+        (rows, depth), columns = x.shape, y.shape[1]
+        sides = [_side(m) for m in (y, x, out)]
+        if out.dtype not in KINDS or None in sides or not rows * depth * columns:
+            return False
+        (across, ldy), (over, ldx), (turned, ldo) = sides  # type: ignore[misc]
+        if turned:
+            return False
+        self.begin()
+        kind, compute, _ = KINDS[out.dtype]
+        one, zero = ctypes.addressof(self._one[out.dtype]), ctypes.addressof(self._zero[out.dtype])
+        status = self._gemm(
+            self.handle, int(across), int(over), columns, rows, depth, one,
+            y.data.ptr, kind, ldy, x.data.ptr, kind, ldx, zero, out.data.ptr, kind, ldo,
+            compute, DEFAULT_ALGORITHM,
+        )  # fmt: skip
+        if status:
+            raise RuntimeError(
+                f"matmul: cublasGemmEx failed with status {status} for {x.shape} @ {y.shape} of "
+                f"{out.dtype}"
+            )
+        return True
+
+
+def _side(x: Any) -> tuple[bool, int] | None:
+    """Return whether a matrix is column-major, and its leading dimension; None for others."""
+    (rows, columns), size = x.shape, x.itemsize
+    row, column = (s // size for s in x.strides)
+    if (column == 1 or columns == 1) and (row >= columns or rows == 1):
+        return False, max(row, columns) if rows > 1 else columns
+    if (row == 1 or rows == 1) and (column >= rows or columns == 1):
+        return True, max(column, rows) if columns > 1 else rows
+    return None
+
 
 def _function(library: Any, name: str, arguments: list[Any]) -> Any:
     """Return a function, by the name of its present version; None if the library lacks it."""
@@ -178,3 +221,25 @@ def _library(module: Any) -> Any:
             if hasattr(library, "cublasGemmEx"):
                 return library
     return None
+
+
+def product(x: Any, y: Any, out: Any) -> Any:
+    """Return x @ y for matrices of one dtype on the current device, in `out` if it is given."""
+    xp = backend.module_of(x)
+    if x.ndim != 2 or y.ndim != 2 or x.dtype != y.dtype or x.dtype not in KINDS:
+        return NotImplemented
+    here = xp.cuda.Device().id
+    if x.device.id != here or y.device.id != here:
+        return NotImplemented
+    made = xp.empty((x.shape[0], y.shape[1]), dtype=x.dtype) if out is None else out
+    x, y = (m if _side(m) else xp.ascontiguousarray(m) for m in (x, y))
+    try:
+        return made if products(xp).multiply(x, y, made) else NotImplemented
+    except RuntimeError as error:
+        if products(xp).workspace is not None:  # the capture fails, no more
+            raise
+        module.fall_back(error, "operations")
+        return NotImplemented
+
+
+module.register(product)

@@ -18,7 +18,6 @@ from . import cublas, module
 PLAIN_CALLS = 2  # before a graph is captured: for a loop that runs once it is not worth it
 KEPT = 64  # graphs; the one that was not used for the longest time goes first
 OF_THREAD = 2  # the address of the default stream that each thread has of its own
-WORKSPACE = 32 << 20  # bytes, as NVIDIA recommends for these devices
 
 _lock = threading.RLock()
 _calls: OrderedDict[Any, int] = OrderedDict()
@@ -63,7 +62,7 @@ class Graph:
         xp, products = self.module, cublas.products(self.module)
         stream = xp.cuda.Stream(non_blocking=True)
         if self.place not in _workspaces:
-            _workspaces[self.place] = xp.empty(WORKSPACE, dtype="uint8")
+            _workspaces[self.place] = xp.empty(cublas.WORKSPACE, dtype="uint8")
         products.workspace = _workspaces[self.place]
         try:
             with stream:
@@ -88,7 +87,7 @@ def find(library: Any, key: Any, memory: Callable[[], Any]) -> Graph | str | Non
     """
     if not module.enabled("graphs"):
         return module.reason()
-    place = _place(library)
+    place = place_of(library)
     key = *key, place
     with _lock:
         found = _graphs.get(key)
@@ -107,7 +106,7 @@ def find(library: Any, key: Any, memory: Callable[[], Any]) -> Graph | str | Non
         return found
 
 
-def _place(library: Any) -> Any:
+def place_of(library: Any) -> Any:
     """Return device and stream, whose operations follow one another."""
     cuda = library.cuda
     stream = cuda.get_current_stream().ptr

@@ -10,8 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
+from ..._util import gpu
 from ..._util.user_code import stacklevel
 from ...engine import backend, config
 from ...engine.ops import kernels
@@ -140,7 +139,7 @@ def by_value(values: Any) -> Any:
 
 def _report() -> Iterator[tuple[str, str]]:
     """Yield the lines of `show_config`."""
-    if not any(x is not np for x in backend.modules.values() if x not in backend.tracing_modules):
+    if not gpu.is_used(backend.modules, backend.CUPY[0]):
         return
     try:
         yield "GPU", f"{level()}{f': {_reason[0]}' if _reason[0] else ''}"

@@ -37,7 +37,7 @@ static __device__ void draw(const State &s, uint64_t number, uint64_t *word)
 }
 
 /* Generator.integers(0, 2**32, dtype=uint32) <= limit: two numbers a word, the low half first. */
-extern "C" __global__ void keep_mask(const __grid_constant__ State s, uint32_t limit, int64_t count, bool *out)
+static __device__ void keep(const State &s, uint32_t limit, int64_t count, bool *out)
 {
     const int64_t number = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     const int64_t first = s.halves + 8 * number - 2 * s.position;
@@ -52,8 +52,7 @@ extern "C" __global__ void keep_mask(const __grid_constant__ State s, uint32_t l
 }
 
 /* Generator.uniform, rounded: one number a word. */
-extern "C" __global__ void uniform(const __grid_constant__ State s, double low, double range,
-                                   int64_t count, REAL *out)
+static __device__ void draw_uniform(const State &s, double low, double range, int64_t count, REAL *out)
 {
     const int64_t number = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     const int64_t first = 4 * number - s.position;
@@ -65,4 +64,26 @@ extern "C" __global__ void uniform(const __grid_constant__ State s, double low, 
         if (k >= 0 && k < count)
             out[k] = (REAL)(low + range * ((double)(word[i] >> 11) * (1.0 / 9007199254740992.0)));
     }
+}
+
+/* The state is an argument, or, in a graph, on the device: `_at`. */
+extern "C" __global__ void keep_mask(const __grid_constant__ State s, uint32_t limit, int64_t count, bool *out)
+{
+    keep(s, limit, count, out);
+}
+
+extern "C" __global__ void keep_mask_at(const State *s, uint32_t limit, int64_t count, bool *out)
+{
+    keep(*s, limit, count, out);
+}
+
+extern "C" __global__ void uniform(const __grid_constant__ State s, double low, double range,
+                                   int64_t count, REAL *out)
+{
+    draw_uniform(s, low, range, count, out);
+}
+
+extern "C" __global__ void uniform_at(const State *s, double low, double range, int64_t count, REAL *out)
+{
+    draw_uniform(*s, low, range, count, out);
 }

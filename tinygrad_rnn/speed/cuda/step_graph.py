@@ -1,0 +1,378 @@
+"""Functions as CUDA graphs, such as a training step: `tinygrad_rnn.cuda.graph`.
+
+A function is captured at its third call with the same arguments, up to the values of arrays. A
+later call copies the arguments into the arrays that the graph reads, starts the graph, and copies
+the results. All else that Python has done in the captured call is written down: the gradients of
+leaves, the versions of arrays, and the states of random generators.
+
+The graph is used while all that the function reaches are the same objects (`reached_values`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ... import random as tg_random
+from ..._util.api_hints import class_name
+from ..._util.nested import leaves, map_nested
+from ..._util.user_code import GENERATED, PACKAGE, raised_in, stacklevel
+from ...engine import backend
+from ...engine.grad_mode import is_grad_enabled, thread
+from ...engine.ops import kernels
+from ...engine.tensor import Tensor, wrap
+from ...errors import ArgumentError, DTypeError, ExecutorWarning, ShapeError
+from ...transforms.fuse import mode
+from ..reached_values import Reached
+from . import capture, graphs, module, random_numbers, tables
+
+KEPT = 8  # graphs of a function; the one that was not used for the longest time goes first
+MOST_CAPTURES = 16  # without ten calls of graphs for each
+HINTS = {  # by a word of CuPy's message
+    "D2H": "it reads a value from the device",
+    "H2D": "it copies an array of the host to the device",
+    "cuBLAS": "it computes a product that a graph cannot record",
+}
+CONSTANTS = bool, int, float, str, bytes, type(None), np.dtype
+
+
+class Refused(Exception):
+    """The function cannot be a graph, for the reason in the message."""
+
+
+class _EarlierGradient(Tensor):
+    """A gradient of before the call: a graph that added to it would read other memory each time."""
+
+    __slots__ = ()
+
+
+def _refuse(gradient: Any) -> Any:
+    raise Refused("it adds to the gradients of earlier calls: begin with zero_grad()")
+
+
+setattr(_EarlierGradient, "_data", property(_refuse))  # noqa: B010 - a slot, for type checkers
+
+
+class _Input(NamedTuple):
+    """An argument that is a Tensor: in the graph a Tensor on fixed memory."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    fortran: bool
+
+    @classmethod
+    def of(cls, x: Any) -> _Input:
+        """Return the description of an array."""
+        flags = x.flags
+        return cls(x.shape, x.dtype, bool(flags.f_contiguous and not flags.c_contiguous))
+
+    def empty(self, xp: Any) -> Any:
+        order = self.shape[::-1] if self.fortran else self.shape
+        made = xp.empty(order, dtype=self.dtype)
+        return made.T if self.fortran else made
+
+
+class _Before:
+    """A Tensor before the capture, in which a mark replaces the gradient of its leaf."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.version = tensor, _version(tensor)
+        leaf: Any = getattr(tensor, "_leaf", None)
+        if leaf is not None and leaf.grad.__class__ is _EarlierGradient:
+            leaf = None  # another Tensor with the same leaf
+        self.leaf, self.mark = leaf, object.__new__(_EarlierGradient)
+        self.mark._node = self.mark._version = None
+        if leaf is not None:
+            self.grad, leaf.grad = leaf.grad, self.mark
+
+    def is_written(self) -> bool:
+        """Tell whether its array was written to."""
+        return _version(self.tensor) != self.version
+
+    def has_gradient(self) -> bool:
+        """Tell whether its gradient was set, to None or another one."""
+        return self.leaf is not None and self.leaf.grad is not self.mark
+
+    def is_changed(self) -> bool:
+        """Tell whether it or its gradient has other values."""
+        return self.is_written() or (self.has_gradient() and self.leaf.grad is not None)
+
+    def restore(self) -> None:
+        """Put the gradient back."""
+        if self.leaf is not None:
+            self.leaf.grad = self.grad
+
+
+class StepGraph:
+    """A captured function.
+
+    Parameters
+    ----------
+    function : callable
+        The function; it has been called with such arguments before, so that all kernels are loaded.
+    xp : module
+        CuPy.
+    inputs : list of _Input
+        The Tensors among its arguments.
+    rebuild : callable
+        Returns the arguments with other Tensors.
+
+    Raises
+    ------
+    Refused
+        If it does anything that the graph would not repeat. Python's values are as before.
+    """
+
+    def __init__(self, function: Any, xp: Any, inputs: list[_Input], rebuild: Any) -> None:
+        self.module = xp
+        self.reached = Reached(function)
+        if self.reached.too_many:
+            raise Refused("it reaches too many objects")
+        self.fixed = [x.empty(xp) for x in inputs]
+        given = [wrap(x, None, [0]) for x in self.fixed]
+        args, keywords = rebuild(given)
+        self.capture = capture.Capture(xp, random_numbers.STATE_BYTES)
+        generators = [tg_random.generator(), *self.reached.generators]
+        self._check_generators(generators)  # writes their states down
+        before = [_Before(x) for x in self.reached.tensors]
+        with tg_random.record_states() as states:
+            try:
+                self.graph, self.results = self.capture.run(
+                    lambda: self._dense(function(*args, **keywords))
+                )
+                self._check_generators(generators)
+                self._check(given)
+                if any(x.tensor.device == "cpu" and x.is_changed() for x in before):
+                    raise Refused("it computes on the CPU")
+            except BaseException:
+                self.reached.restore()
+                raise
+            finally:
+                tg_random.restore(states)
+                self.gradients = [(x.leaf, x.leaf.grad) for x in before if x.has_gradient()]
+                self.written = [x.tensor for x in before if x.is_written()]
+                for x in before:
+                    x.restore()
+
+    def _dense(self, result: Any) -> Any:
+        """Return a result with contiguous arrays in place of Tensors."""
+
+        def array_of(x: Any) -> Any:
+            if not isinstance(x, Tensor):
+                return x
+            array = x._data
+            if backend.module_of(array) is not self.module:
+                raise Refused("it returns a Tensor of the CPU")
+            return _Array(array if tables.is_dense(array) else self.module.ascontiguousarray(array))
+
+        return map_nested(array_of, result)
+
+    def _check_generators(self, generators: Sequence[np.random.Generator]) -> None:
+        for rng in generators:
+            state: Any = rng.bit_generator.state
+            self.capture.check_generator(rng.bit_generator, state)
+
+    def _check(self, given: Sequence[Tensor]) -> None:
+        """Raise if the function has changed anything that a graph does not change again."""
+        if any(_version(x) for x in given):
+            raise Refused("it writes to an argument")
+        name = self.reached.changed()
+        if name:
+            raise Refused(f"it changes {name!r}, which a graph does not repeat")
+        for x in leaves(self.results):
+            if not isinstance(x, _Array | bool | int | float | str | None):
+                raise Refused(f"it returns a {type(x).__name__}")
+
+    def run(self, arguments: Sequence[Any]) -> Any:
+        """Start the graph with the arrays of Tensors; return the results."""
+        xp = self.module
+        pairs = []
+        for to, x in zip(self.fixed, arguments, strict=True):
+            pairs.append((to, x if x.strides == to.strides else _ordered(xp, x, to)))
+        copy(xp, pairs)
+        self.capture.next_states(random_numbers.packed)
+        self.graph.launch()
+        copied: list[tuple[Any, Any]] = []
+
+        def result_of(x: Any) -> Any:
+            if x.__class__ is not _Array:
+                return x
+            array = _empty_like(xp, x.array)
+            copied.append((array, x.array))
+            return wrap(array, None, [0])
+
+        found = map_nested(result_of, self.results)
+        copy(xp, copied)
+        for leaf, grad in self.gradients:
+            leaf.grad = grad
+            if grad is not None:
+                grad._bump()
+        for x in self.written:
+            x._bump()
+        return found
+
+
+class _Array:
+    """An array of the memory of a graph."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+
+def _version(x: Tensor) -> int:
+    return 0 if x._version is None else x._version[0]
+
+
+def _empty_like(xp: Any, x: Any) -> Any:
+    if x.flags.c_contiguous:
+        return xp.empty(x.shape, dtype=x.dtype)
+    return xp.empty(x.shape[::-1], dtype=x.dtype).T
+
+
+def _ordered(xp: Any, x: Any, to: Any) -> Any:
+    return xp.ascontiguousarray(x) if to.flags.c_contiguous else xp.ascontiguousarray(x.T).T
+
+
+class _Memory(NamedTuple):
+    """The memory of a contiguous array, as a row of a table."""
+
+    size: int  # bytes
+    data: Any
+
+
+def copy(xp: Any, pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Copy arrays to others of the same memory order, in one launch."""
+    rows = [[_Memory(x.nbytes, x.data) for x in pair] for pair in pairs if pair[0].size]
+    if rows:
+        for blocks, table in tables.tables(rows):
+            _copies(xp)((blocks,), (module.THREADS,), (table,))
+
+
+def _copies(xp: Any) -> Any:
+    return module.kernel(xp, tables.text_of("copies", np.dtype("float32"), 2), "copies")
+
+
+class Graphs:
+    """The graphs of one function and one thread, by the structure of the arguments."""
+
+    def __init__(self, function: Any, name: str) -> None:
+        self.function, self.name = function, name
+        self.lock = threading.RLock()
+        self.found: OrderedDict[Any, StepGraph | str] = OrderedDict()  # or why there is none
+        self.calls: OrderedDict[Any, int] = OrderedDict()
+        self.captures = self.runs = 0
+
+    def run(self, args: Any, keywords: Any) -> tuple[Any, str]:
+        """Return the results and "", or NotImplemented and the reason against a graph."""
+        xp = backend.gpu_module()
+        try:
+            key, arrays = _key((args, keywords), [])
+        except Refused as error:
+            return NotImplemented, str(error)
+        key = key, graphs.place_of(xp), is_grad_enabled(), backend.get_default_dtype()
+        with self.lock:
+            found = self.found.get(key)
+            if isinstance(found, StepGraph) and found.reached.changed():
+                del self.found[key]
+                found = None
+            if found is None:
+                found = self._capture(xp, key, args, keywords)
+            if isinstance(found, str):
+                return NotImplemented, found
+            self.found.move_to_end(key)
+            self.runs += 1
+            return found.run(arrays), ""
+
+    def _capture(self, xp: Any, key: Any, args: Any, keywords: Any) -> StepGraph | str:
+        given = [x for x in leaves((args, keywords)) if isinstance(x, Tensor)]
+        if all(x.device == "cpu" for x in [*given, *Reached(self.function).tensors]):
+            return "it computes on the CPU"
+        count = self.calls[key] = self.calls.pop(key, 0) + 1
+        if len(self.calls) > 4 * KEPT:
+            self.calls.popitem(last=False)
+        if count <= graphs.PLAIN_CALLS:
+            return f"call {count} of {graphs.PLAIN_CALLS} before the graph is captured"
+        if self.captures >= MOST_CAPTURES and self.runs < 10 * self.captures:
+            return "the arguments or other values change too often: make them Tensors"
+        self.captures += 1
+        while len(self.found) >= KEPT:
+            self.found.popitem(last=False)
+        inputs = [_Input.of(x._data) for x in given]
+
+        def rebuild(tensors: Sequence[Tensor]) -> Any:
+            rest = iter(tensors)
+            return map_nested(
+                lambda x: next(rest) if isinstance(x, Tensor) else x, (args, keywords)
+            )
+
+        _copies(xp)  # loaded before the capture, as all kernels are
+        made: StepGraph | str
+        try:
+            made = StepGraph(self.function, xp, inputs, rebuild)
+        except (ShapeError, ArgumentError, DTypeError):
+            raise  # of the function
+        except Exception as error:  # of CUDA, cuBLAS and CuPy, of unrelated classes
+            made = " ".join(str(error).split())[:500]
+            made = next((f"{hint}: {made}" for word, hint in HINTS.items() if word in made), made)
+            line = raised_in(
+                error, (PACKAGE, *GENERATED, *backend.CUPY, os.path.dirname(xp.__file__))
+            )
+            if made == str(error) and not isinstance(error, Refused):
+                made = f"{type(error).__name__}: {made}"
+            made = f"{made} ({line})" if line else made
+            warnings.warn(
+                f"cuda.graph: {self.name} runs as separate operations: {made}",
+                ExecutorWarning,
+                stacklevel=stacklevel(),
+            )
+        self.found[key] = made
+        return made
+
+
+def _key(value: Any, arrays: list[Any]) -> tuple[Any, list[Any]]:
+    """Return the structure of nested arguments, and the arrays of their Tensors in order."""
+
+    def key_of(x: Any, where: str) -> Any:
+        if isinstance(x, Tensor):
+            arrays.append(x._data)
+            return _Input.of(x._data), backend.device_of(x._data)
+        if isinstance(x, tuple | list):
+            return type(x), *(key_of(y, where) for y in x)
+        if isinstance(x, dict):
+            return type(x), *((name, key_of(y, where)) for name, y in x.items())
+        if not isinstance(x, CONSTANTS):
+            raise Refused(f"an argument is a {class_name(x)}: make it a Tensor of the device")
+        return type(x), x
+
+    return key_of(value, ""), arrays
+
+
+_of_thread = threading.local()
+
+
+def run_graph(graphed: Any, args: Any, keywords: Any) -> tuple[Any, str]:
+    """Run a function of `tinygrad_rnn.cuda.graph`; see `Graphs.run`."""
+    if capture.current() is not None:
+        return NotImplemented, "it is part of a graph"
+    if mode.eager or thread.watcher is not None:
+        return NotImplemented, "every operation runs separately: eager() or detect_anomaly()"
+    if not module.enabled("graphs"):
+        return NotImplemented, module.reason()
+    if not hasattr(_of_thread, "graphs"):
+        _of_thread.graphs = weakref.WeakKeyDictionary()
+    own = _of_thread.graphs
+    if graphed not in own:
+        own[graphed] = Graphs(graphed.__wrapped__, graphed.__name__)
+    return own[graphed].run(args, keywords)
+
+
+kernels.on_gpu["run_graph"] = run_graph
