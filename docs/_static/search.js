@@ -3,7 +3,11 @@
    anchor and the text. A result leads to the section that fits the query best. */
 "use strict"
 const query = new URLSearchParams(location.search).get("q") ?? ""
-const stems = splitQuery(query.toLowerCase()).map(word => new Stemmer().stemWord(word))
+const stems = splitQuery(query.toLowerCase()).map(word => { // early, earliest: earl
+  const stem = new Stemmer().stemWord(word)
+  const differ = [...stem].findIndex((letter, at) => letter !== word[at])
+  return differ < 0 ? stem : stem.slice(0, differ)
+})
 const SHOWN = 240
 
 function fit([, text]) { // the phrase first, then the number of different words
