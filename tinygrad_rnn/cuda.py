@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,14 @@ class GraphedFunction:
         self.reason = "it was not called"
         self.__name__: str = getattr(function, "__name__", type(function).__name__)
         self.__wrapped__ = function
+        # Those of each thread. Here, so that an object can hold the graph of its own method.
+        self.graphs: Any = weakref.WeakKeyDictionary()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: x for name, x in vars(self).items() if name != "graphs"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, graphs=weakref.WeakKeyDictionary())
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Call the function; see `graph`."""

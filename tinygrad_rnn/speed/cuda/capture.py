@@ -70,6 +70,8 @@ class Capture:
         number = len(self.draws)
         if number == MOST_DRAWS:
             raise RuntimeError(f"it draws random numbers more than {MOST_DRAWS} times")
+        if id(source) not in self._states:
+            raise RuntimeError("it draws from a generator that it makes, or that was not found")
         self.check_generator(source, before)
         self.draws.append(Draw(source, advance))
         self._states[id(source)] = str(advance(before))
