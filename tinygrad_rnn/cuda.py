@@ -80,9 +80,11 @@ class GraphedFunction:
         self.reason = "it computes on the CPU"
         used = gpu.is_used(backend.modules, backend.CUPY[0])
         if used and (not tensors or any(x.device != "cpu" for x in tensors)):
-            self.reason = "tinygrad_rnn.speed is not installed"
             run: Any = kernels.on_gpu.get("run_graph")
-            if run is not None:
+            self.reason = "the function raised an error"
+            if run is None:
+                self.reason = "tinygrad_rnn.speed is not installed"
+            else:
                 result, self.reason = run(self, args, keywords)
         if result is NotImplemented:
             result = self.__wrapped__(*args, **keywords)

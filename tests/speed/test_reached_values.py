@@ -9,6 +9,7 @@ import copy
 import functools
 import gc
 import itertools
+import queue
 import random
 import sys
 import threading
@@ -206,6 +207,26 @@ def the_sign_of_zero() -> Made:
 
 
 @noticed
+def an_attribute_of_a_function() -> Made:
+    def scale() -> float:
+        return scale.k  # type: ignore[attr-defined,no-any-return]
+
+    scale.k = 1.0  # type: ignore[attr-defined]
+    return (lambda x: x * scale()), lambda i: setattr(scale, "k", number(i))
+
+
+@noticed
+def an_attribute_of_a_metaclass() -> Made:
+    class Meta(type):
+        k = 1.0
+
+    class Own(metaclass=Meta):
+        pass
+
+    return (lambda x: x * Own.k), lambda i: setattr(Meta, "k", number(i))
+
+
+@noticed
 def the_order_of_a_dict() -> Made:
     own = {"a": 1.0, "b": 2.0}
 
@@ -378,6 +399,49 @@ def differentiates_an_argument(device: str) -> Made:
     return function, nothing
 
 
+@refused("it changes 'count'")
+def sets_the_rate(device: str) -> Made:
+    w = tg.tensor([1.0, 2.0, 3.0], device=device, requires_grad=True)
+    scheduler = tg.optim.schedule.Scheduler(tg.optim.SGD([w], 1.0), lambda t: 1 / (1 + t))
+
+    def function(x: Any) -> Any:
+        scheduler.optimizer.zero_grad()
+        (w * x).sum().backward()
+        scheduler.optimizer.step()
+        scheduler.step()
+        return w * 1
+
+    return function, nothing
+
+
+@refused("it handles an error that only a capture raises")
+def handles_an_error(device: str) -> Made:
+    def function(x: Any) -> Any:
+        try:
+            return x * float(x.sum())
+        except Exception:
+            return x
+
+    return function, nothing
+
+
+@refused("it handles an error that only a capture raises")
+def handles_an_error_of_an_upload(device: str) -> Made:
+    def function(x: Any) -> Any:
+        try:
+            return x * tg.tensor([1.0, 2.0, 3.0], device=device)
+        except RuntimeError:
+            return x
+
+    return function, nothing
+
+
+@refused("it changes 'unfinished_tasks'")
+def puts_into_a_queue(device: str) -> Made:
+    own: Any = queue.Queue()
+    return (lambda x: (own.put(1), x * float(own.qsize()))[1]), nothing
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_graph_would_not_repeat_is_refused(accelerator: str, name: str) -> None:
     """There is one warning, and the third call has done everything once."""
@@ -489,6 +553,54 @@ def test_an_object_with_the_graph_of_its_method_is_freed_and_copied(accelerator:
     del own, other
     gc.collect()
     assert [y() for y in freed] == [None, None]
+
+
+def test_the_rate_is_set_between_calls(accelerator: str) -> None:
+    """By a scheduler that the function reaches: the graph goes on."""
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.w = tg.tensor([1.0, 2.0], device=accelerator, requires_grad=True)
+            self.optimizer = tg.optim.SGD([self.w], 1.0)
+            self.scheduler = tg.optim.schedule.Scheduler(self.optimizer, lambda t: 1 / (1 + t))
+
+        def compute(self, x: Any) -> Any:
+            self.optimizer.zero_grad()
+            (self.w * x).sum().backward()
+            self.optimizer.step()
+            return self.w * 1
+
+    one, other = Trainer(), Trainer()
+    step = tg.cuda.graph(other.compute)
+    for i in range(8):
+        x = tg.tensor([1.0, i], device=accelerator)
+        assert one.compute(x).numpy().tobytes() == step(x).numpy().tobytes()
+        assert (step.reason == "") == (i >= 2)
+        one.scheduler.step()
+        other.scheduler.step()
+
+
+def test_memory_of_a_cache_is_kept(accelerator: str) -> None:
+    @functools.lru_cache(maxsize=1)
+    def mask(n: int) -> Any:
+        return tg.ones(n, device=accelerator)
+
+    step = tg.cuda.graph(lambda x: x * mask(x.size))
+    for _ in range(3):
+        step(tg.ones(3, device=accelerator))
+    read = weakref.ref(mask(3))
+    for n in (3, 2, 2, 2, 3):
+        assert step(tg.ones(n, device=accelerator)).numpy().tolist() == [1.0] * n
+    assert step.reason == "" and read() is not None
+
+
+def test_a_value_that_changes_at_each_call_is_named(accelerator: str) -> None:
+    own = Plain()
+    step = tg.cuda.graph(lambda x: x * own.k)
+    for i in range(8):
+        own.k = float(i)
+        step(tg.ones(1, device=accelerator))
+    assert step.reason == "'k' has changed"
 
 
 def test_an_iterator_is_not_advanced_twice(accelerator: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextvars
 import functools
+import gc
 import random
 import sys
 import types
@@ -25,15 +26,17 @@ from .._util import LIBRARY
 from ..engine import backend
 from ..engine.tensor import Tensor
 from ..nn import Module
+from ..optim import schedule
 from .scalars import same
 
 MOST = 20_000  # values
 LONG = 1000  # elements of a container or an array: those of longer ones are not compared
 SIMPLE = (bool, int, float, complex, str, bytes)  # compared by value
 OPAQUE = {*sys.stdlib_module_names, "numpy", *backend.CUPY} - {"__main__", "test"}
-NAMESPACES = {"types", "argparse", "collections", "_thread"}  # whose objects have attributes
+NAMESPACES = {"types", "argparse", "collections", "queue", "weakref", "_weakrefset", "_thread"}
 ITERATORS = {"builtins", "itertools"}
 CONTAINERS = dict, list, set, collections.deque, types.MappingProxyType
+LRU_CACHE = type(functools.lru_cache(len))
 WRAPPERS = property, staticmethod, classmethod, functools.cached_property, functools.partialmethod
 _missing = object()
 
@@ -173,7 +176,7 @@ class Reached:
         self.tensors: list[Tensor] = []
         self.generators: list[np.random.Generator] = []
         self.values: list[Value | Contents | Memory] = []
-        self._long: list[Contents] = []
+        self._long: list[Contents] = []  # and others of which only a change inside matters
         self._advancing: list[Any] = []  # iterators, and generators of other libraries
         self._seen: dict[int, Any] = {}
         self._stack, count = [function], 0
@@ -197,7 +200,7 @@ class Reached:
     def changed(self, everything: bool = False) -> str:
         """Return the name of something that has another value now; "" if nothing has.
 
-        The elements of long containers are compared only if `everything` is.
+        Elements of long containers and schedulers are compared only if `everything` is.
         """
         for contents in self._long:
             if everything or len(contents.container) != len(contents.values):
@@ -240,6 +243,9 @@ class Reached:
             _is_of_library(kind) or _root(kind) == "functools"
         ):
             yield Value(value, "__wrapped__", value.__wrapped__)
+            if kind is LRU_CACHE:  # a graph may read its results after it has dropped them
+                for x in gc.get_referents(value):  # all but the cache itself, which may change
+                    self._stack += x.values() if type(x) is dict else [x]
             return
         elif kind is types.MethodType:
             yield Value(value, "__func__", value.__func__)
@@ -259,10 +265,12 @@ class Reached:
             if _position(value) == _position(value):
                 self._advancing.append(value)
         elif isinstance(value, type):
-            for base in value.__mro__:
+            for base in (*value.__mro__, *kind.__mro__):
                 if not _is_opaque(base) and not _is_of_library(base):
                     yield Contents(vars(base), base)
-        if not _is_opaque(kind) or _root(kind) in NAMESPACES:
+        if kind.__module__ == schedule.__name__:  # they set the rate, which is on the device
+            self._long.append(Contents(vars(value)))
+        elif not _is_opaque(kind) or _root(kind) in NAMESPACES:
             if not isinstance(value, Tensor | type | types.ModuleType):
                 yield from self._of_object(value)
 
@@ -280,7 +288,7 @@ class Reached:
                     if type(x) is types.MemberDescriptorType:
                         yield Value(value, name, _read(value, name))
 
-    def _of_function(self, function: Any) -> Iterator[Value]:
+    def _of_function(self, function: Any) -> Iterator[Value | Contents]:
         if _is_of_library(function) and function.__closure__ is None:
             return
         yield Value(function, "__code__", function.__code__)
@@ -290,6 +298,7 @@ class Reached:
             return
         for name in ("__defaults__", "__kwdefaults__"):
             yield Value(function, name, getattr(function, name))
+        yield Contents(vars(function))
         names, scope = _names(function.__code__), function.__globals__
         yield from _of_scope(scope, names, set())
         for name in names:  # of modules that it imports itself

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..._util import gpu
 from . import cublas
 
 MOST_DRAWS = 256  # random draws in a graph
@@ -54,8 +55,11 @@ class Capture:
             with cuda.using_allocator(self._pool.malloc), stream, _as_current(self):
                 products.begin()
                 stream.begin_capture()
+                failed = gpu.failures.count
                 try:
                     result = function()
+                    if gpu.failures.count != failed:
+                        raise RuntimeError("it handles an error that only a capture raises")
                 except BaseException:
                     with contextlib.suppress(Exception):
                         stream.end_capture()

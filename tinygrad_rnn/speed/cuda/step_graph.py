@@ -298,15 +298,16 @@ class Graphs:
         key = key, graphs.place_of(xp), modes
         with self.lock:
             found = self.found.get(key)
-            if isinstance(found, StepGraph) and found.reached.changed():
+            if isinstance(found, StepGraph) and (changed := found.reached.changed()):
                 del self.found[key]
-                found, self.calls[key] = None, graphs.PLAIN_CALLS - 1
+                self.calls[key] = graphs.PLAIN_CALLS  # of which this one is the last
+                return self._run_plain(key, f"{changed!r} has changed", args, keywords)
             if found is None:
                 count = self.calls[key] = self.calls.pop(key, 0) + 1
                 if len(self.calls) > 4 * KEPT:
                     self.calls.popitem(last=False)
                 if count == graphs.PLAIN_CALLS:
-                    return self._run_plain(key, args, keywords)
+                    return self._run_plain(key, _plain(count), args, keywords)
                 found = self._capture(xp, count, key, given, args, keywords)
             if isinstance(found, str):
                 return NotImplemented, found
@@ -316,12 +317,11 @@ class Graphs:
             self.runs += 1
             return found.run(given), ""
 
-    def _run_plain(self, key: Any, args: Any, keywords: Any) -> tuple[Any, str]:
-        """Call the function, and notice what a capture could not undo."""
+    def _run_plain(self, key: Any, reason: str, args: Any, keywords: Any) -> tuple[Any, str]:
+        """Call the function, and notice what a capture could not undo; return the reason."""
         reached = Reached(self.function)
         positions = reached.positions()
         result = self.function(*args, **keywords)
-        reason = _plain(graphs.PLAIN_CALLS)
         if reached.positions() != positions:
             reason = self.found[key] = self._warn(ADVANCES)
         return map_nested(lambda x: x.detach() if isinstance(x, Tensor) else x, result), reason
