@@ -60,13 +60,13 @@ class GraphedFunction:
         self.__name__: str = getattr(function, "__name__", type(function).__name__)
         self.__wrapped__ = function
         # Those of each thread. Here, so that an object can hold the graph of its own method.
-        self.graphs: Any = weakref.WeakKeyDictionary()
+        self._graphs: Any = weakref.WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: x for name, x in vars(self).items() if name != "graphs"}
+        return {name: x for name, x in vars(self).items() if name != "_graphs"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, graphs=weakref.WeakKeyDictionary())
+        self.__dict__.update(state, _graphs=weakref.WeakKeyDictionary())
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Call the function; see `graph`."""
@@ -139,14 +139,17 @@ def graph(function: Callable[..., Any]) -> GraphedFunction:
     -----
     A graph repeats the launches of one call. So a function is refused if it reads a value from the
     device (``loss.item()``, ``print(loss)``), copies from the host, computes on the CPU, changes
-    attributes or lists, or adds to gradients of earlier calls: begin with ``zero_grad()``. These
+    attributes or lists, takes the next element of an iterator, draws random numbers on the host
+    (``random.random()``), or adds to gradients of earlier calls: begin with ``zero_grad()``. These
     are repeated as in an ordinary call: random numbers (dropout), which are the same as without a
     graph; the learning rate, which may change between calls; and the gradients of leaves, which
     have the memory of the graph, so that the next call overwrites them.
 
-    The graph is captured again when something that the function reaches is another object: a
-    global, an attribute, the array of a parameter, a module's ``training``. Changes elsewhere, such
-    as the contents of a file, go unnoticed.
+    When something that the function reaches has another value, the call runs as usual, and the
+    next one is captured again: a global, an attribute, the array of a parameter, a module's
+    ``training``. Changes elsewhere go unnoticed: the contents of a file, the clock, the elements
+    of arrays of the host and containers that have more than 1000, the attributes of a scheduler,
+    and what the function writes to ``x.data[...]`` of an argument.
 
     Examples
     --------

@@ -459,7 +459,7 @@ def test_few_graphs_are_kept_and_few_are_made(accelerator: str) -> None:
             made.append(step(x, n).numpy()[0])
     assert made == [*range(20)] * 3
     assert "change too often" in step.reason
-    [kept] = step.graphs.values()
+    [kept] = step._graphs.values()
     assert len(kept.found) <= step_graph.KEPT
 
 

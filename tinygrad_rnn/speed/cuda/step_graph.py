@@ -405,7 +405,7 @@ def run_graph(graphed: Any, args: Any, keywords: Any) -> tuple[Any, str]:
         return NotImplemented, "every operation runs separately: eager() or detect_anomaly()"
     if not module.enabled("graphs"):
         return NotImplemented, module.reason()
-    own, here = graphed.graphs, threading.current_thread()
+    own, here = graphed._graphs, threading.current_thread()
     if here not in own:
         own[here] = Graphs(graphed.__wrapped__, graphed.__name__)
     return own[here].run(args, keywords)
