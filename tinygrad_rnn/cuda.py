@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,14 @@ class GraphedFunction:
         self.reason = "it was not called"
         self.__name__: str = getattr(function, "__name__", type(function).__name__)
         self.__wrapped__ = function
+        # Those of each thread. Here, so that an object can hold the graph of its own method.
+        self._graphs: Any = weakref.WeakKeyDictionary()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: x for name, x in vars(self).items() if name != "_graphs"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _graphs=weakref.WeakKeyDictionary())
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Call the function; see `graph`."""
@@ -98,9 +107,11 @@ class GraphedFunction:
         self.reason = "it computes on the CPU"
         used = gpu.is_used(backend.modules, backend.CUPY[0])
         if used and (not tensors or any(x.device != "cpu" for x in tensors)):
-            self.reason = "tinygrad_rnn.speed is not installed"
             run: Any = kernels.on_gpu.get("run_graph")
-            if run is not None:
+            self.reason = "the function raised an error"
+            if run is None:
+                self.reason = "tinygrad_rnn.speed is not installed"
+            else:
                 result, self.reason = run(self, args, keywords)
         if result is NotImplemented:
             result = self.__wrapped__(*args, **keywords)
@@ -155,14 +166,17 @@ def graph(function: Callable[..., Any]) -> GraphedFunction:
     -----
     A graph repeats the launches of one call. So a function is refused if it reads a value from the
     device (``loss.item()``, ``print(loss)``), copies from the host, computes on the CPU, changes
-    attributes or lists, or adds to gradients of earlier calls: begin with ``zero_grad()``. These
+    attributes or lists, takes the next element of an iterator, draws random numbers on the host
+    (``random.random()``), or adds to gradients of earlier calls: begin with ``zero_grad()``. These
     are repeated as in an ordinary call: random numbers (dropout), which are the same as without a
     graph; the learning rate, which may change between calls; and the gradients of leaves, which
     have the memory of the graph, so that the next call overwrites them.
 
-    The graph is captured again when something that the function reaches is another object: a
-    global, an attribute, the array of a parameter, a module's ``training``. Changes elsewhere, such
-    as the contents of a file, go unnoticed.
+    When something that the function reaches has another value, the call runs as usual, and the
+    next one is captured again: a global, an attribute, the array of a parameter, a module's
+    ``training``. Changes elsewhere go unnoticed: the contents of a file, the clock, the elements
+    of arrays of the host and containers that have more than 1000, the attributes of a scheduler,
+    and what the function writes to ``x.data[...]`` of an argument.
 
     Examples
     --------
