@@ -1,6 +1,6 @@
 """Open every page of the built site in Chromium, as a reader does, and report the faults.
 
-    python tools/check_site.py build/docs AXE.js [--screenshots FOLDER] [--only PATTERN]
+    python tools/check_site.py build/docs AXE.js [--screenshots FOLDER] [--only PATTERN] [--every N]
 
 Each page is opened from its file at 1400 and 390 px, in the light and in the dark theme. A fault is
 an error or a warning on the console, a request to another host, a page broader than the screen, a
@@ -8,7 +8,7 @@ figure or an image without a text alternative, a formula that is not in the font
 finding of axe-core (https://github.com/dequelabs/axe-core) that is moderate or worse. Then phrases
 are searched for: each must list the expected page with an excerpt that contains the phrase.
 
-Needs Chromium (Debian's ``chromium``), axe-core's ``axe.min.js`` and the extra ``site``.
+Needs Chromium (Debian's ``chromium``), axe-core's ``axe.min.js`` and the extra ``browser``.
 """
 
 from __future__ import annotations
@@ -150,6 +150,9 @@ def main() -> int:
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     parser.add_argument("--screenshots", type=Path)
     parser.add_argument("--only", default="**/*.html", help="a pattern of pages")
+    parser.add_argument(
+        "--every", type=int, default=1, help="of the pages of names and sources every n-th alone"
+    )
     options = parser.parse_args()
     if not options.chromium:
         print("the site is not checked: no chromium in PATH (apt-get install chromium)")
@@ -158,6 +161,9 @@ def main() -> int:
         options.screenshots.mkdir(parents=True, exist_ok=True)
     start, site = time.monotonic(), options.site.resolve()
     pages = sorted(file for file in site.glob(options.only) if "_static" not in file.parts)
+    generated = [file for file in pages if {"reference", "_modules"}.intersection(file.parts)]
+    left_out = {*generated} - {*generated[:: options.every]}
+    pages = [file for file in pages if file not in left_out]
     axe = options.axe.read_text(encoding="utf-8")
     with ProcessPoolExecutor(WORKERS) as pool:
         parts = [pages[i::WORKERS] for i in range(WORKERS)] + [[]]
