@@ -29,7 +29,11 @@ def to_device(xp: Any, x: Array, device: str, source: str, back: bool = False) -
 
     `back`: x is a gradient. The pass computes on the current GPU alone.
     """
-    if back and device not in ("cpu", here := f"cuda:{backend.gpu_module().cuda.Device().id}"):
+    if back and device not in (
+        "cpu",
+        "cuda",
+        here := f"cuda:{backend.gpu_module().cuda.Device().id}",
+    ):
         raise DeviceError(
             f"backward: the graph leads from {source} to {device}, and this thread is on {here}: "
             f"call it inside `with tinygrad_rnn.default_device({device!r})`, and detach what is "
