@@ -167,10 +167,10 @@ def graph(function: Callable[..., Any]) -> GraphedFunction:
     A graph repeats the launches of one call. So a function is refused if it reads a value from the
     device (``loss.item()``, ``print(loss)``), copies from the host, computes on the CPU, changes
     attributes or lists, takes the next element of an iterator, draws random numbers on the host
-    (``random.random()``), or adds to gradients of earlier calls: begin with ``zero_grad()``. These
-    are repeated as in an ordinary call: random numbers (dropout), which are the same as without a
-    graph; the learning rate, which may change between calls; and the gradients of leaves, which
-    have the memory of the graph, so that the next call overwrites them.
+    (``random.random()``), or adds to gradients of earlier calls: begin or end with
+    ``zero_grad()``. These are repeated as in an ordinary call: random numbers (dropout), which are
+    the same as without a graph; the learning rate, which may change between calls; and the
+    gradients of leaves, which have the memory of the graph, so that the next call overwrites them.
 
     When something that the function reaches has another value, the call runs as usual, and the
     next one is captured again: a global, an attribute, the array of a parameter, a module's

@@ -184,6 +184,17 @@ def the_object_of_a_weak_reference() -> Made:
 
 
 @noticed
+def the_object_of_a_proxy() -> Made:
+    own, many = Plain(), Dict(k=1.0)
+    proxy, other = weakref.proxy(own), weakref.proxy(many)
+
+    def before(i: int, own: Any = own) -> None:
+        own.k = many["k"] = number(i)
+
+    return (lambda x: x * proxy.k * other["k"]), before
+
+
+@noticed
 def a_function_whose_results_are_kept() -> Made:
     own = {"k": 1.0}
 

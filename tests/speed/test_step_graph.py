@@ -291,6 +291,39 @@ def test_a_function_that_a_graph_would_not_repeat_is_refused(accelerator: str, n
     assert reason in step.reason
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_gradients_are_none_before_each_call(accelerator: str, inside: bool) -> None:
+    """A graph that begins without gradients is not used where there are some."""
+    one, other = Counting(accelerator), Counting(accelerator)
+
+    def make(own: Counting) -> Any:
+        def train(x: Any) -> Any:
+            scale = 1.0 if own.w.grad is None else 2.0
+            (own.w * x).sum().backward()
+            found = own.w.grad * scale
+            if inside:
+                own.w.grad = None
+            return found
+
+        return train
+
+    plain, step = make(one), tg.cuda.graph(make(other))
+    reasons = []
+    for i in range(9):
+        for own in (one, other):
+            if not inside:
+                own.w.grad = None
+            if i == 5:
+                (own.w * 3).sum().backward()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExecutorWarning)
+            same([step(other.x * i).numpy()], [plain(one.x * i).numpy()])
+        assert (own.w.grad is None) == inside
+        reasons.append(step.reason)
+    assert reasons[2:5] == ["", "", ""] and reasons[5] == "there are gradients of earlier calls"
+    assert "it adds to the gradients of earlier calls" in reasons[6]
+
+
 def test_a_local_variable_of_the_function_around_is_noticed(accelerator: str) -> None:
     own, count = Counting(accelerator), 0
 

@@ -98,6 +98,10 @@ class Contents:
 
     def changed(self) -> str:
         """Return the name of what has changed; "" if nothing has."""
+        x = self.container
+        if x.__class__ is dict and len(x) == len(self.values):  # most are; this is fast
+            if all(map(is_, x.values(), self.values)) and all(map(is_, x, self.keys)):
+                return ""
         keys, values = self._now()
         name = f"a {type(self.container).__name__} of {len(self.values)} elements"
         if len(values) != len(self.values):
@@ -221,19 +225,19 @@ class Reached:
 
     def _inside(self, value: Any) -> Iterator[Value | Contents | Memory]:
         """Yield the values that an object refers to."""
-        kind = type(value)
-        if isinstance(value, Tensor):
+        kind = type(value)  # not what isinstance() asks: of a proxy, that is another one
+        if issubclass(kind, Tensor):
             self.tensors.append(value)
             yield Value(value, "_data", value._data)
             yield Value(value, "_node", value._node)
-        elif isinstance(value, np.ndarray | bytearray):
-            if (len(value) if isinstance(value, bytearray) else value.size) <= LONG:
+        elif issubclass(kind, np.ndarray | bytearray):
+            if (len(value) if issubclass(kind, bytearray) else value.size) <= LONG:
                 yield Memory(value, value.copy())
-        elif isinstance(value, tuple(backend.modules)):  # a graph reads its memory
+        elif issubclass(kind, tuple(backend.modules)):  # a graph reads its memory
             return
-        elif isinstance(value, np.random.Generator):
+        elif issubclass(kind, np.random.Generator):
             self.generators.append(value)
-        elif isinstance(value, random.Random | np.random.RandomState):
+        elif issubclass(kind, random.Random | np.random.RandomState):
             self._advancing.append(value)
         elif kind is types.FunctionType:
             yield from self._of_function(value)
@@ -255,23 +259,23 @@ class Reached:
                 yield Value(value, name, getattr(value, name))
         elif kind is contextvars.ContextVar:
             yield Value(value, value.name, _read(value, ""))
-        elif isinstance(value, weakref.ref):
+        elif issubclass(kind, weakref.ref):
             self._stack.append(value())
-        elif isinstance(value, tuple | frozenset):
+        elif issubclass(kind, tuple | frozenset):
             self._stack += value
-        elif isinstance(value, CONTAINERS):
+        elif issubclass(kind, CONTAINERS):
             yield Contents(value)
         elif hasattr(kind, "__next__") and _root(kind) in ITERATORS:
             if _position(value) == _position(value):
                 self._advancing.append(value)
-        elif isinstance(value, type):
-            for base in (*value.__mro__, *kind.__mro__):
-                if not _is_opaque(base) and not _is_of_library(base):
-                    yield Contents(vars(base), base)
+        elif issubclass(kind, type):
+            if not _is_opaque(value) and not _is_of_library(value):
+                yield Contents(vars(value), value)
+            self._stack += [kind, *value.__bases__]
         if kind.__module__ == schedule.__name__:  # they set the rate, which is on the device
             self._long.append(Contents(vars(value)))
         elif not _is_opaque(kind) or _root(kind) in NAMESPACES:
-            if not isinstance(value, Tensor | type | types.ModuleType):
+            if not issubclass(kind, Tensor | type | types.ModuleType):
                 yield from self._of_object(value)
 
     def _of_object(self, value: Any) -> Iterator[Value | Contents]:
@@ -281,9 +285,10 @@ class Reached:
             yield Contents(own)
         if isinstance(value, Module):  # of this thread: see `Module.evaluating`
             yield Value(value, "training", value.training)
+        if not _is_of_library(type(value)) and not _is_opaque(type(value)):
+            yield Value(value, "__class__", type(value))
         for base in type(value).__mro__:
             if not _is_opaque(base) and not _is_of_library(base):
-                yield Value(value, "__class__", type(value))
                 for name, x in vars(base).items():
                     if type(x) is types.MemberDescriptorType:
                         yield Value(value, name, _read(value, name))

@@ -80,17 +80,26 @@ class _Input(NamedTuple):
 
 
 class _Before:
-    """A Tensor before the capture, in which a mark replaces the gradient of its leaf."""
+    """A Tensor before the capture, in which a mark replaces the gradient of its leaf.
 
-    def __init__(self, tensor: Tensor) -> None:
+    `always`: also if there is no gradient.
+    """
+
+    def __init__(self, tensor: Tensor, always: bool) -> None:
         self.tensor, self.version = tensor, _version(tensor)
         leaf: Any = getattr(tensor, "_leaf", None)
         if leaf is not None and leaf.grad.__class__ is _EarlierGradient:
             leaf = None  # another Tensor with the same leaf
-        self.leaf, self.mark = leaf, object.__new__(_EarlierGradient)
-        self.mark._node = self.mark._version = None
+        self.leaf, self.mark = leaf, None
         if leaf is not None:
-            self.grad, leaf.grad = leaf.grad, self.mark
+            self.grad = leaf.grad
+            if always or leaf.grad is not None:
+                leaf.grad = self.mark = object.__new__(_EarlierGradient)
+                self.mark._node = self.mark._version = None
+
+    def has_none(self) -> bool:
+        """Tell whether its leaf has no gradient, and no mark."""
+        return self.leaf is not None and self.mark is None
 
     def is_written(self) -> bool:
         """Tell whether its array was written to."""
@@ -123,6 +132,9 @@ class StepGraph:
         The Tensors among its arguments.
     rebuild : callable
         Returns the arguments with other Tensors.
+    any_gradients : bool
+        Whether it is for calls with and without gradients of earlier calls. If not, it is for calls
+        in which the same leaves have none: the function may tell these apart, and add to others.
 
     Raises
     ------
@@ -130,7 +142,9 @@ class StepGraph:
         If it does anything that the graph would not repeat. Python's values are as before.
     """
 
-    def __init__(self, function: Any, xp: Any, inputs: list[_Input], rebuild: Any) -> None:
+    def __init__(
+        self, function: Any, xp: Any, inputs: list[_Input], rebuild: Any, any_gradients: bool
+    ) -> None:
         self.module = xp
         self.reached = Reached(function)
         if self.reached.too_many:
@@ -141,7 +155,8 @@ class StepGraph:
         self.capture = capture.Capture(xp, random_numbers.STATE_BYTES)
         self.generators: list[Any] = [None, *self.reached.generators]  # None: the library's
         states = self._states()
-        before = [_Before(x) for x in self.reached.tensors]
+        before = [_Before(x, any_gradients) for x in self.reached.tensors]
+        self._without_gradient = [x.leaf for x in before if x.has_none()]
         positions = self.reached.positions()
         with tg_random.record_states():
             try:
@@ -198,6 +213,10 @@ class StepGraph:
         for x in leaves(self.results):
             if not isinstance(x, _Array | bool | int | float | str | None):
                 raise Refused(f"it returns a {type(x).__name__}")
+
+    def finds_gradients(self) -> bool:
+        """Tell whether a leaf has a gradient that had none in the capture."""
+        return any(leaf.grad is not None for leaf in self._without_gradient)
 
     def writes_to(self, arguments: Sequence[Tensor]) -> bool:
         """Tell whether it writes to the memory of an argument, of which the graph has a copy."""
@@ -285,6 +304,7 @@ class Graphs:
         self.found: OrderedDict[Any, StepGraph | str] = OrderedDict()  # or why there is none
         self.calls: OrderedDict[Any, int] = OrderedDict()
         self.captures = self.runs = 0
+        self.any_gradients = False
 
     def run(self, args: Any, keywords: Any) -> tuple[Any, str]:
         """Return the results and "", or NotImplemented and the reason against a graph."""
@@ -298,10 +318,10 @@ class Graphs:
         key = key, graphs.place_of(xp), modes
         with self.lock:
             found = self.found.get(key)
-            if isinstance(found, StepGraph) and (changed := found.reached.changed()):
+            if isinstance(found, StepGraph) and (changed := self._changed(found)):
                 del self.found[key]
                 self.calls[key] = graphs.PLAIN_CALLS  # of which this one is the last
-                return self._run_plain(key, f"{changed!r} has changed", args, keywords)
+                return self._run_plain(key, changed, args, keywords)
             if found is None:
                 count = self.calls[key] = self.calls.pop(key, 0) + 1
                 if len(self.calls) > 4 * KEPT:
@@ -316,6 +336,14 @@ class Graphs:
             self.found.move_to_end(key)
             self.runs += 1
             return found.run(given), ""
+
+    def _changed(self, found: StepGraph) -> str:
+        """Return why a graph is not for this call; "" if it is."""
+        name = found.reached.changed()
+        if not name and found.finds_gradients():
+            self.any_gradients = True
+            return "there are gradients of earlier calls"
+        return f"{name!r} has changed" if name else ""
 
     def _run_plain(self, key: Any, reason: str, args: Any, keywords: Any) -> tuple[Any, str]:
         """Call the function, and notice what a capture could not undo; return the reason."""
@@ -357,7 +385,7 @@ class Graphs:
         _copies(xp)  # loaded before the capture, as all kernels are
         made: StepGraph | str
         try:
-            made = StepGraph(self.function, xp, inputs, rebuild)
+            made = StepGraph(self.function, xp, inputs, rebuild, self.any_gradients)
         except (ShapeError, ArgumentError, DTypeError):
             raise  # of the function
         except Exception as error:  # of CUDA, cuBLAS and CuPy, of unrelated classes
