@@ -97,7 +97,7 @@ class Contents:
         return len(self.values) > LONG
 
     def changed(self) -> str:
-        """Return the name of what has changed; "" if nothing has."""
+        """Return the name of something that has changed; "" if nothing has."""
         x = self.container
         if x.__class__ is dict and len(x) == len(self.values):  # most are; this is fast
             if all(map(is_, x.values(), self.values)) and all(map(is_, x, self.keys)):
@@ -149,7 +149,7 @@ class Memory(NamedTuple):
     content: Any
 
     def changed(self) -> str:
-        """Return what it is if it has other numbers now; else ""."""
+        """Return its kind if it has other numbers now; else ""."""
         array, content = self
         if array.__class__ is bytearray:
             return "" if array == content else "a bytearray"

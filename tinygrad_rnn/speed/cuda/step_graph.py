@@ -82,7 +82,7 @@ class _Input(NamedTuple):
 class _Before:
     """A Tensor before the capture, in which a mark replaces the gradient of its leaf.
 
-    `always`: also if there is no gradient.
+    `always`: also without a gradient.
     """
 
     def __init__(self, tensor: Tensor, always: bool) -> None:
@@ -346,7 +346,7 @@ class Graphs:
         return f"{name!r} has changed" if name else ""
 
     def _run_plain(self, key: Any, reason: str, args: Any, keywords: Any) -> tuple[Any, str]:
-        """Call the function, and notice what a capture could not undo; return the reason."""
+        """Call the function, and notice changes that a capture could not undo; return the reason."""
         reached = Reached(self.function)
         positions = reached.positions()
         result = self.function(*args, **keywords)
