@@ -346,7 +346,7 @@ class Graphs:
         return f"{name!r} has changed" if name else ""
 
     def _run_plain(self, key: Any, reason: str, args: Any, keywords: Any) -> tuple[Any, str]:
-        """Call the function, and notice changes that a capture could not undo; return the reason."""
+        """Call the function, and notice changes that a capture cannot undo; return the reason."""
         reached = Reached(self.function)
         positions = reached.positions()
         result = self.function(*args, **keywords)
