@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from .._util import late
 from . import backend
 from .backend import cuda_unavailable_because
 
@@ -66,6 +67,7 @@ def _settings() -> Iterator[tuple[str, str]]:
     for name in _VARIABLES:
         if name in os.environ:
             yield "environment", f"{name}={os.environ[name]}"
+    late.load()  # it adds reports
     for report in reports:
         yield from report()
     yield "default", f"{backend.get_default_dtype()} on {backend.default_device()}"
