@@ -51,7 +51,7 @@ DECAYS = {"cosine": schedule.cosine, "none": lambda epochs: schedule.constant()}
 COURSE = """clean normalize valid max_tokens partition cell embedding hidden layers steps batch
             optimizer decay clip dropout seed"""
 THIS_TIME = {"save", "resume", "sample_only", "json", "minutes"}
-FIRST = 2.0  # seconds of training until the first line about it
+FIRST = 1.0  # seconds of training until the first line about it
 
 
 class Data(NamedTuple):
@@ -119,6 +119,7 @@ class Run:
         self.recent_seconds = 0.0
         self.best = math.inf
         self._unsaved: dict[Path, str] = {}  # the files that could not be written, and why
+        self._lines: list[str] = []  # that are not in the log yet
         self.curve: list[tuple[float, float, float | None]] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -238,15 +239,17 @@ def report(run: Run, data: Data, args: argparse.Namespace) -> str:
     run.curve.append((epoch, loss, valid))
     run.recent.reset()
     run.recent_norms, run.recent_seconds = [], 0.0
-    better = valid is not None and valid < run.best
+    better, before = valid is not None and valid < run.best, run.best
     if better:
         run.best = valid
     if args.log:
-        attempt(run, args.log, append, json.dumps(figures))
+        run._lines.append(json.dumps(figures))
+        if attempt(run, args.log, append, run._lines):
+            run._lines = []
     if args.save:
         best = args.save.with_stem(f"{args.save.stem}.best")
-        if better or best in run._unsaved:
-            attempt(run, best, save, run, data, args)
+        if better and not attempt(run, best, save, run, data, args):
+            run.best = before  # the best one in a file
         attempt(run, args.save, save, run, data, args)
     line = f"epoch {min(run.epoch + 1, args.epochs):3}, step {run.step:,}: "
     line += f"perplexity {F.perplexity(loss):.3f}"
@@ -263,8 +266,8 @@ def first_line(run: Run, data: Data, args: argparse.Namespace) -> str:
     return f"{line}, {speed:,.0f} tokens/s, {left / 60:.0f} min left"
 
 
-def attempt(run: Run, path: Path, write: Callable[..., None], *details: Any) -> None:
-    """Write a file; if that fails, for example on a full disk, say so and go on."""
+def attempt(run: Run, path: Path, write: Callable[..., None], *details: Any) -> bool:
+    """Write a file and return True; if that fails (a full disk), say so and return False."""
     try:
         write(path, *details)
         run._unsaved.pop(path, None)
@@ -275,14 +278,15 @@ def attempt(run: Run, path: Path, write: Callable[..., None], *details: Any) -> 
             "next report",
             file=sys.stderr,
         )
+    return path not in run._unsaved
 
 
-def append(path: Path, line: str) -> None:
-    """Add a line to a file, or nothing."""
+def append(path: Path, lines: list[str]) -> None:
+    """Add lines to a file, or nothing."""
     length = path.stat().st_size if path.exists() else 0
     try:
         with path.open("a", encoding="utf-8") as file:
-            print(line, file=file)
+            print(*lines, sep="\n", file=file)
     except OSError:
         with contextlib.suppress(OSError):
             os.truncate(path, length)
@@ -453,9 +457,8 @@ class Help(argparse.RawDescriptionHelpFormatter):
     """The help, with the defaults of the options that have one."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        default = "" if action.default in (None, False, argparse.SUPPRESS) else "%(default)s"
-        texts = [action.help or "", default and f"default: {default}"]
-        return "; ".join(filter(None, texts))
+        without = any(action.default is x for x in (None, False, argparse.SUPPRESS))
+        return f"{action.help}" if without else f"{action.help}; default: %(default)s"
 
 
 def reason_against_plot(path: Path) -> str:
@@ -586,14 +589,15 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
         trim(args.log, run.step)
     tg.show_config(hints_only=True)  # such as that the machine is busy
     stopped = train(run, data, args)
-    figures = {} if stopped else conclude(run, data, args)
+    known = stopped != "interrupted" and run.losses.count
+    figures = conclude(run, data, args) if known else {}
     print(write(run.model, args))
     if args.plot and run.curve:
         plot(args.plot, run.curve)
     if stopped:
         why = run._unsaved.get(args.save, "") if args.save else "no --save"
         print(f"{stopped}; " + (f"not saved: {why}" if why else f"saved: {args.save}"))
-    elif args.json:
+    if args.json and stopped != "interrupted":
         print(json.dumps(figures))
     for path, why in run._unsaved.items():
         print(f"char_lm: {path} could not be written: {why}", file=sys.stderr)
