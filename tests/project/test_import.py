@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from test_architecture import python
+from test_architecture import python, tool
 
 import tinygrad_rnn as tg
+from tinygrad_rnn.engine.codegen import _SCOPE, RESERVED
 from tinygrad_rnn.engine.namespaces import PRIMITIVES
+from tinygrad_rnn.engine.primitive_checks import name_of
 
 INIT = Path(tg.__file__)
 PRINT_MODULES = """
@@ -152,6 +154,10 @@ def test_every_operation_of_the_library_has_valid_source() -> None:
         definition = operation.definition
         if not definition.user_defined:
             compile(definition.source, definition.name, "exec")
+            vjps = dict.fromkeys(definition.inputs)
+            vjps |= dict(zip(definition.differentiable, definition.rules, strict=False))
+            joint, taken = definition.joint, RESERVED.union(_SCOPE)
+            name_of(definition.forward, {} if joint else vjps, joint, taken)
 
 
 def test_names_that_are_imported_late_are_those_for_type_checkers() -> None:
@@ -183,6 +189,17 @@ def test_the_package_lists_its_names() -> None:
         except AttributeError as error:
             assert "here it is nn.Sequential" in str(error), error
         """)
+
+
+def test_names_of_a_folder_that_is_missing_are_unknown(tmp_path: Path) -> None:
+    tool("core_alone").copy_core(tmp_path)
+    code = """
+        import tinygrad_rnn as tg
+        assert not hasattr(tg, "viz") and not hasattr(tg, "save") and hasattr(tg, "nn")
+        assert (tg.ones(2, 2) @ tg.ones(2, 2)).sum().item() == 8
+        tg.show_config()
+        """
+    python(code, PYTHONPATH=str(tmp_path))
 
 
 def test_an_error_inside_of_a_late_module_is_not_hidden() -> None:

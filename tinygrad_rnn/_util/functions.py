@@ -71,7 +71,8 @@ def parameter_names(function: Any) -> list[str]:
             others = rest[:1] if code.co_flags & inspect.CO_VARKEYWORDS else []
             return [*code.co_varnames[:n], *several, *code.co_varnames[n : n + m], *others]
         plain = plain.__wrapped__
-    return list(inspect.signature(function).parameters)
+    found = getattr(plain, "__signature__", None)  # an operation's
+    return list((found or inspect.signature(function)).parameters)
 
 
 def positional_count(function: Any) -> float:

@@ -92,10 +92,7 @@ def _hints() -> Iterator[tuple[str, str]]:
             "OPENBLAS_CORETYPE pins OpenBLAS to one kernel; if the CPU supports a newer one, matrix"
             " products are up to twice as fast without it",
         )
-    late.load()  # the package then has its own threads
-    more = sys.modules.get(f"{LIBRARY}.speed.threads")
-    own = 1 if more is None else more.get_num_threads()
-    blas = _blas_threads()
+    own, blas = _own_threads(), _blas_threads()
     waited = _waited() if max(own, blas) > 1 else 0.0
     if waited > BUSY:
         yield (
@@ -105,6 +102,13 @@ def _hints() -> Iterator[tuple[str, str]]:
             f"OPENBLAS_NUM_THREADS=1 (now {blas}) and TINYGRAD_RNN_NUM_THREADS=1 (now {own}) before"
             " Python starts",
         )
+
+
+def _own_threads() -> int:
+    """Return the number of threads of compiled loops and products; 1 in a core without them."""
+    late.load()
+    threads = sys.modules.get(f"{LIBRARY}.speed.threads")
+    return 1 if threads is None else threads.get_num_threads()
 
 
 def _blas_threads() -> int:
