@@ -276,6 +276,15 @@ def set_state(state: dict[str, Any]) -> None:
     ------
     ArgumentError
         If `state` is not a state of Philox; the generator is unchanged.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> state = tg.random.get_state()
+    >>> first = tg.rand(3)
+    >>> tg.random.set_state(state)
+    >>> (tg.rand(3) == first).numpy().all()
+    np.True_
     """
     _seed(_check_state(state), False)
 
@@ -333,6 +342,11 @@ def replay(state: dict[Any, Any]) -> Iterator[None]:
     state : dict
         A result of `get_state`, or a dict of `record_states`.
 
+    Raises
+    ------
+    ArgumentError
+        If a state is not one of `get_state`.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -360,6 +374,11 @@ def restore(states: dict[np.random.Generator | None, Any]) -> None:
     states : dict
         The dict of `record_states`: a state for None, the library's generator, and for others.
 
+    Raises
+    ------
+    ValueError or TypeError
+        NumPy's, if a state is not one of its generator.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -374,7 +393,31 @@ def restore(states: dict[np.random.Generator | None, Any]) -> None:
 
 
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None, device: str = "cpu") -> Any:
-    """Return booleans, each True with probability `keep`: random bits compared to a threshold."""
+    """Return booleans, each True with probability `keep`: random bits compared to a threshold.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the result.
+    keep : float
+        The probability, from 0 to 1.
+    rng : int or numpy.random.Generator, optional
+        A seed or a generator; the library's own generator if not given.
+    device : str
+        Of the result.
+
+    Returns
+    -------
+    array
+        Booleans of `shape`, an array of NumPy or CuPy.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.random.keep_mask((2, 3), 1.0)
+    array([[ True,  True,  True],
+           [ True,  True,  True]])
+    """
     if _recording.tracer is not None:
         return _recording.tracer.keep_mask(shape, keep, rng)
     source, limit = generator(rng), round(keep * (2**32 - 1))
@@ -393,7 +436,33 @@ def draw_uniform(
     rng: Rng = None,
     device: str = "cpu",
 ) -> Any:
-    """Return an array of draws from U(low, high), drawn in double precision and then rounded."""
+    """Return an array of draws from U(low, high), drawn in double precision and then rounded.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the result.
+    dtype : dtype
+        Of the result.
+    low, high : float
+        The interval, with `low` and without `high` before rounding.
+    rng : int or numpy.random.Generator, optional
+        A seed or a generator; the library's own generator if not given.
+    device : str
+        Of the result.
+
+    Returns
+    -------
+    array
+        Of `shape`, an array of NumPy or CuPy.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.random.draw_uniform((2, 3), "float32", -1, 1, rng=0)
+    >>> x.shape, abs(x).max() <= 1
+    ((2, 3), np.True_)
+    """
     source = generator(rng)
     found = _drawn_on_gpu(source, device, "uniform", 64, shape, dtype, low, high)
     if found is not NotImplemented:

@@ -33,6 +33,11 @@ constructor = standard(
         ),
     },
     "Of `shape`.",
+    {
+        "ShapeError": "If a length is negative or no integer.",
+        "DTypeError": "If `dtype` is not of real numbers or booleans.",
+        "DeviceError": "If `device` is unknown or cannot be used.",
+    },
 )
 constructor_like = standard(
     {
@@ -42,6 +47,10 @@ constructor_like = standard(
         "requires_grad": ("bool", "Whether gradients are collected in ``.grad``."),
     },
     "Of the shape of x.",
+    {
+        "DTypeError": "If x is not a Tensor, or `dtype` not of real numbers or booleans.",
+        "DeviceError": "If `device` is unknown or cannot be used.",
+    },
 )
 
 
@@ -208,6 +217,17 @@ def full(
     fill_value : float
         The value.
 
+    Raises
+    ------
+    ShapeError
+        If a length is negative or no integer.
+    ArgumentError
+        If the value is not a number.
+    DTypeError
+        If `dtype` is not of real numbers or booleans.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -274,6 +294,15 @@ def arange(
     Tensor
         Of one axis, without `stop`.
 
+    Raises
+    ------
+    ArgumentError
+        If a bound is not a number, or the step is 0.
+    DTypeError
+        If `dtype` is not of real numbers or booleans.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -322,6 +351,15 @@ def linspace(
     Tensor
         (num,).
 
+    Raises
+    ------
+    ArgumentError
+        If a bound is not a number, or `num` is negative.
+    DTypeError
+        If `dtype` is not of real numbers or booleans.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -357,6 +395,15 @@ def eye(
     Tensor
         (n, m).
 
+    Raises
+    ------
+    ArgumentError
+        If a size is negative or no integer.
+    DTypeError
+        If `dtype` is not of real numbers or booleans.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -379,6 +426,17 @@ def randn(
     rng: Any = None,
 ) -> Tensor:
     """Return numbers drawn from the standard normal distribution.
+
+    Raises
+    ------
+    ShapeError
+        If a length is negative or no integer.
+    DTypeError
+        If `dtype` is not floating.
+    ArgumentError
+        If `rng` is neither a seed nor a generator.
+    DeviceError
+        If `device` is unknown or cannot be used.
 
     Notes
     -----
@@ -405,6 +463,17 @@ def rand(
     rng: Any = None,
 ) -> Tensor:
     """Return numbers drawn uniformly from [0, 1).
+
+    Raises
+    ------
+    ShapeError
+        If a length is negative or no integer.
+    DTypeError
+        If `dtype` is not floating.
+    ArgumentError
+        If `rng` is neither a seed nor a generator.
+    DeviceError
+        If `device` is unknown or cannot be used.
 
     Notes
     -----

@@ -128,6 +128,11 @@ def sha256(text: Text) -> str:
     str
         The digest of the text in UTF-8, 64 hexadecimal digits.
 
+    Raises
+    ------
+    TypeError
+        If `text` is neither a string nor an iterable of strings.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
