@@ -5,8 +5,9 @@
 Each round is one process that imports NumPy, then the library, then takes one training step of an
 LSTM, so that the three are measured at the same load of the machine. Medians of milliseconds: of
 the clock, which other programs slow down, and of the processor. Rows "compiled" have the bytecode
-in a cache, as an installed package has; for "sources" Python compiles every module at each import
-(``PYTHONDONTWRITEBYTECODE``, a read-only folder). ``--against`` measures another checkout in turns.
+in a cache, as an installed package has; for "sources" Python compiles the library's modules at each
+import (``PYTHONDONTWRITEBYTECODE``, a read-only folder). ``--against`` measures another checkout in
+turns.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -38,17 +40,16 @@ optimizer = tg.optim.Adam(layer.parameters())
 optimizer.step()
 moments.append([clock() for clock in clocks])
 spans = [[1e3 * (b - a) for a, b in zip(*pair)] for pair in zip(moments, moments[1:])]
-print(json.dumps({"spans": spans, "modules": len(sys.modules)}))
+print(json.dumps({"spans": spans}))
 """
 
 
-def measure(folder: Path, cache: str, compiled: bool) -> Any:
+def measure(folder: Path, compiled: bool) -> Any:
     """Return the milliseconds of each part, by the clock and by the processor, from a process."""
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONPYCACHEPREFIX": cache}
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    if not compiled:  # NumPy keeps its bytecode, the library has none
-        environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
-        environment.pop("PYTHONPYCACHEPREFIX")
+    if not compiled:
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
     # -P: the folder of this program is not searched for modules
     command = [sys.executable, "-P", "-c", CHILD]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
@@ -63,17 +64,23 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="the folder of another checkout")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    folders = [ROOT, *[args.against.resolve()] * bool(args.against)]
+    folders = [ROOT] + ([args.against.resolve()] if args.against else [])
     found: dict[tuple[Path, bool], list[Any]] = {}
-    with tempfile.TemporaryDirectory() as cache:
-        for folder in folders:
-            measure(folder, cache, True)  # fills the cache, compiles the first step's C
-        for _ in range(args.rounds):
+    with tempfile.TemporaryDirectory() as scratch:
+        copies: dict[tuple[Path, bool], Path] = {}
+        for i, folder in enumerate(folders):
             for compiled in (True, False):
-                for folder in folders:
-                    found.setdefault((folder, compiled), []).append(
-                        measure(folder, cache, compiled)
-                    )
+                copies[folder, compiled] = Path(scratch, f"{i}-{compiled}")
+                shutil.copytree(
+                    folder / "tinygrad_rnn",
+                    copies[folder, compiled] / "tinygrad_rnn",
+                    ignore=shutil.ignore_patterns("__pycache__"),
+                )
+        for key, copy in copies.items():
+            measure(copy, key[1])  # writes the bytecode, compiles the first step's C
+        for _ in range(args.rounds):
+            for key, copy in copies.items():
+                found.setdefault(key, []).append(measure(copy, key[1]))
     rows = []
     for (folder, compiled), rounds in found.items():
         for i, clock in enumerate(("clock", "processor")):

@@ -6,7 +6,7 @@ The core works without the rest: ``tools/core_alone.py`` copies it alone.
 import os as _os
 from typing import TYPE_CHECKING
 
-# What every program uses.
+# For every program.
 from . import errors as errors
 from ._util import api_hints as _spelling
 from ._util import late as _late

@@ -1,7 +1,7 @@
 """Modules that are imported at their first use, so that ``import tinygrad_rnn`` is light.
 
 There are two kinds: names of the package (PEP 562), and the module that provides faster
-implementations of what the core does, which is imported when the core first computes something
+implementations for the core, which is imported when the core first computes something
 that it may implement (`load`).
 """
 
@@ -39,7 +39,7 @@ def expect(module: str) -> bool:
     Parameters
     ----------
     module : str
-        The full name. It registers what it implements when it is imported.
+        The full name. Its import registers its implementations.
     """
     if importlib.util.find_spec(module) is None:
         return False
