@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import re
 import threading
 from collections import Counter
@@ -156,20 +155,18 @@ def _seed(state: Any, restart: bool) -> None:
 
 
 def _before_fork() -> None:
+    """Count a fork. The package calls this and the next, also if this module was not imported."""
     _current_generator()
     _thread.forks += 1
 
 
 def _after_fork() -> None:
+    """Begin the stream of a forked process."""
     global _lock, _main_seed
     _lock = threading.Lock()  # another thread may have held it
     stream = _derived(_philox_key(_current.generator), _FORK, _thread.forks)
     _thread.follows = True
     _seed(stream.state, True)
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 def generator(rng: Rng = None) -> np.random.Generator:

@@ -28,7 +28,9 @@ GENERATED = "reference"  # the folder of the pages
 
 def public(module: ModuleType) -> Iterator[str]:
     """Yield the public names of a module, in the order of its source."""
-    for node in ast.parse(inspect.getsource(module)).body:
+    body = ast.parse(inspect.getsource(module)).body
+    late = [node for part in body if isinstance(part, ast.If) for node in part.body]
+    for node in [*body, *late]:  # the names that are imported at their first use
         if isinstance(node, ast.ImportFrom):
             yield from (a.name for a in node.names if a.asname == a.name)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":

@@ -4,7 +4,7 @@ README.md in this folder follows one example through all files.
 """
 
 from . import executor
-from . import fuse as fuse  # implements the core's decorator; imported before a cell is decorated
+from . import fuse as fuse  # implements the core's decorator
 from . import gpu_updates as gpu_updates  # a training step on a GPU
 from . import products as products  # matrix products in C
 from . import scan as scan  # runs a loop over time as one operation

@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from .. import random as _random
+from .._util import LIBRARY
 from .._util.api_hints import explain_errors
 from .._util.contexts import reusable_context
 from .._util.foreign_arrays import refuse_lossy_conversion
+from .._util.late import module
 from ..engine import backend
 from ..engine.backend import Array, DType
 from ..engine.ops.docstrings import X, standard
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DeviceError, GraphError
 from . import checks
+
+RANDOM = f"{LIBRARY}.random"  # imported at the first draw, since NumPy's is not light
 
 constructor = standard(
     {
@@ -446,7 +449,7 @@ def randn(
     True
     """
     dtype = checks.real_dtype(dtype, "randn", kinds="f")
-    numbers = _random.generator(rng).standard_normal(checks.lengths(shape, "randn"))
+    numbers = module(RANDOM).generator(rng).standard_normal(checks.lengths(shape, "randn"))
     return _owned(numbers.astype(dtype), device, requires_grad)
 
 
@@ -486,5 +489,5 @@ def rand(
     dtype = checks.real_dtype(dtype, "rand", kinds="f")
     lengths = checks.lengths(shape, "rand")
     device = backend.default_device() if device is None else device
-    numbers = _random.draw_uniform(lengths, dtype, rng=rng, device=device)
+    numbers = module(RANDOM).draw_uniform(lengths, dtype, rng=rng, device=device)
     return _owned(numbers, device, requires_grad)

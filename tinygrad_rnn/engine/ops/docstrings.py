@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from ..._util.functions import parameter_names
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 Entry = tuple[str, str]  # type and description of one parameter, or of several ("x, y")
 
@@ -67,7 +69,7 @@ def standard(
                    for names, (kind, text) in parameters.items()}  # fmt: skip
         own = re.split(r"\n(?=\S)", sections.pop("Parameters", ""))
         entries |= {_first(entry): entry for entry in own if entry}
-        order = [name for name in inspect.signature(function).parameters if name in entries]
+        order = [name for name in parameter_names(function) if name in entries]
         head = {
             "Parameters": "\n".join(entries[name] for name in order),
             "Returns": sections.pop("Returns", f"Tensor\n    {returns}"),
