@@ -128,6 +128,7 @@ from . import cuda as cuda
 from . import data as data
 from . import io as io
 from . import models as models
+from . import training as training
 from . import viz as viz
 from .data import metrics as metrics
 from .io import load as load
@@ -136,6 +137,7 @@ from .io import save as save
 from .io import save_safetensors as save_safetensors
 from .speed.threads import get_num_threads as get_num_threads
 from .speed.threads import set_num_threads as set_num_threads
+from .training import fit as fit
 
 __version__ = "0.1.0"
 
