@@ -76,12 +76,17 @@ def epoch_of(source: Any) -> Any:
 
 def position(batches: Any) -> Any:
     """Return the position in batches that have one, or None."""
-    return batches.state_dict() if hasattr(batches, "state_dict") else None
+    return batches.state_dict() if isinstance(batches, ResumableIterator) else None
 
 
-def move(batches: Any, saved: Any) -> None:
-    """Move batches to a saved position."""
-    if saved is not None and hasattr(batches, "load_state_dict"):
+def move(name: str, batches: Any, saved: Any) -> None:
+    """Move batches to a saved position; raise if only one of the two has a position."""
+    if (saved is not None) != isinstance(batches, ResumableIterator):
+        raise ArgumentError(
+            f"fit: {name}: the run to continue had other batches: {_shown(batches)} is no "
+            "replacement for them"
+        )
+    if saved is not None:
         batches.load_state_dict(saved)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import cuda
 from .._util.api_hints import class_name
+from .._util.state_keys import check_keys
 from ..errors import ArgumentError
 from ..io import load, save
 from ..optim import schedule as schedules
@@ -162,7 +163,8 @@ class Checkpoint(Callback):
     path : str or path
         The file. It is replaced atomically: a kill at any moment leaves a complete one.
     steps : int, optional
-        Save every so many steps, too, if the batches have a position that can be saved.
+        Save every so many steps, too, where the batches have a position that can be saved: those
+        of `data` and lists, not functions and other iterables.
     resume : bool
         Whether to continue the run in the file, if there is one.
     **parts
@@ -172,8 +174,8 @@ class Checkpoint(Callback):
     Raises
     ------
     ArgumentError
-        At the start, if the file exists and ``resume=False``, or if its run has another model,
-        optimizer or batches: the message has the differences.
+        At the start, if the file exists and ``resume=False``; if its run has another model,
+        optimizer or batches: the message has the differences; or if `steps` cannot be used.
     OSError
         At the end, if the last attempt to save failed. Until then a failure, such as a full disk,
         is a warning, and training continues.
@@ -215,6 +217,11 @@ class Checkpoint(Callback):
 
     def start(self, run: Run) -> None:
         """Continue the run in the file."""
+        if self.steps and not run.saveable:
+            raise ArgumentError(
+                f"Checkpoint: steps={self.steps}: a {class_name(run.batches)} has no position that "
+                "can be saved: pass tg.data.batches(...) itself or a list, or leave out steps="
+            )
         if self.path.exists() and not self.resume:
             raise ArgumentError(
                 f"Checkpoint: {self.path} exists: continue its run with resume=True, or choose "
@@ -222,19 +229,15 @@ class Checkpoint(Callback):
             )
         if self.path.exists():
             file = load(self.path)
-            run.load_state_dict(file.get("fit", file))
+            check_keys(f"Checkpoint: {self.path}", file, ("fit", "parts"))
+            check_keys(f"Checkpoint: {self.path}: parts", file["parts"], self.parts)
+            run.load_state_dict(file["fit"])
             for name, part in self.parts.items():
                 _restore(part, file["parts"][name])
 
     def step(self, run: Run) -> None:
         """Save every few steps, and at Ctrl-C."""
-        positioned = hasattr(run.stream, "state_dict")
-        if self.steps and not positioned:
-            raise ArgumentError(
-                f"Checkpoint: steps={self.steps}: a {class_name(run.stream)} has no position that "
-                "can be saved: use tg.data.batches or a list, or leave out steps="
-            )
-        if positioned and (run.interrupted or (self.steps and run.step % self.steps == 0)):
+        if run.saveable and (run.interrupted or (self.steps and run.step % self.steps == 0)):
             self.save(run)
 
     def epoch(self, run: Run) -> None:

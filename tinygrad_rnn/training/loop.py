@@ -53,8 +53,9 @@ def fit(
     Returns
     -------
     History
-        The figures of the epochs; prints as a table. The losses are means over the labels: each
-        batch counts by the number of elements of its labels.
+        The figures of the epochs; prints as a table. The losses are means over the labels: a
+        batch counts by the number of elements of its labels, without negative integers, which are
+        padding: with `data.text.evaluation` as `valid`, a loss needs ``ignore_index=-1``.
 
     Raises
     ------
@@ -119,8 +120,8 @@ def _step(run: Run, batch: Any, carries: bool) -> None:
     """Take one step of the optimizer."""
     inputs, labels, options = arguments.parts("batches", batch)
     before, random = run.state, tg_random.get_state()
-    loss, norm, state = run.advance(inputs, labels, before, options, run.max_norm)
-    bad = run.losses.add(run.step + 1, loss, norm, getattr(labels, "size", 1))
+    loss, norm, count, state = run.advance(inputs, labels, before, options, run.max_norm)
+    bad = run.losses.add(run.step + 1, loss, norm, count)
     if bad is not None:
         tg_random.set_state(random)
         refuse(bad, lambda: run.forward(inputs, labels, before, options))
@@ -134,7 +135,7 @@ def _end_epoch(run: Run) -> None:
     """Validate, and add the figures of the epoch to the history."""
     refuse(run.losses.read())
     sums = run.losses
-    if not sums.steps:
+    if not sums.count:
         raise ArgumentError("fit: batches: an epoch has none: use a smaller batch_size")
     run.epoch, run.stream = run.epoch + 1, None
     run.figures = {"epoch": run.epoch, "step": run.step, "loss": sums.total / sums.count}

@@ -40,7 +40,7 @@ class Losses:
     def __init__(self, model: Module, optimizer: Optimizer) -> None:
         self.on_device = any(p.device != "cpu" for p in optimizer.params)
         self._tensors, self._optimizer = [*optimizer.params, *model.buffers()], optimizer
-        self._pending: list[tuple[int, Tensor, Tensor, int]] = []
+        self._pending: list[tuple[int, Tensor, Tensor, Any]] = []
         self.keep(0)
         self.reset()
 
@@ -48,7 +48,7 @@ class Losses:
         """Begin an epoch."""
         self.total, self.count, self.norms, self.steps = 0.0, 0, 0.0, 0
 
-    def add(self, step: int, loss: Tensor, norm: Tensor, count: int) -> Bad | None:
+    def add(self, step: int, loss: Tensor, norm: Tensor, count: Any) -> Bad | None:
         """Add the mean loss of `count` labels; return the first that is not finite, if one is."""
         self._pending.append((step, loss, norm, count))
         return None if self.on_device and len(self._pending) < READ_EVERY else self.read()
@@ -64,9 +64,9 @@ class Losses:
             if not math.isfinite(loss + norm):
                 self._restore()
                 return Bad(step, loss, norm, self._kept_step if self.on_device else step - 1)
-        for (_, loss, norm), count in zip(rows, counts, strict=True):
+        for (_, loss, norm), count in zip(rows, read_together(counts), strict=True):
             self.total += loss * count
-            self.count += count
+            self.count += int(count)
             self.norms += norm
         self.steps += len(rows)
         self.keep(steps[-1])
@@ -103,8 +103,8 @@ class Losses:
 
 def read_together(values: Any) -> list[float]:
     """Return numbers that are on a device, with one wait for it."""
-    if all(value.device == "cpu" for value in values):
-        return [value.item() for value in values]
+    if getattr(values[0], "device", "cpu") == "cpu":
+        return [value.item() if isinstance(value, Tensor) else value for value in values]
     read: list[float] = ops.stack(list(values)).numpy().astype(np.float64).tolist()
     return read
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import random as tg_random
+from .._util.resumable import ResumableIterator
 from .._util.state_keys import check_keys
 from ..bptt import restore
 from ..engine.tensor import Tensor
+from ..errors import ArgumentError
 from ..nn import Module
 from ..optim import Optimizer
 from . import arguments
@@ -100,7 +102,9 @@ class Run:
         The largest norm of the gradient.
     advance : callable
         From the inputs, the labels, the state and the options of a batch to the loss, the norm of
-        the gradient and the next state: one training step.
+        the gradient, the number of labels and the next state: one training step.
+    saveable : bool
+        Whether the batches have a position that can be saved, in the middle of an epoch.
     interrupted : bool
         Whether Ctrl-C was pressed.
 
@@ -126,6 +130,8 @@ class Run:
         self.model, self.loss, self.optimizer, self.epochs = model, loss, optimizer, epochs
         self.batches = arguments.as_batches("batches", batches, epochs > 1)
         self.valid = None if valid is None else arguments.as_batches("valid", valid, epochs > 1)
+        if isinstance(self.valid, ResumableIterator):
+            arguments.epoch_of(self.valid)  # from the beginning, if it was read before
         self.callbacks: list[Callback] = arguments.in_order(callbacks, Callback)
         self.epoch, self.step, self.seconds, self.max_norm = 0, 0, 0.0, math.inf
         self.history, self.stopped, self.interrupted = History(), "", False
@@ -133,6 +139,7 @@ class Run:
         self.stream: Any = None  # the batches of the epoch that has begun
         self.state: Any = None  # the recurrent state after the last batch
         self.advance: Callable[..., Any] = Step(model, loss, optimizer)
+        self.saveable = isinstance(self.batches, ResumableIterator)
         self.forward, self.carries = self.advance.forward, self.advance.carries
         self.losses, self._clock = Losses(model, optimizer), time.perf_counter()
         self.on_step = [c.step for c in self.callbacks if type(c).step is not Callback.step]
@@ -154,16 +161,16 @@ class Run:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on; raise if a loss is not finite."""
         refuse(self.losses.read())
+        if self.stream is not None and not self.saveable:
+            raise ArgumentError(
+                "fit: these batches have no position that can be saved: save at the end of an epoch"
+            )
         self.tick()
-        saved = {name: getattr(self, name) for name in ("epoch", "step", "seconds")}
-        parts: dict[str, Any] = {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "losses": self.losses,
-        }
-        saved |= {name: part.state_dict() for name, part in parts.items()}
+        saved: dict[str, Any] = {n: getattr(self, n) for n in ("epoch", "step", "seconds")}
+        for name in ("model", "optimizer", "losses"):
+            saved[name] = getattr(self, name).state_dict()
         return saved | {
-            "batches": arguments.position(self.batches if self.stream is None else self.stream),
+            "batches": arguments.position(self.batches),
             "valid": arguments.position(self.valid),
             "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks],
             "in_epoch": self.stream is not None,
@@ -176,15 +183,15 @@ class Run:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue from a `state_dict`; raise if it does not fit."""
         check_keys("fit: a run to continue", saved, self.state_dict())
-        stream = arguments.epoch_of(self.batches) if saved["in_epoch"] else self.batches
-        arguments.move(stream, saved["batches"])
-        arguments.move(self.valid, saved["valid"])
+        arguments.move("batches", self.batches, saved["batches"])
+        arguments.move("valid", self.valid, saved["valid"])
         self.optimizer.load_state_dict(saved["optimizer"])  # it and the model check everything
         self.model.load_state_dict(saved["model"])
-        self.stream = stream if saved["in_epoch"] else None
+        self.stream = self.batches if saved["in_epoch"] else None
         self.state = restore(saved["state"], next(self.model.parameters()).device)
-        for name in ("epoch", "step", "seconds", "stopped"):
+        for name in ("epoch", "step", "seconds"):
             setattr(self, name, saved[name])
+        self.stop(saved["stopped"])
         self.losses.load_state_dict(saved["losses"], self.step)
         self.history[:] = saved["history"]
         states = [*saved["callbacks"]]

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .._util.api_hints import class_name
 from .._util.resumable import ResumableIterator
 from ..bptt import detach
@@ -34,8 +36,8 @@ class Step:
 
     def __call__(
         self, inputs: Any, labels: Any, state: State, options: Any, max_norm: float
-    ) -> tuple[Tensor, Tensor, State]:
-        """Return the loss, the norm of its gradient, and the next state, after the update.
+    ) -> tuple[Tensor, Tensor, Any, State]:
+        """Return the loss, the norm of its gradient, the number of labels, and the next state.
 
         On the CPU, a loss or a norm that is not finite prevents the update.
         """
@@ -47,7 +49,7 @@ class Step:
         norm = clip_grad_norm(self.optimizer.params, max_norm)
         if self.on_device or math.isfinite(loss.item() + norm.item()):
             self.optimizer.step()
-        return loss.detach(), norm, detach(state)
+        return loss.detach(), norm, count(labels), detach(state)
 
     def forward(self, inputs: Any, labels: Any, state: State, options: Any) -> tuple[Tensor, State]:
         """Return the loss of a batch, and the state after it."""
@@ -88,6 +90,15 @@ class Step:
         return carried
 
 
+def count(labels: Any) -> Any:
+    """Return the number of labels, on their device; negative integers are padding."""
+    if getattr(getattr(labels, "dtype", None), "kind", "") != "i":
+        return getattr(labels, "size", 1)
+    if isinstance(labels, Tensor) and labels.device != "cpu":
+        return (labels >= 0).sum()
+    return int(np.count_nonzero(np.asarray(labels) >= 0))
+
+
 def mean_loss(model: Module, forward: Any, carries: Any, batches: Any) -> float:
     """Return the mean loss of the labels in batches, in evaluation mode."""
     # A copy, so that the position stays at the beginning, and every epoch has the same batches.
@@ -100,11 +111,12 @@ def mean_loss(model: Module, forward: Any, carries: Any, batches: Any) -> float:
             loss, after = forward(inputs, labels, state, options)
             state = after if carried else None
             losses.append(loss)
-            counts.append(getattr(labels, "size", 1))
-    if not losses:
-        raise ArgumentError("fit: valid: there are no batches: use a smaller batch_size")
-    pairs = zip(read_together(losses), counts, strict=True)
-    mean = sum(loss * count for loss, count in pairs) / sum(counts)
+            counts.append(count(labels))
+    numbers = read_together(counts) if counts else []
+    if not sum(numbers):
+        raise ArgumentError("fit: valid: there are no labels: use a smaller batch_size")
+    pairs = [pair for pair in zip(read_together(losses), numbers, strict=True) if pair[1]]
+    mean = sum(loss * number for loss, number in pairs) / sum(numbers)
     if not math.isfinite(mean):
         raise FloatingPointError(
             f"fit: the loss of validation is {mean}: use a smaller learning rate"
