@@ -137,7 +137,7 @@ from .io import save as save
 from .io import save_safetensors as save_safetensors
 from .speed.threads import get_num_threads as get_num_threads
 from .speed.threads import set_num_threads as set_num_threads
-from .training import fit as fit
+from .training.loop import fit as fit
 
 __version__ = "0.1.0"
 

@@ -99,7 +99,7 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: call(MODEL, tg.data.batches(X, batch_size=4)),
         r"a batch is a tuple \(x, y\) .* got a tuple: pass tg\.data\.batches\(x, y, batch",
     ),
-    "an empty list": (lambda: call(MODEL, []), "batches: there are no batches: pass tg.data.batch"),
+    "an empty list": (lambda: call(MODEL, []), "batches: the list is empty: pass tg.data.batch"),
     "a function that returns no batches": (
         lambda: call(MODEL, lambda: iter(())), "an epoch has none: use a smaller batch_size",
     ),
@@ -137,7 +137,7 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
     "a callback twice": (lambda: call(callbacks=[T.ClipNorm(1)] * 2), "callbacks: one occurs twi"),
     "early stopping without validation": (
         lambda: call(callbacks=[T.EarlyStopping()]),
-        r"EarlyStopping: there is no validation: pass valid= to fit, or monitor='loss'",
+        r"EarlyStopping: it needs validation: pass valid= to fit, or monitor='loss'",
     ),
     "a figure that is missing": (
         lambda: call(callbacks=[T.BestModel("accuracy")]),
@@ -197,7 +197,10 @@ def saved_run(folder: Path, **changes: Any) -> None:
         ({"batch_size": 2}, "batch_size is 2 here, and was 4"),
         ({"inputs": 2}, r"shapes is \[\(8, 2\), \(8, 1\)\] here"),
         ({"rule": tg.optim.SGD}, "Adam"),
-        ({"batches": lambda: [(X, Y)]}, "batches: the run to continue had other batches: a functi"),
+        (
+            {"batches": lambda: [(X, Y)]},
+            "batches: the run to continue had other batches, not a functi",
+        ),
         ({"more": {"rng": np.random.default_rng(0)}}, "parts: nothing was loaded:\n  missing: rng"),
     ],
 )

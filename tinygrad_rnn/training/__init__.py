@@ -10,7 +10,6 @@ from .callbacks import Progress as Progress
 from .callbacks import Schedule as Schedule
 from .history import History as History
 from .interrupt import ctrl_c as ctrl_c
-from .loop import fit as fit
 from .run import Callback as Callback
 from .run import Run as Run
 

@@ -1,4 +1,4 @@
-"""The arguments of `fit`: what they mean, and the errors of those that it cannot use."""
+"""The arguments of `fit`: their meaning, and the errors of those that it cannot use."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def as_batches(name: str, source: Any, repeated: bool) -> Any:
         return source
     if isinstance(source, list | tuple):
         if not source:
-            raise ArgumentError(f"fit: {name}: there are no batches: {cure}")
+            raise ArgumentError(f"fit: {name}: the list is empty: {cure}")
         parts(name, source[0])
         items = list(source)  # a position in a list can be saved, as that in other batches
         settings = {"stream": name, "batches": len(items)}
@@ -83,8 +83,8 @@ def move(name: str, batches: Any, saved: Any) -> None:
     """Move batches to a saved position; raise if only one of the two has a position."""
     if (saved is not None) != isinstance(batches, ResumableIterator):
         raise ArgumentError(
-            f"fit: {name}: the run to continue had other batches: {_shown(batches)} is no "
-            "replacement for them"
+            f"fit: {name}: the run to continue had other batches, not {_shown(batches)}: pass "
+            "the same ones"
         )
     if saved is not None:
         batches.load_state_dict(saved)

@@ -33,10 +33,10 @@ class _Monitor(Callback):
         """Raise if there will be no such figure."""
         if self.monitor == "valid_loss" and run.valid is None:
             raise ArgumentError(
-                f"{class_name(self)}: there is no validation: pass valid= to fit, or monitor='loss'"
+                f"{class_name(self)}: it needs validation: pass valid= to fit, or monitor='loss'"
             )
 
-    def better(self, run: Run, by: float = 0.0) -> bool:
+    def _better(self, run: Run, by: float = 0.0) -> bool:
         """Whether the figure is better than all before."""
         if not isinstance(run.figures.get(self.monitor), int | float):
             raise ArgumentError(
@@ -50,7 +50,7 @@ class _Monitor(Callback):
 
 
 class EarlyStopping(_Monitor):
-    """Stop when a figure has not improved for some epochs.
+    """Stop when a figure does not improve for some epochs.
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ class EarlyStopping(_Monitor):
     Raises
     ------
     ArgumentError
-        If an argument is out of range; at the start, if there is no validation for ``valid_loss``;
-        after an epoch, if there is no such figure.
+        If an argument is out of range; at the start, if ``valid_loss`` lacks validation;
+        after an epoch, if the figure is missing.
 
     Notes
     -----
@@ -96,7 +96,7 @@ class EarlyStopping(_Monitor):
 
     def epoch(self, run: Run) -> None:
         """Count the epochs without an improvement."""
-        self.waited = 0 if self.better(run, self.min_delta) else self.waited + 1
+        self.waited = 0 if self._better(run, self.min_delta) else self.waited + 1
         if self.waited >= self.patience:
             run.stop(f"stopped early: {self.monitor} did not improve for {self.waited} epochs")
 
@@ -144,10 +144,10 @@ class BestModel(_Monitor):
 
     def epoch(self, run: Run) -> None:
         """Copy the parameters if the figure is the best."""
-        if self.better(run):
+        if self._better(run):
             self.weights = copy.deepcopy(run.model.state_dict())
             if self.path is not None:
-                save(self.path, model=self.weights, figures=run.figures)
+                _save("BestModel", self.path, model=self.weights, figures=run.figures)
 
     def end(self, run: Run) -> None:
         """Restore the best parameters."""
@@ -246,12 +246,7 @@ class Checkpoint(Callback):
 
     def save(self, run: Run) -> None:
         """Save the run now."""
-        try:
-            save(self.path, fit=run.state_dict(), parts=self.parts)
-            self.error = None
-        except OSError as error:
-            self.error = error
-            warnings.warn(f"Checkpoint: {self.path} was not saved: {error}", stacklevel=2)
+        self.error = _save("Checkpoint", self.path, fit=run.state_dict(), parts=self.parts)
 
     def end(self, run: Run) -> None:
         """Raise if the last attempt to save failed."""
@@ -347,34 +342,33 @@ class Progress(Callback):
     Examples
     --------
     >>> import tinygrad_rnn as tg
-    >>> tg.training.Progress().bar is None  # until the run starts
-    True
+    >>> callbacks = [tg.training.Progress(), tg.training.ClipNorm(1.0)]
     """
 
-    bar: Any = None
+    _bar: Any = None
 
     def start(self, run: Run) -> None:
         """Make the bar, which shows itself in a terminal only."""
         tqdm = sys.modules.get("tqdm") or _imported("tqdm")
         if tqdm is not None:
-            self.bar = tqdm.tqdm(unit=" steps", leave=False, disable=None)
+            self._bar = tqdm.tqdm(unit=" steps", leave=False, disable=None)
 
     def step(self, run: Run) -> None:
         """Advance the bar; a first step of the process sets its length."""
-        if self.bar is not None:
-            if self.bar.total is None and hasattr(run.stream, "__len__"):
-                self.bar.total, self.bar.n = run.epochs * len(run.stream), run.step - 1
-            self.bar.update()
+        if self._bar is not None:
+            if self._bar.total is None and hasattr(run.stream, "__len__"):
+                self._bar.total, self._bar.n = run.epochs * len(run.stream), run.step - 1
+            self._bar.update()
 
     def epoch(self, run: Run) -> None:
         """Print the figures."""
         lines = [run.history.header] * (len(run.history) == 1) + [run.history.line(-1)]
-        (print if self.bar is None else self.bar.write)("\n".join(lines))
+        (print if self._bar is None else self._bar.write)("\n".join(lines))
 
     def end(self, run: Run) -> None:
         """Remove the bar, and print why the run stopped."""
-        if self.bar is not None:
-            self.bar.close()
+        if self._bar is not None:
+            self._bar.close()
         if run.stopped:
             print(run.stopped)
 
@@ -404,6 +398,16 @@ def _checked(name: str, path: Any) -> Any:
             f"{name}: {str(path)!r}: no such folder: make it, or pass a file in one"
         )
     return Path(path)
+
+
+def _save(name: str, path: Path, **state: Any) -> OSError | None:
+    """Write a file; where that fails, as on a full disk, warn and return the error."""
+    try:
+        save(path, **state)
+    except OSError as error:
+        warnings.warn(f"{name}: {path} was not saved: {error}; training continues", stacklevel=5)
+        return error
+    return None
 
 
 def _imported(name: str) -> Any:

@@ -114,7 +114,7 @@ class History(list[dict[str, Any]]):
         Raises
         ------
         ArgumentError
-            If there are no epochs, or no such figure.
+            If it has no epochs, or lacks a figure.
         MissingExtraError
             If matplotlib is not installed.
         """

@@ -141,7 +141,7 @@ def _end_epoch(run: Run) -> None:
     run.figures = {"epoch": run.epoch, "step": run.step, "loss": sums.total / sums.count}
     if run.valid is not None:
         run.figures["valid_loss"] = mean_loss(run.model, run.forward, run.carries, run.valid)
-    run.tick()
+    run._tick()
     run.figures |= {"gradient_norm": sums.norms / sums.steps, "lr": run.optimizer.lr}
     run.figures["seconds"] = run.seconds
     run.history.append(run.figures)

@@ -48,10 +48,21 @@ class Losses:
         """Begin an epoch."""
         self.total, self.count, self.norms, self.steps = 0.0, 0, 0.0, 0
 
-    def add(self, step: int, loss: Tensor, norm: Tensor, count: Any) -> Bad | None:
+    def add(self, step: int, loss: Any, norm: Any, count: Any) -> Bad | None:
         """Add the mean loss of `count` labels; return the first that is not finite, if one is."""
-        self._pending.append((step, loss, norm, count))
-        return None if self.on_device and len(self._pending) < READ_EVERY else self.read()
+        if self.on_device:
+            self._pending.append((step, loss, norm, count))
+            return self.read() if len(self._pending) >= READ_EVERY else None
+        if not math.isfinite(loss + norm):
+            return Bad(step, loss, norm, step - 1)
+        self._sum(loss, norm, count)
+        return None
+
+    def _sum(self, loss: float, norm: float, count: float) -> None:
+        self.total += loss * count
+        self.count += int(count)
+        self.norms += norm
+        self.steps += 1
 
     def read(self) -> Bad | None:
         """Add the losses that are still on the device; return as `add`."""
@@ -63,12 +74,9 @@ class Losses:
         for step, loss, norm in rows:
             if not math.isfinite(loss + norm):
                 self._restore()
-                return Bad(step, loss, norm, self._kept_step if self.on_device else step - 1)
+                return Bad(step, loss, norm, self._kept_step)
         for (_, loss, norm), count in zip(rows, read_together(counts), strict=True):
-            self.total += loss * count
-            self.count += int(count)
-            self.norms += norm
-        self.steps += len(rows)
+            self._sum(loss, norm, count)
         self.keep(steps[-1])
         return None
 

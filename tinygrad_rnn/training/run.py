@@ -153,7 +153,7 @@ class Run:
         self.interrupted = True
         self.stop("stopped by Ctrl-C")
 
-    def tick(self) -> None:
+    def _tick(self) -> None:
         """Add the time since the last call."""
         now = time.perf_counter()
         self.seconds, self._clock = self.seconds + now - self._clock, now
@@ -165,7 +165,7 @@ class Run:
             raise ArgumentError(
                 "fit: these batches have no position that can be saved: save at the end of an epoch"
             )
-        self.tick()
+        self._tick()
         saved: dict[str, Any] = {n: getattr(self, n) for n in ("epoch", "step", "seconds")}
         for name in ("model", "optimizer", "losses"):
             saved[name] = getattr(self, name).state_dict()

@@ -36,10 +36,11 @@ class Step:
 
     def __call__(
         self, inputs: Any, labels: Any, state: State, options: Any, max_norm: float
-    ) -> tuple[Tensor, Tensor, Any, State]:
+    ) -> tuple[Any, Any, Any, State]:
         """Return the loss, the norm of its gradient, the number of labels, and the next state.
 
-        On the CPU, a loss or a norm that is not finite prevents the update.
+        On a GPU the first three are Tensors. On the CPU they are numbers, and a loss or a norm that
+        is not finite prevents the update.
         """
         self.optimizer.zero_grad()
         for p in self.others:
@@ -47,9 +48,13 @@ class Step:
         loss, state = self.forward(inputs, labels, state, options)
         loss.backward()
         norm = clip_grad_norm(self.optimizer.params, max_norm)
-        if self.on_device or math.isfinite(loss.item() + norm.item()):
+        if self.on_device:
             self.optimizer.step()
-        return loss.detach(), norm, count(labels), detach(state)
+            return loss.detach(), norm, count(labels), detach(state)
+        figures = loss.item(), norm.item(), count(labels)
+        if math.isfinite(figures[0] + figures[1]):
+            self.optimizer.step()
+        return *figures, detach(state)
 
     def forward(self, inputs: Any, labels: Any, state: State, options: Any) -> tuple[Tensor, State]:
         """Return the loss of a batch, and the state after it."""
@@ -92,11 +97,13 @@ class Step:
 
 def count(labels: Any) -> Any:
     """Return the number of labels, on their device; negative integers are padding."""
+    if isinstance(labels, Tensor):
+        if labels.device != "cpu" and labels.dtype.kind == "i":
+            return (labels >= 0).sum()
+        labels = labels._data
     if getattr(getattr(labels, "dtype", None), "kind", "") != "i":
         return getattr(labels, "size", 1)
-    if isinstance(labels, Tensor) and labels.device != "cpu":
-        return (labels >= 0).sum()
-    return int(np.count_nonzero(np.asarray(labels) >= 0))
+    return int(np.count_nonzero(labels >= 0))
 
 
 def mean_loss(model: Module, forward: Any, carries: Any, batches: Any) -> float:
@@ -114,7 +121,7 @@ def mean_loss(model: Module, forward: Any, carries: Any, batches: Any) -> float:
             counts.append(count(labels))
     numbers = read_together(counts) if counts else []
     if not sum(numbers):
-        raise ArgumentError("fit: valid: there are no labels: use a smaller batch_size")
+        raise ArgumentError("fit: valid: the batches have no labels: use a smaller batch_size")
     pairs = [pair for pair in zip(read_together(losses), numbers, strict=True) if pair[1]]
     mean = sum(loss * number for loss, number in pairs) / sum(numbers)
     if not math.isfinite(mean):
