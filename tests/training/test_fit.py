@@ -63,6 +63,13 @@ class At(T.Callback):
             self.act(run)
 
 
+class Keep(T.Callback):
+    saved = ("rng",)
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+
 class Killed(Exception):
     pass
 
@@ -354,7 +361,7 @@ def test_a_generator_of_the_caller_is_continued(
         tg.fit(
             model, batches, loss=F.mse_loss, epochs=4,
             optimizer=tg.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
-            callbacks=[T.Checkpoint(folder / name, resume=True, rng=rng), *more],
+            callbacks=[T.Checkpoint(folder / name, resume=True), Keep(rng), *more],
         )  # fmt: skip
         return bits(model)
 

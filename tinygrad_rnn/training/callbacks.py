@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import cuda
 from .._util.api_hints import class_name
 from .._util.state_keys import check_keys
@@ -21,6 +19,8 @@ from ..io import load, save
 from ..optim import schedule as schedules
 from ..tensors import checks
 from .run import Callback, Run
+
+_Path = str | os.PathLike[str]
 
 
 class _Monitor(Callback):
@@ -137,7 +137,7 @@ class BestModel(_Monitor):
         self,
         monitor: str = "valid_loss",
         largest: bool = False,
-        path: str | os.PathLike[str] | None = None,
+        path: _Path | None = None,
     ) -> None:
         super().__init__(monitor, largest)
         self.path, self.weights = _checked("BestModel", path), dict[str, Any]()
@@ -167,9 +167,6 @@ class Checkpoint(Callback):
         of `data` and lists, not functions and other iterables.
     resume : bool
         Whether to continue the run in the file, if there is one.
-    **parts
-        Other objects that the run changes, by name: those with a ``state_dict()`` and a
-        ``load_state_dict``, and generators of NumPy.
 
     Raises
     ------
@@ -183,7 +180,9 @@ class Checkpoint(Callback):
     Notes
     -----
     A resumed run ends in the same bits as an uninterrupted one; see `save` for the conditions. It
-    takes the learning rate, and the state of the callbacks, from the file.
+    takes the learning rate, and the state of the callbacks, from the file. A generator of your own,
+    from which a function draws its batches, is saved as an attribute of a callback that its
+    ``saved`` names.
 
     Examples
     --------
@@ -203,37 +202,17 @@ class Checkpoint(Callback):
     """
 
     last = True
+    _error: OSError | None = None
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        steps: int | None = None,
-        resume: bool = False,
-        **parts: Any,
-    ) -> None:
+    def __init__(self, path: _Path, steps: int | None = None, resume: bool = False) -> None:
         self.steps = None if steps is None else checks.positive(steps, "Checkpoint: steps")
-        self.path, self.resume, self.parts = _checked("Checkpoint", path), resume, parts
-        self.error: OSError | None = None
+        self.path, self.resume = _checked("Checkpoint", path), resume
 
     def start(self, run: Run) -> None:
         """Continue the run in the file."""
-        if self.steps and not run.saveable:
-            raise ArgumentError(
-                f"Checkpoint: steps={self.steps}: a {class_name(run.batches)} has no position that "
-                "can be saved: pass tg.data.batches(...) itself or a list, or leave out steps="
-            )
-        if self.path.exists() and not self.resume:
-            raise ArgumentError(
-                f"Checkpoint: {self.path} exists: continue its run with resume=True, or choose "
-                "another name"
-            )
+        _check_checkpoint(self, run)
         if self.path.exists():
-            file = load(self.path)
-            check_keys(f"Checkpoint: {self.path}", file, ("fit", "parts"))
-            check_keys(f"Checkpoint: {self.path}: parts", file["parts"], self.parts)
-            run.load_state_dict(file["fit"])
-            for name, part in self.parts.items():
-                _restore(part, file["parts"][name])
+            run.load_state_dict(_saved_run(self.path))
 
     def step(self, run: Run) -> None:
         """Save every few steps, and at Ctrl-C."""
@@ -246,12 +225,12 @@ class Checkpoint(Callback):
 
     def save(self, run: Run) -> None:
         """Save the run now."""
-        self.error = _save("Checkpoint", self.path, fit=run.state_dict(), parts=self.parts)
+        self._error = _save("Checkpoint", self.path, fit=run.state_dict())
 
     def end(self, run: Run) -> None:
         """Raise if the last attempt to save failed."""
-        if self.error is not None:
-            raise self.error
+        if self._error is not None:
+            raise self._error
 
 
 class ClipNorm(Callback):
@@ -387,6 +366,26 @@ class CudaGraph(Callback):
         run.advance = cuda.graph(run.advance)
 
 
+def _check_checkpoint(saving: Checkpoint, run: Run) -> None:
+    if saving.steps and not run.saveable:
+        raise ArgumentError(
+            f"Checkpoint: steps={saving.steps}: a {class_name(run.batches)} has no position that "
+            "can be saved: pass tg.data.batches(...) itself or a list, or leave out steps="
+        )
+    if saving.path.exists() and not saving.resume:
+        raise ArgumentError(
+            f"Checkpoint: {saving.path} exists: continue its run with resume=True, or choose "
+            "another name"
+        )
+
+
+def _saved_run(path: Path) -> dict[str, Any]:
+    file = load(path)
+    check_keys(f"Checkpoint: {path}", file, ("fit",))
+    run: dict[str, Any] = file["fit"]
+    return run
+
+
 def _checked(name: str, path: Any) -> Any:
     """Return a path whose folder exists, or None."""
     if path is None:
@@ -415,10 +414,3 @@ def _imported(name: str) -> Any:
         return __import__(name)
     except ImportError:
         return None
-
-
-def _restore(part: Any, state: Any) -> None:
-    if isinstance(part, np.random.Generator):
-        part.bit_generator.state = state
-    else:
-        part.load_state_dict(state)

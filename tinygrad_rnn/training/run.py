@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import random as tg_random
 from .._util.resumable import ResumableIterator
 from .._util.state_keys import check_keys
@@ -27,7 +29,8 @@ class Callback:
     Attributes
     ----------
     saved : tuple of str
-        The names of the attributes that a checkpoint of the run contains.
+        The names of the attributes that a checkpoint of the run contains: numbers, strings, arrays,
+        lists and dicts of these, generators of NumPy, and objects with a ``state_dict``.
     last : bool
         Whether it is called after the other callbacks, since it saves their state.
 
@@ -77,6 +80,8 @@ class Callback:
             part = getattr(self, name)
             if hasattr(part, "load_state_dict"):
                 part.load_state_dict(state[name])
+            elif isinstance(part, np.random.Generator):
+                part.bit_generator.state = state[name]
             else:
                 setattr(self, name, state[name])
 
