@@ -40,6 +40,15 @@ class Linear(Module):
     bias : Parameter or None
         b, (out_features,), with the same initial distribution.
 
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -98,6 +107,15 @@ class Embedding(Module):
     weight : Parameter
         (V, D), initially N(0, 1).
 
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -140,6 +158,11 @@ class Dropout(Module):
     rng : int or Generator, optional
         Seed or generator of the masks; the library's own generator if None. Its state is not
         part of `state_dict`.
+
+    Raises
+    ------
+    ArgumentError
+        If `p` is not in [0, 1].
 
     Notes
     -----
@@ -195,6 +218,15 @@ class LayerNorm(Module):
         w, of shape `normalized_shape`, initially ones.
     bias : Parameter or None
         b, of shape `normalized_shape`, initially zeros.
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
 
     Notes
     -----

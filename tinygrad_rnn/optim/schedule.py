@@ -34,6 +34,11 @@ def constant(factor: float = 1.0) -> Schedule:
     callable
         From the number of steps taken to the factor.
 
+    Raises
+    ------
+    ArgumentError
+        If a number is out of range.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -59,6 +64,11 @@ def step(every: int, gamma: float = 0.1) -> Schedule:
     callable
         From the number of steps taken to the factor.
 
+    Raises
+    ------
+    ArgumentError
+        If a number is out of range.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -82,6 +92,11 @@ def exponential(gamma: float) -> Schedule:
     -------
     callable
         From the number of steps taken to the factor.
+
+    Raises
+    ------
+    ArgumentError
+        If a number is out of range.
 
     Examples
     --------
@@ -107,6 +122,11 @@ def cosine(total: int, floor: float = 0.0) -> Schedule:
     -------
     callable
         From the number of steps taken to the factor.
+
+    Raises
+    ------
+    ArgumentError
+        If a number is out of range.
 
     Notes
     -----
@@ -137,6 +157,11 @@ def linear_warmup(steps: int) -> Schedule:
     callable
         From the number of steps taken to the factor.
 
+    Raises
+    ------
+    ArgumentError
+        If a number is out of range.
+
     Notes
     -----
     Goyal and others, "Accurate, large minibatch SGD", 2017, section 2.2.
@@ -163,6 +188,11 @@ def compose(*schedules: Schedule) -> Schedule:
     -------
     callable
         From the number of steps taken to the product of the factors.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not a function.
 
     Examples
     --------
