@@ -22,7 +22,7 @@ class History(list[dict[str, Any]]):
     -----
     The figures of an epoch are ``epoch`` and ``step``, their numbers so far; ``loss``, the mean of
     the losses, each taken before its step; ``valid_loss``, after the epoch, if there is validation;
-    ``gradient_norm``, the mean before clipping; ``lr``, the learning rate of its last step; and
+    ``gradient_norm``, the mean before clipping; ``lr``, the learning rate at its end; and
     ``seconds`` of training and validation so far. Callbacks can add others.
 
     Examples
