@@ -132,6 +132,7 @@ if TYPE_CHECKING:
     from . import data as data
     from . import io as io
     from . import models as models
+    from . import training as training
     from . import viz as viz
     from .data import metrics as metrics
     from .io import load as load
@@ -140,16 +141,18 @@ if TYPE_CHECKING:
     from .io import save_safetensors as save_safetensors
     from .speed.threads import get_num_threads as get_num_threads
     from .speed.threads import set_num_threads as set_num_threads
+    from .training.loop import fit as fit
 
 _LATE = {  # the same names by their modules; a test compares
-    "": "bptt cuda data functional io models nn optim random testing viz recurrence speed "
-    "transforms",
+    "": "bptt cuda data functional io models nn optim random testing training viz recurrence "
+    "speed transforms",
     "data": "metrics",
     "io": "load load_safetensors save save_safetensors",
     "random": "manual_seed",
     "recurrence": "scan",
     "speed.threads": "get_num_threads set_num_threads",
     "testing": "gradcheck",
+    "training.loop": "fit",
     "transforms.anomaly": "detect_anomaly",
     "transforms.checkpoint": "checkpoint",
     "transforms.derivatives": "hessian hvp jacobian jvp vjp",

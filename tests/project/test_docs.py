@@ -143,14 +143,15 @@ def test_the_page_of_a_module_shows_its_call(name: str, extension: Any) -> None:
 
 MADE_BY_THE_LIBRARY = {  # no caller passes their arguments
     "Tensor", "cuda.Availability", "models.Scores", "viz.Graph", "viz.GraphNode",
-    "viz.Drawing", "viz.LearningCurve",
+    "viz.Drawing", "viz.LearningCurve", "training.History", "training.Run",
 }  # fmt: skip
 RAISES_NOTHING = {  # of its own
     "get_default_dtype", "show_config", "enable_grad", "is_grad_enabled", "no_grad", "eager",
     "bptt.Full", "bptt.Strategy", "bptt.Window", "bptt.Windows",
     "functional.standardize", "functional.masked", "random.get_state", "random.record_states",
     "random.keep_mask", "random.draw_uniform", "cuda.is_available", "data.ResumableIterator",
-    "metrics.Perplexity",
+    "metrics.Perplexity", "training.Callback", "training.CudaGraph", "training.Progress",
+    "training.ctrl_c",
 }  # fmt: skip
 
 

@@ -205,7 +205,7 @@ class Strategy:
         >>> lengths
         [5, 2, 6, 1, 6]
         """
-        generator = tg_random.generator(self.rng if rng is None else rng)
+        generator = self.rng if rng is None else tg_random.generator(rng)
         return Windows(
             repr(self), ids, batch_size, generator, device, self.period, self.cuts, self._of_window
         )
