@@ -156,7 +156,7 @@ def families() -> Iterator[tuple[str, Misuse]]:
             ("a tensor", P, "a list of tensors or module.parameters.. is expected, got a Param"),
             ("a module", LINEAR, "got a Linear"),
             ("nothing", [], "no parameters"),
-            ("groups", [{"params": [P]}], "create one optimiser each"),
+            ("groups without a key", [{"weights": [P]}], "group 0 has no 'params': a group is a"),
             ("pairs", LINEAR.named_parameters(), r"parameters\(\) the parameters alone"),
             ("one twice", [P, P], "0 and 1 are the same"),
             ("no leaf", [P * 2], "result of an operation"),
@@ -538,7 +538,11 @@ SINGLE: list[Misuse] = [
     (lambda: OPTIM.clip_grad_norm([P], "a"), ArgumentError, "max_norm must be a number, got 'a'"),
     (lambda: OPTIM.clip_grad_value([P], None), ArgumentError, "max_value must be a number"),
     (lambda: OPTIM.clip_grad_norm(LINEAR, 1.0), ArgumentError, r"module.parameters\(\)"),
-    (lambda: OPTIM.SGD([P], 0.1).param_groups, AttributeError, "SGD has no.*here it is lr"),
+    (
+        lambda: OPTIM.SGD([P], 0.1).param_groups[0].update(lr=0.2),
+        ArgumentError,
+        "'lr' cannot be assigned here: optimizer.lr = rate changes the",
+    ),
     (
         lambda: setattr(OPTIM.Adam([P], 0.1), "learning_rate", 1.0),
         AttributeError,
