@@ -557,6 +557,18 @@ SINGLE: list[Misuse] = [
     (lambda: OPTIM.clip_grad_norm_, AttributeError, "here it is clip_grad_norm"),
     (lambda: OPTIM.lr_scheduler, AttributeError, r"optim\.schedule"),
     (lambda: SCHEDULE.StepLR, AttributeError, r"Scheduler\(optimizer, schedule.step"),
+    (lambda: OPTIM.ReduceLROnPlateau, AttributeError, "here it is schedule.ReduceLROnPlateau"),
+    (
+        lambda: SCHEDULE.ReduceLROnPlateau(OPTIM.SGD([P], 0.1), mode="loss"),
+        ArgumentError,
+        "mode must be 'min' or 'max', got 'loss'",
+    ),
+    (
+        lambda: SCHEDULE.ReduceLROnPlateau(OPTIM.SGD([P], 0.1), factor=2),
+        ArgumentError,
+        r"factor must be in \(0, 1\), got 2",
+    ),
+    (lambda: SCHEDULE.ReduceLROnPlateau([P]), ArgumentError, "Plateau: an optimiser is expected"),
     (lambda: SCHEDULE.cosine(2.5), ArgumentError, "cosine: total must be a positive integer"),
     (lambda: SCHEDULE.step(0), ArgumentError, "step: every must be a positive integer"),
     (lambda: SCHEDULE.exponential("a"), ArgumentError, "exponential: gamma must be a number"),

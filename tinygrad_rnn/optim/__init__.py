@@ -17,6 +17,7 @@ __getattr__ = module_getattr(
     __name__,
     schedule.OTHER_NAMES
     | {
+        "ReduceLROnPlateau": "schedule.ReduceLROnPlateau",
         "lr_scheduler": "tinygrad_rnn.optim.schedule",
         "clip_grad_norm_": "clip_grad_norm",
         "clip_grad_value_": "clip_grad_value",
