@@ -469,6 +469,11 @@ def _class_weights(weight: Any, classes: int, device: str) -> Array:
     """Return the weights of the classes, in float64."""
     if isinstance(weight, Tensor) and weight.requires_grad:
         raise GraphError("cross_entropy: the class weights are constants: pass weight.detach()")
+    if isinstance(weight, str | dict):
+        raise ArgumentError(
+            f"cross_entropy: the class weights are {classes} numbers, got {weight!r:.40}: balanced "
+            f"ones are len(y) / ({classes} * numpy.bincount(y, minlength={classes})), y all labels"
+        )
     given = weight._data if isinstance(weight, Tensor) else backend.asarray(weight)
     if given.shape != (classes,):
         raise ShapeError(

@@ -527,7 +527,12 @@ SINGLE: list[Misuse] = [
     ),
     (lambda: F.cross_entropy(X, [5, 5], ignore_index=5), ArgumentError, "every target is ignored"),
     (lambda: F.cross_entropy(X, [0, 1], ignore_index=0.5), ArgumentError, "ignore_index is an id"),
-    (lambda: F.cross_entropy(X, [0, 1], weight=X), TypeError, "cross_entropy has no.*'weight'"),
+    (
+        lambda: F.cross_entropy(X, [0, 1], weight="balanced"),
+        ArgumentError,
+        r"3 numbers, got 'balanced': balanced ones are len\(y\) / \(3 \* numpy.bincount",
+    ),
+    (lambda: F.cross_entropy(X, [0, 1], weight={0: 1.0}), ArgumentError, "3 numbers, got {0: 1.0}"),
     (lambda: F.cross_entropy(E, np.zeros(0, int)), ArgumentError, "the batch is empty"),
     (lambda: F.cross_entropy(N, [0, 1]), DTypeError, "logits are int64"),
     (lambda: F.cross_entropy([[1.0]], [0]), DTypeError, "cross_entropy: logits: a Tensor"),

@@ -23,8 +23,35 @@ from ..functional import perplexity
 from ..tensors import checks
 
 
-class _Total:
-    """A metric that is a function of a sum and of the number of its terms."""
+class MeanMetric:
+    """Base class of metrics that are a function of a mean: of a total and the number of its terms.
+
+    A subclass defines ``update``, which adds to both, and ``value``.
+
+    Attributes
+    ----------
+    total : float
+        The sum so far.
+    count : int
+        The number of its terms.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> class TopTwo(tg.metrics.MeanMetric):
+    ...     def update(self, logits, target):
+    ...         best = logits.numpy().argsort(axis=-1)[..., -2:]
+    ...         self.total += (best == target.numpy()[..., None]).any(axis=-1).sum()
+    ...         self.count += target.size
+    ...
+    ...     @property
+    ...     def value(self):
+    ...         return self.total / self.count
+    >>> metric = TopTwo()
+    >>> metric.update(tg.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]), tg.tensor([1, 0]))
+    >>> float(metric.value)
+    0.5
+    """
 
     def __init__(self) -> None:
         self.reset()
@@ -106,7 +133,7 @@ class _Total:
         return f"{type(self).__name__}({value})"
 
 
-class Perplexity(_Total):
+class Perplexity(MeanMetric):
     """Perplexity: exp of the mean loss over all tokens, accumulated over batches.
 
     The mean of the batches' perplexities would be larger: exp is convex, so that a few hard batches
@@ -194,7 +221,7 @@ class Perplexity(_Total):
         return perplexity(self.nats)
 
 
-class Accuracy(_Total):
+class Accuracy(MeanMetric):
     """The fraction of predictions that are right, accumulated over batches.
 
     Parameters
@@ -251,7 +278,7 @@ class Accuracy(_Total):
         return self._mean
 
 
-class MAE(_Total):
+class MAE(MeanMetric):
     """The mean absolute error, accumulated over batches.
 
     Attributes
@@ -296,7 +323,7 @@ class MAE(_Total):
         return self._mean
 
 
-class RMSE(_Total):
+class RMSE(MeanMetric):
     """The root of the mean squared error, accumulated over batches.
 
     The mean of the batches' roots would be smaller, and would depend on the batches.

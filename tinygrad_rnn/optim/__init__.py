@@ -11,6 +11,7 @@ from .optimizers import Adagrad as Adagrad
 from .optimizers import Adam as Adam
 from .optimizers import AdamW as AdamW
 from .optimizers import Optimizer as Optimizer
+from .optimizers import ParamGroup as ParamGroup
 from .optimizers import RMSprop as RMSprop
 
 __getattr__ = module_getattr(

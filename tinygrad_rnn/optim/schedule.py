@@ -188,8 +188,20 @@ class _Rate:
         return functools.reduce(operator.mul, self.factors, self.base)
 
 
-class _Factor:
-    """One of the factors that an optimiser's learning rate is the product of."""
+class RateFactor:
+    """Base class: one of the factors that an optimiser's learning rate is the product of.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Its learning rate is the base times the factors.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> issubclass(tg.optim.schedule.ReduceLROnPlateau, tg.optim.schedule.RateFactor)
+    True
+    """
 
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
@@ -245,7 +257,7 @@ class _Factor:
         self._set(base, factor)
 
 
-class Scheduler(_Factor):
+class Scheduler(RateFactor):
     """Set an optimiser's learning rate to base · schedule(t), t being the number of steps taken.
 
     Several schedulers of one optimiser multiply each other's factors, and each counts its own
@@ -331,7 +343,7 @@ class Scheduler(_Factor):
         self.count = count
 
 
-class ReduceLROnPlateau(_Factor):
+class ReduceLROnPlateau(RateFactor):
     """Multiply the learning rate by a factor where a metric no longer improves.
 
     It can be combined with a `Scheduler`, which multiplies the same base.
@@ -510,7 +522,7 @@ for _name, _ours in {  # names in PyTorch
     "get_last_lr": "optimizer.lr",
     "base_lrs": "base_lr",
 }.items():
-    setattr(_Factor, _name, MissingAttribute(_name, _ours))
+    setattr(RateFactor, _name, MissingAttribute(_name, _ours))
 for _kind, _name, _ours in (
     (Scheduler, "last_epoch", "count"),
     (ReduceLROnPlateau, "num_bad_epochs", "bad"),
