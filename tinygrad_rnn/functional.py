@@ -128,7 +128,9 @@ def embedding(ids: Any, weight: Tensor, padding_idx: int | None = None) -> Tenso
     if padding_idx is None:
         return rows
     padding_idx = checks.padding_row(padding_idx, weight.shape[0])
-    is_padding = ops.equal(checks.as_tensor(given), padding_idx)
+    if not isinstance(given, Tensor):  # the caller's, which is not saved
+        given = wrap(backend.to_device(given, weight.device), None, None)
+    is_padding = ops.equal(given, padding_idx)
     # Its row without a graph; where() drops the gradient, also one that is not finite.
     is_padding = ops.reshape(is_padding, shape=(*is_padding.shape, 1))
     return ops.where(is_padding, ops.getitem(weight.detach(), key=padding_idx), rows)
