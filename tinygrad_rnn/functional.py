@@ -18,7 +18,7 @@ from .engine.namespaces import namespaces
 from .engine.ops.axes import axis_of
 from .engine.ops.normalize import standardize_by_primitives
 from .engine.tensor import Tensor, wrap
-from .errors import ArgumentError, DTypeError, ShapeError
+from .errors import ArgumentError, DTypeError, GraphError, ShapeError
 from .tensors import checks
 from .tensors import log_softmax as log_softmax
 from .tensors import softmax as softmax
@@ -86,7 +86,7 @@ def _linear_misfit(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
     )
 
 
-def embedding(ids: Any, weight: Tensor) -> Tensor:
+def embedding(ids: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """Return the rows of a table at the indices `ids`.
 
     Parameters
@@ -95,6 +95,8 @@ def embedding(ids: Any, weight: Tensor) -> Tensor:
         Any shape, values in [0, V).
     weight : Tensor
         (V, D).
+    padding_idx : int, optional
+        The id of padding, in [-V, V): its row gets no gradient, and so is not learned.
 
     Returns
     -------
@@ -106,8 +108,8 @@ def embedding(ids: Any, weight: Tensor) -> Tensor:
     DTypeError
         `ids` are not integers.
     ArgumentError
-        An id is outside the table. Ids that are on a GPU are checked there: the error is raised
-        when the next value is read from the device, so that the host does not wait.
+        An id, or `padding_idx`, is outside the table. Ids that are on a GPU are checked there: the
+        error is raised when the next value is read from the device, so that the host does not wait.
 
     Examples
     --------
@@ -122,7 +124,16 @@ def embedding(ids: Any, weight: Tensor) -> Tensor:
     given = ids if isinstance(ids, Tensor) else backend.asarray(ids)
     _require_integers(given, "Embedding")
     table, key = plain_keys(weight, given, "Embedding", negative=False)
-    return ops.getitem(table, key=key)
+    rows = ops.getitem(table, key=key)
+    if padding_idx is None:
+        return rows
+    padding_idx = checks.padding_row(padding_idx, weight.shape[0])
+    if not isinstance(given, Tensor):  # the caller's, which is not saved
+        given = wrap(backend.to_device(given, weight.device), None, None)
+    is_padding = ops.equal(given, padding_idx)
+    # Its row without a graph; where() drops the gradient, also one that is not finite.
+    is_padding = ops.reshape(is_padding, shape=(*is_padding.shape, 1))
+    return ops.where(is_padding, ops.getitem(weight.detach(), key=padding_idx), rows)
 
 
 @explain_errors
@@ -359,6 +370,7 @@ def cross_entropy(
     reduction: str = "mean",
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
+    weight: Any = None,
 ) -> Tensor:
     """Return the cross-entropy -log softmax(logits)[target], in nats.
 
@@ -377,6 +389,9 @@ def cross_entropy(
         nan, and do not count in the mean.
     label_smoothing : float
         s in [0, 1]: the target distribution is (1 - s) one-hot + s / V.
+    weight : Tensor or array_like, optional
+        w, (V,), at least 0: the loss of class k is multiplied by w[k], and the mean is the weighted
+        one, Σ w[target] loss / Σ w[target]. Constants: they get no gradient.
 
     Returns
     -------
@@ -386,17 +401,20 @@ def cross_entropy(
     Raises
     ------
     ShapeError
-        `target` does not fit; where `axis=1` would fit, the message says so.
+        `target` or `weight` does not fit; where `axis=1` would fit, the message says so.
     DTypeError
         `target` are not integers.
     ArgumentError
-        A target is outside [0, V), or all are ignored and the mean does not exist. Targets that are
-        on a GPU are checked there: the error is raised when the next value is read from the
-        device, so that the host does not wait, and the mean of nothing is nan.
+        A target is outside [0, V), a weight is negative, or all targets are ignored or have the
+        weight 0, and the mean does not exist. Arrays on a GPU are checked there: the error is
+        raised when the next value is read from the device, so that the host does not wait, and the
+        mean of nothing is nan.
 
     Notes
     -----
     Label smoothing: Szegedy and others, "Rethinking the inception architecture", 2016, section 7.
+    With weights too, each term of the sum over the classes has the weight of its class, and the
+    mean is divided by Σ w[target] still, as in PyTorch.
 
     Examples
     --------
@@ -423,25 +441,74 @@ def cross_entropy(
         keep = ids != ignore_index
         ids = ids * keep  # class 0 replaces an ignored target
     checks.in_range("cross_entropy", ids, logits.shape[axis])
-    count = None if keep is None or reduction != "mean" else keep.sum()
-    if count is not None and backend.device_of(count) == "cpu" and not count:
-        raise ArgumentError("cross_entropy: every target is ignored, so the mean does not exist")
     device = backend.device_of(ids) if is_tensor else logits.device
+    w = None if weight is None else _class_weights(weight, logits.shape[axis], device)
+    count: Array = None
+    if reduction == "mean" and not (keep is None and w is None):
+        count = keep if w is None else w[backend.to_device(ids, device)]
+        if keep is not None and w is not None:
+            count = count * backend.to_device(keep, device)
+        count = count.sum()
+        if backend.device_of(count) == "cpu" and not count:
+            or_light = "" if w is None else " or has the weight 0"
+            raise ArgumentError(
+                f"cross_entropy: every target is ignored{or_light}, so the mean does not exist"
+            )
     # The graph saves a copy: the user may change the array.
     ids = wrap(backend.to_device(backend.copy(ids), device), None, None)
     if keep is not None:
         keep = backend.to_device(keep, device)
         # Zeros replace the logits: 0 times the gradient of a softmax of infinities is nan.
         logits = ops.where(backend.module_of(keep).expand_dims(keep, axis), logits, 0.0)
-    losses = ops.cross_entropy(logits, ids, axis=axis, label_smoothing=label_smoothing)
+    if w is None:
+        losses = ops.cross_entropy(logits, ids, axis=axis, label_smoothing=label_smoothing)
+    else:
+        losses = _weighted_losses(logits, ids, axis, label_smoothing, w)
     losses = losses if keep is None else ops.where(keep, losses, 0.0)
     if count is None:
         return _reduce(losses, reduction, "cross_entropy")
+    half = losses.dtype == backend.float16  # sum and count of many may be out of its range
+    total = ops.sum(losses.astype(backend.float32) if half else losses)
     count = backend.to_device(count, device)
-    if losses.dtype == backend.float16:  # sum and count of many may be out of its range
-        total = ops.sum(losses.astype(backend.float32))
-        return ops.divide(total, count).astype(backend.float16)
-    return ops.divide(ops.sum(losses), count)
+    mean = ops.divide(total, count.astype(total.dtype) if count.dtype.kind == "f" else count)
+    return mean.astype(backend.float16) if half else mean
+
+
+def _class_weights(weight: Any, classes: int, device: str) -> Array:
+    """Return the weights of the classes, in float64."""
+    if isinstance(weight, Tensor) and weight.requires_grad:
+        raise GraphError("cross_entropy: the class weights are constants: pass weight.detach()")
+    if isinstance(weight, str | dict):
+        raise ArgumentError(
+            f"cross_entropy: the class weights are {classes} numbers, got {weight!r:.40}: balanced "
+            f"ones are len(y) / ({classes} * numpy.bincount(y, minlength={classes})), y all labels"
+        )
+    given = weight._data if isinstance(weight, Tensor) else backend.asarray(weight)
+    if given.shape != (classes,):
+        raise ShapeError(
+            f"cross_entropy: {classes} classes need a weight of ({classes},), got {given.shape}"
+        )
+    if backend.device_of(given) == "cpu" and not (
+        (given >= 0).all() and backend.module_of(given).isfinite(given).all()
+    ):
+        raise ArgumentError(
+            f"cross_entropy: class weights are finite and at least 0, got {given.min()} to "
+            f"{given.max()}"
+        )
+    return backend.to_device(given.astype(backend.float64), device)
+
+
+def _weighted_losses(
+    logits: Tensor, ids: Tensor, axis: int, label_smoothing: float, weight: Array
+) -> Tensor:
+    weight = weight.astype(logits.dtype)
+    losses = ops.cross_entropy(logits, ids, axis=axis, label_smoothing=0.0)
+    losses = ops.multiply(losses, weight[ids._data])
+    if not label_smoothing:
+        return losses
+    classes = weight.reshape([-1 if i == axis else 1 for i in range(logits.ndim)])
+    every = ops.sum(ops.multiply(log_softmax(logits, axis=axis), classes), axis=axis)
+    return (1.0 - label_smoothing) * losses - label_smoothing / len(weight) * every
 
 
 def _check_targets(ids: Array, logits: tuple[int, ...], axis: int) -> None:
@@ -496,7 +563,7 @@ def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor
 
 @explain_errors
 def binary_cross_entropy_with_logits(
-    logits: Tensor, target: Any, reduction: str = "mean"
+    logits: Tensor, target: Any, reduction: str = "mean", pos_weight: Any = None
 ) -> Tensor:
     """Return -y log σ(x) - (1 - y) log(1 - σ(x)) for logits x and targets y, in nats.
 
@@ -508,6 +575,9 @@ def binary_cross_entropy_with_logits(
         y in [0, 1], the same shape; it is not broadcast. Booleans and integers are accepted.
     reduction : {"mean", "sum", "none"}
         Over all elements.
+    pos_weight : Tensor or array_like, optional
+        The factor of the first term, at least 0; a number, or of a shape that broadcasts to that of
+        `logits`. The ratio of negative to positive targets balances them. A constant.
 
     Returns
     -------
@@ -517,7 +587,9 @@ def binary_cross_entropy_with_logits(
     Raises
     ------
     ShapeError
-        The shapes differ.
+        The shapes differ, or `pos_weight` does not broadcast to them.
+    ArgumentError
+        A target is outside [0, 1], or a weight negative.
 
     Notes
     -----
@@ -535,8 +607,26 @@ def binary_cross_entropy_with_logits(
     if backend.device_of(given) == "cpu" and given.size and (given.min() < 0 or given.max() > 1):
         raise ArgumentError(f"{op}: targets are in [0, 1], got {given.min()} to {given.max()}")
     y = _like(target, logits, op)
-    losses = y * ops.softplus(-logits) + (1.0 - y) * ops.softplus(logits)
+    positive = y if pos_weight is None else y * _positive_weights(pos_weight, logits, op)
+    losses = positive * ops.softplus(-logits) + (1.0 - y) * ops.softplus(logits)
     return _reduce(losses, reduction, op)
+
+
+def _positive_weights(pos_weight: Any, logits: Tensor, op: str) -> Array:
+    if isinstance(pos_weight, Tensor) and pos_weight.requires_grad:
+        raise GraphError(f"{op}: pos_weight is a constant: pass pos_weight.detach()")
+    given = pos_weight._data if isinstance(pos_weight, Tensor) else backend.asarray(pos_weight)
+    fits = given.ndim <= logits.ndim and all(
+        n in (1, m) for n, m in zip(given.shape[::-1], logits.shape[::-1], strict=False)
+    )
+    if not fits:
+        raise ShapeError(
+            f"{op}: pos_weight {given.shape} does not broadcast to the logits {logits.shape}: pass "
+            "a number, or one for each column"
+        )
+    if backend.device_of(given) == "cpu" and not (given >= 0).all():
+        raise ArgumentError(f"{op}: pos_weight must be at least 0, got {given.min()}")
+    return backend.to_device(given.astype(logits.dtype), logits.device)
 
 
 def perplexity(mean_nats: float | Tensor) -> float:

@@ -98,6 +98,81 @@ def test_cross_entropy_and_its_gradient_equal_pytorchs(shape, reduction, smoothi
     np.testing.assert_allclose(x.grad.numpy(), x_peer.grad.numpy(), rtol=1e-12, atol=1e-12)
 
 
+CLASS_WEIGHTS = st.sampled_from([0.0, 0.5, 1.0, 3.0])
+
+
+@pytest.mark.oracle
+@given(
+    st.lists(st.integers(1, 4), min_size=2, max_size=4),
+    REDUCTIONS,
+    st.sampled_from([0.0, 0.1]),
+    st.booleans(),
+    st.data(),
+    SEEDS,
+)
+def test_class_weights_equal_pytorchs(shape, reduction, smoothing, ignore, data, seed):
+    torch = pytest.importorskip("torch")
+    weight = np.array(data.draw(st.lists(CLASS_WEIGHTS, min_size=shape[1], max_size=shape[1])))
+    rng = np.random.default_rng(seed)
+    value, target = rng.normal(size=shape), rng.integers(0, shape[1], [shape[0], *shape[2:]])
+    drop = (rng.random(target.shape) < 0.3) & ignore
+    masked = np.where(drop, -1, target)
+    x, x_peer = tg.tensor(value, requires_grad=True), torch.tensor(value, requires_grad=True)
+
+    def ours():
+        ignored = -1 if ignore else None
+        return F.cross_entropy(x, masked, 1, reduction, ignored, smoothing, weight)
+
+    if reduction == "mean" and not (weight[target] * ~drop).any():
+        with pytest.raises(ArgumentError, match="or has the weight 0, so the mean"):
+            ours()
+        return
+    loss = ours()
+    peer = torch.nn.functional.cross_entropy(
+        x_peer,
+        torch.tensor(masked),
+        reduction=reduction,
+        ignore_index=-1,
+        label_smoothing=smoothing,
+        weight=torch.tensor(weight),
+    )
+    np.testing.assert_allclose(loss.numpy(), peer.detach().numpy(), rtol=1e-12, atol=1e-12)
+    loss.sum().backward()
+    peer.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), x_peer.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@given(classified(), REDUCTIONS, st.floats(0, 1), SEEDS)
+def test_derivatives_of_the_weighted_cross_entropy_equal_differences(case, reduction, smooth, seed):
+    logits, target, axis = case
+    weight = np.random.default_rng(seed).uniform(0.1, 2, logits.shape[axis])
+    tg.gradcheck(
+        lambda x: F.cross_entropy(x, target, axis, reduction, None, smooth, weight),
+        logits % 3,
+        order=2,
+        rng=seed,
+    )
+
+
+@given(classified(), REDUCTIONS, st.floats(0, 1))
+def test_equal_class_weights_change_nothing_in_the_mean(case, reduction, smoothing):
+    logits, target, axis = case
+    plain = F.cross_entropy(logits, target, axis, reduction, None, smoothing)
+    weight = tg.full(logits.shape[axis], 2.0)
+    loss = F.cross_entropy(logits, target, axis, reduction, None, smoothing, weight)
+    factor = 1.0 if reduction == "mean" else 2.0
+    np.testing.assert_allclose(loss.numpy(), factor * plain.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_class_weights_keep_the_dtype_of_the_logits(dtype):
+    logits = tg.zeros(70_000, 2, dtype=dtype, requires_grad=True)
+    loss = F.cross_entropy(logits, np.zeros(70_000, int), weight=[2, 5])
+    assert (loss.dtype, loss.item()) == (np.dtype(dtype), pytest.approx(math.log(2), rel=1e-3))
+    loss.backward()
+    assert logits.grad.dtype == np.dtype(dtype)
+
+
 @given(classified(), SEEDS)
 def test_ignored_positions_count_neither_in_the_loss_nor_in_the_mean(case, seed):
     logits, target, axis = case
@@ -203,6 +278,25 @@ def test_binary_cross_entropy_is_its_definition(logits, reduction, seed):
     loss.sum().backward()
     gradient = (1 / (1 + np.exp(-x)) - y) / (x.size if reduction == "mean" else 1)
     np.testing.assert_allclose(t.grad.numpy(), gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.oracle
+@given(hnp.array_shapes(min_dims=0, max_dims=3, max_side=3), REDUCTIONS, st.data(), SEEDS)
+def test_positive_weights_equal_pytorchs(shape, reduction, data, seed):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    value, y = rng.normal(size=shape) * 9, rng.choice([0.0, 0.25, 1.0], shape)
+    end = shape[data.draw(st.integers(0, len(shape))) :]
+    weight = rng.choice([0.0, 0.5, 3.0], [n if rng.random() < 0.7 else 1 for n in end])
+    x, x_peer = tg.tensor(value, requires_grad=True), torch.tensor(value, requires_grad=True)
+    loss = F.binary_cross_entropy_with_logits(x, y, reduction, pos_weight=weight)
+    peer = torch.nn.functional.binary_cross_entropy_with_logits(
+        x_peer, torch.tensor(y), reduction=reduction, pos_weight=torch.tensor(weight)
+    )
+    np.testing.assert_allclose(loss.numpy(), peer.detach().numpy(), rtol=1e-9, atol=1e-12)
+    loss.sum().backward()
+    peer.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), x_peer.grad.numpy(), rtol=1e-9, atol=1e-12)
 
 
 def test_binary_cross_entropy_stays_exact_where_the_model_is_sure():

@@ -270,9 +270,49 @@ def test_tokenizer_replaces_the_rule() -> None:
 
 
 def test_tokens_are_taken_as_they_are() -> None:
-    vocab = text.Vocabulary(iter(["New York", "New York", "Ulm"]), level="word")
+    cities = "New York|New York|Ulm"
+    vocab = text.Vocabulary(cities.split("|"), level="word", tokenizer=lambda x: x.split("|"))
     assert vocab.tokens == ("<unk>", "New York", "Ulm")
+    assert vocab.encode(["Ulm", "New York"]).tolist() == vocab.encode("Ulm|New York").tolist()
     assert vocab.encode(["Ulm", "New York"]).tolist() == [2, 1]
+    lines = text.Vocabulary(iter(["Ulm", "\n", "  "]), level="word")  # white space alone is a token
+    assert lines.encode(["\n", "  ", "Rome"]).tolist() == [1, 2, 0]
+
+
+class Column:
+    """A column of a data frame."""
+
+    def __init__(self, *values: str) -> None:
+        self.values = values
+
+    def __iter__(self) -> Any:
+        return iter(self.values)
+
+
+NAMES, SENTENCES = Column("Ada", "Grace"), Column("the cat sat", "a dog")
+
+
+def test_a_list_of_texts_is_not_encoded_as_unknown_tokens() -> None:
+    letters, words = text.Vocabulary("Ada Grace"), text.Vocabulary("a cat sat", level="word")
+    for texts in (NAMES, ["A", "", "d"], [*NAMES.values]):
+        with pytest.raises(
+            ArgumentError, match=r"not one character.*for text in texts\].*data.pad"
+        ):
+            letters.encode(texts)
+    for texts in (SENTENCES, [*SENTENCES.values]):
+        with pytest.raises(ArgumentError, match=r"'the cat sat' is not one word, and would be unk"):
+            words.encode(texts)
+    assert letters.encode(["A", "d", "<unk>", "x"]).tolist() == [*letters.encode("Ad"), 0, 0]
+    assert words.encode(["cat", "kitten"]).tolist() == [*words.encode("cat"), 0]
+
+
+def test_a_vocabulary_of_a_list_of_texts_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"'Grace' is not one character: join .*''.join\(texts"):
+        text.Vocabulary(NAMES)
+    with pytest.raises(ArgumentError, match=r"'the cat sat' is a text, not a word: .*' '.join"):
+        text.Vocabulary(SENTENCES, level="word")
+    with pytest.raises(ArgumentError, match=r"'x x x.*…' is a text"):
+        text.Vocabulary(["x " * 400], level="word")
 
 
 @given(train=TEXTS, other=TEXTS, level=st.sampled_from(["char", "word"]))

@@ -344,7 +344,7 @@ def objects() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("Linear", {"bias": None}, "not a NumPy array: bias"),
+        ("Linear", {"bias": None}, "not an array: bias is a NoneType"),
         ("Linear", {"more": np.zeros(2)}, "unexpected: more"),
         (
             "SGD",

@@ -380,7 +380,11 @@ def run_embedding(device: str) -> list[Any]:
     ids = tg.tensor(IDS, device=device)
     (table(ids) ** 2).sum().backward()
     (table([2, 2]) ** 2).sum().backward()
-    return [table(ids), *grads_of(table), tg.functional.one_hot(ids, 3)]
+    padded = tg.nn.Embedding(3, 5, padding_idx=1, device=device, **OPTIONS)
+    (padded(ids) ** 2).sum().backward()
+    (padded([1, 2]) ** 2).sum().backward()
+    found = [table(ids), *grads_of(table), padded(ids), padded.weight, *grads_of(padded)]
+    return [*found, tg.functional.one_hot(ids, 3)]
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -427,6 +431,10 @@ def test_losses(accelerator: str) -> None:
             F.cross_entropy(x, ids, reduction="none", label_smoothing=0.1),
             F.cross_entropy(x, ignored, ignore_index=-1),
             F.cross_entropy(x.moveaxis(-1, 1), ids, axis=1),
+            F.cross_entropy(x, ids, weight=[1.0, 0.5, 2.0]),
+            F.cross_entropy(x, IDS, weight=tg.tensor([1.0, 0.5, 2.0], device=device)),
+            F.cross_entropy(x, ignored, -1, "mean", -1, 0.1, np.array([1.0, 0.5, 2.0])),
+            F.binary_cross_entropy_with_logits(x, x > 0, pos_weight=[1.0, 0.5, 2.0]),
             F.mse_loss(x, tg.zeros_like(x)),
             F.mse_loss(x, logits * 2, reduction="sum"),
             F.binary_cross_entropy_with_logits(x, x > 0),
@@ -444,6 +452,11 @@ def test_losses(accelerator: str) -> None:
     metric.update(loss, 2)
     metric.update(F.cross_entropy(tg.zeros(2, 4, device=accelerator), [0, 1], reduction="none"))
     assert (metric.count, metric.value) == (4, pytest.approx(4))
+    x, ids = tg.tensor(logits, device=accelerator), tg.tensor(IDS, device=accelerator)
+    accuracy, confusion = tg.metrics.Accuracy(), tg.metrics.Confusion(3)
+    accuracy.update(x, ids)
+    confusion.update(x, ids)
+    assert accuracy.value == confusion.accuracy == (logits.argmax(-1) == IDS).mean()
 
 
 def test_large_sums_and_norms(accelerator: str) -> None:
@@ -549,6 +562,42 @@ def test_learning(accelerator: str, name: str) -> None:
             for slot in theirs:
                 assert isinstance(ours[slot], np.ndarray)
                 np.testing.assert_allclose(ours[slot], theirs[slot], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_groups(accelerator: str, name: str) -> None:
+    def run(device: str) -> list[Any]:
+        model = LAYERS["sequential"](device)
+        params = list(model.parameters())
+        optimizer = type(RULES[name](params))(
+            [{"params": params[::2]}, {"params": params[1::2], "lr": 0.3, "weight_decay": 0.1}],
+            lr=0.1,
+        )
+        plateau = tg.optim.schedule.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (model(tg.tensor(X, device=device)) ** 2).sum().backward()
+            optimizer.step()
+            plateau.step(1.0)
+        assert [group["lr"] for group in optimizer.param_groups] == [0.025, 0.075]
+        again = type(optimizer)([{"params": params[::2]}, {"params": params[1::2]}], lr=1.0)
+        again.load_state_dict(optimizer.state_dict())
+        again.step()
+        return params
+
+    assert_same(run(accelerator), run("cpu"), accelerator)
+
+
+def test_a_scaler(accelerator: str) -> None:
+    data = np.random.default_rng(0).normal(5.0, 3.0, (9, 2))
+    here = tg.data.Scaler(2).fit(data)
+    there = tg.data.Scaler(2).to(accelerator).fit(tg.tensor(data, device=accelerator))
+    assert_same(
+        [there(data), there.inverse(there(data))],
+        [here(data), here.inverse(here(data))],
+        accelerator,
+        1e-5,
+    )
 
 
 def test_clipping(accelerator: str) -> None:

@@ -116,6 +116,32 @@ def parameters(rng, dtype):
 
 @rules
 @given(data=st.data(), seed=SEEDS, dtype=DTYPES)
+def test_updates_of_groups_equal_numpys(rule, data, seed, dtype):
+    rng = np.random.default_rng(seed)
+    ours = parameters(rng, dtype)
+    theirs = copy.deepcopy(ours)
+    own = {**data.draw(RULES[rule]), "lr": data.draw(st.sampled_from([0.0, 0.01, 0.5]))}
+    optimizers = [
+        rule([{"params": params[:3]}, {"params": params[3:], **own}], lr=0.1)
+        for params in (ours, theirs)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        record = Recorded(patch)
+        for _ in range(3):
+            for p, q in zip(ours, theirs, strict=True):
+                grad = rng.normal(size=p.shape).astype(dtype)
+                grad = np.asarray(grad, order="F" if p._data.flags.f_contiguous else "C")
+                p.grad = q.grad = tg.tensor(grad)
+            optimizers[0].step()
+            on_numpy(optimizers[1].step)
+        some = [done for _, done in record.done]
+    assert some == [True] * 6  # one call for each group
+    for p, q in zip(ours, theirs, strict=True):
+        assert_close(p.numpy(), q.numpy(), dtype)
+
+
+@rules
+@given(data=st.data(), seed=SEEDS, dtype=DTYPES)
 def test_updates_equal_numpys(rule, data, seed, dtype):
     options, lr = data.draw(RULES[rule]), data.draw(st.sampled_from([0.01, 0.5]))
     rng = np.random.default_rng(seed)

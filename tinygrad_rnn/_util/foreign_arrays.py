@@ -65,6 +65,57 @@ def to_owned_array(data: Any) -> np.ndarray[Any, Any]:
     return array if type(data) in PLAIN_TYPES or isinstance(data, list | tuple) else np.array(array)
 
 
+_CURES = {  # by the kind of a dtype that has no real numbers
+    "M": "count time from a first date, (dates - dates.min()) / numpy.timedelta64(1, 'D')",
+    "m": "divide durations by a unit, x / numpy.timedelta64(1, 'D')",
+    "U": "number labels, numpy.unique(labels, return_inverse=True)[1], and encode text by "
+    "tinygrad_rnn.data.text.Vocabulary",
+}
+
+
+def cure_of_dtype(data: Any, dtype: np.dtype[Any]) -> str:
+    """Return the end of an error about data that are not real numbers: how to make them so.
+
+    Parameters
+    ----------
+    data : object
+        The data; of a table each column is looked at.
+    dtype : dtype
+        Of the data as an array.
+
+    Returns
+    -------
+    str
+        Empty for a dtype without a cure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinygrad_rnn._util.foreign_arrays import cure_of_dtype
+    >>> dates = np.array(["2024-01-01"], "datetime64[D]")
+    >>> cure_of_dtype(dates, dates.dtype)[:40]
+    ': count time from a first date, (dates -'
+    """
+    if not (hasattr(data, "columns") and hasattr(data, "dtypes") and hasattr(data, "iloc")):
+        kind = _kind(data) if dtype.kind == "O" and hasattr(data, "__array__") else dtype.kind
+        return f": {_CURES[kind]}" if kind in _CURES else ""
+    columns = {name: np.asarray(data.iloc[:, i]) for i, name in enumerate(data.columns)}
+    wrong = {
+        name: _kind(column) for name, column in columns.items() if column.dtype.kind not in "fiub"
+    }
+    cures = dict.fromkeys(_CURES[kind] for kind in wrong.values() if kind in _CURES)
+    return "; ".join([f": drop the columns, .drop(columns={[*wrong]}), or convert them", *cures])
+
+
+def _kind(data: Any) -> str:
+    """Return the kind of the dtype of an array; that of its first element for objects."""
+    array = np.asarray(data)
+    if array.dtype.kind == "O" and array.size:
+        first = array.flat[0]
+        return "U" if isinstance(first, str) else "M" if hasattr(first, "year") else "O"
+    return array.dtype.kind.replace("S", "U")
+
+
 def copy_arrays(kinds: Iterable[type], value: Any) -> Any:
     """Return a nested value with its arrays copied; copies keep the class and the memory layout.
 

@@ -171,6 +171,10 @@ class ResumableIterator(Iterator[T]):
                 for key, value in own["settings"].items()
                 if type(saved := state["settings"][key]) is not type(value) or saved != value
             ]
+            if problems:
+                problems.append(
+                    "use the saved settings, or leave this state out and begin a new epoch"
+                )
         raise_problems(name, problems)
         drawn, position = copy.deepcopy(dict(state["drawn"])), state["position"]
         count, get_batch = self._plan(**drawn)

@@ -61,6 +61,14 @@ def batches(
     [2, 2, 1]
     """
     all_positive("batches", batch_size=batch_size)
+    for i, a in enumerate(arrays):
+        sized = isinstance(a, list | tuple) and all(
+            hasattr(x, "__len__") and not isinstance(x, str) for x in a
+        )
+        if sized and len(set(map(len, a))) > 1:
+            raise ShapeError(
+                f"batches: the rows of array {i} differ in length: use ragged_batches, or pad"
+            )
     sources = [a if isinstance(a, np.ndarray | Tensor) else tensor(a) for a in arrays]
     shapes = [tuple(source.shape) for source in sources]
     if not sources:
@@ -79,7 +87,7 @@ def batches(
 
         def get_batch(i: int) -> tuple[Tensor, ...]:
             rows = order[i * batch_size : min((i + 1) * batch_size, stop)]
-            return tuple(_take(source, rows) for source in sources)
+            return tuple(take_rows(source, rows) for source in sources)
 
         return -(-stop // batch_size), get_batch
 
@@ -99,7 +107,8 @@ def batches(
     return ResumableIterator(settings, draw, plan, own)
 
 
-def _take(source: Any, rows: npt.NDArray[np.int64]) -> Tensor:
+def take_rows(source: Any, rows: npt.NDArray[np.int64]) -> Tensor:
+    """Return some rows of an array or a Tensor; a Tensor stays on its device."""
     if isinstance(source, Tensor):
         return source[tensor(rows, device=source.device)]
     return tensor(source[rows])

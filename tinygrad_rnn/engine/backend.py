@@ -17,7 +17,7 @@ import numpy as np
 
 from .._util import gpu
 from .._util.api_hints import class_name
-from .._util.foreign_arrays import refuse_lossy_conversion, to_owned_array
+from .._util.foreign_arrays import cure_of_dtype, refuse_lossy_conversion, to_owned_array
 from ..errors import DeviceError, DTypeError
 
 Array = Any  # numpy.ndarray or cupy.ndarray; their types have no common base
@@ -231,11 +231,11 @@ def asarray(data: Any, dtype: DType = None) -> Array:
     else:
         array = to_owned_array(data)
         # The user did not choose the dtype of Python floats; arrays of other libraries keep theirs.
-        if array.dtype == float64 and dtype is None and not hasattr(data, "dtype"):
+        if array.dtype == float64 and dtype is None and not hasattr(data, "__array__"):
             array = array.astype(get_default_dtype())
     if array.dtype.kind not in "fiub":
         problem = f"cannot make a tensor of dtype {array.dtype} from {class_name(data)}"
-        raise DTypeError(f"{problem}: real numbers only")
+        raise DTypeError(f"{problem}: real numbers only{cure_of_dtype(data, array.dtype)}")
     if dtype is None:
         dtype = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
     return array if array.dtype == dtype else array.astype(dtype)

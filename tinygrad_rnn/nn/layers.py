@@ -95,6 +95,8 @@ class Embedding(Module):
     ----------
     num_embeddings, embedding_dim : int
         V and D.
+    padding_idx : int, optional
+        The id of padding, in [-V, V): its row is zero, and gets no gradient.
     dtype : dtype, optional
         Of the parameters; the default floating dtype if None.
     device : str, optional
@@ -106,6 +108,8 @@ class Embedding(Module):
     ----------
     weight : Parameter
         (V, D), initially N(0, 1).
+    padding_idx : int or None
+        As given, from 0 on. It is a setting, not a part of `state_dict`.
 
     Raises
     ------
@@ -119,6 +123,9 @@ class Embedding(Module):
     Examples
     --------
     >>> import tinygrad_rnn as tg
+    >>> table = tg.nn.Embedding(28, 16, padding_idx=0)
+    >>> table([0, 0]).sum().item()
+    0.0
     >>> table = tg.nn.Embedding(28, 16)
     >>> table(tg.zeros(35, 32, dtype=tg.int64)).shape
     (35, 32, 16)
@@ -131,6 +138,7 @@ class Embedding(Module):
         self,
         num_embeddings: int,
         embedding_dim: int,
+        padding_idx: int | None = None,
         dtype: Any = None,
         device: str | None = None,
         rng: int | Generator | None = None,
@@ -142,10 +150,18 @@ class Embedding(Module):
         )
         self.weight = Parameter(zeros(shape, dtype=dtype, device=device))
         init.normal(self.weight, rng=rng)
+        self.padding_idx: int | None = None
+        if padding_idx is not None:
+            self.padding_idx = checks.padding_row(padding_idx, shape[0])
+            self.weight.data[self.padding_idx] = 0.0  # no graph has seen it yet
 
     def forward(self, ids: Any) -> Tensor:
         """Return the vectors, (*ids.shape, D), of integer ids of any shape."""
-        return F.embedding(ids, self.weight)
+        return F.embedding(ids, self.weight, self.padding_idx)
+
+    def extra_repr(self) -> str:
+        """Return the id of padding, if there is one."""
+        return "" if self.padding_idx is None else f"padding_idx={self.padding_idx}"
 
 
 class Dropout(Module):

@@ -13,14 +13,16 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from .._util.api_hints import explain_errors, hint
+from .._util.api_hints import class_name, explain_errors, hint
 from .._util.contexts import ReusableContext, reusable_context
+from .._util.foreign_arrays import refuse_lossy_conversion
 from .._util.state_keys import key_problems, raise_problems
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
-from ..errors import ArgumentError, DTypeError
+from ..errors import ArgumentError, DTypeError, GraphError
 from ..tensors.creation import tensor
+from ..tensors.dlpack import from_dlpack
 
 T = TypeVar("T")
 
@@ -440,9 +442,12 @@ class Module:
         Parameters
         ----------
         state : mapping of str to array
-            NumPy arrays or Tensors with exactly the shapes and dtypes of this module's tensors.
+            Tensors, arrays of NumPy, or objects with ``__dlpack__`` or ``__array__``, such as the
+            tensors of PyTorch, with the shapes of this module's tensors. Values of a smaller dtype
+            of the same kind are converted, which is exact: float16 to float32, int32 to int64.
         strict : bool
-            Whether missing and unexpected names are an error. Wrong shapes and dtypes always are.
+            Whether missing and unexpected names are an error. Wrong shapes always are, and dtypes
+            whose conversion would round.
 
         Returns
         -------
@@ -477,20 +482,13 @@ class Module:
         for name, target in own.items():
             if name not in state:
                 continue
-            value = state[name]._data if isinstance(state[name], Tensor) else state[name]
-            if not backend.is_array(value):
-                kind = f"{type(value).__module__}.{type(value).__qualname__}"
-                cure = ": convert by {name: x.numpy() for name, x in state.items()}"
-                cure *= hasattr(value, "numpy") and not problems
-                problems.append(f"not a NumPy array: {name} is a {kind}{cure}")
+            value = _array_of(name, state[name], problems)
+            if value is None:
                 continue
-            value = backend.to_numpy(value)
-            if (value.shape, value.dtype) != (target.shape, target.dtype):
-                problems.append(
-                    f"does not fit: {name} is {value.dtype} {value.shape}, "
-                    f"the module's is {target.dtype} {target.shape}"
-                )
+            if value.shape != target.shape or not _converts(value.dtype, target.dtype):
+                problems.append(_misfit(name, value, target))
                 continue
+            value = value.astype(target.dtype, copy=False)
             twin = written.setdefault(id(target), name)
             if twin != name and value.tobytes() != values[twin].tobytes():
                 problems.append(f"differ: {name} and {twin} are one tensor in this module")
@@ -656,6 +654,57 @@ def _evaluation(module: Module) -> Iterator[None]:
     finally:
         # By identity: blocks in generators may end in any order.
         _overrides.blocks = [other for other in _overrides.blocks if other is not own]
+
+
+def _array_of(name: str, given: Any, problems: list[str]) -> Array | None:
+    """Return a value of a state as a NumPy array; None after a problem."""
+    if isinstance(given, Tensor):
+        return backend.to_numpy(given._data)
+    if backend.is_array(given):
+        return backend.to_numpy(given)
+    kind = class_name(given)
+    try:
+        if hasattr(type(given), "__dlpack_device__"):
+            return backend.to_numpy(from_dlpack(given)._data)
+        if hasattr(type(given), "__array__"):
+            refuse_lossy_conversion(given)
+            return np.asarray(given)
+    except (BufferError, GraphError):
+        problems.append(
+            f"has a graph of its library: {name} is a {kind}: pass the state_dict() there, or "
+            "{name: x.detach() for name, x in state.items()}"
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        problems.append(
+            f"cannot be read: {name} is a {kind}: {error}: convert it there, to float32 on the CPU"
+        )
+    else:
+        problems.append(f"not an array: {name} is a {kind}")
+    return None
+
+
+def _converts(given: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """Tell whether a dtype can be converted to another without rounding."""
+    if given.name == "bfloat16":  # a dtype that other packages add to NumPy
+        return target.name in ("float32", "float64")
+    kinds = ("f", "iu", "b")
+    alike = any(given.kind in kind and target.kind in kind for kind in kinds)
+    return alike and np.can_cast(given, target)
+
+
+def _misfit(name: str, value: Array, target: Tensor) -> str:
+    problem = (
+        f"does not fit: {name} is {value.dtype} {value.shape}, "
+        f"the module's is {target.dtype} {target.shape}"
+    )
+    if value.shape != target.shape:
+        return problem
+    if value.dtype.kind == target.dtype.kind == "f":
+        return (
+            f"{problem}: convert the module by .to({str(value.dtype)!r}), or round the values, "
+            f"{{name: x.astype({str(target.dtype)!r}) for name, x in state.items()}}"
+        )
+    return f"{problem}: convert the value by .astype({str(target.dtype)!r})"
 
 
 def _overwrite(target: Tensor, array: Array) -> None:

@@ -11,12 +11,14 @@ from .optimizers import Adagrad as Adagrad
 from .optimizers import Adam as Adam
 from .optimizers import AdamW as AdamW
 from .optimizers import Optimizer as Optimizer
+from .optimizers import ParamGroup as ParamGroup
 from .optimizers import RMSprop as RMSprop
 
 __getattr__ = module_getattr(
     __name__,
     schedule.OTHER_NAMES
     | {
+        "ReduceLROnPlateau": "schedule.ReduceLROnPlateau",
         "lr_scheduler": "tinygrad_rnn.optim.schedule",
         "clip_grad_norm_": "clip_grad_norm",
         "clip_grad_value_": "clip_grad_value",

@@ -28,10 +28,11 @@ from ..nn import Parameter
 from ..tensors import checks
 
 _CURES = {  # by the type of a wrong element in a list of parameters
-    "dict": "; for groups create one optimiser each",
+    "dict": "; groups are a list of dicts alone, without tensors between them",
     "tuple": "; named_parameters() gives pairs, parameters() the parameters alone",
     "str": "; of a dict take the .values()",
 }
+_GROUP = 'a group is a dict {"params": [...], "lr": 0.01, "weight_decay": 0.0}'
 _BELOW = {  # every hyperparameter is in [0, bound)
     "lr": math.inf,
     "momentum": 1.0,
@@ -43,30 +44,99 @@ _BELOW = {  # every hyperparameter is in [0, bound)
 }
 
 
+class ParamGroup(dict[str, Any]):
+    """The parameters and the settings of a group, as `Optimizer.param_groups` shows them.
+
+    Raises
+    ------
+    ArgumentError
+        If a value is assigned, which would change nothing.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> layer = tg.nn.Linear(2, 3)
+    >>> groups = [{"params": [layer.weight]}, {"params": [layer.bias], "lr": 0.2}]
+    >>> [group["lr"] for group in tg.optim.SGD(groups, lr=0.1).param_groups]
+    [0.1, 0.2]
+    """
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        raise ArgumentError(
+            f"param_groups: {name!r} cannot be assigned here: optimizer.lr = rate changes the "
+            "learning rates of all groups in proportion; requires_grad_(False) freezes parameters; "
+            "for other settings create a new optimiser"
+        )
+
+    def update(self, *args: Any, **values: Any) -> None:
+        """Raise as an assignment does."""
+        self[", ".join(dict(*args, **values))] = None
+
+
+class _Group:
+    """Parameters with settings of their own.
+
+    Attributes
+    ----------
+    members : range
+        The indices of its parameters.
+    factor : float
+        Its learning rate over the optimiser's, which an assignment to that keeps.
+    hyper : dict
+        Its other settings.
+    rates : dict
+        Its learning rate on each device.
+    """
+
+    def __init__(self, members: range, factor: float, hyper: dict[str, Any]) -> None:
+        self.members, self.factor, self.hyper = members, factor, hyper
+        self.rates: dict[str, Array] = {}
+
+
 class Optimizer:
     """Base class of the optimisers: parameters, learning rate, checks and state.
 
-    A subclass defines `_update`, and `_init_state` if it needs state for each parameter.
+    A subclass defines `_update`, and `_init_state` if it needs state for each parameter. While they
+    run, ``self._hyper`` has the settings of the parameter's group.
 
     Parameters
     ----------
-    params : iterable of Tensor
+    params : iterable of Tensor, or of dict
         Leaves that require a gradient, such as ``module.parameters()``, without duplicates. A
         `Parameter` may be frozen (``requires_grad = False``): it and its state do not change until
-        it is unfrozen.
+        it is unfrozen. Or groups: dicts of ``"params"`` and of the settings that differ from those
+        of the optimiser, under the names of its arguments.
     lr : float
-        Learning rate.
+        Learning rate. A group's own rate keeps its ratio to this one: a schedule, or an assignment
+        to `lr`, changes both.
     **hyperparameters : float or bool
         Other settings of the subclass; they are checked, saved and loaded by name.
 
     Raises
     ------
     ArgumentError
-        `params` is empty, a parameter occurs twice or is not a leaf, or a setting is out of range.
+        `params` is empty, a parameter occurs twice or is not a leaf, or a setting is out of range
+        or unknown.
 
     Examples
     --------
+    No weight decay for biases, and a smaller rate for the table:
+
     >>> import tinygrad_rnn as tg
+    >>> model = tg.nn.Sequential(tg.nn.Embedding(5, 3), tg.nn.Linear(3, 5))
+    >>> table, weight, bias = model.parameters()
+    >>> groups = [
+    ...     {"params": [weight]},
+    ...     {"params": [table], "lr": 0.001},
+    ...     {"params": [bias], "weight_decay": 0.0},
+    ... ]
+    >>> optimizer = tg.optim.AdamW(groups, lr=0.01, weight_decay=0.1)
+    >>> optimizer.lr = 0.1
+    >>> [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    [(0.1, 0.1), (0.01, 0.1), (0.1, 0.0)]
+
+    A rule of your own:
+
     >>> class SignSGD(tg.optim.Optimizer):
     ...     def _update(self, p, g, lr, state):
     ...         p -= lr.astype(p.dtype) * ((g > 0) * 1.0 - (g < 0))
@@ -79,36 +149,94 @@ class Optimizer:
     """
 
     _scheduled: Any = None  # the rate that its schedulers share
+    _hyper: dict[str, Any]  # of the group whose parameters are updated
+    _rates: dict[str, Array]
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
             cls.__init__ = explain_errors(cls.__init__)  # type: ignore[method-assign]
 
-    def __init__(self, params: Iterable[Tensor], lr: float, **hyperparameters: float) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        **hyperparameters: float,
+    ) -> None:
         name = type(self).__name__
-        self.params = parameter_list(params, name)
+        given = _groups(params, name)
+        if len(given) == 1:  # of one group the rate is that of the optimiser
+            lr = given[0][1].pop("lr", lr)
+        self.params = parameter_list([p for members, _ in given for p in members], name)
         settings = _checked({"lr": lr, **hyperparameters}, name)
         rate = backend.asarray(settings.pop("lr"), backend.float64)
-        self._hyper = settings
-        self._rates = {p.device: backend.to_device(rate, p.device) for p in self.params}
-        self._state = []
-        for p in self.params:
-            with backend.computing_on(p.device):
-                self._state.append(self._init_state(p._data))
+        self._base = {p.device: backend.to_device(rate, p.device) for p in self.params}
+        self._state: list[dict[str, Array]] = []
+        self._groups: list[_Group] = []
+        for number, (members, own) in enumerate(given):
+            op = f"{name}: group {number}" if len(given) > 1 or own else name
+            start = len(self._state)
+            group = _Group(
+                range(start, start + len(members)),
+                _factor(own.pop("lr", lr), lr, op),
+                {**settings, **_own_settings(own, settings, op)},
+            )
+            self._check_settings(group.hyper, op)
+            self._groups.append(group)
+            self._use(group)
+            for p in members:
+                with backend.computing_on(p.device):
+                    self._state.append(self._init_state(p._data))
+        self._use(self._groups[0])
+        self._set_rates()
         self._specs = [_spec(p) for p in self.params]
+
+    def _check_settings(self, settings: dict[str, Any], op: str) -> None:
+        """Raise if the settings of a group do not fit one another."""
+
+    def _use(self, group: _Group) -> None:
+        """Make the settings and the rates those of a group, for an update of its parameters."""
+        self._hyper, self._rates = group.hyper, group.rates
+
+    def _set_rates(self) -> None:
+        """Compute the learning rates of the groups from the optimiser's."""
+        for group in self._groups:
+            for device, rate in self._base.items():
+                if group.factor == 1.0:
+                    group.rates[device] = rate  # the same memory
+                    continue
+                with backend.computing_on(device):
+                    if group.rates.get(device, rate) is rate:
+                        group.rates[device] = backend.copy(rate)
+                    out = group.rates[device]
+                    backend.module_of(rate).multiply(rate, group.factor, out=out)
 
     @property
     def lr(self) -> float:
-        """The learning rate; assign to change it."""
-        return float(next(iter(self._rates.values())).item())
+        """The learning rate; assign to change it, and those of groups in proportion."""
+        return float(next(iter(self._base.values())).item())
 
     @lr.setter
     def lr(self, value: float) -> None:
         value = _checked({"lr": value}, type(self).__name__)["lr"]
-        for device, rate in self._rates.items():
+        for device, rate in self._base.items():
             with backend.computing_on(device):
                 rate.fill(value)
+        self._set_rates()
+
+    @property
+    def param_groups(self) -> list[ParamGroup]:
+        """The parameters and settings of each group, to be read."""
+        return [
+            ParamGroup(
+                {
+                    "params": [self.params[i] for i in group.members],
+                    "lr": float(f"{self.lr * group.factor:.15g}"),
+                    **group.hyper,
+                }
+            )
+            for group in self._groups
+        ]
 
     def step(self) -> None:
         """Update every parameter that has a gradient and is not frozen, in place.
@@ -124,9 +252,18 @@ class Optimizer:
         """
         for i in range(len(self.params)):
             self._check(i)
-        grads = [(i, p, p.grad) for i, p in enumerate(self.params) if p.requires_grad]
+        try:
+            for group in self._groups:
+                self._use(group)
+                self._step(group.members)
+        finally:
+            self._use(self._groups[0])
+
+    def _step(self, members: range) -> None:
+        """Update the parameters of one group."""
+        grads = [(i, p, p.grad) for i in members if (p := self.params[i]).requires_grad]
         ready = [(i, p, grad) for i, p, grad in grads if grad is not None]
-        module = backend.module_of(self.params[0]._data)
+        module = backend.module_of(self.params[members.start]._data)
         if kernels.try_faster(module, "update_parameters", self, ready) is not NotImplemented:
             return
         for i, p, grad in ready:
@@ -164,7 +301,9 @@ class Optimizer:
         -------
         dict
             ``optimizer``: the name of the class; ``hyperparameters``: numbers by name, including
-            ``lr``; ``slots``: the optimizer state of each parameter, a dict of NumPy arrays.
+            ``lr``; ``slots``: the optimizer state of each parameter, a dict of NumPy arrays. Of an
+            optimiser with groups also ``groups``: for each its number of parameters, the ratio of
+            its rate to ``lr``, and its settings.
 
         Examples
         --------
@@ -176,9 +315,14 @@ class Optimizer:
         >>> [list(arrays) for arrays in state["slots"]]
         [['u'], ['u']]
         """
+        groups = [
+            {"params": len(group.members), "lr_factor": group.factor, **group.hyper}
+            for group in self._groups
+        ]
         return {
             "optimizer": type(self).__name__,
-            "hyperparameters": {"lr": self.lr, **self._hyper},
+            "hyperparameters": {"lr": self.lr, **self._groups[0].hyper},
+            **({"groups": groups} if len(groups) > 1 else {}),
             "slots": [  # not "state": checkpoints of earlier versions have this key
                 {name: backend.to_numpy(array).copy() for name, array in arrays.items()}
                 for arrays in self._state
@@ -202,17 +346,17 @@ class Optimizer:
         """
         op = f"{type(self).__name__}.load_state_dict"
         own = self.state_dict()
+        problems = _differing_groups(state, own)
+        raise_problems(op, problems)
         check_keys(op, state, own)
-        given, wanted = state["hyperparameters"], own["hyperparameters"]
-        problems = key_problems(given, wanted, "hyperparameters")
-        settings = {} if problems else _checked(given, op)
+        settings, problems = _loaded(state, own, "hyperparameters", op)
         if state["optimizer"] != own["optimizer"]:
             problems.append(f"the state is one of {state['optimizer']}")
-        problems += [
-            f"{name} is {value!r}, and a {type(wanted[name]).__name__} is expected"
-            for name, value in settings.items()
-            if type(value) is not type(wanted[name])
-        ]
+        groups = []
+        for i in range(len(own.get("groups", ()))):
+            loaded, more = _loaded(state["groups"], own["groups"], i, f"{op}: group {i}")
+            groups.append(loaded)
+            problems += more
         if not isinstance(state["slots"], list | tuple) or len(state["slots"]) != len(self._state):
             found = len(state["slots"]) if hasattr(state["slots"], "__len__") else "no"
             problems.append(f"the state is for {found} parameters, there are {len(self._state)}")
@@ -220,8 +364,13 @@ class Optimizer:
             for i, (given, arrays) in enumerate(zip(state["slots"], self._state, strict=True)):
                 problems += _mismatches(given, arrays, f"parameter {i}")
         raise_problems(op, problems)
-        self.lr = settings.pop("lr")
-        self._hyper = settings
+        lr = settings.pop("lr")
+        for group, loaded in zip(self._groups, groups or [settings], strict=True):
+            group.factor = loaded.pop("lr_factor", 1.0)
+            loaded.pop("params", None)
+            group.hyper = loaded
+        self._use(self._groups[0])
+        self.lr = lr
         for given, arrays in zip(state["slots"], self._state, strict=True):
             for name, array in arrays.items():
                 device = backend.device_of(array)
@@ -229,18 +378,21 @@ class Optimizer:
                     array[...] = backend.to_device(given[name], device)
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{k}={v}" for k, v in {"lr": self.lr, **self._hyper}.items())
-        count = sum(p.size for p in self.params)
-        return f"{type(self).__name__}({settings})  {count:,} parameters"
+        lines = []
+        for group in self.param_groups:
+            params = group.pop("params")
+            settings = ", ".join(f"{k}={v}" for k, v in group.items())
+            count = sum(p.size for p in params)
+            lines.append(f"{type(self).__name__}({settings})  {count:,} parameters")
+        return "\n".join(lines)
 
 
 for _name, _ours in {  # names in PyTorch and Keras that must not be assigned
-    "param_groups": "lr, and params; for groups create one optimiser each",
     "learning_rate": "lr",
 }.items():
     setattr(Optimizer, _name, UnassignableAttribute(_name, _ours))
 for _name, _ours in {  # names in PyTorch and Keras
-    "add_param_group": "another optimiser, for these parameters",
+    "add_param_group": "a list of groups, SGD([{'params': [...], 'lr': 0.01}, ...], lr=0.1)",
     "defaults": 'state_dict()["hyperparameters"]',
     "state": 'state_dict()["slots"]',
     "minimize": "loss.backward(), then step()",
@@ -254,8 +406,8 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Tensor
-        The parameters.
+    params : iterable of Tensor, or of dict
+        The parameters, or groups of them with settings of their own (see `Optimizer`).
     lr : float
         η, the learning rate.
     momentum : float
@@ -298,17 +450,19 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float,
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
-        if nesterov and not momentum:
-            raise ArgumentError("SGD: nesterov=True needs a momentum above 0")
         super().__init__(
             params, lr, momentum=momentum, nesterov=bool(nesterov), weight_decay=weight_decay
         )
+
+    def _check_settings(self, settings: dict[str, Any], op: str) -> None:
+        if settings["nesterov"] and not settings["momentum"]:
+            raise ArgumentError(f"{op}: nesterov=True needs a momentum above 0")
 
     def _init_state(self, p: Array) -> dict[str, Array]:
         return {"u": _zeros_like(p)} if self._hyper["momentum"] else {}
@@ -329,8 +483,8 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Tensor
-        The parameters.
+    params : iterable of Tensor, or of dict
+        The parameters, or groups of them with settings of their own (see `Optimizer`).
     lr : float
         α, the learning rate.
     betas : pair of float
@@ -373,16 +527,13 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float = 1e-3,
         betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        if not isinstance(betas, Sequence) or len(betas) != 2:
-            name = type(self).__name__
-            raise ArgumentError(f"{name}: betas are two numbers, (0.9, 0.999), got {betas!r}")
-        beta1, beta2 = betas
+        beta1, beta2 = _pair(betas, type(self).__name__)
         super().__init__(params, lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
 
     def _init_state(self, p: Array) -> dict[str, Array]:
@@ -417,8 +568,8 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params : iterable of Tensor
-        The parameters.
+    params : iterable of Tensor, or of dict
+        The parameters, or groups of them with settings of their own (see `Optimizer`).
     lr : float
         α, the learning rate.
     betas : pair of float
@@ -457,7 +608,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float = 1e-3,
         betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -475,8 +626,8 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Tensor
-        The parameters.
+    params : iterable of Tensor, or of dict
+        The parameters, or groups of them with settings of their own (see `Optimizer`).
     lr : float
         η, the learning rate.
     alpha : float
@@ -519,7 +670,7 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
@@ -559,8 +710,8 @@ class Adagrad(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Tensor
-        The parameters.
+    params : iterable of Tensor, or of dict
+        The parameters, or groups of them with settings of their own (see `Optimizer`).
     lr : float
         η, the learning rate.
     weight_decay : float
@@ -598,7 +749,7 @@ class Adagrad(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float = 1e-2,
         weight_decay: float = 0.0,
         eps: float = 1e-10,
@@ -680,6 +831,94 @@ def parameter_list(
         if seen.setdefault(id(p), i) != i:
             raise ArgumentError(f"{op}: parameters {seen[id(p)]} and {i} are the same tensor")
     return result
+
+
+def _groups(params: Any, op: str) -> list[tuple[list[Tensor], dict[str, Any]]]:
+    """Return the parameters and the own settings of each group."""
+    if isinstance(params, Mapping):
+        raise ArgumentError(f"{op}: parameters are a list, or a list of groups; {_GROUP}")
+    if isinstance(params, Tensor) or not isinstance(params, Iterable):
+        return [(parameter_list(params, op), {})]  # raises
+    given: list[Any] = list(params)
+    if not given or not isinstance(given[0], dict):
+        return [(parameter_list(given, op), {})]
+    groups = []
+    for number, group in enumerate(given):
+        if not isinstance(group, dict) or "params" not in group:
+            got = f"the keys {list(group)}" if isinstance(group, dict) else class_name(group)
+            raise ArgumentError(f"{op}: group {number} has no 'params': {_GROUP}, got {got}")
+        own = dict(group)
+        members = own.pop("params")
+        members = [members] if isinstance(members, Tensor) else members
+        groups.append((parameter_list(members, f"{op}: group {number}"), own))
+    return groups
+
+
+def _own_settings(own: dict[str, Any], settings: dict[str, Any], op: str) -> dict[str, Any]:
+    """Check the settings of a group against those of its optimiser."""
+    if "betas" in own and "beta1" in settings:
+        own["beta1"], own["beta2"] = _pair(own.pop("betas"), op)
+    for name, value in own.items():
+        if name not in settings:
+            known = ", ".join(("lr", *settings)).replace("beta1, beta2", "betas")
+            raise ArgumentError(f"{op}: unknown setting {name!r}; a group has params, {known}")
+        if isinstance(settings[name], bool) and not isinstance(value, bool):
+            raise ArgumentError(f"{op}: {name} must be True or False, got {value!r}")
+    return _checked(own, op)
+
+
+def _factor(own: Any, lr: float, op: str) -> float:
+    """Return the ratio of a group's learning rate to the optimiser's."""
+    own, lr = (_checked({"lr": rate}, op)["lr"] for rate in (own, lr))
+    if own == lr:
+        return 1.0
+    if not lr:
+        raise ArgumentError(
+            f"{op}: lr={own} has no ratio to the optimiser's lr=0: give the optimiser a rate "
+            "above 0, and freeze parameters by requires_grad_(False) or a group with lr=0"
+        )
+    return own / lr
+
+
+def _pair(betas: Any, op: str) -> Sequence[float]:
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise ArgumentError(f"{op}: betas are two numbers, (0.9, 0.999), got {betas!r}")
+    return betas
+
+
+def _differing_groups(state: Any, own: Mapping[str, Any]) -> list[str]:
+    """Return the problem of a state whose groups are not those of the optimiser."""
+    if not isinstance(state, Mapping) or not isinstance(state.get("slots"), list | tuple):
+        return []
+    sizes = []
+    for one in (state, own):
+        groups = one.get("groups", [{"params": len(one["slots"])}])
+        if not isinstance(groups, list | tuple) or not all(
+            isinstance(group, Mapping) and "params" in group for group in groups
+        ):
+            return ["groups: a list of dicts is expected"]
+        sizes.append([group["params"] for group in groups])
+    if sizes[0] == sizes[1] or len(sizes[0]) == len(sizes[1]) == 1:
+        return []
+    return [
+        f"the state has groups of {sizes[0]} parameters, this optimiser has {sizes[1]}: create it "
+        "with the groups of the saved run"
+    ]
+
+
+def _loaded(state: Any, own: Any, key: Any, op: str) -> tuple[dict[str, Any], list[str]]:
+    """Return checked settings of a state, and their problems."""
+    given, wanted = state[key], own[key]
+    problems = key_problems(given, wanted, str(key))
+    settings = {} if problems else _checked(given, op)
+    if "params" in settings:
+        settings["params"] = int(settings["params"])
+    problems += [
+        f"{name} is {value!r}, and a {type(wanted[name]).__name__} is expected"
+        for name, value in settings.items()
+        if type(value) is not type(wanted[name])
+    ]
+    return settings, problems
 
 
 def _checked(settings: Mapping[str, Any], op: str) -> dict[str, Any]:

@@ -148,6 +148,15 @@ def in_range(op: str, ids: Array | int, size: int, negative: bool = False) -> No
         raise gpu_indices.outside(op, high if high >= size else low, size, negative)
 
 
+def padding_row(padding_idx: Any, rows: int) -> int:
+    """Return the row of a table that is the padding, from 0 on; -1 is the last one."""
+    if isinstance(padding_idx, bool) or not hasattr(padding_idx, "__index__"):
+        raise ArgumentError(f"Embedding: padding_idx is an id, got {padding_idx!r}")
+    if not -rows <= padding_idx < rows:
+        raise ArgumentError(f"Embedding: padding_idx {padding_idx} is outside [{-rows}, {rows})")
+    return int(padding_idx) % rows
+
+
 def _described(x: Any) -> str:
     if isinstance(x, type):
         return f"the class {x.__name__}"

@@ -6,6 +6,7 @@ The classes here stand for such libraries; what they have in common is all that 
 from __future__ import annotations
 
 import collections
+import importlib
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -217,3 +218,101 @@ def test_a_graph_of_pytorch_is_refused(use):
     with pytest.raises(GraphError, match=r"torch.Tensor has a graph .*requires_grad=True"):
         USES[use](torch.ones(3, requires_grad=True))
     USES[use](torch.ones(3))
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+class Series:
+    """A column as in pandas: its values are read by NumPy's protocol."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+        self.dtype = self.values.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __len__(self):
+        return len(self.values)
+
+
+class Frame:
+    """A table as in pandas: it has the dtypes of its columns, and no dtype of its own."""
+
+    def __init__(self, **columns):
+        self.values = {name: np.asarray(column) for name, column in columns.items()}
+        self.columns = list(columns)
+        self.dtypes = [column.dtype for column in self.values.values()]
+        self.iloc = self
+
+    def __getitem__(self, key):
+        rows, column = key
+        return Series(self.values[self.columns[column]][rows])
+
+    def __array__(self, dtype=None, copy=None):
+        kinds = {column.dtype for column in self.values.values()}
+        same = kinds.pop() if len(kinds) == 1 else object
+        if same is object and all(x.dtype.kind in "fiu" for x in self.values.values()):
+            same = np.result_type(*self.values.values())
+        return np.stack([x.astype(same) for x in self.values.values()], axis=1)
+
+
+def frames():
+    """Yield the classes of tables and of columns: these and, where it is installed, pandas'."""
+    yield lambda **columns: Frame(**columns), Series
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError:
+        return
+    yield lambda **columns: pandas.DataFrame(columns), pandas.Series
+
+
+DATES = np.array(["2024-01-01", "2024-01-03"], "datetime64[ns]")
+NAMES = np.array(["Ada", "Grace"], object)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64", "uint8", "bool"])
+def test_columns_and_tables_keep_the_dtype_of_their_values(dtype):
+    values = np.array([1, 0], dtype)
+    for frame, series in frames():
+        assert tg.tensor(series(values)).dtype == np.dtype(dtype)
+        table = tg.tensor(frame(a=values, b=values))
+        assert (table.dtype, table.shape) == (np.dtype(dtype), (2, 2))
+        assert tg.tensor(frame(a=values), dtype="float32").dtype == np.float32
+
+
+def test_a_table_of_integers_and_numbers_keeps_double_precision():
+    for frame, _ in frames():
+        table = tg.tensor(frame(a=np.array([0.1, 0.2]), b=np.array([1, 2])))
+        np.testing.assert_array_equal(table.numpy(), [[0.1, 1], [0.2, 2]])
+
+
+def test_columns_that_are_no_numbers_are_refused_with_the_cure():
+    dates = r"real numbers only: count time from a first date, \(dates - dates.min\(\)\) / numpy.t"
+    for frame, series in frames():
+        for data, message in (
+            (DATES, dates),
+            (series(DATES), dates),
+            (series(DATES - DATES[0]), r"divide durations by a unit, x / numpy.timedelta64\(1, 'D"),
+            (series(NAMES), r"number labels, numpy.unique\(labels, return_inverse=True\)\[1\]"),
+            (["Ada"], "number labels"),
+            (
+                frame(d=DATES),
+                r"\.drop\(columns=\['d'\]\), or convert them; count time from a first",
+            ),
+            (
+                frame(a=np.ones(2), d=DATES, n=NAMES),
+                r"drop the columns, \.drop\(columns=\['d', 'n'\]\), .*; count .*; number labels",
+            ),
+        ):
+            with pytest.raises(DTypeError, match=message):
+                tg.tensor(data)
+        (days,) = [(DATES - DATES.min()) / np.timedelta64(1, "D")]
+        np.testing.assert_array_equal(tg.tensor(series(days)).numpy(), [0.0, 2.0])
+
+
+def test_data_that_have_no_cure_are_refused_without_one():
+    for data in ([1j], np.array([None]), [object()]):
+        with pytest.raises(DTypeError, match=r"real numbers only$"):
+            tg.tensor(data)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygrad_rnn as tg
+from tinygrad_rnn import functional as F
 from tinygrad_rnn.engine.ops import normalize
 from tinygrad_rnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from tinygrad_rnn.nn import Dropout, Embedding, LayerNorm, Linear, init
@@ -140,6 +141,45 @@ def test_embedding_is_a_linear_layer_of_one_hot_vectors(count, size, seed):
     ids = np.random.default_rng(seed).integers(0, count, (3, 2))
     hot = tg.functional.one_hot(ids, count, dtype="float64")
     np.testing.assert_array_equal((hot @ table.weight).numpy(), table(ids).numpy())
+
+
+@pytest.mark.oracle
+@given(LEADING, SIZES, SIZES, st.data(), st.booleans(), SEEDS)
+def test_padding_equals_pytorchs(leading, count, size, data, written, seed):
+    torch = pytest.importorskip("torch")
+    index = data.draw(st.integers(-count, count - 1))
+    table = Embedding(count, size, index, dtype="float64", rng=seed)
+    if written:  # the row need not be zero
+        table.weight.data = normal(seed, count, size)
+    else:
+        assert not table.weight.numpy()[index].any()
+    peer = torch.nn.Embedding(count, size, index, dtype=torch.float64)
+    peer.load_state_dict({"weight": torch.tensor(table.weight.numpy())})
+    ids = np.random.default_rng(seed).integers(0, count, leading)
+    y, y_peer = table(ids), peer(torch.tensor(ids))
+    np.testing.assert_array_equal(y.numpy(), y_peer.detach().numpy())
+    weight = normal(seed + 1, *leading, size)
+    (y * y * weight).sum().backward()
+    (y_peer * y_peer * torch.tensor(weight)).sum().backward()
+    found, expected = table.weight.grad.numpy(), peer.weight.grad.numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    assert table.padding_idx == peer.padding_idx
+
+
+@given(SEEDS)
+def test_padding_is_not_learned_also_by_an_infinite_gradient_and_of_second_order(seed):
+    table = Embedding(4, 2, padding_idx=1, rng=seed)
+    optimizer = tg.optim.AdamW(table.parameters(), lr=0.1, weight_decay=0.1)
+    table([1, 1, 0]).backward(tg.tensor([[np.inf] * 2, [np.nan] * 2, [1.0] * 2]))
+    optimizer.step()
+    assert not table.weight.numpy()[1].any()
+    assert np.isfinite(table.weight.numpy()).all()
+    weight = normal(seed, 4, 2)
+    assert tg.gradcheck(
+        lambda w: tg.where([[False]] * 2 + [[True]], 0.0, F.embedding([0, 3, 1], w, 1) ** 2),
+        weight,
+        order=2,
+    )
 
 
 def test_embedding_takes_lists_and_arrays():

@@ -130,7 +130,7 @@ def test_a_state_that_does_not_fit_is_refused_before_anything_is_written(spec, d
     elif fault == "shape":
         state[name] = np.zeros((7, *state[name].shape))
     elif fault == "dtype":
-        state[name] = state[name].astype(np.float32)
+        state[name] = state[name].astype(np.longdouble if np.finfo("g").bits > 64 else np.int64)
     else:
         state[name] = state[name].tolist()
     with pytest.raises(ArgumentError, match=name.replace(".", r"\.")):
@@ -154,9 +154,97 @@ def test_the_error_of_a_wrong_state_lists_every_fault():
         "missing: 0.bias",
         "unexpected: 2.weight",
         "1.weight is float32 (1, 4), the module's is float32 (1, 3)",
-        "1.bias is float64 (1,), the module's is float32 (1,)",
+        "1.bias is float64 (1,), the module's is float32 (1,): convert the module by "
+        ".to('float64'), or round the values, {name: x.astype('float32')",
     ):
         assert part in message
+
+
+SMALLER = [("float16", "float32"), ("float16", "float64"), ("float32", "float64")]
+
+
+@pytest.mark.parametrize(("given_dtype", "dtype"), SMALLER)
+def test_values_of_a_smaller_dtype_are_converted_exactly(given_dtype, dtype):
+    model = Linear(2, 3, dtype=dtype)
+    values = np.random.default_rng(0).normal(size=(3, 2)).astype(given_dtype)
+    state = {"weight": values, "bias": tg.tensor([1, 2, 3], dtype=given_dtype)}
+    model.load_state_dict(state)
+    assert model.weight.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(model.weight.numpy(), values)
+    back = Linear(2, 3, dtype=given_dtype)
+    with pytest.raises(ArgumentError, match=rf"by \.to\('{dtype}'\), or round the values, "):
+        back.load_state_dict(model.state_dict())
+    back.load_state_dict({k: x.astype(given_dtype) for k, x in model.state_dict().items()})
+    np.testing.assert_array_equal(back.weight.numpy(), values)
+
+
+@pytest.mark.parametrize(("given_dtype", "fits"), [("int32", True), ("uint8", True),
+                         ("float32", False), ("uint64", False), ("bool", False)])  # fmt: skip
+def test_integer_buffers_take_only_integers_that_they_can_hold(given_dtype, fits):
+    module = tg.nn.Module()
+    module.register_buffer("count", np.array([7], np.int64))
+    state = {"count": np.array([1], given_dtype)}
+    if fits:
+        module.load_state_dict(state)
+        assert (module.count.dtype, module.count.item()) == (np.int64, 1)
+        return
+    with pytest.raises(ArgumentError, match=r"convert the value by .astype\('int64'\)"):
+        module.load_state_dict(state)
+    assert module.count.item() == 7
+
+
+class Exporter:
+    """A value of another library, which NumPy reads by one protocol."""
+
+    def __init__(self, values, error=None):
+        self.values, self.error = values, error
+
+    def __array__(self, dtype=None, copy=None):
+        if self.error is not None:
+            raise self.error
+        return self.values
+
+
+def test_values_are_read_by_the_protocols_of_arrays():
+    model = Linear(2, 1)
+    weight = np.array([[1.0, 2.0]], np.float32)
+    model.load_state_dict({"weight": Exporter(weight), "bias": Exporter(np.ones(1, np.float16))})
+    np.testing.assert_array_equal(model.weight.numpy(), weight)
+    assert model.bias.item() == 1.0
+    weight[:] = 0  # the values were copied
+    assert model.weight.numpy().any()
+    before = model.state_dict()
+    graph = Exporter(weight)
+    graph.requires_grad = True
+    for value, message in (
+        (
+            graph,
+            r"has a graph of its library: weight is a .*Exporter: pass the state_dict\(\) there",
+        ),
+        (Exporter(weight, TypeError("no bits")), "weight is a .*: no bits: convert it there"),
+        ([[1.0, 2.0]], "not an array: weight is a list"),
+        (None, "not an array: weight is a NoneType"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            model.load_state_dict({"weight": value, "bias": np.ones(1, np.float32)})
+        np.testing.assert_equal(model.state_dict(), before)
+
+
+@pytest.mark.oracle
+def test_the_state_of_a_module_of_pytorch_is_loaded():
+    torch = pytest.importorskip("torch")
+    peer = torch.nn.LSTM(3, 4, num_layers=2)
+    model = tg.nn.LSTM(3, 4, num_layers=2)
+    model.load_state_dict(peer.state_dict())
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, peer.state_dict()[name].numpy())
+    model.load_state_dict(peer.half().state_dict())  # float16 to float32
+    with pytest.raises(ArgumentError, match=r"weight_hh_l0 .*state_dict\(\) there"):
+        model.load_state_dict(dict(peer.named_parameters()))
+    with pytest.raises(ArgumentError, match="convert it there, to float32 on the CPU"):
+        model.load_state_dict(peer.bfloat16().state_dict())
+    with pytest.raises(ArgumentError, match=r"by \.to\('float64'\)"):
+        model.load_state_dict(peer.double().state_dict())
 
 
 def test_strict_false_reports_names_and_still_refuses_wrong_shapes():

@@ -316,7 +316,25 @@ def test_a_step_is_never_half_taken(rule):
         (lambda p: SGD((q for q in ()), lr=1), "already exhausted"),
         (lambda p: SGD(p, lr=1), "SGD: a list of tensors .* got a Parameter"),
         (lambda p: SGD(Linear(1, 1), lr=1), "module.parameters.* got a Linear"),
-        (lambda p: SGD([{"params": [p]}], lr=1), "parameter 0 is a dict.*one optimiser each"),
+        (lambda p: SGD([p, {"params": [p]}], lr=1), "parameter 1 is a dict.*groups are a list of"),
+        (lambda p: SGD({"params": [p]}, lr=1), "a list, or a list of groups; a group is a dict"),
+        (lambda p: SGD([{"params": [p]}, p], lr=1), "group 1 has no 'params'.*got a? ?Parameter"),
+        (lambda p: SGD([{"parameters": [p]}], lr=1), r"group 0 has no 'params'.*\['parameters'\]"),
+        (lambda p: SGD([{"params": []}], lr=1), "group 0: no parameters"),
+        (lambda p: SGD([{"params": [p]}, {"params": p}], lr=1), "0 and 1 are the same"),
+        (
+            lambda p: SGD([{"params": [p], "decay": 0}], lr=1),
+            "'decay'; a group has params, lr, mom",
+        ),
+        (lambda p: AdamW([{"params": [p], "betas": 1}]), "group 0: betas are two numbers"),
+        (lambda p: SGD([{"params": [p], "weight_decay": -1}], lr=1), "group 0: weight_decay must"),
+        (lambda p: SGD([{"params": [p], "nesterov": 1}], lr=1), "nesterov must be True or False"),
+        (lambda p: SGD([{"params": [p], "nesterov": True}], lr=1), "group 0: nesterov=True needs"),
+        (lambda p: SGD([{"params": [p], "lr": -1}], lr=1), "SGD: lr must be"),
+        (
+            lambda p: SGD([{"params": [p]}, {"params": [Parameter([1.0])], "lr": 1}], lr=0),
+            "group 1: lr=1.0 has no ratio to the optimiser's lr=0.*requires_grad_",
+        ),
         (lambda p: SGD([p, p], lr=1), "parameters 0 and 1 are the same"),
         (lambda p: SGD([p, tg.zeros(2)], lr=1), "parameter 1, .* does not require a gradient"),
         (lambda p: SGD([p * 2], lr=1), "parameter 0, .* is the result of an operation"),
@@ -336,6 +354,145 @@ def test_a_step_is_never_half_taken(rule):
 def test_settings_that_mean_nothing_are_refused(make, message):
     with pytest.raises(ArgumentError, match=message):
         make(Parameter(tg.zeros(2)))
+
+
+def grouped(rule, params, settings):
+    """Return an optimiser of two groups of two parameters, the second with its own settings."""
+    return rule([{"params": params[:2]}, {"params": params[2:], **settings}], lr=0.25)
+
+
+@rules
+@given(data=st.data(), seed=SEEDS)
+def test_a_group_is_updated_as_by_an_optimiser_of_its_own(rule, data, seed):
+    own = {**data.draw(RULES[rule]), "lr": data.draw(st.sampled_from([0.25, 0.125, 0.0]))}
+    values, grads = problem(seed, steps=5)
+    ours, theirs = ([Parameter(v) for v in values] for _ in range(2))
+    optimizer = grouped(rule, ours, own)
+    alone = [rule(theirs[:2], lr=0.25), rule(theirs[2:], **own)]
+    for step, row in enumerate(grads):
+        if step == 2:
+            optimizer.lr = 0.5  # doubles the rates of all groups
+            alone[0].lr, alone[1].lr = 0.5, 2 * own["lr"]
+            assert [g["lr"] for g in optimizer.param_groups] == [0.5, 2 * own["lr"]]
+        set_grads(optimizer.params, row)
+        optimizer.step()
+        for one, part in zip(alone, (row[:2], row[2:]), strict=True):
+            set_grads(one.params, part)
+            one.step()
+        for p, q in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(p.numpy(), q.numpy())
+
+
+@rules
+@given(data=st.data(), seed=SEEDS)
+def test_a_run_with_groups_that_is_resumed_is_bitwise_the_uninterrupted_one(rule, data, seed):
+    own = {**data.draw(RULES[rule]), "lr": data.draw(st.sampled_from([0.25, 0.1, 0.03]))}
+    values, grads = problem(seed, steps=6)
+    optimizer = grouped(rule, [Parameter(v) for v in values], own)
+    optimizer.lr = 0.07
+    run(optimizer, grads[:3])
+    saved, at = copy.deepcopy(optimizer.state_dict()), [p.numpy() for p in optimizer.params]
+    run(optimizer, grads[3:])
+    # The settings of the file replace those of the program, also a ratio of 1.
+    again = grouped(rule, [Parameter(x) for x in at], {**own, "lr": 0.5})
+    again.load_state_dict(saved)
+    assert again.lr == 0.07
+    run(again, grads[3:])
+    assert_same_state(snapshot(again), snapshot(optimizer))
+    assert again.lr == 0.07
+    assert_same_state(again.param_groups[1]["lr"], optimizer.param_groups[1]["lr"])
+
+
+def test_one_group_has_the_state_of_an_optimiser_without_groups():
+    p, q = Parameter([1.0]), Parameter([2.0])
+    group = SGD([{"params": [p, q], "lr": 0.5}], lr=0.1)
+    assert group.lr == 0.5
+    assert_same_state(group.state_dict(), SGD([p, q], lr=0.5).state_dict())
+
+
+def test_the_state_of_other_groups_is_refused_and_nothing_is_loaded():
+    p, q, r = (Parameter([1.0]) for _ in range(3))
+    two = SGD([{"params": [p, q]}, {"params": [r], "lr": 0.2}], lr=0.1)
+    for other in (
+        SGD([p, q, r], lr=1.0),
+        SGD([{"params": [p]}, {"params": [q, r]}], lr=1.0),
+        SGD([{"params": [x]} for x in (p, q, r)], lr=1.0),
+    ):
+        for one, state in ((two, other.state_dict()), (other, two.state_dict())):
+            before = copy.deepcopy(one.state_dict())
+            with pytest.raises(ArgumentError, match=r"groups of .*with the groups of the"):
+                one.load_state_dict(state)
+            assert_same_state(one.state_dict(), before)
+    for spoil, message in (
+        (lambda groups: groups[1].pop("momentum"), "1: missing: momentum"),
+        (lambda groups: groups[1].update(nesterov=0.5), "nesterov is 0.5, and a bool"),
+        (lambda groups: groups[0].update(momentum=-1.0), "group 0: momentum must be"),
+        (lambda groups: groups.insert(0, 3), "groups: a list of dicts"),
+    ):
+        state = two.state_dict()
+        spoil(state["groups"])
+        with pytest.raises(ArgumentError, match=message):
+            two.load_state_dict(state)
+        assert two.param_groups[1]["lr"] == 0.2
+
+
+def test_the_settings_of_a_group_are_shown_and_not_assigned():
+    p, q = Parameter(tg.zeros(2, 3)), Parameter([2.0])
+    optimizer = AdamW([{"params": [p]}, {"params": q, "lr": 0.01, "weight_decay": 0}], lr=0.1)
+    first, second = optimizer.param_groups
+    assert first["params"] == [p]
+    assert second["params"] == [q]
+    assert (first["lr"], second["lr"], second["weight_decay"]) == (0.1, 0.01, 0.0)
+    for change in (lambda: second.update(lr=1.0), lambda: second.__setitem__("lr", 1.0)):
+        with pytest.raises(ArgumentError, match=r"'lr' cannot be assigned.*optimizer.lr = rate"):
+            change()
+    assert [line.partition("  ")[2] for line in repr(optimizer).splitlines()] == [
+        "6 parameters",
+        "1 parameters",
+    ]
+    schedule.Scheduler(optimizer, schedule.constant(0.5))
+    assert [g["lr"] for g in optimizer.param_groups] == [0.05, 0.005]
+
+
+def test_an_error_in_one_group_leaves_the_settings_of_the_first():
+    class Fails(SGD):
+        def _update(self, p, g, lr, state):
+            if self._hyper["weight_decay"]:
+                raise RuntimeError
+            super()._update(p, g, lr, state)
+
+    params = [Parameter([1.0]), Parameter([1.0])]
+    optimizer = Fails([{"params": params[:1]}, {"params": params[1:], "weight_decay": 1}], lr=0.5)
+    set_grads(params, [np.ones(1, "float32")] * 2)
+    with pytest.raises(RuntimeError):
+        optimizer.step()
+    assert optimizer._hyper["weight_decay"] == 0
+    assert [p.item() for p in params] == [0.5, 1.0]
+
+
+@pytest.mark.oracle
+@rules
+@given(data=st.data(), seed=SEEDS)
+def test_groups_equal_pytorchs(rule, data, seed):
+    torch = pytest.importorskip("torch")
+    own = {**data.draw(RULES[rule]), "lr": data.draw(st.sampled_from([0.25, 0.01]))}
+    values, grads = problem(seed, steps=5)
+    ours = [Parameter(v) for v in values]
+    theirs = [torch.tensor(v, requires_grad=True) for v in values]
+    decay = {"weight_decay": 0.05}
+    optimizer = rule([{"params": ours[:2]}, {"params": ours[2:], **own}], lr=0.1, **decay)
+    peer = getattr(torch.optim, rule.__name__)(
+        [{"params": theirs[:2]}, {"params": theirs[2:], **own}], lr=0.1, **decay,
+        **({"eps": 1e-10} if rule is Adagrad else {}),
+    )  # fmt: skip
+    for row in grads:
+        set_grads(ours, row)
+        for q, grad in zip(theirs, row, strict=True):
+            q.grad = torch.tensor(grad)
+        optimizer.step()
+        peer.step()
+    for p, q in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(p.numpy(), q.detach().numpy(), rtol=1e-9, atol=1e-9)
 
 
 @rules
@@ -790,3 +947,77 @@ def test_schedules_count_in_positive_integers(steps):
     for make in (schedule.step, schedule.cosine, schedule.linear_warmup):
         with pytest.raises(ArgumentError, match=rf"{make.__name__}: .* positive integer"):
             make(steps)
+
+
+PLATEAUS = st.fixed_dictionaries(
+    {},
+    optional={
+        "mode": st.sampled_from(["min", "max"]),
+        "factor": st.sampled_from([0.1, 0.5]),
+        "patience": st.integers(0, 3),
+        "threshold": st.sampled_from([0.0, 0.1, 0.5]),
+        "threshold_mode": st.sampled_from(["rel", "abs"]),
+        "cooldown": st.integers(0, 2),
+        "min_lr": st.sampled_from([0.0, 0.02, 0.5]),
+    },
+)
+METRICS = st.lists(st.sampled_from([-2.0, -1.0, 0.0, 1.0, 1.05, 2.0, 3.0, math.inf]), max_size=15)
+
+
+@pytest.mark.oracle
+@given(PLATEAUS, METRICS, st.integers(0, 15), st.booleans())
+def test_plateaus_equal_pytorchs_also_resumed(settings, metrics, cut, warm):
+    torch = pytest.importorskip("torch")
+    peer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(peer, eps=0, **settings)
+    optimizer = SGD([Parameter(tg.zeros(1))], lr=0.3)
+    ours = schedule.ReduceLROnPlateau(optimizer, **settings)
+    factor = 0.5 if warm else 1.0
+    if warm:
+        schedule.Scheduler(optimizer, schedule.constant(0.5))
+    for i, metric in enumerate(metrics):
+        if i == cut:
+            optimizer = SGD([Parameter(tg.zeros(1))], lr=7.0)
+            if warm:
+                schedule.Scheduler(optimizer, schedule.constant(0.5))
+            again = schedule.ReduceLROnPlateau(optimizer, **settings)
+            again.load_state_dict(ours.state_dict())
+            ours = again
+        ours.step(metric)
+        theirs.step(metric)
+        expected = peer.param_groups[0]["lr"]
+        assert optimizer.lr == pytest.approx(expected * factor, rel=1e-12)
+        assert (ours.best, ours.bad) == (theirs.best, theirs.num_bad_epochs)
+
+
+def test_a_plateau_that_cannot_compare_changes_nothing():
+    optimizer = SGD([Parameter(tg.zeros(1))], lr=1.0)
+    plateau = schedule.ReduceLROnPlateau(optimizer, patience=0)
+    plateau.step(tg.tensor(2.0))
+    before = plateau.state_dict()
+    for metric, message in ((math.nan, "is nan: look for its cause"), ("low", "must be a number")):
+        with pytest.raises(ArgumentError, match=message):
+            plateau.step(metric)
+    for spoil in ({"best": 1}, {"bad": -1}, {"factor": math.nan}, {"resting": 0.5}):
+        with pytest.raises(ArgumentError, match=f"{next(iter(spoil))} is .* is expected"):
+            plateau.load_state_dict({**before, **spoil})
+    assert plateau.state_dict() == before
+    assert optimizer.lr == 1.0
+    optimizer.lr = 0.5
+    schedule.Scheduler(optimizer, schedule.constant())
+    with pytest.raises(ArgumentError, match=r"ReduceLROnPlateau.step: optimizer.lr was assigned"):
+        plateau.step(1.0)
+
+
+def test_a_plateau_reduces_the_rates_of_all_groups_and_a_rate_of_zero_stays():
+    p, q = Parameter([1.0]), Parameter([2.0])
+    optimizer = SGD([{"params": p}, {"params": q, "lr": 0.01}], lr=0.1)
+    plateau = schedule.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    for _ in range(2):
+        plateau.step(1.0)
+    assert [g["lr"] for g in optimizer.param_groups] == [0.05, 0.005]
+    still = SGD([p], lr=0.0)
+    plateau = schedule.ReduceLROnPlateau(still, patience=0, min_lr=0.1)
+    for _ in range(3):
+        plateau.step(1.0)
+    assert still.lr == 0.0

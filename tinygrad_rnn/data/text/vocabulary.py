@@ -56,8 +56,8 @@ class Vocabulary:
     Raises
     ------
     ArgumentError
-        If the text has no tokens, no token occurs `min_freq` times, or a token of level ``"char"``
-        is longer than one character.
+        If the text has no tokens, no token occurs `min_freq` times, a token of level ``"char"``
+        is longer than one character, or one of level ``"word"`` has several words.
 
     Examples
     --------
@@ -93,9 +93,17 @@ class Vocabulary:
             raise ArgumentError("Vocabulary: the text has no tokens")
         if level == "char" and tokenizer is None and max(map(len, counts)) > 1:
             raise ArgumentError(
-                f"Vocabulary: {max(counts, key=len)!r} is not one character: use level='word', or "
-                "tokenizer= for texts whose tokens are joined without a space"
+                f"Vocabulary: {_short(max(counts, key=len))} is not one character: join several "
+                "texts, ''.join(texts); use level='word' for words, or tokenizer= for texts whose "
+                "tokens are joined without a space"
             )
+        if level == "word" and tokenizer is None:
+            for token in counts:
+                if len(token.split()) > 1:
+                    raise ArgumentError(
+                        f"Vocabulary: {_short(token)} is a text, not a word: join several texts, "
+                        "' '.join(texts), or pass tokenizer= for tokens that have spaces"
+                    )
         frequent = [token for token, count in counts.items() if count >= min_freq]
         if not frequent:
             raise ArgumentError(
@@ -149,13 +157,17 @@ class Vocabulary:
         Raises
         ------
         ArgumentError
-            If `out` is the file of the text, or that file is not in its encoding.
+            If `out` is the file of the text, or that file is not in its encoding; or if `text` is a
+            list of texts, whose ids would all be that of ``<unk>``.
 
         Examples
         --------
         >>> import tinygrad_rnn as tg
-        >>> tg.data.text.Vocabulary("aab").encode("abc")
+        >>> vocab = tg.data.text.Vocabulary("aab")
+        >>> vocab.encode("abc")
         array([1, 2, 0], dtype=uint8)
+        >>> [vocab.encode(name) for name in ["ab", "a"]]  # of several texts; see `tg.data.pad`
+        [array([1, 2], dtype=uint8), array([1], dtype=uint8)]
         """
         parts = self._encoded(text)
         if out is not None:
@@ -172,7 +184,21 @@ class Vocabulary:
                 yield self._table.take(_code_points(piece), mode="clip")
         else:
             for tokens in _tokens(text, self._tokenizer):
+                if not isinstance(text, Text) and self._tokenizer is None:
+                    self._refuse_texts(tokens)
                 yield np.fromiter((self._ids.get(token, 0) for token in tokens), self._dtype)
+
+    def _refuse_texts(self, tokens: Iterable[str]) -> None:
+        """Raise if an element of a list of tokens is a text of several tokens."""
+        for token in tokens:
+            several = len(token) != 1 if self.level == "char" else len(token.split()) > 1
+            if several and token not in self._ids:
+                one = "one character" if self.level == "char" else "one word"
+                raise ArgumentError(
+                    f"Vocabulary.encode: {_short(token)} is not {one}, and would be unknown: "
+                    "encode each text, [vocabulary.encode(text) for text in texts], and make one "
+                    "array of them by tinygrad_rnn.data.pad"
+                )
 
     def decode(self, ids: npt.ArrayLike | Tensor) -> str:
         """Return the text of token ids.
@@ -297,6 +323,10 @@ class Vocabulary:
         vocabulary = cls.__new__(cls)
         vocabulary._assign_ids(state["tokens"], state["level"], tokenizer)
         return vocabulary
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:39]}…")
 
 
 def _problem(state: Mapping[str, Any]) -> str | None:
