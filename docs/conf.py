@@ -19,15 +19,19 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.viewcode",
     "numpydoc",
     "sphinx_copybutton",
+    "accessible",
+    "downloads",
+    "excerpts",
     "mathml",
     "offline",
     "pages",
     "reference",
 ]
 extensions += ["exercises"] * (HERE / "_ext" / "exercises.py").exists()
-exclude_patterns = ["README.md", "_build", "_measured", "exercises"]
+exclude_patterns = ["README.md", "_build", "_measured", "_templates", "exercises"]
 
 # -- tutorials: every build executes every page; an error, a warning or output on stderr fails it.
 # The pages import this working tree and run with one thread, since they run at the same time.
@@ -62,15 +66,23 @@ numpydoc_xref_param_type = False
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
+# -- downloads: the notebooks install the library from the wheel at this address, such as
+# https://example.org/docs; without one, from the wheel in their own folder
+site_address = os.environ.get("SITE_ADDRESS", "")
+
 # -- looks
 html_theme = "furo"
 html_title = "tinygrad_rnn"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
+templates_path = ["_templates"]
+html_show_search_summary = False  # search.js shows excerpts, also from file://
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sphinx = html_show_copyright = False
-pygments_style = "friendly"
+html_theme_options = {"light_css_variables": {"color-code-background": "#f3f4f6"}}
+pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "monokai"
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True

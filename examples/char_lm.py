@@ -15,8 +15,10 @@ before its step, and the validation loss, in which every held-out character is p
 the state carried from window to window. Then the run is saved (--save run.ckpt), and so is the best
 run in validation (run.best.ckpt). The same command with --resume continues: after a kill, a power
 failure or Ctrl-C, the parameters are bit for bit those of an uninterrupted run, on the same machine
-with the same number of threads and the same versions of Python and NumPy. Ctrl-C saves the run,
-prints a sample, and exits with status 130.
+with the same number of threads and the same versions of Python and NumPy. --lr can be changed then.
+Ctrl-C saves the run, prints a sample, and exits with status 130; the end of --minutes does the same
+with status 0. A file that cannot be written, because the disk is full, does not end the run: it is
+tried again at the next report, and the status is 1 if the last attempt failed.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import platform
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,8 +49,9 @@ PARTITIONS = {"sequential": text_data.sequential, "random": text_data.random}
 DECAYS = {"cosine": schedule.cosine, "none": lambda epochs: schedule.constant()}
 # A resumed run cannot change the options of the first, and does not inherit those of the second.
 COURSE = """clean normalize valid max_tokens partition cell embedding hidden layers steps batch
-            optimizer lr decay clip dropout seed"""
-THIS_TIME = {"save", "resume", "sample_only", "json"}
+            optimizer decay clip dropout seed"""
+THIS_TIME = {"save", "resume", "sample_only", "json", "minutes"}
+FIRST = 1.0  # seconds of training until the first line about it
 
 
 class Data(NamedTuple):
@@ -113,6 +118,8 @@ class Run:
         self.recent_norms: list[float] = []
         self.recent_seconds = 0.0
         self.best = math.inf
+        self._unsaved: dict[Path, str] = {}  # the files that could not be written, and why
+        self._lines: list[str] = []  # that are not in the log yet
         self.curve: list[tuple[float, float, float | None]] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -232,20 +239,58 @@ def report(run: Run, data: Data, args: argparse.Namespace) -> str:
     run.curve.append((epoch, loss, valid))
     run.recent.reset()
     run.recent_norms, run.recent_seconds = [], 0.0
-    better = valid is not None and valid < run.best
+    better, before = valid is not None and valid < run.best, run.best
     if better:
         run.best = valid
     if args.log:
-        with args.log.open("a", encoding="utf-8") as file:
-            print(json.dumps(figures), file=file)
+        run._lines.append(json.dumps(figures))
+        if attempt(run, args.log, append, run._lines):
+            run._lines = []
     if args.save:
-        if better:
-            save(args.save.with_stem(f"{args.save.stem}.best"), run, data, args)
-        save(args.save, run, data, args)
+        best = args.save.with_stem(f"{args.save.stem}.best")
+        if better and not attempt(run, best, save, run, data, args):
+            run.best = before  # the best one in a file
+        attempt(run, args.save, save, run, data, args)
     line = f"epoch {min(run.epoch + 1, args.epochs):3}, step {run.step:,}: "
     line += f"perplexity {F.perplexity(loss):.3f}"
     line += "" if valid is None else f", validation {F.perplexity(valid):.3f}"
     return line + f", {left / 60:.0f} min left"
+
+
+def first_line(run: Run, data: Data, args: argparse.Namespace) -> str:
+    """Return a line soon after the start; it changes nothing."""
+    speed = run.tokens / run.seconds
+    left = (args.epochs * len(data.train_ids) - run.tokens) / speed
+    loss = F.perplexity(run.losses.nats) if run.losses.count else math.nan
+    line = f"epoch {run.epoch + 1:3}, step {run.step:,}: perplexity {loss:.3f} so far"
+    return f"{line}, {speed:,.0f} tokens/s, {left / 60:.0f} min left"
+
+
+def attempt(run: Run, path: Path, write: Callable[..., None], *details: Any) -> bool:
+    """Write a file and return True; if that fails (a full disk), say so and return False."""
+    try:
+        write(path, *details)
+        run._unsaved.pop(path, None)
+    except OSError as error:
+        run._unsaved[path] = str(error)
+        print(
+            f"{path} could not be written: {error}. Training continues; it is tried again at the "
+            "next report",
+            file=sys.stderr,
+        )
+    return path not in run._unsaved
+
+
+def append(path: Path, lines: list[str]) -> None:
+    """Add lines to a file, or nothing."""
+    length = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            print(*lines, sep="\n", file=file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.truncate(path, length)
+        raise
 
 
 def save(path: Path, run: Run, data: Data, args: argparse.Namespace) -> None:
@@ -273,9 +318,16 @@ def trim(log: Path, step: int) -> None:
 
 
 @contextlib.contextmanager
-def ctrl_c() -> Iterator[list[int]]:
-    """Record Ctrl-C, so that it ends the run between two steps; a second one interrupts it."""
+def ctrl_c(minutes: float | None = None) -> Iterator[list[int]]:
+    """Record Ctrl-C, so that it ends the run between two steps; a second one interrupts it.
+
+    The end of the minutes is recorded too, as the number 0.
+    """
     pressed: list[int] = []
+    timer = threading.Timer(60 * (minutes or 0), pressed.append, [0])
+    timer.daemon = True
+    if minutes:
+        timer.start()
 
     def press(number: int, frame: Any) -> None:
         pressed.append(number)
@@ -285,6 +337,7 @@ def ctrl_c() -> Iterator[list[int]]:
     try:
         yield pressed
     finally:
+        timer.cancel()
         signal.signal(signal.SIGINT, before)
 
 
@@ -298,13 +351,14 @@ def progress_bar(total: int, done: int) -> Any:
     return tqdm(total=total, initial=done, **options)
 
 
-def train(run: Run, data: Data, args: argparse.Namespace) -> bool:
-    """Train to the end and return True, or until Ctrl-C and return False."""
+def train(run: Run, data: Data, args: argparse.Namespace) -> str:
+    """Train to the end, until Ctrl-C or for --minutes; return which of the last two, or ""."""
     bar = progress_bar(args.epochs * len(data.train_ids), run.tokens)
     say = bar.write if bar is not None else lambda line: print(line, flush=True)
     steps = args.epochs * len(data.train_ids) // (args.batch * args.steps)
     every = args.every or max(steps // 10, 1)
-    with ctrl_c() as pressed:
+    said, started = False, run.seconds
+    with ctrl_c(args.minutes) as pressed:
         while run.epoch < args.epochs and not pressed:
             if run.windows is None:
                 run.begin_epoch()
@@ -314,6 +368,10 @@ def train(run: Run, data: Data, args: argparse.Namespace) -> bool:
                     bar.update(y.size)
                 if run.step % every == 0:
                     say(report(run, data, args))
+                    said = True
+                elif not said and run.seconds - started > FIRST:
+                    say(first_line(run, data, args))
+                    said = True
                 if args.sample_every and run.step % args.sample_every == 0:
                     say(write(run.model, args))
                 if pressed:
@@ -323,10 +381,12 @@ def train(run: Run, data: Data, args: argparse.Namespace) -> bool:
                     say(report(run, data, args))
                 run.end_epoch()
         if args.save:
-            save(args.save, run, data, args)
+            attempt(run, args.save, save, run, data, args)
     if bar is not None:
         bar.close()
-    return run.epoch == args.epochs
+    if run.epoch >= args.epochs:
+        return ""
+    return "interrupted" if any(pressed) else f"stopped after {args.minutes:g} minutes"
 
 
 def figures_of(losses: Any, text: Any, tokens_per_s: float) -> dict[str, float]:
@@ -369,11 +429,8 @@ def conclude(run: Run, data: Data, args: argparse.Namespace) -> dict[str, Any]:
 
 def plot(path: Path, curve: list[tuple[float, float, float | None]]) -> None:
     """Plot the losses over the epochs."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print("--plot needs matplotlib: pip install 'tinygrad-rnn[plot]'")
-        return
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats a character)")
     epochs, train, valid = zip(*curve, strict=True)
@@ -390,33 +447,56 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def minutes(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return float(text)
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """The help, with the defaults of the options that have one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        without = any(action.default is x for x in (None, False, argparse.SUPPRESS))
+        return f"{action.help}" if without else f"{action.help}; default: %(default)s"
+
+
+def reason_against_plot(path: Path) -> str:
+    """Return why a plot could not be written at the end; empty if it can."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return "it needs matplotlib: pip install 'tinygrad-rnn[plot]'"
+    known = Figure().canvas.get_supported_filetypes()
+    return "" if path.suffix[1:] in known else f"{path} ends with none of {', '.join(known)}"
+
+
 def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     """Return the options, and the checkpoint that the run continues, or None."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     add = parser.add_argument
-    add("--text", default="python_docs", metavar="NAME|PATH")
+    add("--text", default="python_docs", metavar="NAME|PATH", help="a corpus, or a file")
     add("--encoding", default="utf-8-sig", help="of the file, for example gb18030")
     add("--clean", choices=["letters"], help="a-z and space only")
     add("--normalize", choices=["NFC"], help="one code point for a letter and its accents")
     add("--ids", type=Path, metavar="PATH", help="keep the encoded text in this file (.npy)")
     add("--valid", type=float, default=0.1, help="the share of the text that is held out")
     add("--max-tokens", type=positive, help="train on the first so many characters")
-    add("--partition", choices=list(PARTITIONS), default="sequential")
-    add("--cell", choices=list(CELLS), default="lstm")
+    add("--partition", choices=list(PARTITIONS), default="sequential", help="how windows are cut")
+    add("--cell", choices=list(CELLS), default="lstm", help="the kind of recurrent layer")
     add("--embedding", type=int, default=128, help="its size; 0 for one-hot characters")
-    add("--hidden", type=positive, default=256)
-    add("--layers", type=positive, default=1)
+    add("--hidden", type=positive, default=256, help="elements of the state of a layer")
+    add("--layers", type=positive, default=1, help="recurrent layers")
     add("--steps", type=positive, default=35, help="characters in a window")
     add("--batch", type=positive, default=32, help="windows in a minibatch")
-    add("--epochs", type=positive, default=8)
-    add("--optimizer", choices=list(OPTIMIZERS), default="adam")
-    add("--lr", type=float, default=4e-3, help="the learning rate")
+    add("--epochs", type=positive, default=8, help="passes over the text")
+    add("--minutes", type=minutes, help="stop after so many minutes, as at Ctrl-C")
+    add("--optimizer", choices=list(OPTIMIZERS), default="adam", help="the rule of the update")
+    add("--lr", type=float, default=4e-3, help="the learning rate; --resume can change it")
     add("--decay", choices=list(DECAYS), default="cosine", help="of the learning rate")
     add("--clip", type=float, default=1.0, help="the largest norm of the gradient")
-    add("--dropout", type=float, default=0.0)
-    add("--seed", type=int, default=0)
+    add("--dropout", type=float, default=0.0, help="the share of activations that is dropped")
+    add("--seed", type=int, default=0, help="of the weights, the windows and the samples")
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add(
         "--save",
@@ -465,6 +545,9 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
         if then != now:
             option = f"--{name.replace('_', '-')}"
             parser.error(f"{source} has {option} {then}: a resumed run cannot change it to {now}")
+    why = reason_against_plot(args.plot) if args.plot else ""
+    if why:
+        parser.error(f"--plot: {why}")
     if not args.prefix:
         parser.error("--prefix: the model needs a character to start from")
     if args.temperature < 0 or not 0 < args.top_p <= 1:
@@ -495,27 +578,35 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
             raise ValueError(f"{args.save}: the run was trained on another text: {saved['sha256']}")
         run.load_state_dict(saved["run"])
         print(f"continuing after step {run.step:,}")
+        if args.lr != saved["options"]["lr"]:
+            run.scheduler.base_lr = args.lr
+            print(f"--lr is {args.lr:g} from here on, before {saved['options']['lr']:g}")
         now = {"numpy": np.__version__, "python": platform.python_version()}
         then = tg.io.versions(args.save)
         if then != now | {"tinygrad_rnn": tg.__version__}:
             print(f"saved by other versions, {then}: the last bits may differ")
     if args.log:
         trim(args.log, run.step)
-    finished = train(run, data, args)
-    figures = conclude(run, data, args) if finished else {}
+    tg.show_config(hints_only=True)  # such as that the machine is busy
+    stopped = train(run, data, args)
+    known = stopped != "interrupted" and run.losses.count
+    figures = conclude(run, data, args) if known else {}
     print(write(run.model, args))
     if args.plot and run.curve:
         plot(args.plot, run.curve)
-    if not finished:
-        print("interrupted; " + (f"saved: {args.save}" if args.save else "not saved: no --save"))
-        return 130
-    if args.json:
+    if stopped:
+        why = run._unsaved.get(args.save, "") if args.save else "no --save"
+        print(f"{stopped}; " + (f"not saved: {why}" if why else f"saved: {args.save}"))
+    if args.json and stopped != "interrupted":
         print(json.dumps(figures))
-    return 0
+    for path, why in run._unsaved.items():
+        print(f"char_lm: {path} could not be written: {why}", file=sys.stderr)
+    return 130 if stopped == "interrupted" else int(bool(run._unsaved))
 
 
 def main() -> None:
-    sys.stdout.reconfigure(errors="backslashreplace")  # for characters that a terminal cannot show
+    # Lines appear at once also in a pipe; characters that a terminal cannot show are escaped.
+    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         sys.exit(run(*arguments()))
     except (ValueError, ImportError, OSError, FloatingPointError) as error:

@@ -22,27 +22,21 @@ import numpy as np
 
 import tinygrad_rnn as tg
 
-models, text_data = tg.models, tg.data.text
+models, text_data, t = tg.models, tg.data.text, tg.training
 
 
 def learn(model: models.NeuralLM, ids: np.ndarray, epochs: int, batch_size: int = 16) -> None:
     """Train with a learning rate that decays to zero."""
-    steps = 16
-    optimizer = tg.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
-    total = epochs * (len(ids) // (batch_size * steps))
-    schedule = tg.optim.schedule.Scheduler(optimizer, tg.optim.schedule.cosine(total))
-    for epoch in range(1, epochs + 1):
-        state, losses = None, tg.metrics.Perplexity()
-        for x, y in text_data.sequential(ids, batch_size, steps):
-            logits, state = model(x, state)
-            loss = tg.functional.cross_entropy(logits, y)
-            optimizer.zero_grad()
-            loss.backward()
-            tg.optim.clip_grad_norm(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.update(loss.item(), y.size)
-        print(f"epoch {epoch}: training perplexity {losses.value:.1f}", flush=True)
+    windows = text_data.sequential(ids, batch_size, steps=16)
+    decay = tg.optim.schedule.cosine(epochs * len(windows))
+    tg.fit(
+        model,
+        windows,
+        loss=tg.functional.cross_entropy,
+        optimizer=tg.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01),
+        epochs=epochs,
+        callbacks=[t.ClipNorm(1.0), t.Schedule(decay, per="step"), t.Progress()],
+    )
 
 
 def neighbours(model: models.NeuralLM, vocab: text_data.Vocabulary, word: str) -> str:

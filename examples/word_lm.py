@@ -21,7 +21,7 @@ import numpy as np
 
 import tinygrad_rnn as tg
 
-models, text_data = tg.models, tg.data.text
+models, text_data, t = tg.models, tg.data.text, tg.training
 
 
 def zipf(counts: np.ndarray) -> float:
@@ -33,22 +33,16 @@ def zipf(counts: np.ndarray) -> float:
 
 def learn(model: models.RecurrentLM, ids: np.ndarray, epochs: int) -> None:
     """Train with the state carried from window to window; the learning rate decays to zero."""
-    batch_size, steps = 16, 32
-    optimizer = tg.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
-    total = epochs * (len(ids) // (batch_size * steps))
-    schedule = tg.optim.schedule.Scheduler(optimizer, tg.optim.schedule.cosine(total))
-    for epoch in range(1, epochs + 1):
-        state, losses = None, tg.metrics.Perplexity()
-        for x, y in text_data.sequential(ids, batch_size, steps):
-            logits, state = model(x, tg.bptt.detach(state))
-            loss = tg.functional.cross_entropy(logits, y)
-            optimizer.zero_grad()
-            loss.backward()
-            tg.optim.clip_grad_norm(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.update(loss.item(), y.size)
-        print(f"epoch {epoch}: training perplexity {losses.value:.1f}", flush=True)
+    windows = text_data.sequential(ids, batch_size=16, steps=32)
+    decay = tg.optim.schedule.cosine(epochs * len(windows))
+    tg.fit(
+        model,
+        windows,
+        loss=tg.functional.cross_entropy,
+        optimizer=tg.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01),
+        epochs=epochs,
+        callbacks=[t.ClipNorm(1.0), t.Schedule(decay, per="step"), t.Progress()],
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,9 @@ class RawModule:
         return Kernel(self, name)
 
 
+_lock = threading.Lock()
+
+
 class Kernel:
     """A kernel of a module, to be called with a grid, a block and the arguments."""
 
@@ -191,7 +195,9 @@ class Kernel:
 
         def run() -> None:
             assert held  # the values of the arguments, which `pointers` refers to
-            if not self.run(pointers, *sizes):
+            with _lock:  # threads share the numbers of the block and the stacks of its threads
+                done = self.run(pointers, *sizes)
+            if not done:
                 raise KernelError(f"{self.__name__}: a barrier that some threads do not reach")
 
         self.module.launched(run)

@@ -354,7 +354,10 @@ class ndarray:
     def __getitem__(self, key: Any) -> ndarray:
         if _has_arrays(key):
             return _result(lambda: self._array[_key(self._array, key, writing=False)])
-        return self._view(np.asarray(self._array[_key(self._array, key, writing=False)]))
+        parts = _key(self._array, key, writing=False)
+        if Ellipsis not in parts:  # with it, NumPy returns a view of one element as well
+            parts = (*parts, Ellipsis)
+        return self._view(self._array[parts])
 
     def __setitem__(self, key: Any, value: Any) -> None:
         operand = _operand(value, "assignment")

@@ -1,22 +1,15 @@
 """A small autograd engine on NumPy and CuPy, and recurrent networks in plain tensor code on it.
 
-The core works without the rest: ``tools/core_alone.py`` deletes the other folders, and their
-imports here.
+The core works without the rest: ``tools/core_alone.py`` copies it alone.
 """
 
-# First, because it registers what `fuse` does before the core decorates a function.
-from . import speed as _speed  # noqa: F401
+import os as _os
+from typing import TYPE_CHECKING
 
-# isort: split
-# The core.
-from . import bptt as bptt
+# What every program uses.
 from . import errors as errors
-from . import functional as functional
-from . import nn as nn
-from . import optim as optim
-from . import random as random
-from . import testing as testing
 from ._util import api_hints as _spelling
+from ._util import late as _late
 from ._util import malloc as _allocator
 from .engine.autograd import grad as grad
 from .engine.backend import bool_ as bool_
@@ -31,10 +24,9 @@ from .engine.config import show_config as show_config
 from .engine.grad_mode import enable_grad as enable_grad
 from .engine.grad_mode import is_grad_enabled as is_grad_enabled
 from .engine.grad_mode import no_grad as no_grad
+from .engine.ops import kernels as _kernels
 from .engine.primitive import primitive as primitive
 from .engine.tensor import Tensor as Tensor
-from .random import manual_seed as manual_seed
-from .recurrence import scan as scan
 from .tensors import abs as abs
 from .tensors import add as add
 from .tensors import argmax as argmax
@@ -111,34 +103,87 @@ from .tensors.creation import tensor as tensor
 from .tensors.creation import zeros as zeros
 from .tensors.creation import zeros_like as zeros_like
 from .tensors.dlpack import from_dlpack as from_dlpack
-from .testing import gradcheck as gradcheck
-from .transforms.anomaly import detect_anomaly as detect_anomaly
-from .transforms.checkpoint import checkpoint as checkpoint
-from .transforms.derivatives import hessian as hessian
-from .transforms.derivatives import hvp as hvp
-from .transforms.derivatives import jacobian as jacobian
-from .transforms.derivatives import jvp as jvp
-from .transforms.derivatives import vjp as vjp
-from .transforms.fuse import eager as eager
-from .transforms.fuse import fuse as fuse
 
-# isort: split
-# The rest, on top of the core.
-from . import cuda as cuda
-from . import data as data
-from . import io as io
-from . import models as models
-from . import viz as viz
-from .data import metrics as metrics
-from .io import load as load
-from .io import load_safetensors as load_safetensors
-from .io import save as save
-from .io import save_safetensors as save_safetensors
-from .speed.threads import get_num_threads as get_num_threads
-from .speed.threads import set_num_threads as set_num_threads
+# Imported at the first use of the name, by ``__getattr__`` below.
+if TYPE_CHECKING:
+    # The core.
+    from . import bptt as bptt
+    from . import functional as functional
+    from . import nn as nn
+    from . import optim as optim
+    from . import random as random
+    from . import testing as testing
+    from .random import manual_seed as manual_seed
+    from .recurrence import scan as scan
+    from .testing import gradcheck as gradcheck
+    from .transforms.anomaly import detect_anomaly as detect_anomaly
+    from .transforms.checkpoint import checkpoint as checkpoint
+    from .transforms.derivatives import hessian as hessian
+    from .transforms.derivatives import hvp as hvp
+    from .transforms.derivatives import jacobian as jacobian
+    from .transforms.derivatives import jvp as jvp
+    from .transforms.derivatives import vjp as vjp
+    from .transforms.fuse import eager as eager
+    from .transforms.fuse import fuse as fuse
+
+    # isort: split
+    # The rest, on top of the core.
+    from . import cuda as cuda
+    from . import data as data
+    from . import io as io
+    from . import models as models
+    from . import training as training
+    from . import viz as viz
+    from .data import metrics as metrics
+    from .io import load as load
+    from .io import load_safetensors as load_safetensors
+    from .io import save as save
+    from .io import save_safetensors as save_safetensors
+    from .speed.threads import get_num_threads as get_num_threads
+    from .speed.threads import set_num_threads as set_num_threads
+    from .training.loop import fit as fit
+
+_LATE = {  # the same names by their modules; a test compares
+    "": "bptt cuda data functional io models nn optim random testing training viz recurrence "
+    "speed transforms",
+    "data": "metrics",
+    "io": "load load_safetensors save save_safetensors",
+    "random": "manual_seed",
+    "recurrence": "scan",
+    "speed.threads": "get_num_threads set_num_threads",
+    "testing": "gradcheck",
+    "training.loop": "fit",
+    "transforms.anomaly": "detect_anomaly",
+    "transforms.checkpoint": "checkpoint",
+    "transforms.derivatives": "hessian hvp jacobian jvp vjp",
+    "transforms.fuse": "eager fuse",
+}
 
 __version__ = "0.1.0"
 
 _allocator.keep_freed_memory()
 
-__getattr__ = _spelling.module_getattr(__name__, _spelling.PACKAGE_HINTS, globals())
+if _late.expect(f"{__name__}.speed"):  # it implements products, loops and `fuse`
+    _kernels.wait_for(_late.load)
+
+
+def _before_fork() -> None:
+    from .random import _before_fork
+
+    _before_fork()
+
+
+def _after_fork() -> None:
+    from .random import _after_fork
+
+    _after_fork()
+
+
+if hasattr(_os, "register_at_fork"):  # not on Windows
+    _os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+
+__getattr__, __dir__ = _late.attributes(
+    __name__, globals(), _LATE, implemented={"fuse"}, hints=_spelling.PACKAGE_HINTS
+)
+
+del TYPE_CHECKING

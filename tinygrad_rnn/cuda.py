@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,15 @@ from .errors import ArgumentError
 
 
 class Availability:
-    """A truth value, with the reason if it is false."""
+    """A truth value, with the reason if it is false.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> available = tg.cuda.is_available()
+    >>> bool(available) == (available.reason is None)
+    True
+    """
 
     def __init__(self, reason: str | None) -> None:
         self.reason = reason
@@ -47,10 +56,29 @@ def is_available() -> Availability:
 class GraphedFunction:
     """A function that runs as a CUDA graph; made by `graph`.
 
+    Parameters
+    ----------
+    function : callable
+        As of `graph`.
+
     Attributes
     ----------
     reason : str
         Why the last call was not a graph; empty if it was.
+
+    Raises
+    ------
+    ArgumentError
+        At a call: an argument requires a gradient, or the function is a method of a class.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> double = tg.cuda.graph(lambda x: 2 * x)
+    >>> double(tg.ones(2))
+    tensor([2., 2.])
+    >>> double.reason
+    'it computes on the CPU'
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -58,6 +86,14 @@ class GraphedFunction:
         self.reason = "it was not called"
         self.__name__: str = getattr(function, "__name__", type(function).__name__)
         self.__wrapped__ = function
+        # Those of each thread. Here, so that an object can hold the graph of its own method.
+        self._graphs: Any = weakref.WeakKeyDictionary()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: x for name, x in vars(self).items() if name != "_graphs"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _graphs=weakref.WeakKeyDictionary())
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Call the function; see `graph`."""
@@ -71,9 +107,11 @@ class GraphedFunction:
         self.reason = "it computes on the CPU"
         used = gpu.is_used(backend.modules, backend.CUPY[0])
         if used and (not tensors or any(x.device != "cpu" for x in tensors)):
-            self.reason = "tinygrad_rnn.speed is not installed"
             run: Any = kernels.on_gpu.get("run_graph")
-            if run is not None:
+            self.reason = "the function raised an error"
+            if run is None:
+                self.reason = "tinygrad_rnn.speed is not installed"
+            else:
                 result, self.reason = run(self, args, keywords)
         if result is NotImplemented:
             result = self.__wrapped__(*args, **keywords)
@@ -98,7 +136,7 @@ def graph(function: Callable[..., Any]) -> GraphedFunction:
     It is for functions whose every call computes the same with other numbers, such as a training
     step with its backward pass, clipping and update. The first two calls with arguments of certain
     shapes run as usual. The third is captured, and is a graph as all later ones are. On the CPU
-    the function is called as it is.
+    the function is called.
 
     Parameters
     ----------
@@ -128,14 +166,17 @@ def graph(function: Callable[..., Any]) -> GraphedFunction:
     -----
     A graph repeats the launches of one call. So a function is refused if it reads a value from the
     device (``loss.item()``, ``print(loss)``), copies from the host, computes on the CPU, changes
-    attributes or lists, or adds to gradients of earlier calls: begin with ``zero_grad()``. These
+    attributes or lists, takes the next element of an iterator, draws random numbers on the host
+    (``random.random()``), or adds to gradients of earlier calls: begin with ``zero_grad()``. These
     are repeated as in an ordinary call: random numbers (dropout), which are the same as without a
     graph; the learning rate, which may change between calls; and the gradients of leaves, which
     have the memory of the graph, so that the next call overwrites them.
 
-    The graph is captured again when something that the function reaches is another object: a
-    global, an attribute, the array of a parameter, a module's ``training``. Changes elsewhere, such
-    as the contents of a file, go unnoticed.
+    When something that the function reaches has another value, the call runs as usual, and the
+    next one is captured again: a global, an attribute, the array of a parameter, a module's
+    ``training``. Changes elsewhere go unnoticed: the contents of a file, the clock, the elements
+    of arrays of the host and containers that have more than 1000, the attributes of a scheduler,
+    and what the function writes to ``x.data[...]`` of an argument.
 
     Examples
     --------

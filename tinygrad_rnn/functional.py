@@ -306,6 +306,13 @@ def dropout(
     Tensor
         The shape of `x`; its expectation is `x`.
 
+    Raises
+    ------
+    ArgumentError
+        If `p` is not in [0, 1].
+    DTypeError
+        If `x` is not floating.
+
     Notes
     -----
     Srivastava and others, "Dropout: a simple way to prevent neural networks from overfitting",
@@ -635,6 +642,11 @@ def perplexity(mean_nats: float | Tensor) -> float:
     float
         1 for a model that is always right, V for one that finds V tokens equally likely;
         infinite where exp overflows.
+
+    Raises
+    ------
+    ArgumentError
+        If the mean is not a number.
 
     Notes
     -----

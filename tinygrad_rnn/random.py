@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import re
 import threading
 from collections import Counter
@@ -156,20 +155,18 @@ def _seed(state: Any, restart: bool) -> None:
 
 
 def _before_fork() -> None:
+    """Count a fork. The package calls this and the next, also if this module was not imported."""
     _current_generator()
     _thread.forks += 1
 
 
 def _after_fork() -> None:
+    """Begin the stream of a forked process."""
     global _lock, _main_seed
     _lock = threading.Lock()  # another thread may have held it
     stream = _derived(_philox_key(_current.generator), _FORK, _thread.forks)
     _thread.follows = True
     _seed(stream.state, True)
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 def generator(rng: Rng = None) -> np.random.Generator:
@@ -279,6 +276,15 @@ def set_state(state: dict[str, Any]) -> None:
     ------
     ArgumentError
         If `state` is not a state of Philox; the generator is unchanged.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> state = tg.random.get_state()
+    >>> first = tg.rand(3)
+    >>> tg.random.set_state(state)
+    >>> (tg.rand(3) == first).numpy().all()
+    np.True_
     """
     _seed(_check_state(state), False)
 
@@ -336,6 +342,11 @@ def replay(state: dict[Any, Any]) -> Iterator[None]:
     state : dict
         A result of `get_state`, or a dict of `record_states`.
 
+    Raises
+    ------
+    ArgumentError
+        If a state is not one of `get_state`.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -363,6 +374,11 @@ def restore(states: dict[np.random.Generator | None, Any]) -> None:
     states : dict
         The dict of `record_states`: a state for None, the library's generator, and for others.
 
+    Raises
+    ------
+    ValueError or TypeError
+        NumPy's, if a state is not one of its generator.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -377,7 +393,31 @@ def restore(states: dict[np.random.Generator | None, Any]) -> None:
 
 
 def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None, device: str = "cpu") -> Any:
-    """Return booleans, each True with probability `keep`: random bits compared to a threshold."""
+    """Return booleans, each True with probability `keep`: random bits compared to a threshold.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the result.
+    keep : float
+        The probability, from 0 to 1.
+    rng : int or numpy.random.Generator, optional
+        A seed or a generator; the library's own generator if not given.
+    device : str
+        Of the result.
+
+    Returns
+    -------
+    array
+        Booleans of `shape`, an array of NumPy or CuPy.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.random.keep_mask((2, 3), 1.0)
+    array([[ True,  True,  True],
+           [ True,  True,  True]])
+    """
     if _recording.tracer is not None:
         return _recording.tracer.keep_mask(shape, keep, rng)
     source, limit = generator(rng), round(keep * (2**32 - 1))
@@ -396,7 +436,33 @@ def draw_uniform(
     rng: Rng = None,
     device: str = "cpu",
 ) -> Any:
-    """Return an array of draws from U(low, high), drawn in double precision and then rounded."""
+    """Return an array of draws from U(low, high), drawn in double precision and then rounded.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the result.
+    dtype : dtype
+        Of the result.
+    low, high : float
+        The interval, with `low` and without `high` before rounding.
+    rng : int or numpy.random.Generator, optional
+        A seed or a generator; the library's own generator if not given.
+    device : str
+        Of the result.
+
+    Returns
+    -------
+    array
+        Of `shape`, an array of NumPy or CuPy.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.random.draw_uniform((2, 3), "float32", -1, 1, rng=0)
+    >>> x.shape, abs(x).max() <= 1
+    ((2, 3), np.True_)
+    """
     source = generator(rng)
     found = _drawn_on_gpu(source, device, "uniform", 64, shape, dtype, low, high)
     if found is not NotImplemented:

@@ -1,7 +1,7 @@
 """Run the core's tests in a copy of the repository that holds the core alone.
 
 The copy has the core's modules, ``tests/core`` and the files that these tests share. It lacks
-``speed``, ``data``, ``models``, ``viz``, ``io`` and ``cuda``, and their imports in ``__init__.py``.
+``speed``, ``data``, ``models``, ``viz``, ``io`` and ``cuda``, whose names are unknown then.
 
 Tests marked ``slow`` and comparisons with PyTorch are left out, so that the run takes less than a
 minute on two cores: ``python tools/core_alone.py -n 2``. Further arguments go to pytest.
@@ -9,7 +9,6 @@ minute on two cores: ``python tools/core_alone.py -n 2``. Further arguments go t
 
 from __future__ import annotations
 
-import ast
 import os
 import shutil
 import subprocess
@@ -35,18 +34,6 @@ SUPPORT = (
 )
 
 
-def without_the_rest(source: str) -> str:
-    """Return the source of ``__init__.py`` without the imports from outside of the core."""
-    lines = source.splitlines(keepends=True)
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            modules = [node.module] if node.module else [alias.name for alias in node.names]
-            if not {module.partition(".")[0] for module in modules} <= CORE:
-                for line in range(node.lineno - 1, node.end_lineno or node.lineno):
-                    lines[line] = ""
-    return "".join(lines)
-
-
 def copy_core(target: Path) -> None:
     """Copy the core and its tests to a folder."""
     package = target / PACKAGE.name
@@ -56,8 +43,7 @@ def copy_core(target: Path) -> None:
             shutil.copytree(path, package / path.name, ignore=shutil.ignore_patterns("__pycache__"))
         elif path.stem in CORE or path.name == "py.typed":
             shutil.copy(path, package)
-    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
-    (package / "__init__.py").write_text(without_the_rest(source), encoding="utf-8")
+    shutil.copy(PACKAGE / "__init__.py", package)
     shutil.copytree(ROOT / "tests" / "core", target / "tests" / "core")
     for name in SUPPORT:
         shutil.copy(ROOT / "tests" / name, target / "tests")

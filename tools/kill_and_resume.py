@@ -1,9 +1,11 @@
-"""Kill the main job with SIGKILL at random moments, resume it each time, and compare every bit.
+"""Kill a training run with SIGKILL at random moments, resume it each time, and compare every bit.
 
     python tools/kill_and_resume.py 10 --max-tokens 30000 --hidden 64 --epochs 3 --every 1
+    python tools/kill_and_resume.py 10 fit
 
-The first argument is the number of kills; the others are options of examples/char_lm.py. The killed
-run must end with the checkpoints and the log of an uninterrupted run, except for times.
+The first argument is the number of kills. The others are options of examples/char_lm.py; or
+``fit``, for a run of `tinygrad_rnn.fit` with all callbacks that have a state. The
+killed run must end with the checkpoints and the log of an uninterrupted run, except for times.
 """
 
 from __future__ import annotations
@@ -39,8 +41,34 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, tree
 
 
+def train(path: str) -> None:
+    """Train with `fit`, or continue the run in a file."""
+    tg.manual_seed(0)
+    ids = np.arange(30_000) * 7 % 97 * (np.arange(30_000) % 3) % 97
+    model = tg.models.RecurrentLM(tg.nn.GRUCell, 97, 64, 2, embedding_dim=32, dropout=0.2)
+    print("head: Linear, and the other layers are ready", flush=True)
+    tg.fit(
+        model,
+        tg.data.text.sequential(ids, 8, 25),
+        loss=tg.functional.cross_entropy,
+        optimizer=tg.optim.Adam(model.parameters(), lr=3e-3),
+        epochs=4,
+        valid=tg.data.text.sequential(ids[:2000], 4, 25),
+        callbacks=[
+            tg.training.Checkpoint(path, steps=3, resume=True),
+            tg.training.EarlyStopping(patience=99),
+            tg.training.BestModel(path=path.replace(".ckpt", ".best.ckpt")),
+            tg.training.Schedule(tg.optim.schedule.cosine(600), per="step"),
+            tg.training.ClipNorm(1.0),
+        ],
+    )
+
+
 def contents(folder: Path, name: str) -> dict[str, Any]:
     """Return the contents of a run's checkpoints and log."""
+    if not (folder / f"{name}.jsonl").exists():
+        files = [tg.load(folder / f"{name}{kind}") for kind in (".ckpt", ".best.ckpt")]
+        return dict(leaves(files))
     log = (folder / f"{name}.jsonl").read_text().splitlines()
     files = {kind: tg.load(folder / f"{name}{kind}")["run"] for kind in (".ckpt", ".best.ckpt")}
     return dict(leaves(files | {"log": [json.loads(line) for line in log]}))
@@ -50,6 +78,8 @@ def job(folder: Path, name: str, options: list[str]) -> subprocess.Popen[str]:
     """Start or resume the main job."""
     command = [sys.executable, str(ROOT / "examples" / "char_lm.py"), *options, "--resume"]
     command += ["--save", str(folder / f"{name}.ckpt"), "--log", str(folder / f"{name}.jsonl")]
+    if options == ["fit"]:
+        command = [sys.executable, __file__, "fit", str(folder / f"{name}.ckpt")]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": paths}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -57,6 +87,9 @@ def job(folder: Path, name: str, options: list[str]) -> subprocess.Popen[str]:
 
 def main() -> None:
     """Run once without and once with kills, and compare."""
+    if sys.argv[1] == "fit":
+        train(sys.argv[2])
+        return
     kills, options = int(sys.argv[1]), sys.argv[2:]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -74,7 +107,8 @@ def main() -> None:
             process.kill()
             process.communicate()
             path = folder / "killed.ckpt"
-            step = tg.load(path)["run"]["step"] if path.exists() else "no"
+            saved = tg.load(path) if path.exists() else {}
+            step = saved.get("run", saved.get("fit", {"step": "no"}))["step"]
             torn = [name for name in os.listdir(folder) if name.endswith(".tmp")]
             print(f"kill {kill} after {wait:.2f} s: step {step} is saved", *torn, flush=True)
             if over:

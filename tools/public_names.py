@@ -46,7 +46,8 @@ def exported(module: ModuleType) -> dict[str, Any]:
     assert module.__file__ is not None
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     names: list[str] = []
-    for node in tree.body:
+    late = [node for part in tree.body if isinstance(part, ast.If) for node in part.body]
+    for node in [*tree.body, *late]:  # the names that are imported at their first use
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.append(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):

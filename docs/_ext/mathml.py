@@ -21,7 +21,7 @@ APPLIED = re.compile(r"(<mi>[a-z]{2,}</mi>)(?=<(?:mi|mn|msub|msup|msubsup|mfrac)
 
 def mathml(latex: str, display: str, node: nodes.Node) -> str:
     """Return LaTeX as MathML, and warn about an unknown command."""
-    latex = latex.replace(r"\|", r"\Vert ").strip()
+    latex = latex.replace(r"\|", r"\Vert ").replace("{aligned}", "{align*}").strip()
     if display == "block" and (r"\\" in latex or "&" in latex) and r"\begin" not in latex:
         latex = rf"\begin{{split}}{latex}\end{{split}}"
     try:

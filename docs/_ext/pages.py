@@ -1,17 +1,20 @@
 """The directive ``pages``: a list of pages with one line each, found by pattern.
 
-A page is listed by its file; its line is the description in its front matter
-(``myst: html_meta: description``), or else its first sentence. Pages are in the order of the patterns,
-and of their names within a pattern; a page that is listed once is not listed again::
+The line of a page is the description in its front matter (``myst: html_meta: description``), or
+else a line of the directive, or else the page's first sentence. Pages are in the order of the
+patterns, and of their names within a pattern; a page that is listed once is not listed again::
 
     ```{pages} tutorials/* how_to/*
     :caption: Tutorials
+
+    01_a_tensor: Automatic differentiation in one file.
     ```
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,17 +23,18 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
 BLOCKS = re.compile(
     r"^(`{3,}|:{3,}).*?^\1\s*$|^\$\$.*?\$\$|^\([\w-]+\)=$", re.MULTILINE | re.DOTALL
 )
-SENTENCE = re.compile(r".*?[.:?!](?=\s|$)", re.DOTALL)
+SENTENCE = re.compile(r".*?[.?!](?=\s|$)", re.DOTALL)
 
 
-def title_and_line(file: Path) -> tuple[str, str]:
-    """Return a page's title and the line that describes it."""
+def title_and_line(file: Path, lines: Mapping[str, str]) -> tuple[str, str]:
+    """Return a page's title and the line that describes it; `lines` has lines by file name."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".rst":
         title, _, rest = text.strip().split("\n", 2)
@@ -44,7 +48,9 @@ def title_and_line(file: Path) -> tuple[str, str]:
     body = next(part for part in paragraphs if part and not part.startswith(("#", "%", "<!--")))
     given = front.get("myst", {}).get("html_meta", {}).get("description")
     sentence = SENTENCE.match(body)
-    line = given or (sentence[0] if sentence else body)
+    line = given or lines.get(file.stem) or (sentence[0] if sentence else body)
+    if "{doc}`" in line:  # of a link that is relative to the page
+        raise ExtensionError(f"pages: {file.name}: a line without {{doc}} is needed: {line:.60}")
     return title.removeprefix("# ").split("\n")[0], " ".join(line.split())
 
 
@@ -53,6 +59,7 @@ class Pages(SphinxDirective):
 
     required_arguments = 1
     final_argument_whitespace = True
+    has_content = True
     option_spec: ClassVar[Any] = {"caption": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
@@ -68,10 +75,11 @@ class Pages(SphinxDirective):
                     listed.add(name)
                     names.append(name)
                     self.env.note_dependency(str(file))
+        given = dict(line.split(": ", 1) for line in self.content if line.strip())
         lines = []
         for name in names:
             file = Path(self.env.doc2path(name))
-            title, line = title_and_line(file)
+            title, line = title_and_line(file, given)
             lines += [f"[{title}](/{name}{file.suffix})", f": {line}", ""]
         caption = self.options.get("caption")
         lines += ["```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else [])]

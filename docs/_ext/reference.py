@@ -28,7 +28,9 @@ GENERATED = "reference"  # the folder of the pages
 
 def public(module: ModuleType) -> Iterator[str]:
     """Yield the public names of a module, in the order of its source."""
-    for node in ast.parse(inspect.getsource(module)).body:
+    body = ast.parse(inspect.getsource(module)).body
+    late = [node for part in body if isinstance(part, ast.If) for node in part.body]
+    for node in [*body, *late]:  # the names that are imported at their first use
         if isinstance(node, ast.ImportFrom):
             yield from (a.name for a in node.names if a.asname == a.name)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
@@ -74,29 +76,50 @@ def is_data(value: Any) -> bool:
     return not (getattr(value, "__module__", None) or "").startswith(ROOT)
 
 
-def members(cls: type, home: dict[int, str]) -> tuple[list[str], list[str]]:
-    """Return the members that a class's page describes, and the functions that it links to.
-
-    Members of a public base class are described on the page of the base.
-    """
-    own, linked = [], []
+def methods(cls: type) -> Iterator[tuple[str, Any, type]]:
+    """Yield the public methods and properties that the package defines, with the defining class."""
     for name in dir(cls):
-        if name.startswith("_") or inspect.getattr_static(cls, name, None) is None:
-            continue
         try:
             value = getattr(cls, name)
         except AttributeError:  # another library's name: the message gives ours
             continue
-        definer = next(c for c in cls.__mro__ if name in vars(c))
-        if definer.__module__.split(".")[0] != ROOT:
+        definer = next((c for c in cls.__mro__ if name in vars(c)), object)
+        if name[0] == "_" or definer.__module__.split(".")[0] != ROOT:
             continue  # of a tuple, or of an exception
+        if callable(value) or isinstance(value, property):
+            yield name, value, definer
+
+
+def describers(cls: type, name: str, home: dict[int, str]) -> list[str]:
+    """Return the pages that may describe a member of a class, the class's own first.
+
+    They are those of the public classes that have the member with the same docstring. An override
+    with a docstring is a member of its own; without one it is that of the base.
+    """
+    defining = [c for c in cls.__mro__ if name in vars(c)]
+    members = [(c, vars(c)[name]) for c in defining]
+    written = [c for c, m in members if getattr(getattr(m, "__func__", m), "__doc__", None)]
+    source = (written or defining)[0]
+    return [home[id(c)] for c in cls.__mro__ if id(c) in home and issubclass(c, source)]
+
+
+def members(cls: type, home: dict[int, str]) -> tuple[list[str], list[str], dict[str, str]]:
+    """Return the members that a class's page describes, links to, and inherits from other pages.
+
+    Members that are functions of the package have pages of their own. The call of a module,
+    `forward`, is described on the page of every module that defines or inherits one.
+    """
+    own, linked, inherited = [], [], {}
+    for name, value, definer in methods(cls):
         if id(value) in home:
             linked.append(home[id(value)])
-        elif callable(value) or isinstance(value, property):
-            described = [c for c in cls.__mro__[1:] if id(c) in home]
-            if not any(name in dir(base) for base in described):
-                own.append(name)
-    return own, linked
+            continue
+        page = describers(cls, name, home)[-1]
+        if page == home[id(cls)] or (name == "forward" and definer is not tg.nn.Module):
+            own.append(name)
+        else:
+            inherited[name] = page
+    return own, linked, inherited
 
 
 def public_bases(cls: type, home: dict[int, str]) -> list[type]:
@@ -132,13 +155,23 @@ def page(full: str, home: dict[int, str]) -> str:
     if not inspect.isclass(value):
         return text + f".. autofunction:: {name}\n"
     kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
-    own, linked = members(value, home)
+    own, linked, inherited = members(value, home)
     text += f".. {kind}:: {name}\n"
     text += "   :show-inheritance:\n" if public_bases(value, home) else ""
     text += f"   :members: {', '.join(own)}\n\n" if own else "\n"
     if linked:
         text += heading("Methods that are also functions", "-") + table(linked, path)
-    return text
+    return text + inherited_links(inherited)
+
+
+def inherited_links(inherited: dict[str, str]) -> str:
+    """Return one paragraph of links for each class that describes inherited members."""
+    text = ""
+    for base in dict.fromkeys(inherited.values()):
+        names = [name for name, describer in inherited.items() if describer == base]
+        links = ", ".join(f":py:obj:`{name} <{base}.{name}>`" for name in names)
+        text += f"Of :py:obj:`{base.rpartition('.')[2]} <{base}>`: {links}.\n\n"
+    return heading("Inherited", "-") + text if text else ""
 
 
 def module_page(path: str, modules: dict[str, list[str]], home: dict[int, str]) -> str:
@@ -227,6 +260,7 @@ INTRODUCTION = """\
 Every public name, from its docstring. ``tg`` is the package: ``import tinygrad_rnn as tg``. Array
 semantics are NumPy's, names of networks and their arguments PyTorch's; the letters of shapes are
 T (time steps), B (batch), I (input size), H (hidden size), V (vocabulary).
+A module is called like a function, ``layer(x)``: its ``forward`` describes the arguments.
 
 """
 
@@ -237,7 +271,8 @@ T (time steps), B (batch), I (input size), H (hidden size), V (vocabulary).
 def undocumented(described: set[str]) -> list[str]:
     """Return the public names, and members of public classes, that no page describes.
 
-    This uses ``dir``, not the functions that write the pages, so that it finds their omissions.
+    This uses ``dir``, not the functions that write the pages, so that it finds their omissions. A
+    member that a class overrides with a docstring of its own must be on the page of this class.
     """
     modules = walk()
     home = homes(modules)
@@ -251,18 +286,10 @@ def undocumented(described: set[str]) -> list[str]:
         cls = resolve(full)
         if not inspect.isclass(cls):
             continue
-        for name in dir(cls):
-            try:
-                value = getattr(cls, name)
-            except AttributeError:
-                continue
-            definer = next((c for c in cls.__mro__ if name in vars(c)), object)
-            if name[0] == "_" or definer.__module__.split(".")[0] != ROOT or id(value) in home:
-                continue
-            if callable(value) or isinstance(value, property):
-                bases = [home[id(c)] for c in cls.__mro__ if id(c) in home]
-                if not any(f"{base}.{name}" in described for base in bases):
-                    missing.append(f"{full}.{name}")
+        for name, value, _ in methods(cls):
+            pages = describers(cls, name, home)
+            if id(value) not in home and not any(f"{page}.{name}" in described for page in pages):
+                missing.append(f"{full}.{name}")
     return missing
 
 

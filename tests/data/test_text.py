@@ -138,6 +138,7 @@ def test_download_is_pinned(
         return str(write(tmp_path, b"The text.\r\n"))
 
     fake_pooch(monkeypatch, retrieve)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert text.corpus(name) == "The text.\n"
     [(url, known_hash, fname, path)] = asked
     assert re.fullmatch(
@@ -155,6 +156,23 @@ def test_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, error:
     fake_pooch(monkeypatch, retrieve)
     with pytest.raises(OSError, match=rf"{error}.*download https://.* by hand and pass the path"):
         text.corpus("time_machine")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "denied"), NotADirectoryError(20, "file")])
+def test_a_cache_that_cannot_be_written_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: OSError
+) -> None:
+    folders: list[str] = []
+
+    def retrieve(*args: Any, path: str, **kwargs: Any) -> str:
+        folders.append(str(path))
+        raise error
+
+    fake_pooch(monkeypatch, retrieve)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(OSError, match=r"cannot be kept in .*tinygrad_rnn.*XDG_CACHE_HOME"):
+        text.corpus("time_machine")
+    assert folders == [str(tmp_path / "tinygrad_rnn")]
 
 
 def test_download_without_pooch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,6 @@ import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.speed.fuse import Fused
-from tinygrad_rnn.transforms import fuse
 
 PACKAGE = Path(tg.__file__).parent
 TESTS = Path(__file__).parents[1]
@@ -222,17 +220,29 @@ def test_a_core_that_imports_speed_does_not_run_alone(tmp_path: Path) -> None:
     with (tmp_path / "tinygrad_rnn" / "nn" / "cells.py").open("a", encoding="utf-8") as file:
         file.write("\nfrom ..speed import fuse as _\n")
     with pytest.raises(AssertionError, match=r"No module named 'tinygrad_rnn\.speed'"):
-        python("import tinygrad_rnn", PYTHONPATH=str(tmp_path))
+        python("import tinygrad_rnn.nn", PYTHONPATH=str(tmp_path))
 
 
-def test_speed_must_be_imported_before_a_function_is_decorated(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(fuse, "_kind", fuse.Pointwise)
-    monkeypatch.setattr(fuse, "_early", [])
-    assert type(tg.fuse(tg.tanh)) is fuse.Pointwise
-    with pytest.raises(ImportError, match="tanh would not be fused"):
-        fuse.register(Fused, tg.fuse.backend)
+def test_functions_that_were_decorated_before_speed_was_imported_are_fused() -> None:
+    python("""
+        import pickle, sys, threading
+        import tinygrad_rnn as tg
+
+        early = [tg.nn.cells, tg.functional]
+        assert "tinygrad_rnn.speed" not in sys.modules
+        from tinygrad_rnn.transforms.fuse import Pointwise, fuse
+        mine = fuse(lambda x: 2 * x)
+        mine.note = "kept"
+        functions = [f for module in early for f in vars(module).values() if type(f) is Pointwise]
+        assert len(functions) >= 5
+        x, results = tg.ones(2), []
+        threads = [threading.Thread(target=lambda: results.append(mine(x))) for _ in range(8)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert [y.numpy().tolist() for y in results] == [[2.0, 2.0]] * 8
+        assert {type(f).__name__ for f in [mine, *functions]} == {"Fused"}
+        assert mine.plans and mine.note == "kept"
+        """)
 
 
 # --------------------------------------------------------------------------------------------- size

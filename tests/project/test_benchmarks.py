@@ -55,6 +55,18 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Any:
         sys.modules.pop(name, None)
 
 
+def test_the_import_is_timed_beside_numpy() -> None:
+    done = run("import_time.py", "--rounds", "1", "--json")
+    rows = json.loads(done.stdout)
+    assert [(row["bytecode"], row["time"]) for row in rows] == [
+        ("compiled", "clock"),
+        ("compiled", "processor"),
+        ("sources", "clock"),
+        ("sources", "processor"),
+    ]
+    assert all(row[part] > 0 for row in rows for part in ("numpy", "library", "first step"))
+
+
 def outcome(steps: Any, peer: str, cell: str, count: int = 3) -> tuple[float, Any, Any]:
     """Return the loss, its gradients, and the parameters after some steps that clip."""
     trainer = steps.PEERS[peer](steps.problem(cell, (6, 3, 7, 8)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import io
 import json
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -139,24 +140,41 @@ def test_a_terminal_that_cannot_show_the_text(tmp_path: Path) -> None:
 
 
 def test_every_option_is_taken(tmp_path: Path) -> None:
-    path = tmp_path / "curve.png"
+    path, plots = tmp_path / "curve.png", importlib.util.find_spec("matplotlib") is not None
     options = "--partition random --cell rnn --layers 2 --dropout 0.2 --optimizer sgd --lr 0.5"
     options += " --decay none --embedding 0 --valid 0 --clean letters --normalize NFC --top-k 5"
-    status, out = job("--smoke", *options.split(), "--top-p", 0.9, "--json", "--plot", path)
-    assert status == 0
-    installed = importlib.util.find_spec("matplotlib") is not None
-    assert path.exists() == installed != ("--plot needs" in out)
+    options += " --top-p 0.9 --json"
+    status, out = job("--smoke", *options.split(), *["--plot", path] * plots)
+    assert (status, path.exists()) == (0, plots)
     assert json.loads(out.splitlines()[-1])["valid_perplexity"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("curve.png", "tinygrad-rnn[plot]"), ("curve.xyz", "curve.xyz ends with none of")],
+)
+def test_a_plot_that_cannot_be_written_is_refused_at_once(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    path = [str(ROOT)]
+    if name == "curve.png":
+        (tmp_path / "matplotlib.py").write_text("raise ImportError('not installed')")
+        path.insert(0, str(tmp_path))
+    elif importlib.util.find_spec("matplotlib") is None:
+        message = "tinygrad-rnn[plot]"
+    options = ["--plot", str(tmp_path / name)]
+    done = run("char_lm.py", *options, PYTHONPATH=os.pathsep.join(path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--plot: {message if 'needs' in message else ''}" in done.stderr
+    assert message in done.stderr
 
 
 def test_nothing_but_numpy_is_needed(tmp_path: Path) -> None:
     for extra in ("matplotlib", "tqdm"):
         (tmp_path / f"{extra}.py").write_text("raise ImportError('not installed')")
-    options = ["--smoke", "--plot", str(tmp_path / "curve.png")]
-    done = run("char_lm.py", *options, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    done = run("char_lm.py", "--smoke", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
     assert done.returncode == 0, done.stderr
     assert "epoch   2, step 8: perplexity" in done.stdout
-    assert "tinygrad-rnn[plot]" in done.stdout
 
 
 def test_a_line_of_the_log_for_each_report(text: list[str], tmp_path: Path) -> None:
@@ -336,6 +354,169 @@ def test_a_second_ctrl_c_is_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_new_rate_on_resume(
+    text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, log = tmp_path / "run.ckpt", tmp_path / "run.log"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 20)
+        job(*text, *TINY, "--save", path, "--log", log)
+    status, out = job("--save", path, "--resume", "--lr", 0.001)
+    assert status == 0
+    assert "--lr is 0.001 from here on, before 0.004" in out
+    rates = [json.loads(line)["lr"] for line in log.read_text().splitlines()]
+    assert rates == [0.004] * 2 + [0.0005] * 4  # the second epoch has half the rate
+    assert tg.load(path)["options"]["lr"] == 0.001
+
+
+def test_the_minutes_end_the_run_as_ctrl_c_does(text: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "run.ckpt"
+    options = [*text, *TINY, "--epochs", 10000, "--save", path, "--json"]
+    status, out = job(*options, "--minutes", 0.02)
+    assert status == 0
+    assert f"stopped after 0.02 minutes; saved: {path}" in out
+    assert json.loads(out.splitlines()[-1])["perplexity"] > 1
+    reached = tg.load(path)["run"]["step"]
+    status, out = job("--save", path, "--resume", "--minutes", 0.01)
+    assert f"continuing after step {reached}" in out
+    assert tg.load(path)["run"]["step"] > reached > 0
+
+
+def test_a_first_line_comes_soon(
+    text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, early = tmp_path / "plain.ckpt", tmp_path / "early.ckpt"
+    _, out = job(*text, *TINY, "--save", plain)
+    assert "so far" not in out
+    monkeypatch.setattr(char_lm, "FIRST", 0.0)
+    _, out = job(*text, *TINY, "--save", early)
+    assert out.count("so far") == 1
+    assert "epoch   1, step 1: perplexity" in out
+    assert saved(plain) == saved(early)
+
+
+def test_lines_appear_at_once_in_a_pipe(text: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *text, *TINY, "--epochs", "100000", "--every", "100000"],
+        stdout=subprocess.PIPE,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+        | {"PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert b"characters, sha256" in process.stdout.readline()  # would wait for 8 KiB
+    process.kill()
+    process.communicate()
+
+
+def test_the_help_has_the_defaults(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["char_lm.py", "--help"])
+    with pytest.raises(SystemExit):
+        char_lm.arguments()
+    out = capsys.readouterr().out
+    for default in ("python_docs", "lstm", "0.004", "0.0", "256", "cpu", "400"):
+        assert f"default: {default}" in " ".join(out.split())
+    assert "None" not in out.partition("options:")[2] and "False" not in out
+
+
+# -- a full disk -----------------------------------------------------------------------------------
+
+
+def fill_disk(patch: pytest.MonkeyPatch, full: Callable[[int, Path], bool]) -> list[Path]:
+    """Let saving fail for the calls by number and path; return the paths of all calls."""
+    calls: list[Path] = []
+    save = tg.save
+
+    def save_or_fail(path: Path, **state: Any) -> None:
+        calls.append(path)
+        if full(len(calls), path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(path, **state)
+
+    patch.setattr(tg, "save", save_or_fail)
+    return calls
+
+
+def test_a_full_disk_does_not_end_the_run(
+    text: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole, path = tmp_path / "whole.ckpt", tmp_path / "run.ckpt"
+    job(*text, *TINY, "--save", whole)
+    with monkeypatch.context() as patch:
+        calls = fill_disk(patch, lambda number, path: number in (3, 4, 5))
+        status, _ = job(*text, *TINY, "--save", path)
+    assert status == 0, "the last attempt was successful"
+    errors = capsys.readouterr().err
+    assert errors.count("could not be written: [Errno 28] No space left on device") == 3
+    assert str(path) in errors and "tried again" in errors
+    assert len(calls) == 13  # six reports, the best of each, and the end
+    assert saved(path) == saved(whole)
+    assert saved(tmp_path / "run.best.ckpt") == saved(tmp_path / "whole.best.ckpt")
+
+
+def test_the_best_run_is_the_best_one_in_a_file(
+    text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, script = char_lm.evaluate, iter([3.0, 2.0, 2.5, 2.75, 4.0, 2.75, 5.0])
+
+    def scripted(*arguments: Any) -> Any:
+        losses = evaluate(*arguments)
+        losses.total = next(script) * losses.count
+        return losses
+
+    monkeypatch.setattr(char_lm, "evaluate", scripted)
+    fill_disk(monkeypatch, lambda number, path: number == 3)  # the best one, of the second report
+    job(*text, *TINY, "--save", tmp_path / "run.ckpt")
+    best = tg.load(tmp_path / "run.best.ckpt")["run"]
+    assert (best["step"], best["best"]) == (21, 2.5)
+
+
+def test_a_run_that_was_never_saved_fails_at_its_end(
+    text: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "run.ckpt"
+    fill_disk(monkeypatch, lambda number, path: True)
+    status, out = job(*text, *TINY, "--save", path)
+    assert status == 1
+    assert "\n道可" in out, "nothing was written"
+    last = capsys.readouterr().err.splitlines()[-2:]
+    assert [f"char_lm: {file} could not" in " ".join(last) for file in (path,)] == [True]
+    interrupt_at(monkeypatch, 9)
+    status, out = job(*text, *TINY, "--save", path)
+    assert status == 130
+    assert "interrupted; not saved: [Errno 28]" in out
+
+
+@pytest.mark.skipif(not hasattr(os, "truncate"), reason="the system has no limit of file sizes")
+def test_files_that_cannot_grow(text: list[str], tmp_path: Path) -> None:
+    """The limit is the system's, so the log is cut in the middle of a line, unless it is mended."""
+    resource = pytest.importorskip("resource")
+    path, log = tmp_path / "run.ckpt", tmp_path / "run.log"
+    options = ["--every", "1", "--save", str(path), "--log", str(log)]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *text, *TINY, *options],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"char_lm: {path} could not be written" in done.stderr
+    assert f"char_lm: {log} could not be written" in done.stderr
+    assert os.listdir(tmp_path) == ["run.log"]
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == [*range(1, len(steps) + 1)]
+    assert len(steps) > 3
+
+
 def test_a_run_that_is_over_stays_what_it_is(text: list[str], tmp_path: Path) -> None:
     path = tmp_path / "run.ckpt"
     _, out = job(*text, *TINY, "--save", path)
@@ -435,7 +616,7 @@ def test_a_run_that_diverges_stops() -> None:
         ("--text {short}", "too few"),
         ("--save {text} --resume", "{text}"),
         ("--save {run} --resume --hidden 9", "--hidden 8: a resumed run cannot change it to 9"),
-        ("--save {run} --resume --lr 1", "--lr 0.004: a resumed run cannot change it to 1.0"),
+        ("--minutes 0", "0 is not above 0"),
         ("--save {run} --resume --text {other}", "another text"),
         ("--save {alien} --resume", "not a run of this example"),
         ("--save {alien}", "{alien} exists: continue it with --resume"),

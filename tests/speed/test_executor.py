@@ -32,6 +32,7 @@ needs_compiler = pytest.mark.skipif(not CC, reason="no C compiler is installed")
 PROGRAM = """
 import time, warnings
 import tinygrad_rnn as tg
+import tinygrad_rnn.speed  # not in the time below
 layer = tg.nn.LSTM(3, 4, rng=0)
 x = tg.randn(5, 2, 3, rng=1)
 with warnings.catch_warnings(record=True) as seen:

@@ -12,7 +12,7 @@ import pytest
 import cuda_on_host
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ArgumentError, ExecutorWarning
-from tinygrad_rnn.speed.cuda import cublas, graphs, module
+from tinygrad_rnn.speed.cuda import cublas, graphs, module, step_graph
 
 pytestmark = pytest.mark.skipif(
     cuda_on_host.unavailable_because() is not None, reason="no C++ compiler for CUDA text"
@@ -451,8 +451,6 @@ def test_an_error_of_the_function_is_not_hidden(accelerator: str) -> None:
 
 
 def test_few_graphs_are_kept_and_few_are_made(accelerator: str) -> None:
-    from tinygrad_rnn.speed.cuda import step_graph
-
     made = []
     step = tg.cuda.graph(lambda x, n: x * n)
     x = tg.ones(2, device=accelerator)
@@ -461,7 +459,7 @@ def test_few_graphs_are_kept_and_few_are_made(accelerator: str) -> None:
             made.append(step(x, n).numpy()[0])
     assert made == [*range(20)] * 3
     assert "change too often" in step.reason
-    [kept] = [g for f, g in step_graph._of_thread.graphs.items() if f is step]
+    [kept] = step._graphs.values()
     assert len(kept.found) <= step_graph.KEPT
 
 

@@ -5,7 +5,6 @@ Also the translation of the array libraries' errors, and class names as messages
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -288,6 +287,8 @@ def hint(name: str, others: Mapping[str, str], known: Iterable[str] = ()) -> str
     """Return the end of an error for an unknown name: our name for it, or similar names."""
     if name in others:
         return f"; here it is {others[name]}"
+    import difflib  # here, since an import of the library is light
+
     near = difflib.get_close_matches(name, known, n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
@@ -342,9 +343,7 @@ class UnassignableAttribute(MissingAttribute):
 
 
 # Words of the array libraries' errors about shapes; any other ValueError is about a value.
-_SHAPE_WORDS = re.compile(
-    "shape|broadcast|dimension|axis|axes|size|length|slice|array to|sequence", re.IGNORECASE
-)
+_SHAPE_WORDS = "shape|broadcast|dimension|axis|axes|size|length|slice|array to|sequence"
 _CURES = {  # for errors of the array libraries whose text names no cure
     "negative integer powers": "make one operand floating, x.astype(tinygrad_rnn.float32) "
     "or a number such as -1.0",
@@ -364,7 +363,7 @@ def translate_error(error: Exception) -> tuple[type[Exception], str]:
         return DTypeError, text
     if isinstance(error, IndexError) and not isinstance(error, ValueError):  # AxisError is both
         return IndexError, text
-    return (ShapeError if _SHAPE_WORDS.search(text) else ArgumentError), text
+    return (ShapeError if re.search(_SHAPE_WORDS, text, re.IGNORECASE) else ArgumentError), text
 
 
 def unknown_argument(function: str, name: str, names: list[str]) -> str:
@@ -398,10 +397,6 @@ def explain_errors(function: Function) -> Function:
     A call that does not fit the signature raises a TypeError with the names of the arguments. An
     error of the library from inside the function begins with the function's name.
     """
-    signature = inspect.signature(function)
-    parameters = [p for p in signature.parameters.values() if p.name != "self"]
-    names = [f"{'*' * (p.kind is p.VAR_POSITIONAL)}{p.name}" for p in parameters]
-    by_name = bool(names) and all(p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in parameters)
 
     @functools.wraps(function)
     def call(*args: Any, **keywords: Any) -> Any:
@@ -418,6 +413,10 @@ def explain_errors(function: Function) -> Function:
         raise TypeError(problem)
 
     def _mismatch(name: str, args: Any, keywords: Any) -> str | None:
+        signature = inspect.signature(function)
+        parameters = [p for p in signature.parameters.values() if p.name != "self"]
+        names = [f"{'*' * (p.kind is p.VAR_POSITIONAL)}{p.name}" for p in parameters]
+        by_name = bool(names) and all(p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in parameters)
         try:
             signature.bind(*args, **keywords)
         except TypeError as error:

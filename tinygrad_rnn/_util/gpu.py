@@ -6,6 +6,7 @@ The functions take the module CuPy or its arrays as arguments; `engine/backend.p
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,22 @@ def unusable_because(module: Module) -> str | None:
             f"{INSTALL} installs CUDA's compiler, headers and cuBLAS"
         )
     return None
+
+
+class _Failures(threading.local):
+    count = 0
+
+
+failures = _Failures()
+"""The ``count`` of transfers that have failed in this thread; a function may handle the errors."""
+
+
+def _transferred(transfer: Callable[..., Array], *args: Any) -> Any:
+    try:
+        return transfer(*args)
+    except Exception:
+        failures.count += 1
+        raise
 
 
 def is_used(modules: Mapping[type, Module], name: str) -> bool:
@@ -157,7 +174,7 @@ def to_current_device(module: Module, array: Array) -> Array:
         CuPy's: `array` itself if it is there already, else a copy.
     """
     if not isinstance(array, module.ndarray):
-        return in_memory_order(array, module.asarray)
+        return _transferred(in_memory_order, array, module.asarray)
     if array.device == module.cuda.Device():
         return array
 
@@ -188,7 +205,7 @@ def to_host(array: Array) -> Array:
         If an index that was used before is out of range: see `gpu_indices`.
     """
     read = array.get  # of an array without values this raises, with the reason
-    found = in_memory_order(array, lambda x: read() if x is array else x.get())
+    found = _transferred(in_memory_order, array, lambda x: read() if x is array else x.get())
     gpu_indices.report()
     return found
 
@@ -211,7 +228,7 @@ def item(array: Array) -> Any:
     ArgumentError or IndexError
         If an index that was used before is out of range: see `gpu_indices`.
     """
-    found = array.item()
+    found = _transferred(array.item)
     gpu_indices.report()
     return found
 

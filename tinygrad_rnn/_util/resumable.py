@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,25 @@ class ResumableIterator(Iterator[T]):
     ----------
     settings : dict
         The settings that the minibatches depend on, by name: numbers and strings.
-    drawn : dict
-        The random choices of this epoch, by name: integers and arrays of integers.
+    drawn : dict or callable
+        The random choices of this epoch, by name: integers and arrays of integers; or a function
+        that draws them, which `next_epoch` calls again.
     plan : callable
         From ``**drawn`` to the number of minibatches, and to the function that maps the number of a
         minibatch to the minibatch. It raises an ArgumentError for impossible choices.
+    rng : numpy.random.Generator, optional
+        The generator that `drawn` draws from, whose state is then a part of the position. Default:
+        the library's generator, which a checkpoint saves itself.
+    carries_state : bool
+        Whether each minibatch continues the sequences of the previous one.
+
+    Attributes
+    ----------
+    carries_state : bool
+        Whether the recurrent state after a minibatch is the initial state of the next one. `tg.fit`
+        carries it only then.
+    position : int
+        The number of minibatches returned so far in this epoch.
 
     Examples
     --------
@@ -48,19 +62,61 @@ class ResumableIterator(Iterator[T]):
     def __init__(
         self,
         settings: dict[str, Any],
-        drawn: dict[str, Any],
+        drawn: dict[str, Any] | Callable[[], dict[str, Any]],
         plan: Callable[..., tuple[int, GetBatch[T]]],
+        rng: np.random.Generator | None = None,
+        carries_state: bool = False,
     ) -> None:
-        self._settings, self._drawn, self._plan = settings, drawn, plan
-        self._count, self._get_batch = plan(**drawn)
-        self._position = 0
+        self._draw = drawn if callable(drawn) else None
+        self._settings, self._plan, self._rng = settings, plan, rng
+        self._drawn: dict[str, Any] = drawn() if callable(drawn) else drawn
+        self._count, self._get_batch = plan(**self._drawn)
+        self.carries_state, self.position = carries_state, 0
 
     def __next__(self) -> T:
-        if self._position >= self._count:
+        if self.position >= self._count:
             raise StopIteration
-        minibatch = self._get_batch(self._position)
-        self._position += 1
+        minibatch = self._get_batch(self.position)
+        self.position += 1
         return minibatch
+
+    def __len__(self) -> int:
+        """Return the number of minibatches of the epoch."""
+        return self._count
+
+    def next_epoch(self) -> Self:
+        """Start another epoch over the same data, with new random choices.
+
+        They are drawn from the generator of the first epoch, so that the epochs of an iterator that
+        was made with ``rng=7`` differ.
+
+        Returns
+        -------
+        ResumableIterator
+            The iterator itself, at position 0.
+
+        Raises
+        ------
+        ArgumentError
+            If the iterator was made from choices, not from a function that draws them.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinygrad_rnn as tg
+        >>> stream = tg.data.batches(np.arange(4), batch_size=2)
+        >>> [len(list(stream)), len(list(stream)), len(list(stream.next_epoch()))]
+        [2, 0, 2]
+        """
+        if self._draw is None and self._drawn:
+            raise ArgumentError(
+                f"{self._settings['stream']}: next_epoch: its random choices were passed as a "
+                "dict: make ResumableIterator with a function that draws them"
+            )
+        drawn = self._draw() if self._draw is not None else {}
+        self._count, self._get_batch = self._plan(**drawn)
+        self._drawn, self.position = drawn, 0
+        return self
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the epoch, for `load_state_dict`.
@@ -70,8 +126,9 @@ class ResumableIterator(Iterator[T]):
         dict
             ``"settings"``: the arguments of the iterator; ``"drawn"``: the offset or the order
             drawn for this epoch, so that a resumed run does not depend on NumPy's version;
-            ``"position"``: the number of minibatches returned so far. The recurrent state carried
-            from window to window is not included: the caller saves it.
+            ``"position"``: the number of minibatches returned so far; if the iterator was made with
+            ``rng=``, ``"rng"``: the state of this generator, for the later epochs. The recurrent
+            state carried from window to window is not included: the caller saves it.
 
         Examples
         --------
@@ -82,9 +139,10 @@ class ResumableIterator(Iterator[T]):
         >>> stream.state_dict()["position"]
         1
         """
-        return copy.deepcopy(
-            {"settings": self._settings, "drawn": self._drawn, "position": self._position}
-        )
+        state = {"settings": self._settings, "drawn": self._drawn, "position": self.position}
+        if self._rng is not None:
+            state["rng"] = self._rng.bit_generator.state
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` of an iterator over the same data with the same settings.
@@ -101,6 +159,8 @@ class ResumableIterator(Iterator[T]):
         """
         name = f"{self._settings['stream']}: load_state_dict"
         own = self.state_dict()
+        if isinstance(state, Mapping) and "rng" not in state:  # of an earlier version
+            own.pop("rng", None)
         check_keys(name, state, own)
         problems = []
         for part in ("settings", "drawn"):
@@ -120,8 +180,20 @@ class ResumableIterator(Iterator[T]):
         count, get_batch = self._plan(**drawn)
         if not isinstance(position, int) or not 0 <= position <= count:
             raise ArgumentError(f"{name}: position must be from 0 to {count}, got {position!r}")
-        self._drawn, self._position = drawn, position
+        if "rng" in own:
+            self._set_generator(name, own["rng"], state["rng"])
+        self._drawn, self.position = drawn, position
         self._count, self._get_batch = count, get_batch
+
+    def _set_generator(self, name: str, own: dict[str, Any], saved: Any) -> None:
+        bits: Any = self._rng and self._rng.bit_generator
+        try:
+            bits.state = saved
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            bits.state = own  # a part of it may have been written
+            raise ArgumentError(
+                f"{name}: rng must be the state of a {own['bit_generator']}: {error}"
+            ) from error
 
 
 def smallest_dtype(order: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
-PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
+PACKAGE = f"{os.path.dirname(os.path.dirname(__file__))}{os.sep}"
 GENERATED = ("<primitive", "<fused")  # the file names of generated code
+
+
+def unobserved(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function of the library that trace and profile functions must not see.
+
+    Those of `tinygrad_rnn.speed` look for side effects in a step that is traced. An import or a
+    compilation, which happens once, is none.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        watching = sys.gettrace(), sys.getprofile()
+        sys.settrace(None)
+        sys.setprofile(None)
+        try:
+            return function(*args)
+        finally:
+            sys.settrace(watching[0])
+            sys.setprofile(watching[1])
+
+    return call
 
 
 def location(inside: tuple[str, ...] = (PACKAGE, *GENERATED)) -> str:

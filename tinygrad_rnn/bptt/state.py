@@ -35,6 +35,11 @@ def scale_gradient(state: State, xi: float) -> State:
     same structure
         The same values.
 
+    Raises
+    ------
+    TypeError
+        If the state has an element that is not a Tensor.
+
     Notes
     -----
     With z_t = ∂f/∂w + ξ_t (∂f/∂h_{t-1}) z_{t-1} in place of the recurrence of dh_t/dw, the gradient
@@ -78,6 +83,11 @@ def detach(state: State) -> State:
     same structure
         Every Tensor detached, so that the next window's backward pass ends here (truncated
         backpropagation through time; Williams & Peng 1990).
+
+    Raises
+    ------
+    TypeError
+        If the state has an element that is not a Tensor.
 
     Examples
     --------

@@ -45,6 +45,14 @@ class Strategy:
 
     A strategy is a value: no call of it changes the result of another, except that `Randomized`
     draws from its generator.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> isinstance(tg.bptt.Truncated(2), tg.bptt.Strategy)
+    True
+    >>> tg.bptt.Truncated(2).weights(5)
+    [1.0, 1.0, 0.0, 1.0, 0.0]
     """
 
     period = 1  # edges are cut at multiples of it, if at regular steps
@@ -197,7 +205,7 @@ class Strategy:
         >>> lengths
         [5, 2, 6, 1, 6]
         """
-        generator = tg_random.generator(self.rng if rng is None else rng)
+        generator = self.rng if rng is None else tg_random.generator(rng)
         return Windows(
             repr(self), ids, batch_size, generator, device, self.period, self.cuts, self._of_window
         )
@@ -308,6 +316,11 @@ class Truncated(Strategy):
         then open for one block and cut for another, the k2 - k1 steps before each block are
         computed again, with the same random numbers: about k2/k1 times the cost.
 
+    Raises
+    ------
+    ArgumentError
+        If `steps` or `stride` is not a positive integer.
+
     Notes
     -----
     The form with k1 and k2 is BPTT(h; h') of Williams and Peng (1990), h = k2 and h' = k1; cutting
@@ -409,6 +422,11 @@ class Randomized(Strategy):
         limit the length are not compensated. With a constant π they are a fraction
         π^(m-1) (1-π) / (1-π^m) of all edges, m = `max_steps`, and the mean weight of an edge is
         smaller than 1 by as much.
+
+    Raises
+    ------
+    ArgumentError
+        If `keep` is not a probability above 0, nor a function.
 
     Notes
     -----

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from .. import random as tg_random
 from .._util.resumable import ResumableIterator, check_offset
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
@@ -75,8 +76,8 @@ class Windows(ResumableIterator[Window]):
         The tokens.
     batch_size : int
         B.
-    rng : numpy.random.Generator
-        Source of the offset and of the cuts.
+    rng : numpy.random.Generator or None
+        Source of the offset and of the cuts; None is the library's generator.
     device : str or None
         Device of the windows.
     period : int
@@ -103,7 +104,7 @@ class Windows(ResumableIterator[Window]):
         name: str,
         ids: npt.ArrayLike | Tensor,
         batch_size: int,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None,
         device: str | None,
         period: int,
         cuts: Callable[[int, np.random.Generator], Collection[int]],
@@ -139,10 +140,14 @@ class Windows(ResumableIterator[Window]):
             return len(bounds) - 1, window
 
         settings = {"stream": name, "tokens": len(stream), "batch_size": int(batch_size)}
-        offset = int(rng.integers(period))
-        ends = np.array([*cuts(length, rng), length])
-        drawn = {"offset": offset, "ends": ends.astype(np.min_scalar_type(length))}
-        super().__init__(settings, drawn, plan)
+
+        def draw() -> dict[str, Any]:
+            generator = tg_random.generator(rng)
+            offset = int(generator.integers(period))
+            ends = np.array([*cuts(length, generator), length])
+            return {"offset": offset, "ends": ends.astype(np.min_scalar_type(length))}
+
+        super().__init__(settings, draw, plan, rng, carries_state=True)
 
 
 def _increasing(name: str, ends: Any, length: int) -> list[int]:

@@ -98,8 +98,13 @@ def batches(
         "shuffle": bool(shuffle),
         "drop_last": bool(drop_last),
     }
-    drawn = {"order": smallest_dtype(tg_random.generator(rng).permutation(n))} if shuffle else {}
-    return ResumableIterator(settings, drawn, plan)
+    own = None if rng is None else tg_random.generator(rng)
+
+    def draw() -> dict[str, Any]:
+        order = tg_random.generator(own).permutation(n) if shuffle else None
+        return {} if order is None else {"order": smallest_dtype(order)}
+
+    return ResumableIterator(settings, draw, plan, own)
 
 
 def take_rows(source: Any, rows: npt.NDArray[np.int64]) -> Tensor:

@@ -38,6 +38,12 @@ def copy(
         Inputs: K symbols, delay - 1 blanks, the delimiter, K blanks. Targets: delay + K blanks,
         then the K symbols.
 
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or `rng` neither a seed nor a
+        generator.
+
     Notes
     -----
     Arjovsky, Shah and Bengio 2016, Unitary Evolution Recurrent Neural Networks, section 5.1.
@@ -80,6 +86,12 @@ def adding(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
         second.
     y : Tensor of the default dtype, shape (batch_size, 1)
         The sum of the two marked numbers.
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or `rng` neither a seed nor a
+        generator.
 
     Notes
     -----
@@ -128,6 +140,12 @@ def parity(batch_size: int, steps: int, rng: Rng = None) -> tuple[Tensor, Tensor
     y : Tensor of int64, shape (steps, batch_size)
         y_t = (x_1 + … + x_t) mod 2.
 
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or `rng` neither a seed nor a
+        generator.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -158,6 +176,12 @@ def sine(steps: int = 1000, frequency: float = 0.01, noise: float = 0.2, rng: Rn
     -------
     Tensor of the default dtype, shape (steps,)
         x_t = sin(frequency t) + noise ε_t for t = 1 … steps, ε_t standard normal.
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or `rng` neither a seed nor a
+        generator.
 
     Notes
     -----

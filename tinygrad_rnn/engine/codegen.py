@@ -14,11 +14,14 @@ import inspect
 import itertools
 import linecache
 import textwrap
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._util import LIBRARY
 from .._util.foreign_arrays import copy_aliased_output, copy_arrays
+from .._util.functions import lines_text, parameter_names, tuple_text
+from .._util.user_code import unobserved
 from ..errors import GraphError
 from . import backend, primitive_checks
 from .backend import Array
@@ -185,9 +188,10 @@ class OpDefinition:
         joint: Vjp | None,
         name: str | None = None,
     ) -> None:
-        self.name = primitive_checks.name_of(forward, vjps, joint, RESERVED.union(_SCOPE))
-        self.forward, self.joint = forward, joint
-        self.user_defined = not (forward.__module__ or "").startswith(f"{LIBRARY}.")
+        self.user_defined = not str(getattr(forward, "__module__", "")).startswith(f"{LIBRARY}.")
+        if self.user_defined:  # tests check the library's own
+            primitive_checks.name_of(forward, vjps, joint, RESERVED.union(_SCOPE))
+        self.name, self.forward, self.joint = forward.__name__, forward, joint
         self.title = name or self.name  # in messages and reprs
         self.parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = [p.name for p in self.parameters[: len(vjps)]]
@@ -195,7 +199,7 @@ class OpDefinition:
         self.differentiable = [name for name, vjp in vjps.items() if vjp is not None]
         self.rules = [joint] if joint else [vjp for vjp in vjps.values() if vjp is not None]
         self.rule_names = [f"{x}_vjp" for x in self.differentiable] or ["joint_vjp"]
-        self.reads = [list(inspect.signature(vjp).parameters)[2:] for vjp in self.rules]
+        self.reads = [parameter_names(vjp)[2:] for vjp in self.rules]
         self.saved_names = list(dict.fromkeys(name for names in self.reads for name in names))
         self.origins = [self._origin(name) for name in self.saved_names]
         self.floating = self.view = self.pending = False
@@ -230,7 +234,7 @@ class OpDefinition:
             calls.append(f"{rule}(F, g{saved})")
         if len(calls) > 1:  # a single parent always needs its gradient
             calls = [f"None if parents[{i}] is None else {call}" for i, call in enumerate(calls)]
-        grads = calls[0] if self.joint else f"({_lines(calls, 8)})"
+        grads = calls[0] if self.joint else f"({lines_text(calls, 8)})"
         if not self.user_defined:
             return grads
         return f"primitive_checks.gradients(definition, {grads}, parents, F)"
@@ -278,7 +282,7 @@ class OpDefinition:
             "keywords": "".join(f", {name}={name}" for name in self.params),
             "options": "{" + ", ".join(f'"{name}": {name}' for name in self.params) + "}",
             "version": VIEW_VERSION.format(*self.inputs) if self.view else "None",
-            "saved": _lines(self._saved(), 12),
+            "saved": lines_text(self._saved(), 12),
             "gradients": self._gradients(),
             "needs_conversion": needs_conversion,
             "converted": converted,
@@ -313,38 +317,53 @@ class OpDefinition:
         return {
             "unpack": UNPACK,
             "data": ", ".join(f"{x}._data" for x in self.inputs),
-            "inputs": _tuple(self.inputs),
+            "inputs": tuple_text(self.inputs),
             "fast_path": f"(\n{fast_path}\n        )" if conditions[1:] else conditions[0],
             "arrays": ", ".join(arrays),
-            "arguments": _tuple(arrays),
+            "arguments": tuple_text(arrays),
             "nodes": ", ".join(nodes),
             "argument_nodes": ", ".join(f"{x}._node" for x in self.differentiable),
             "any_node": f"({' or '.join(nodes)})" if nodes[1:] else "".join(nodes),
-            "parents": f"({_tuple(nodes)})",
+            "parents": f"({tuple_text(nodes)})",
         }
 
     def operation(self) -> Operation:
-        """Return the operation on Tensors: the source, compiled."""
-        code, file = self.source, f"<primitive {self.name}>"
-        linecache.cache[file] = len(code), None, code.splitlines(True), file  # for tracebacks
+        """Return the operation on Tensors. Its code is made at its first call, a user's at once."""
         isolated = self.user_defined and not self.view  # its result shares no memory
         attributes = {"definition": self, "name": self.title, "takes_deferred": self.pending}
-        node_class = type("OpNode", (OpNode,), {"__slots__": (), **attributes})
-        scope = {
+        self.scope = {
             **_SCOPE,
             "definition": self,
             "forward": copy_aliased_output(self.forward) if isolated else self.forward,
             "defaults": {p.name: p.default for p in self.parameters},
-            "OpNode": node_class,
+            "OpNode": type("OpNode", (OpNode,), {"__slots__": (), **attributes}),
             **dict(zip(self.rule_names, self.rules, strict=False)),
         }
-        made: dict[str, Any] = {}  # a namespace of its own: no name of the scope is replaced
-        exec(compile(code, file, "exec"), scope, made)
-        node_class.vjp = scope["vjp"] = made.get("vjp")  # type: ignore[attr-defined]
-        operation: Any = functools.wraps(self.forward)(made[self.name])
+        operation: Any = types.FunctionType(_first_call.__code__, self.scope)
+        self.scope["operation"] = functools.update_wrapper(operation, self.forward)
         operation.__signature__ = inspect.Signature(self.parameters)
         operation.definition = self
+        if self.user_defined:
+            self.compile()
         return operation
+
+    @unobserved
+    def compile(self) -> None:
+        """Give the operation its code, which another thread may call at any time."""
+        code, file, operation = self.source, f"<primitive {self.name}>", self.scope["operation"]
+        linecache.cache[file] = len(code), None, code.splitlines(True), file  # for tracebacks
+        made: dict[str, Any] = {}  # a namespace of its own: no name of the scope is replaced
+        exec(compile(code, file, "exec"), self.scope, made)
+        self.scope["OpNode"].vjp = self.scope["vjp"] = made.get("vjp")
+        operation.__defaults__ = made[self.name].__defaults__
+        operation.__kwdefaults__ = made[self.name].__kwdefaults__
+        operation.__code__ = made[self.name].__code__  # last
+
+
+def _first_call(*args: Any, **options: Any) -> Any:
+    """Compile an operation, and call it. An operation begins with this code, in its own scope."""
+    definition.compile()  # type: ignore[name-defined]  # noqa: F821
+    return operation(*args, **options)  # type: ignore[name-defined]  # noqa: F821
 
 
 def _parameter(parameter: inspect.Parameter) -> str:
@@ -353,16 +372,3 @@ def _parameter(parameter: inspect.Parameter) -> str:
         return "*inputs"
     default = parameter.default is not parameter.empty
     return parameter.name + (f"=defaults[{parameter.name!r}]" if default else "")
-
-
-def _tuple(expressions: Sequence[str]) -> str:
-    """Return the inside of a tuple as source code."""
-    return ", ".join(expressions) + "," * (len(expressions) == 1)
-
-
-def _lines(expressions: Sequence[str], indent: int) -> str:
-    """Return the inside of a tuple as source code, on several lines if it has several elements."""
-    if len(expressions) < 2:
-        return _tuple(expressions)
-    lines = textwrap.indent("".join(f"{x},\n" for x in expressions), " " * indent)
-    return f"\n{lines}{' ' * (indent - 4)}"

@@ -77,6 +77,11 @@ def enable_grad() -> ReusableContext[None]:
 def is_grad_enabled() -> bool:
     """Return whether operations of this thread are recorded.
 
+    Returns
+    -------
+    bool
+        False in `no_grad`.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg

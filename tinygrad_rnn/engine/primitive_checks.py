@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import inspect
 import keyword
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .._util.api_hints import class_name
-from .._util.functions import check_function
+from .._util.functions import check_function, positional_count
 from ..errors import DTypeError, GraphError
 from .pending import PENDING
 
@@ -98,18 +98,8 @@ def _problems(
     if reserved:
         yield f"the names {sorted(reserved)} are reserved; choose other parameter names"
     for argument, vjp in {**vjps, "joint": joint}.items():
-        if vjp is not None and (not callable(vjp) or _positional(vjp) < 2):
+        if vjp is not None and (not callable(vjp) or positional_count(vjp) < 2):
             yield f"the vjp {argument}= is to be a function (F, g, *names), got {vjp!r:.60}"
-
-
-def _positional(function: Callable[..., Any]) -> float:
-    """Return how many positional arguments a function takes."""
-    try:
-        kinds = [p.kind for p in inspect.signature(function).parameters.values()]
-    except ValueError:  # a function in C without a signature
-        return 0
-    keyword_only = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
-    return float("inf") if _VARIADIC in kinds else sum(k not in keyword_only for k in kinds)
 
 
 def one_array(name: str, xp: Any, out: Any) -> Any:

@@ -26,6 +26,22 @@ class Tensor:
     the package, where it is documented. If ``requires_grad``, operations on the tensor are
     recorded, and `backward` fills `grad`. A tensor of one element is converted, rounded and
     formatted (``f"{loss:.2f}"``) like a number, with or without a graph.
+
+    Raises
+    ------
+    DTypeError
+        If `data` is not an array of real numbers or booleans.
+    ShapeError
+        If the rows of a nested list differ in length.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.Tensor([1.0, 2.0])
+    >>> (x * 3).shape
+    (2,)
     """
 
     __slots__ = ("__weakref__", "_data", "_leaf", "_node", "_version")

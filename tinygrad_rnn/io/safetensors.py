@@ -108,6 +108,15 @@ def load_safetensors(path: str | os.PathLike[str]) -> dict[str, Array]:
     Notes
     -----
     In PyTorch: ``safetensors.torch.save_file(model.state_dict(), path)``.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import tinygrad_rnn as tg
+    >>> path = os.path.join(tempfile.mkdtemp(), "w.safetensors")
+    >>> tg.save_safetensors(path, {"w": tg.ones(2)})
+    >>> tg.load_safetensors(path)
+    {'w': array([1., 1.], dtype=float32)}
     """
     library = _library()
     with open(path, "rb") as file:

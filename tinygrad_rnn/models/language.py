@@ -52,6 +52,12 @@ class LanguageModel:
     ------
     ArgumentError
         If V is less than 2.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> isinstance(tg.models.NGram(2, 5), tg.models.LanguageModel)
+    True
     """
 
     vocabulary: Vocabulary | None
@@ -325,6 +331,14 @@ class Scores(NamedTuple):
         exp of `nats`.
     unknown_rate : float
         The fraction of the tokens that the vocabulary lacks.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> model = tg.models.NGram(1, 2)
+    >>> scores = tg.models.compare({"unigram": model.fit([0, 1]) or model}, [0, 1])
+    >>> scores["unigram"].bits
+    1.0
     """
 
     nats: float

@@ -1,7 +1,7 @@
 """Neural language models: Bengio's MLP over a window, and a recurrent network.
 
-Both are modules whose `forward` maps ids and a state to logits and a state, so that the same
-training loop works for both (the example of `RecurrentLM` is one).
+Both are modules whose `forward` maps ids and a state to logits and a state, so that `tg.fit` trains
+both and carries the state (the example of `RecurrentLM` is one).
 
 Letters: T time steps, B batch, V vocabulary, D embedding, H hidden size.
 """
@@ -225,15 +225,14 @@ class RecurrentLM(_Network):
     >>> import tinygrad_rnn as tg
     >>> vocab = tg.data.text.Vocabulary("the time machine")
     >>> model = tg.models.RecurrentLM(tg.nn.GRUCell, vocab, 16, embedding_dim=8)
-    >>> optimizer = tg.optim.Adam(model.parameters(), lr=0.01)
-    >>> state = None
     >>> ids = vocab.encode("the time machine " * 20)
-    >>> for x, y in tg.data.text.sequential(ids, batch_size=2, steps=8):
-    ...     logits, state = model(x, tg.bptt.detach(state))
-    ...     loss = tg.functional.cross_entropy(logits, y)
-    ...     optimizer.zero_grad()
-    ...     loss.backward()
-    ...     optimizer.step()
+    >>> history = tg.fit(
+    ...     model,
+    ...     tg.data.text.sequential(ids, batch_size=2, steps=8),
+    ...     loss=tg.functional.cross_entropy,
+    ...     optimizer=tg.optim.Adam(model.parameters(), lr=0.01),
+    ...     epochs=2,
+    ... )
     >>> model.perplexity("the time machine") < len(vocab)
     True
     """

@@ -47,6 +47,11 @@ class Cell(Module):
     and defines `step`. It can define `project` for the part that depends on the input alone.
     `nn.Recurrent` makes a layer of it.
 
+    Raises
+    ------
+    ArgumentError
+        If a layer is made of a cell whose `hidden_size` is missing or no positive integer.
+
     Examples
     --------
     A minimal gated unit (Zhou et al. 2016):
@@ -385,7 +390,25 @@ class _GatedCell(Cell):
         return _sum_of(self.bias_ih, self.bias_hh)
 
     def forward(self, x: Tensor, state: State = None) -> State:
-        """Check the input, then take one step."""
+        """Take one step.
+
+        Parameters
+        ----------
+        x : Tensor
+            (B, I), or (I,) without a batch, in the dtype of the parameters.
+        state : Tensor or tuple of Tensors, optional
+            (B, H), or (H,); of an LSTM cell the pair (h, c). Zeros if not given.
+
+        Returns
+        -------
+        Tensor or tuple of Tensors
+            The new state, of the same shapes; its first (or only) element is the output.
+
+        Raises
+        ------
+        ShapeError, DTypeError, DeviceError
+            If the input or the state does not fit the cell.
+        """
         x = checks.require_tensor(x, type(self).__name__)
         if x.shape[-1:] != (self.input_size,):
             raise ShapeError(
@@ -439,6 +462,15 @@ class RNNCell(_GatedCell):
         (H, I) and (H, H).
     bias_ih, bias_hh : Parameter or None
         (H,).
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
 
     Examples
     --------
@@ -514,6 +546,15 @@ class GRUCell(_GatedCell):
         (3H, I) and (3H, H), gates in the order r, z, n.
     bias_ih, bias_hh : Parameter or None
         (3H,).
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
 
     Examples
     --------
@@ -595,6 +636,15 @@ class LSTMCell(_GatedCell):
         (4H,).
     weight_hr : Parameter or None
         (P, H).
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
 
     Examples
     --------

@@ -40,6 +40,13 @@ def uniform(
     Tensor
         `tensor` itself.
 
+    Raises
+    ------
+    DTypeError
+        If `tensor` is not a Tensor of a floating dtype.
+    ArgumentError
+        If a number or `rng` is out of range.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -75,6 +82,13 @@ def normal(
     Tensor
         `tensor` itself.
 
+    Raises
+    ------
+    DTypeError
+        If `tensor` is not a Tensor of a floating dtype.
+    ArgumentError
+        If a number or `rng` is out of range.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -104,6 +118,15 @@ def xavier_uniform(tensor: Tensor, gain: float = 1.0, rng: int | Generator | Non
     -------
     Tensor
         `tensor` itself.
+
+    Raises
+    ------
+    DTypeError
+        If `tensor` is not a Tensor of a floating dtype.
+    ArgumentError
+        If a number or `rng` is out of range.
+    ShapeError
+        If `tensor` has fewer than two axes.
 
     Notes
     -----
@@ -138,6 +161,15 @@ def xavier_normal(tensor: Tensor, gain: float = 1.0, rng: int | Generator | None
     -------
     Tensor
         `tensor` itself.
+
+    Raises
+    ------
+    DTypeError
+        If `tensor` is not a Tensor of a floating dtype.
+    ArgumentError
+        If a number or `rng` is out of range.
+    ShapeError
+        If `tensor` has fewer than two axes.
 
     Notes
     -----
@@ -177,6 +209,15 @@ def kaiming_uniform(
     -------
     Tensor
         `tensor` itself.
+
+    Raises
+    ------
+    DTypeError
+        If `tensor` is not a Tensor of a floating dtype.
+    ArgumentError
+        If a number or `rng` is out of range.
+    ShapeError
+        If `tensor` has fewer than two axes.
 
     Notes
     -----
@@ -218,6 +259,15 @@ def kaiming_normal(
     Tensor
         `tensor` itself.
 
+    Raises
+    ------
+    DTypeError
+        If `tensor` is not a Tensor of a floating dtype.
+    ArgumentError
+        If a number or `rng` is out of range.
+    ShapeError
+        If `tensor` has fewer than two axes.
+
     Notes
     -----
     He, Zhang, Ren and Sun, "Delving deep into rectifiers", 2015, equations 10 and 14.
@@ -247,6 +297,15 @@ def orthogonal(tensor: Tensor, gain: float = 1.0, rng: int | Generator | None = 
     -------
     Tensor
         `tensor` itself.
+
+    Raises
+    ------
+    DTypeError
+        If `tensor` is not a Tensor of a floating dtype.
+    ArgumentError
+        If a number or `rng` is out of range.
+    ShapeError
+        If `tensor` has fewer than two axes.
 
     Notes
     -----
@@ -284,6 +343,11 @@ def zeros(tensor: Tensor) -> Tensor:
     Tensor
         `tensor` itself.
 
+    Raises
+    ------
+    DTypeError
+        If `tensor` is not a Tensor of a floating dtype.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -307,6 +371,13 @@ def constant(tensor: Tensor, value: float) -> Tensor:
     -------
     Tensor
         `tensor` itself.
+
+    Raises
+    ------
+    DTypeError
+        If `tensor` is not a Tensor of a floating dtype.
+    ArgumentError
+        If the value is not a number.
 
     Examples
     --------

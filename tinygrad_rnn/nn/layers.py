@@ -40,6 +40,15 @@ class Linear(Module):
     bias : Parameter or None
         b, (out_features,), with the same initial distribution.
 
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -102,6 +111,15 @@ class Embedding(Module):
     padding_idx : int or None
         As given, from 0 on. It is a setting, not a part of `state_dict`.
 
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -157,6 +175,11 @@ class Dropout(Module):
         Seed or generator of the masks; the library's own generator if None. Its state is not
         part of `state_dict`.
 
+    Raises
+    ------
+    ArgumentError
+        If `p` is not in [0, 1].
+
     Notes
     -----
     Srivastava and others, "Dropout: a simple way to prevent neural networks from overfitting",
@@ -211,6 +234,15 @@ class LayerNorm(Module):
         w, of shape `normalized_shape`, initially ones.
     bias : Parameter or None
         b, of shape `normalized_shape`, initially zeros.
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
 
     Notes
     -----

@@ -133,6 +133,13 @@ class Module:
         The mode of layers such as Dropout. `train` and `eval` set it in all threads, `evaluating`
         in one. It has no effect on the recording of gradients.
 
+    Raises
+    ------
+    NotImplementedError
+        If a module is called that does not define `forward`.
+    AttributeError
+        If a parameter is assigned before ``super().__init__()``.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg

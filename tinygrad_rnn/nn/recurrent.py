@@ -546,6 +546,15 @@ class RNN(Recurrent):
     rng : int or numpy.random.Generator, optional
         Source of the initial parameters. Default: the library's generator.
 
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -592,6 +601,15 @@ class GRU(Recurrent):
     rng : int or numpy.random.Generator, optional
         Source of the initial parameters. Default: the library's generator.
 
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -637,6 +655,15 @@ class LSTM(Recurrent):
         Of the parameters.
     rng : int or numpy.random.Generator, optional
         Source of the initial parameters. Default: the library's generator.
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
 
     Examples
     --------

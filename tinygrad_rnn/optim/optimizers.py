@@ -417,6 +417,12 @@ class SGD(Optimizer):
     weight_decay : float
         λ, an L2 penalty: λ θ is added to the gradient.
 
+    Raises
+    ------
+    ArgumentError
+        If `params` is empty, has one twice or one that is not a leaf that requires a gradient, or
+        if a number is out of range.
+
     Notes
     -----
     ::
@@ -487,6 +493,12 @@ class Adam(Optimizer):
         ε, which bounds the step where the gradient is small.
     weight_decay : float
         λ, an L2 penalty: λ θ is added to the gradient. For decoupled weight decay see `AdamW`.
+
+    Raises
+    ------
+    ArgumentError
+        If `params` is empty, has one twice or one that is not a leaf that requires a gradient, or
+        if a number is out of range.
 
     Notes
     -----
@@ -567,6 +579,12 @@ class AdamW(Adam):
     weight_decay : float
         λ: a step multiplies the parameters by 1 - α λ.
 
+    Raises
+    ------
+    ArgumentError
+        If `params` is empty, has one twice or one that is not a leaf that requires a gradient, or
+        if a number is out of range.
+
     Notes
     -----
     ::
@@ -620,6 +638,12 @@ class RMSprop(Optimizer):
         λ, an L2 penalty: λ θ is added to the gradient.
     momentum : float
         μ in [0, 1), applied to the normalised gradient.
+
+    Raises
+    ------
+    ArgumentError
+        If `params` is empty, has one twice or one that is not a leaf that requires a gradient, or
+        if a number is out of range.
 
     Notes
     -----
@@ -694,6 +718,12 @@ class Adagrad(Optimizer):
         λ, an L2 penalty: λ θ is added to the gradient.
     eps : float
         ε, which bounds the step where the gradients were small.
+
+    Raises
+    ------
+    ArgumentError
+        If `params` is empty, has one twice or one that is not a leaf that requires a gradient, or
+        if a number is out of range.
 
     Notes
     -----

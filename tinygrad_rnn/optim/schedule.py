@@ -35,6 +35,11 @@ def constant(factor: float = 1.0) -> Schedule:
     callable
         From the number of steps taken to the factor.
 
+    Raises
+    ------
+    ArgumentError
+        If a number is out of range.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -60,6 +65,11 @@ def step(every: int, gamma: float = 0.1) -> Schedule:
     callable
         From the number of steps taken to the factor.
 
+    Raises
+    ------
+    ArgumentError
+        If a number is out of range.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -83,6 +93,11 @@ def exponential(gamma: float) -> Schedule:
     -------
     callable
         From the number of steps taken to the factor.
+
+    Raises
+    ------
+    ArgumentError
+        If a number is out of range.
 
     Examples
     --------
@@ -108,6 +123,11 @@ def cosine(total: int, floor: float = 0.0) -> Schedule:
     -------
     callable
         From the number of steps taken to the factor.
+
+    Raises
+    ------
+    ArgumentError
+        If a number is out of range.
 
     Notes
     -----
@@ -138,6 +158,11 @@ def linear_warmup(steps: int) -> Schedule:
     callable
         From the number of steps taken to the factor.
 
+    Raises
+    ------
+    ArgumentError
+        If a number is out of range.
+
     Notes
     -----
     Goyal and others, "Accurate, large minibatch SGD", 2017, section 2.2.
@@ -164,6 +189,11 @@ def compose(*schedules: Schedule) -> Schedule:
     -------
     callable
         From the number of steps taken to the product of the factors.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not a function.
 
     Examples
     --------

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from .. import tensors as ops
 from .._util.api_hints import class_name, explain_errors
+from .._util.late import load
 from .._util.nested import leaves, map_nested
 from ..bptt import scale_gradient
 from ..engine import backend
@@ -290,6 +291,7 @@ class LoopReport(NamedTuple):
 
 def ordered(x: Tensor) -> Tensor:
     """Return an input of all steps, (T, B, F), in the memory order that loops read fastest."""
+    load()
     row_major = _executor is not None and _executor.row_major(x)
     return x if row_major else ops.feature_major(x)
 
@@ -341,6 +343,7 @@ def executor() -> str:
 
     Two runs can be equal to the bit only if this is equal.
     """
+    load()
     return "numpy" if _executor is None else _executor.description()
 
 
@@ -358,6 +361,7 @@ def reason_against(steps: int, traced: bool = True) -> str:
         return "eager() runs every operation separately"
     if steps < 2:
         return "it is a single step"
+    load()
     return "tinygrad_rnn.speed is not installed" if _executor is None else ""
 
 

@@ -34,6 +34,11 @@ def set_num_threads(n: int) -> None:
         From 1 to 256. It applies to the whole process; small loops and products take fewer. The
         results are the same, to the bit, for every number.
 
+    Raises
+    ------
+    ArgumentError
+        If `n` is not a positive integer.
+
     See Also
     --------
     get_num_threads : The number, with its default.

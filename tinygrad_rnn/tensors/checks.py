@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .._util import gpu_indices
 from .._util.api_hints import CONVERSIONS, call_named, class_name
@@ -16,6 +15,9 @@ from ..engine.backend import Array
 from ..engine.ops import reshape
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 def as_tensor(x: Any, op: str = "") -> Tensor:

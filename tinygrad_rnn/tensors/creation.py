@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from .. import random as _random
+from .._util import LIBRARY
 from .._util.api_hints import explain_errors
 from .._util.contexts import reusable_context
 from .._util.foreign_arrays import refuse_lossy_conversion
+from .._util.late import module
 from ..engine import backend
 from ..engine.backend import Array, DType
 from ..engine.ops.docstrings import X, standard
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError, DeviceError, GraphError
 from . import checks
+
+RANDOM = f"{LIBRARY}.random"  # imported at the first draw, since NumPy's is not light
 
 constructor = standard(
     {
@@ -30,6 +33,11 @@ constructor = standard(
         ),
     },
     "Of `shape`.",
+    {
+        "ShapeError": "If a length is negative or no integer.",
+        "DTypeError": "If `dtype` is not of real numbers or booleans.",
+        "DeviceError": "If `device` is unknown or cannot be used.",
+    },
 )
 constructor_like = standard(
     {
@@ -39,6 +47,10 @@ constructor_like = standard(
         "requires_grad": ("bool", "Whether gradients are collected in ``.grad``."),
     },
     "Of the shape of x.",
+    {
+        "DTypeError": "If x is not a Tensor, or `dtype` not of real numbers or booleans.",
+        "DeviceError": "If `device` is unknown or cannot be used.",
+    },
 )
 
 
@@ -205,6 +217,17 @@ def full(
     fill_value : float
         The value.
 
+    Raises
+    ------
+    ShapeError
+        If a length is negative or no integer.
+    ArgumentError
+        If the value is not a number.
+    DTypeError
+        If `dtype` is not of real numbers or booleans.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -271,6 +294,15 @@ def arange(
     Tensor
         Of one axis, without `stop`.
 
+    Raises
+    ------
+    ArgumentError
+        If a bound is not a number, or the step is 0.
+    DTypeError
+        If `dtype` is not of real numbers or booleans.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -319,6 +351,15 @@ def linspace(
     Tensor
         (num,).
 
+    Raises
+    ------
+    ArgumentError
+        If a bound is not a number, or `num` is negative.
+    DTypeError
+        If `dtype` is not of real numbers or booleans.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -354,6 +395,15 @@ def eye(
     Tensor
         (n, m).
 
+    Raises
+    ------
+    ArgumentError
+        If a size is negative or no integer.
+    DTypeError
+        If `dtype` is not of real numbers or booleans.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -377,6 +427,17 @@ def randn(
 ) -> Tensor:
     """Return numbers drawn from the standard normal distribution.
 
+    Raises
+    ------
+    ShapeError
+        If a length is negative or no integer.
+    DTypeError
+        If `dtype` is not floating.
+    ArgumentError
+        If `rng` is neither a seed nor a generator.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
     Notes
     -----
     The numbers are drawn on the host, in float64: they are the same on every device.
@@ -388,7 +449,7 @@ def randn(
     True
     """
     dtype = checks.real_dtype(dtype, "randn", kinds="f")
-    numbers = _random.generator(rng).standard_normal(checks.lengths(shape, "randn"))
+    numbers = module(RANDOM).generator(rng).standard_normal(checks.lengths(shape, "randn"))
     return _owned(numbers.astype(dtype), device, requires_grad)
 
 
@@ -402,6 +463,17 @@ def rand(
     rng: Any = None,
 ) -> Tensor:
     """Return numbers drawn uniformly from [0, 1).
+
+    Raises
+    ------
+    ShapeError
+        If a length is negative or no integer.
+    DTypeError
+        If `dtype` is not floating.
+    ArgumentError
+        If `rng` is neither a seed nor a generator.
+    DeviceError
+        If `device` is unknown or cannot be used.
 
     Notes
     -----
@@ -417,5 +489,5 @@ def rand(
     dtype = checks.real_dtype(dtype, "rand", kinds="f")
     lengths = checks.lengths(shape, "rand")
     device = backend.default_device() if device is None else device
-    numbers = _random.draw_uniform(lengths, dtype, rng=rng, device=device)
+    numbers = module(RANDOM).draw_uniform(lengths, dtype, rng=rng, device=device)
     return _owned(numbers, device, requires_grad)

@@ -153,6 +153,15 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     Tensor
         Of the shape of x, the axis replaced by the shape of `indices`.
 
+    Raises
+    ------
+    IndexError
+        If an index is out of range.
+    DTypeError
+        If the indices are not integers.
+    ShapeError
+        If the axis is out of range.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg

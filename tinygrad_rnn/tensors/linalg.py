@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from string import ascii_letters, ascii_lowercase, ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,9 @@ from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from .checks import as_tensor
 from .shape import axes_tuple, transpose
+
+LOWER = "abcdefghijklmnopqrstuvwxyz"  # the module string would be imported for this alone
+LETTERS = LOWER + LOWER.upper()
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
@@ -153,7 +155,7 @@ def _diagonal(x: Tensor, name: str) -> tuple[Tensor, str]:
 def _spelled(operands: Sequence[Any]) -> tuple[str, list[Any]]:
     """Return einsum's other form, each operand followed by its list of numbers, as letters."""
     *pairs, output = operands if len(operands) % 2 else (*operands, None)
-    labels = ascii_uppercase + ascii_lowercase  # in the order of the numbers
+    labels = LOWER.upper() + LOWER  # in the order of the numbers
     try:
         groups = [
             "".join("..." if i is Ellipsis else labels[range(len(labels)).index(i)] for i in group)
@@ -179,20 +181,20 @@ def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[st
     names = inputs.split(",")
     letters = inputs.replace("...", "").replace(",", "")
     outer = output.replace("...", "", 1)
-    if not set(letters + outer) <= set(ascii_letters) or any(n.count("...") > 1 for n in names):
+    if not set(letters + outer) <= set(LETTERS) or any(n.count("...") > 1 for n in names):
         raise ArgumentError(f"einsum: {subscripts!r}: indices are letters, and '...' once a group")
     if len(names) != len(shapes):
         raise ArgumentError(
             f"einsum: {subscripts!r} names {len(names)} operands, {len(shapes)} are given"
         )
-    spare = [letter for letter in ascii_letters if letter not in letters]
+    spare = [letter for letter in LETTERS if letter not in letters]
     most = 0
     for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
         more = len(shape) - len(name.replace("...", ""))
         if more < 0 or (more and "..." not in name):
             raise ShapeError(f"einsum: {name!r} for an operand of shape {shape}: one index an axis")
         if more > len(spare):
-            raise ArgumentError(f"einsum: {subscripts!r}: more than {len(ascii_letters)} indices")
+            raise ArgumentError(f"einsum: {subscripts!r}: more than {len(LETTERS)} indices")
         names[i], most = name.replace("...", "".join(spare[:more][::-1])), max(most, more)
     dots = "".join(spare[:most][::-1])
     if not arrow:

@@ -71,6 +71,11 @@ def grid(low: float, high: float, offset: float = 0.0, step: float = 0.1) -> Str
     -------
     SearchStrategy of float
 
+    Raises
+    ------
+    MissingExtraError
+        If Hypothesis is not installed.
+
     Examples
     --------
     >>> from tinygrad_rnn.testing import arrays, grid
@@ -94,6 +99,20 @@ def shapes(min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: in
     Returns
     -------
     SearchStrategy of tuple of int
+
+    Raises
+    ------
+    MissingExtraError
+        If Hypothesis is not installed.
+
+    Examples
+    --------
+    >>> from hypothesis import given
+    >>> import tinygrad_rnn as tg
+    >>> @given(tg.testing.shapes(max_dims=2))
+    ... def test_zeros(shape):
+    ...     assert tg.zeros(shape).shape == shape
+    >>> test_zeros()
     """
     return _hypothesis()[1].array_shapes(
         min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side
@@ -114,6 +133,21 @@ def broadcastable_shapes(count: int, max_dims: int = 3, max_side: int = 3) -> St
     -------
     SearchStrategy
         Pairs: the tuple of shapes, and the shape of the result.
+
+    Raises
+    ------
+    MissingExtraError
+        If Hypothesis is not installed.
+
+    Examples
+    --------
+    >>> from hypothesis import given
+    >>> import tinygrad_rnn as tg
+    >>> @given(tg.testing.broadcastable_shapes(2))
+    ... def test_add(drawn):
+    ...     (first, second), result = drawn
+    ...     assert (tg.ones(first) + tg.ones(second)).shape == result
+    >>> test_add()
     """
     drawn = _hypothesis()[1].mutually_broadcastable_shapes(
         num_shapes=count, min_side=0, max_dims=max_dims, max_side=max_side
@@ -140,6 +174,11 @@ def arrays(
     Returns
     -------
     SearchStrategy of numpy.ndarray
+
+    Raises
+    ------
+    MissingExtraError
+        If Hypothesis is not installed.
 
     Examples
     --------
@@ -172,6 +211,20 @@ def broadcastable_arrays(draw: Any, count: int, elements: Strategy = None) -> li
     Returns
     -------
     SearchStrategy of list of numpy.ndarray
+
+    Raises
+    ------
+    MissingExtraError
+        If Hypothesis is not installed.
+
+    Examples
+    --------
+    >>> from hypothesis import given
+    >>> import tinygrad_rnn as tg
+    >>> @given(tg.testing.broadcastable_arrays(2))
+    ... def test_multiply(arrays):
+    ...     tg.gradcheck(tg.multiply, arrays)
+    >>> test_multiply()
     """
     each = elements if isinstance(elements, list | tuple) else [elements] * count
     inputs, _ = draw(broadcastable_shapes(count))
@@ -189,6 +242,20 @@ def dtypes(kinds: str = "f") -> Strategy:
     Returns
     -------
     SearchStrategy of numpy.dtype
+
+    Raises
+    ------
+    MissingExtraError
+        If Hypothesis is not installed.
+
+    Examples
+    --------
+    >>> from hypothesis import given
+    >>> import tinygrad_rnn as tg
+    >>> @given(tg.testing.dtypes("fi"))
+    ... def test_zeros(dtype):
+    ...     assert tg.zeros(2, dtype=dtype).dtype == dtype
+    >>> test_zeros()
     """
     names = ["float64", "float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
     return _hypothesis()[0].sampled_from([np.dtype(n) for n in names if np.dtype(n).kind in kinds])
@@ -206,6 +273,11 @@ def layouts(draw: Any, array: Any) -> Any:
     Returns
     -------
     SearchStrategy of numpy.ndarray
+
+    Raises
+    ------
+    MissingExtraError
+        If Hypothesis is not installed.
 
     Examples
     --------
@@ -231,6 +303,20 @@ def axes(ndim: int) -> Strategy:
     Returns
     -------
     SearchStrategy of None, int or tuple of int
+
+    Raises
+    ------
+    MissingExtraError
+        If Hypothesis is not installed.
+
+    Examples
+    --------
+    >>> from hypothesis import given
+    >>> import tinygrad_rnn as tg
+    >>> @given(tg.testing.axes(2))
+    ... def test_sum(axis):
+    ...     assert tg.ones(2, 3).sum(axis=axis).ndim <= 2
+    >>> test_sum()
     """
     strategies, _ = _hypothesis()
     if ndim == 0:
@@ -255,6 +341,21 @@ def indices(shape: Shape, boolean: bool = True) -> Strategy:
     SearchStrategy
         Integers, slices, None, Ellipsis, integer arrays (repeated indices too), masks, and
         tuples of these.
+
+    Raises
+    ------
+    MissingExtraError
+        If Hypothesis is not installed.
+
+    Examples
+    --------
+    >>> from hypothesis import given
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.ones(2, 3)
+    >>> @given(tg.testing.indices((2, 3)))
+    ... def test_index(index):
+    ...     assert x[index].shape == x.numpy()[index].shape
+    >>> test_index()
     """
     strategies, numpy = _hypothesis()
     basic = numpy.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True)

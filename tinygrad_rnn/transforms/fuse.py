@@ -15,6 +15,7 @@ from typing import Any
 
 from .._util.contexts import reusable_context
 from .._util.functions import check_function
+from .._util.late import load
 from ..engine.tensor import wrap
 
 
@@ -71,6 +72,9 @@ class Pointwise:
 
     def __call__(self, *args: Any, **by_name: Any) -> Any:
         """Call the function."""
+        load()
+        if self.__class__ is not Pointwise:  # it has become one of the registered kind
+            return self(*args, **by_name)
         return self.function(*args, **by_name)
 
     def on_arrays(self, *arrays: Any) -> tuple[Any, ...]:
@@ -78,18 +82,21 @@ class Pointwise:
 
         Nothing is recorded.
         """
+        load()
+        if self.__class__ is not Pointwise:
+            return self.on_arrays(*arrays)
         return tuple([y._data for y in self.function(*[wrap(x, None, None) for x in arrays])])
 
 
 _kind: type[Pointwise] = Pointwise  # of decorated functions
-_early: list[str] = []  # functions decorated before another kind was registered
+_early: list[Pointwise] = []  # functions decorated before another kind was registered
 
 
 def register(kind: type[Pointwise], backend: Callable[..., Any]) -> None:
     """Let `fuse` return instances of `kind`, and provide ``fuse.backend``.
 
-    ``speed`` calls this when it is imported. The package imports it before the first function is
-    decorated: so a call of a fused function costs no lookup of its implementation.
+    ``speed`` calls this when it is imported. Functions that are decorated already become instances
+    of `kind` too: so a call of a fused function costs no lookup of its implementation.
 
     Parameters
     ----------
@@ -97,20 +104,14 @@ def register(kind: type[Pointwise], backend: Callable[..., Any]) -> None:
         A subclass of `Pointwise`.
     backend : callable
         Selects how kernels run.
-
-    Raises
-    ------
-    ImportError
-        A function has been decorated already, and would not be fused.
     """
     global _kind
-    if _early:
-        raise ImportError(
-            f"{kind.__module__} must be imported before the modules that use fuse; "
-            f"{', '.join(_early)} would not be fused"
-        )
     _kind = kind
     fuse.backend = backend  # type: ignore[attr-defined]
+    while _early:
+        function = _early.pop()
+        vars(function).update(vars(kind(function.function)))
+        function.__class__ = kind  # last, since another thread may call it
 
 
 def fuse(function: Callable[..., Any]) -> Pointwise:
@@ -183,7 +184,7 @@ def fuse(function: Callable[..., Any]) -> Pointwise:
     check_function(function, "fuse")
     made = _kind(function)
     if _kind is Pointwise:
-        _early.append(made.name)
+        _early.append(made)
     return made
 
 

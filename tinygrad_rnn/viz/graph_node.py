@@ -20,6 +20,13 @@ class GraphNode(NamedTuple):
     step : int or None
         The time step that it belongs to. None before the first step, after the last, and for nodes
         that several steps share: weights, and values that are computed for all steps at once.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> x = tg.tensor([1.0, 2.0], requires_grad=True)
+    >>> tg.viz.graph(x.sum()).nodes[-1]
+    GraphNode(label='sum', shape=(), dtype='float32', leaf=False, step=None)
     """
 
     label: str

@@ -23,6 +23,12 @@ class LearningCurve(NamedTuple):
         The end of each interval, in the unit of the argument `at` (training steps by default).
     mean, low, high : ndarray of float64, shape (n,)
         The mean of the losses in each interval, and their deciles 0.1 and 0.9.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.viz.learning_curve([4.0, 2.0, 2.0, 0.0], points=2).mean
+    array([3., 1.])
     """
 
     at: Numbers

@@ -128,6 +128,11 @@ def sha256(text: Text) -> str:
     str
         The digest of the text in UTF-8, 64 hexadecimal digits.
 
+    Raises
+    ------
+    TypeError
+        If `text` is neither a string nor an iterable of strings.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -156,13 +161,21 @@ def _download(name: str) -> Path:
             f"corpus: downloading {name!r} needs pooch: pip install 'tinygrad-rnn[data]'"
         ) from error
     url, digest = _DOWNLOADS[name]
+    chosen = os.environ.get("XDG_CACHE_HOME")  # pooch reads it on Linux only
+    folder = os.path.join(chosen, "tinygrad_rnn") if chosen else pooch.os_cache("tinygrad_rnn")
     try:
         path = pooch.retrieve(
             url,
             known_hash=f"sha256:{digest}",
             fname=f"{name}.txt",
-            path=pooch.os_cache("tinygrad_rnn"),
+            path=folder,
         )
+    except (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        raise OSError(
+            f"corpus: {name!r} cannot be kept in {folder} ({error}): name another folder in the "
+            f"environment variable XDG_CACHE_HOME, or download {url} by hand and pass the path of "
+            "the file"
+        ) from error
     except (OSError, ValueError) as error:  # no connection, or a file with another hash
         raise OSError(
             f"corpus: {name!r} could not be downloaded ({error}): download {url} by hand and "

@@ -136,9 +136,12 @@ def sequential(
         return _windows(x[:stop], y[:stop], steps, device)
 
     settings = _settings("sequential", tokens, batch_size, steps, drop_last)
-    return ResumableIterator(
-        settings, {"offset": int(tg_random.generator(rng).integers(steps))}, plan
-    )
+    own = None if rng is None else tg_random.generator(rng)
+
+    def draw() -> dict[str, Any]:
+        return {"offset": int(tg_random.generator(own).integers(steps))}
+
+    return ResumableIterator(settings, draw, plan, own, carries_state=True)
 
 
 def random(
@@ -208,11 +211,16 @@ def random(
 
         return -(-stop // batch_size), get_batch
 
-    generator = tg_random.generator(rng)
-    offset = int(generator.integers(steps))
-    order = smallest_dtype(generator.permutation((len(tokens) - offset - 1) // steps))
+    own = None if rng is None else tg_random.generator(rng)
+
+    def draw() -> dict[str, Any]:
+        generator = tg_random.generator(own)
+        offset = int(generator.integers(steps))
+        order = generator.permutation((len(tokens) - offset - 1) // steps)
+        return {"offset": offset, "order": smallest_dtype(order)}
+
     settings = _settings("random", tokens, batch_size, steps, drop_last)
-    return ResumableIterator(settings, {"offset": offset, "order": order}, plan)
+    return ResumableIterator(settings, draw, plan, own)
 
 
 def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None) -> WindowIterator:
@@ -277,7 +285,8 @@ def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None)
         return _to_tensor(np.where(valid, x, 0), device), _to_tensor(np.where(valid, y, -1), device)
 
     settings = _settings("evaluation", tokens, batch_size, steps, False)
-    return ResumableIterator(settings, {}, lambda: (-(-length // steps), get_batch))
+    count = -(-length // steps)
+    return ResumableIterator(settings, {}, lambda: (count, get_batch), carries_state=True)
 
 
 def _windows(

@@ -215,6 +215,17 @@ def log_power(xp: Any, x: Array, y: Array, n: int) -> Array:
 def power(xp: Any, x: Array, y: Array) -> Array:
     """Return x ** y.
 
+    Raises
+    ------
+    DTypeError
+        If an argument is not of real numbers.
+    ShapeError
+        If the shapes do not broadcast.
+    ArgumentError
+        If an integer is raised to a negative integer.
+    DeviceError
+        If the operands are on different devices.
+
     Notes
     -----
     The derivatives are y x^(y-1) and x^y log x. The first is 0 where y is 0, the second 0 where x

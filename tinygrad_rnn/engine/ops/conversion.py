@@ -29,11 +29,12 @@ def to_device(xp: Any, x: Array, device: str, source: str, back: bool = False) -
 
     `back`: x is a gradient. The pass computes on the current GPU alone.
     """
-    if back and device not in ("cpu", here := f"cuda:{backend.gpu_module().cuda.Device().id}"):
+    elsewhere = back and device not in ("cpu", "cuda")
+    if elsewhere and device != (here := f"cuda:{backend.gpu_module().cuda.Device().id}"):
         raise DeviceError(
             f"backward: the graph leads from {source} to {device}, and this thread is on {here}: "
-            f"call it inside `with tinygrad_rnn.default_device({device!r})`, and detach what is "
-            "computed on another GPU"
+            f"call it inside `with tinygrad_rnn.default_device({device!r})`, and detach() the "
+            "results of other GPUs"
         )
     return backend.copy(x) if device == source else backend.to_device(x, device)
 

@@ -1,8 +1,8 @@
 """Docstring sections that operations share, written once.
 
 The source of an operation holds its summary, formula, notes and example. The decorators here add
-the numpydoc sections "Parameters" and "Returns". A parameter or section that the docstring
-describes itself keeps its own text.
+the numpydoc sections "Parameters", "Returns" and "Raises". A parameter or section that the
+docstring describes itself keeps its own text.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+
+from ..._util.functions import parameter_names
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Entry = tuple[str, str]  # type and description of one parameter, or of several ("x, y")
@@ -25,7 +27,15 @@ AXIS: Entry = (
 KEEPDIMS: Entry = ("bool", "Whether the reduced axes stay, with length 1.")
 
 
-def standard(parameters: Mapping[str, Entry], returns: str) -> Callable[[Function], Function]:
+REAL = {"DTypeError": "If an argument is not of real numbers."}
+BROADCAST = {"ShapeError": "If the shapes do not broadcast."}
+ONE_DEVICE = {"DeviceError": "If the operands are on different devices."}
+IN_RANGE = {"ShapeError": "If an axis is out of range or given twice."}
+
+
+def standard(
+    parameters: Mapping[str, Entry], returns: str, raises: Mapping[str, str] | None = None
+) -> Callable[[Function], Function]:
     r"""Return a decorator that completes the docstring of a function.
 
     Parameters
@@ -34,6 +44,8 @@ def standard(parameters: Mapping[str, Entry], returns: str) -> Callable[[Functio
         Type and description by the name of the parameter, or by several names ("x, y").
     returns : str
         Description of the result, a Tensor.
+    raises : mapping of str to str, optional
+        The condition by the name of the error.
 
     Returns
     -------
@@ -57,11 +69,14 @@ def standard(parameters: Mapping[str, Entry], returns: str) -> Callable[[Functio
                    for names, (kind, text) in parameters.items()}  # fmt: skip
         own = re.split(r"\n(?=\S)", sections.pop("Parameters", ""))
         entries |= {_first(entry): entry for entry in own if entry}
-        order = [name for name in inspect.signature(function).parameters if name in entries]
+        order = [name for name in parameter_names(function) if name in entries]
         head = {
             "Parameters": "\n".join(entries[name] for name in order),
             "Returns": sections.pop("Returns", f"Tensor\n    {returns}"),
         }
+        if raises:
+            errors = "\n".join(f"{error}\n    {text}" for error, text in raises.items())
+            head["Raises"] = sections.pop("Raises", errors)
         parts = [
             f"{title}\n{'-' * len(title)}\n{text}" for title, text in (head | sections).items()
         ]
@@ -91,7 +106,8 @@ def elementwise(operation: Function) -> Function:
     returns += "; integers give the default dtype." if definition.floating else "."
     returns += "" if definition.rules else " It has no gradient."
     parameters = {"x, y": OPERANDS} if binary else {"x": X}
-    return standard(parameters, returns)(operation)
+    raises = REAL | BROADCAST | ONE_DEVICE if binary else REAL
+    return standard(parameters, returns, raises)(operation)
 
 
 def reduction(function: Function) -> Function:
@@ -99,9 +115,16 @@ def reduction(function: Function) -> Function:
     returns = "Of the shape of x without (or with length 1 at) `axis`"
     floating = getattr(getattr(function, "definition", None), "floating", False)
     returns += "; integers give the default dtype." if floating else "."
-    return standard({"x": X, "axis": AXIS, "keepdims": KEEPDIMS}, returns)(function)
+    parameters = {"x": X, "axis": AXIS, "keepdims": KEEPDIMS}
+    return standard(parameters, returns, REAL | IN_RANGE)(function)
 
 
-predicate = standard({"x, y": OPERANDS}, "Booleans of the broadcast shape; they have no gradient.")
-along_axis = standard({"x": X, "axis": ONE_AXIS}, "Of the shape of x.")
-view = standard({"x": X}, "On the memory of x.")
+predicate = standard(
+    {"x, y": OPERANDS},
+    "Booleans of the broadcast shape; they have no gradient.",
+    REAL | BROADCAST | ONE_DEVICE,
+)
+along_axis = standard({"x": X, "axis": ONE_AXIS}, "Of the shape of x.", REAL | IN_RANGE)
+view = standard(
+    {"x": X}, "On the memory of x.", {"ShapeError": "If the shape or an axis does not fit x."}
+)

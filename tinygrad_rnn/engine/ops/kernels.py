@@ -5,6 +5,7 @@ Matrix products, sums, scatter and selection, and the memory order of matrices.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -207,8 +208,24 @@ MAX_SIMPLE_SUM = 8 * SUM_BLOCK  # longer sums of float32 are computed in blocks 
 # may return NotImplemented.
 faster: dict[str, Callable[..., Any]] = {}
 on_gpu: dict[str, Callable[..., Any]] = {}
+_ON_BOTH = ("add_rows", "clip_gradients", "cross_entropy", "product", "update_parameters")
+_ON_GPU = (*_ON_BOTH, "keep_mask", "uniform")
 
 SMALL_GEMM = 10**6  # multiplications in a product for which OpenBLAS has a separate kernel
+
+
+def wait_for(load: Callable[[], None]) -> None:
+    """Let the first call of any function of `faster` or `on_gpu` call `load`, which defines all."""
+    for table, names in ((faster, _ON_BOTH), (on_gpu, _ON_GPU)):
+        for name in names:
+            table[name] = functools.partial(_first_call, table, name, load)
+
+
+def _first_call(
+    table: dict[str, Callable[..., Any]], name: str, load: Callable[[], None], *args: Any
+) -> Any:
+    load()
+    return table[name](*args) if name in table else NotImplemented
 
 
 def needs_float64(dtype: DType, n: int) -> bool:

@@ -73,6 +73,13 @@ def _max_vjp_x(F: Any, g: Any, x: Any, out: Any, x_shape: Any, axis: Axis, keepd
 def max(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the greatest value over `axis`.
 
+    Raises
+    ------
+    DTypeError
+        If x is not of real numbers.
+    ShapeError
+        If an axis is out of range or given twice, or an axis that is reduced is empty.
+
     Notes
     -----
     Equal greatest values share the gradient evenly.
@@ -92,6 +99,13 @@ def max(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 @primitive(x=_max_vjp_x)
 def min(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the least value over `axis`.
+
+    Raises
+    ------
+    DTypeError
+        If x is not of real numbers.
+    ShapeError
+        If an axis is out of range or given twice, or an axis that is reduced is empty.
 
     Notes
     -----
@@ -119,6 +133,13 @@ _index_of = standard(
 def argmax(xp: Any, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     """Return the index of the greatest value along an axis.
 
+    Raises
+    ------
+    DTypeError
+        If x is not of real numbers.
+    ShapeError
+        If the axis is out of range, or has no elements.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -133,6 +154,13 @@ def argmax(xp: Any, x: Array, axis: int | None = None, keepdims: bool = False) -
 @primitive(x=None)
 def argmin(xp: Any, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
     """Return the index of the least value along an axis.
+
+    Raises
+    ------
+    DTypeError
+        If x is not of real numbers.
+    ShapeError
+        If the axis is out of range, or has no elements.
 
     Examples
     --------

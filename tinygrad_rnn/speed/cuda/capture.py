@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..._util import gpu
 from . import cublas
 
 MOST_DRAWS = 256  # random draws in a graph
@@ -46,7 +47,7 @@ class Capture:
         self._pool = module.cuda.MemoryPool()
 
     def run(self, function: Callable[[], Any]) -> tuple[Any, Any]:
-        """Record what a function launches; return the graph and the function's result."""
+        """Record the launches of a function; return the graph and the function's result."""
         cuda, products = self.module.cuda, cublas.products(self.module)
         stream = cuda.Stream(non_blocking=True)
         before, products.workspace = products.workspace, self.workspace
@@ -54,8 +55,11 @@ class Capture:
             with cuda.using_allocator(self._pool.malloc), stream, _as_current(self):
                 products.begin()
                 stream.begin_capture()
+                failed = gpu.failures.count
                 try:
                     result = function()
+                    if gpu.failures.count != failed:
+                        raise RuntimeError("it handles an error that only a capture raises")
                 except BaseException:
                     with contextlib.suppress(Exception):
                         stream.end_capture()
@@ -70,6 +74,8 @@ class Capture:
         number = len(self.draws)
         if number == MOST_DRAWS:
             raise RuntimeError(f"it draws random numbers more than {MOST_DRAWS} times")
+        if id(source) not in self._states:
+            raise RuntimeError("it draws from a generator that it makes, or that was not found")
         self.check_generator(source, before)
         self.draws.append(Draw(source, advance))
         self._states[id(source)] = str(advance(before))

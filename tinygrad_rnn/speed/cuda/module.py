@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..._util import gpu
-from ..._util.user_code import stacklevel
+from ..._util.user_code import stacklevel, unobserved
 from ...engine import backend, config
 from ...engine.ops import kernels
 from ...errors import ArgumentError, CompilerError, ExecutorWarning
@@ -77,6 +76,7 @@ def fall_back(error: Exception, to: str) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
+@unobserved
 def kernel(module: Any, text: str, name: str) -> Callable[..., None]:
     """Return a kernel of a CUDA text, compiled by NVRTC for the current device now.
 
@@ -97,16 +97,10 @@ def kernel(module: Any, text: str, name: str) -> Callable[..., None]:
     CompilerError
         If it cannot be compiled or loaded: no headers, no driver.
     """
-    watching = sys.gettrace(), sys.getprofile()  # for side effects of a step that is traced
-    sys.settrace(None)
-    sys.setprofile(None)
     try:
         found: Callable[..., None] = module.RawModule(code=text, options=OPTIONS).get_function(name)
     except Exception as error:  # of unrelated classes
         raise CompilerError(f"CUDA: {type(error).__name__}: {error}") from error
-    finally:
-        sys.settrace(watching[0])
-        sys.setprofile(watching[1])
     return found
 
 

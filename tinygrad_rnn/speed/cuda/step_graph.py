@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -40,6 +39,7 @@ HINTS = {  # by a word of CuPy's message
     "H2D": "it copies an array of the host to the device",
     "cuBLAS": "it computes a product that a graph cannot record",
 }
+ADVANCES = "it takes the next element of an iterator, or draws random numbers on the host"
 CONSTANTS = bool, int, float, str, bytes, type(None), np.dtype
 
 
@@ -139,18 +139,21 @@ class StepGraph:
         given = [wrap(x, None, [0]) for x in self.fixed]
         args, keywords = rebuild(given)
         self.capture = capture.Capture(xp, random_numbers.STATE_BYTES)
-        generators = [tg_random.generator(), *self.reached.generators]
-        self._check_generators(generators)  # writes their states down
+        self.generators: list[Any] = [None, *self.reached.generators]  # None: the library's
+        states = self._states()
         before = [_Before(x) for x in self.reached.tensors]
-        with tg_random.record_states() as states:
+        positions = self.reached.positions()
+        with tg_random.record_states():
             try:
                 self.graph, self.results = self.capture.run(
                     lambda: self._dense(function(*args, **keywords))
                 )
-                self._check_generators(generators)
-                self._check(given)
+                self._states()
                 if any(x.tensor.device == "cpu" and x.is_changed() for x in before):
                     raise Refused("it computes on the CPU")
+                self._check(given)
+                if self.reached.positions() != positions:
+                    raise Refused(ADVANCES)
             except BaseException:
                 self.reached.restore()
                 raise
@@ -158,6 +161,7 @@ class StepGraph:
                 tg_random.restore(states)
                 self.gradients = [(x.leaf, x.leaf.grad) for x in before if x.has_gradient()]
                 self.written = [x.tensor for x in before if x.is_written()]
+                self._memory = {id(x._version) for x in self.written}
                 for x in before:
                     x.restore()
 
@@ -174,29 +178,40 @@ class StepGraph:
 
         return map_nested(array_of, result)
 
-    def _check_generators(self, generators: Sequence[np.random.Generator]) -> None:
-        for rng in generators:
-            state: Any = rng.bit_generator.state
-            self.capture.check_generator(rng.bit_generator, state)
+    def _states(self) -> dict[Any, Any]:
+        """Return the states of generators, after a check that only draws in the graph set them."""
+        states: dict[Any, Any] = {}
+        for rng in self.generators:
+            states[rng] = tg_random.generator(rng).bit_generator.state
+            self.capture.check_generator(tg_random.generator(rng).bit_generator, states[rng])
+        return states
 
     def _check(self, given: Sequence[Tensor]) -> None:
         """Raise if the function has changed anything that a graph does not change again."""
         if any(_version(x) for x in given):
             raise Refused("it writes to an argument")
-        name = self.reached.changed()
+        if any(x._node is not None for x in given):
+            raise Refused("it sets requires_grad of an argument")
+        name = self.reached.changed(everything=True)
         if name:
             raise Refused(f"it changes {name!r}, which a graph does not repeat")
         for x in leaves(self.results):
             if not isinstance(x, _Array | bool | int | float | str | None):
                 raise Refused(f"it returns a {type(x).__name__}")
 
-    def run(self, arguments: Sequence[Any]) -> Any:
-        """Start the graph with the arrays of Tensors; return the results."""
+    def writes_to(self, arguments: Sequence[Tensor]) -> bool:
+        """Tell whether it writes to the memory of an argument, of which the graph has a copy."""
+        return any(id(x._version) in self._memory for x in arguments)
+
+    def run(self, arguments: Sequence[Tensor]) -> Any:
+        """Start the graph with Tensors; return the results."""
         xp = self.module
         pairs = []
-        for to, x in zip(self.fixed, arguments, strict=True):
+        for to, x in zip(self.fixed, [x._data for x in arguments], strict=True):
             pairs.append((to, x if x.strides == to.strides else _ordered(xp, x, to)))
         copy(xp, pairs)
+        for rng in self.generators:  # as before each draw
+            tg_random.generator(rng)
         self.capture.next_states(random_numbers.packed)
         self.graph.launch()
         copied: list[tuple[Any, Any]] = []
@@ -272,35 +287,60 @@ class Graphs:
         self.captures = self.runs = 0
 
     def run(self, args: Any, keywords: Any) -> tuple[Any, str]:
-        """Return the results and "", or NotImplemented and why there is no graph."""
+        """Return the results and "", or NotImplemented and the reason against a graph."""
         xp = backend.gpu_module()
+        given: list[Tensor] = []
         try:
-            key, arrays = _key((args, keywords), [])
+            key = _key((args, keywords), given, f"cuda:{xp.cuda.Device().id}")
         except Refused as error:
             return NotImplemented, str(error)
-        key = key, graphs.place_of(xp), is_grad_enabled(), backend.get_default_dtype()
+        modes = is_grad_enabled(), backend.get_default_dtype(), backend.default_device()
+        key = key, graphs.place_of(xp), modes
         with self.lock:
             found = self.found.get(key)
-            if isinstance(found, StepGraph) and found.reached.changed():
+            if isinstance(found, StepGraph) and (changed := found.reached.changed()):
                 del self.found[key]
-                found = None
+                self.calls[key] = graphs.PLAIN_CALLS  # of which this one is the last
+                return self._run_plain(key, f"{changed!r} has changed", args, keywords)
             if found is None:
-                found = self._capture(xp, key, args, keywords)
+                count = self.calls[key] = self.calls.pop(key, 0) + 1
+                if len(self.calls) > 4 * KEPT:
+                    self.calls.popitem(last=False)
+                if count == graphs.PLAIN_CALLS:
+                    return self._run_plain(key, _plain(count), args, keywords)
+                found = self._capture(xp, count, key, given, args, keywords)
             if isinstance(found, str):
                 return NotImplemented, found
+            if found.writes_to(given):
+                return NotImplemented, "it writes to the memory of an argument"
             self.found.move_to_end(key)
             self.runs += 1
-            return found.run(arrays), ""
+            return found.run(given), ""
 
-    def _capture(self, xp: Any, key: Any, args: Any, keywords: Any) -> StepGraph | str:
-        given = [x for x in leaves((args, keywords)) if isinstance(x, Tensor)]
-        if all(x.device == "cpu" for x in [*given, *Reached(self.function).tensors]):
+    def _run_plain(self, key: Any, reason: str, args: Any, keywords: Any) -> tuple[Any, str]:
+        """Call the function, and notice what a capture could not undo; return the reason."""
+        reached = Reached(self.function)
+        positions = reached.positions()
+        result = self.function(*args, **keywords)
+        if reached.positions() != positions:
+            reason = self.found[key] = self._warn(ADVANCES)
+        return map_nested(lambda x: x.detach() if isinstance(x, Tensor) else x, result), reason
+
+    def _warn(self, reason: str) -> str:
+        warnings.warn(
+            f"cuda.graph: {self.name} runs as separate operations: {reason}",
+            ExecutorWarning,
+            stacklevel=stacklevel(),
+        )
+        return reason
+
+    def _capture(
+        self, xp: Any, count: int, key: Any, given: list[Tensor], args: Any, keywords: Any
+    ) -> StepGraph | str:
+        if not given and all(x.device == "cpu" for x in Reached(self.function).tensors):
             return "it computes on the CPU"
-        count = self.calls[key] = self.calls.pop(key, 0) + 1
-        if len(self.calls) > 4 * KEPT:
-            self.calls.popitem(last=False)
-        if count <= graphs.PLAIN_CALLS:
-            return f"call {count} of {graphs.PLAIN_CALLS} before the graph is captured"
+        if count < graphs.PLAIN_CALLS:
+            return _plain(count)
         if self.captures >= MOST_CAPTURES and self.runs < 10 * self.captures:
             return "the arguments or other values change too often: make them Tensors"
         self.captures += 1
@@ -328,35 +368,33 @@ class Graphs:
             )
             if made == str(error) and not isinstance(error, Refused):
                 made = f"{type(error).__name__}: {made}"
-            made = f"{made} ({line})" if line else made
-            warnings.warn(
-                f"cuda.graph: {self.name} runs as separate operations: {made}",
-                ExecutorWarning,
-                stacklevel=stacklevel(),
-            )
+            made = self._warn(f"{made} ({line})" if line else made)
         self.found[key] = made
         return made
 
 
-def _key(value: Any, arrays: list[Any]) -> tuple[Any, list[Any]]:
-    """Return the structure of nested arguments, and the arrays of their Tensors in order."""
+def _plain(count: int) -> str:
+    return f"call {count} of {graphs.PLAIN_CALLS} before the graph is captured"
 
-    def key_of(x: Any, where: str) -> Any:
+
+def _key(value: Any, tensors: list[Tensor], here: str) -> Any:
+    """Return the structure of nested arguments; append their Tensors in order."""
+
+    def key_of(x: Any) -> Any:
         if isinstance(x, Tensor):
-            arrays.append(x._data)
-            return _Input.of(x._data), backend.device_of(x._data)
+            if x.device != here:
+                raise Refused(f"an argument is on {x.device}, this thread computes on {here}")
+            tensors.append(x)
+            return _Input.of(x._data)
         if isinstance(x, tuple | list):
-            return type(x), *(key_of(y, where) for y in x)
+            return type(x), *map(key_of, x)
         if isinstance(x, dict):
-            return type(x), *((name, key_of(y, where)) for name, y in x.items())
+            return type(x), *((name, key_of(y)) for name, y in x.items())
         if not isinstance(x, CONSTANTS):
             raise Refused(f"an argument is a {class_name(x)}: make it a Tensor of the device")
-        return type(x), x
+        return type(x), repr(x) if isinstance(x, float) else x  # 0.0 is not -0.0
 
-    return key_of(value, ""), arrays
-
-
-_of_thread = threading.local()
+    return key_of(value)
 
 
 def run_graph(graphed: Any, args: Any, keywords: Any) -> tuple[Any, str]:
@@ -367,12 +405,10 @@ def run_graph(graphed: Any, args: Any, keywords: Any) -> tuple[Any, str]:
         return NotImplemented, "every operation runs separately: eager() or detect_anomaly()"
     if not module.enabled("graphs"):
         return NotImplemented, module.reason()
-    if not hasattr(_of_thread, "graphs"):
-        _of_thread.graphs = weakref.WeakKeyDictionary()
-    own = _of_thread.graphs
-    if graphed not in own:
-        own[graphed] = Graphs(graphed.__wrapped__, graphed.__name__)
-    return own[graphed].run(args, keywords)
+    own, here = graphed._graphs, threading.current_thread()
+    if here not in own:
+        own[here] = Graphs(graphed.__wrapped__, graphed.__name__)
+    return own[here].run(args, keywords)
 
 
 kernels.on_gpu["run_graph"] = run_graph

@@ -1,0 +1,45 @@
+"""Ctrl-C between two steps."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def ctrl_c(pressed: Callable[[], Any]) -> Iterator[None]:
+    """Call a function at Ctrl-C instead of raising KeyboardInterrupt; a second Ctrl-C raises it.
+
+    So a loop can end between two steps, where its state is consistent. Signals arrive in the main
+    thread only: in other threads this does nothing.
+
+    Parameters
+    ----------
+    pressed : callable
+        Called without arguments, at any point of the program: it should only set a flag.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> pressed = []
+    >>> with tg.training.ctrl_c(lambda: pressed.append(True)):
+    ...     for step in range(3):
+    ...         if pressed:
+    ...             break
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def press(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        pressed()
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

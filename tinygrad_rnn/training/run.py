@@ -1,0 +1,209 @@
+"""The run of `fit`, which its callbacks see, and the base class of callbacks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import random as tg_random
+from .._util.resumable import ResumableIterator
+from .._util.state_keys import check_keys
+from ..bptt import restore
+from ..engine.tensor import Tensor
+from ..errors import ArgumentError
+from ..nn import Module
+from ..optim import Optimizer
+from . import arguments
+from .history import History
+from .losses import Losses, refuse
+from .step import Step
+
+
+class Callback:
+    """Something that `fit` calls during training; a subclass overrides some of the methods.
+
+    Attributes
+    ----------
+    saved : tuple of str
+        The names of the attributes that a checkpoint of the run contains: numbers, strings, arrays,
+        lists and dicts of these, generators of NumPy, and objects with a ``state_dict``.
+    last : bool
+        Whether it is called after the other callbacks, since it saves their state.
+
+    Examples
+    --------
+    A figure of the validation that is neither the loss nor its mean:
+
+    >>> import tinygrad_rnn as tg
+    >>> class WorstError(tg.training.Callback):
+    ...     def __init__(self, x, y):
+    ...         self.x, self.y = x, y
+    ...     def epoch(self, run):
+    ...         with run.model.evaluating(), tg.no_grad():
+    ...             run.figures["worst"] = abs(run.model(self.x) - self.y).max().item()
+    >>> model, x = tg.nn.Linear(1, 1), tg.ones(4, 1)
+    >>> history = tg.fit(
+    ...     model, [(x, x)], loss=tg.functional.mse_loss, epochs=2,
+    ...     optimizer=tg.optim.SGD(model.parameters(), lr=0.1), callbacks=[WorstError(x, x)],
+    ... )
+    >>> len(history["worst"])
+    2
+    """
+
+    saved: tuple[str, ...] = ()
+    last = False
+
+    def start(self, run: Run) -> None:
+        """Act once, before the first step."""
+
+    def step(self, run: Run) -> None:
+        """Act after each step of the optimizer."""
+
+    def epoch(self, run: Run) -> None:
+        """Act after each epoch and its validation, when ``run.figures`` is complete."""
+
+    def end(self, run: Run) -> None:
+        """Act once, when the run ends or is interrupted, but not after an exception."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the attributes that are saved."""
+        values = {name: getattr(self, name) for name in self.saved}
+        return {n: v.state_dict() if hasattr(v, "state_dict") else v for n, v in values.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the attributes that were saved."""
+        for name in self.saved:
+            part = getattr(self, name)
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(state[name])
+            elif isinstance(part, np.random.Generator):
+                part.bit_generator.state = state[name]
+            else:
+                setattr(self, name, state[name])
+
+
+class Run:
+    """A training run of `fit`, which its callbacks read and change.
+
+    Attributes
+    ----------
+    model, optimizer, loss, epochs, valid
+        The arguments of `fit`.
+    epoch, step : int
+        The epochs and the steps of the optimizer that are completed.
+    seconds : float
+        The time of the completed epochs.
+    stream : iterator
+        The batches of the current epoch.
+    figures : dict
+        The figures of the epoch that was completed last; a callback can add others.
+    history : History
+        The figures of all epochs.
+    max_norm : float
+        The largest norm of the gradient.
+    advance : callable
+        From the inputs, the labels, the state and the options of a batch to the loss, the norm of
+        the gradient, the number of labels and the next state: one training step.
+    saveable : bool
+        Whether the batches have a position that can be saved, in the middle of an epoch.
+    interrupted : bool
+        Whether Ctrl-C was pressed.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> class Report(tg.training.Callback):
+    ...     def epoch(self, run):
+    ...         print(run.epoch, run.step, sorted(run.figures)[:2])
+    >>> model, x = tg.nn.Linear(1, 1), tg.ones(4, 1)
+    >>> history = tg.fit(
+    ...     model, [(x, x)], loss=tg.functional.mse_loss, epochs=1,
+    ...     optimizer=tg.optim.SGD(model.parameters(), lr=0.1), callbacks=[Report()],
+    ... )
+    1 1 ['epoch', 'gradient_norm']
+    """
+
+    def __init__(
+        self, model: Module, batches: Any, loss: Callable[..., Tensor], optimizer: Optimizer,
+        epochs: int, valid: Any = None, callbacks: Sequence[Callback] = (),
+    ) -> None:  # fmt: skip
+        arguments.check(model, loss, optimizer, epochs)
+        self.model, self.loss, self.optimizer, self.epochs = model, loss, optimizer, epochs
+        self.batches = arguments.as_batches("batches", batches, epochs > 1)
+        self.valid = None if valid is None else arguments.as_batches("valid", valid, epochs > 1)
+        if isinstance(self.valid, ResumableIterator):
+            arguments.epoch_of(self.valid)  # from the beginning, if it was read before
+        self.callbacks: list[Callback] = arguments.in_order(callbacks, Callback)
+        self.epoch, self.step, self.seconds, self.max_norm = 0, 0, 0.0, math.inf
+        self.history, self.stopped, self.interrupted = History(), "", False
+        self.figures: dict[str, Any] = {}
+        self.stream: Any = None  # the batches of the epoch that has begun
+        self.state: Any = None  # the recurrent state after the last batch
+        self.advance: Callable[..., Any] = Step(model, loss, optimizer)
+        self.saveable = isinstance(self.batches, ResumableIterator)
+        self.forward, self.carries = self.advance.forward, self.advance.carries
+        self.losses, self._clock = Losses(model, optimizer), time.perf_counter()
+        self.on_step = [c.step for c in self.callbacks if type(c).step is not Callback.step]
+
+    def stop(self, reason: str) -> None:
+        """End the run after the current step, for a reason that is shown in its history."""
+        self.stopped = self.stopped or reason
+
+    def interrupt(self) -> None:
+        """End the run after the current step, as Ctrl-C does; a resumed run continues."""
+        self.interrupted = True
+        self.stop("stopped by Ctrl-C")
+
+    def _tick(self) -> None:
+        """Add the time since the last call."""
+        now = time.perf_counter()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on; raise if a loss is not finite."""
+        refuse(self.losses.read())
+        if self.stream is not None and not self.saveable:
+            raise ArgumentError(
+                "fit: these batches have no position that can be saved: save at the end of an epoch"
+            )
+        self._tick()
+        saved: dict[str, Any] = {n: getattr(self, n) for n in ("epoch", "step", "seconds")}
+        for name in ("model", "optimizer", "losses"):
+            saved[name] = getattr(self, name).state_dict()
+        return saved | {
+            "batches": arguments.position(self.batches),
+            "valid": arguments.position(self.valid),
+            "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks],
+            "in_epoch": self.stream is not None,
+            "state": self.state,
+            "history": [*self.history],
+            "stopped": "" if self.interrupted else self.stopped,
+            "random": tg_random.get_state(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continue from a `state_dict`; raise if it does not fit."""
+        check_keys("fit: a run to continue", saved, self.state_dict())
+        arguments.move("batches", self.batches, saved["batches"])
+        arguments.move("valid", self.valid, saved["valid"])
+        self.optimizer.load_state_dict(saved["optimizer"])  # it and the model check everything
+        self.model.load_state_dict(saved["model"])
+        self.stream = self.batches if saved["in_epoch"] else None
+        self.state = restore(saved["state"], next(self.model.parameters()).device)
+        for name in ("epoch", "step", "seconds"):
+            setattr(self, name, saved[name])
+        self.stop(saved["stopped"])
+        self.losses.load_state_dict(saved["losses"], self.step)
+        self.history[:] = saved["history"]
+        states = [*saved["callbacks"]]
+        for callback in self.callbacks:  # of two callbacks of a class, each finds its own state
+            name = type(callback).__name__
+            found = next((pair for pair in states if pair[0] == name), None)
+            if found is not None:
+                states.remove(found)
+                callback.load_state_dict(found[1])
+        tg_random.set_state(saved["random"])  # last, since the lines above may draw numbers
