@@ -2,6 +2,7 @@
 
 from .._util.api_hints import module_getattr
 from .._util.resumable import ResumableIterator as ResumableIterator
+from . import metrics as metrics
 from . import tasks as tasks
 from . import text as text
 from .minibatches import batches as batches
