@@ -406,7 +406,7 @@ def cross_entropy(
         `target` are not integers.
     ArgumentError
         A target is outside [0, V), a weight is negative, or all targets are ignored or have the
-        weight 0, and the mean does not exist. What is on a GPU is checked there: the error is
+        weight 0, and the mean does not exist. Arrays on a GPU are checked there: the error is
         raised when the next value is read from the device, so that the host does not wait, and the
         mean of nothing is nan.
 

@@ -71,7 +71,7 @@ def test_padding_keeps_the_sequences_and_nothing_else(
     given = sequences(lengths, width, dtype)
     array, found = pad(given, value)
     assert (found.tolist(), found.dtype, array.dtype) == (lengths, np.int64, np.dtype(dtype))
-    assert array.shape == (len(given), max(lengths), *given[0].shape[1:])
+    assert array.shape == (len(given), max(1, *lengths), *given[0].shape[1:])
     for row, sequence in zip(array, given, strict=True):
         np.testing.assert_array_equal(row[: len(sequence)], sequence)
         assert (row[len(sequence) :] == value).all()
@@ -104,7 +104,7 @@ def test_every_sequence_is_in_one_minibatch_with_its_own_row(
     )
     seen = []
     for x, found, rows, others in epoch:
-        assert x.shape == (len(rows), max(found.numpy()))
+        assert x.shape == (len(rows), max(1, *found.numpy()))
         assert others.shape == (len(rows), 2)
         for row, length, i in zip(x.numpy(), found.numpy(), rows.numpy(), strict=True):
             np.testing.assert_array_equal(row[:length], given[i])
@@ -138,7 +138,9 @@ def test_an_epoch_of_ragged_minibatches_is_resumed_at_its_position() -> None:
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a.numpy(), b.numpy())
     other = ragged_batches(given, range(9), batch_size=3, bucket=2)
-    with pytest.raises(ArgumentError, match=r"batch_size is 3 here, and was 2\n.*or leave this"):
+    with pytest.raises(
+        ArgumentError, match=r"batch_size is 3 here, and was 2\n.*begin a new epoch"
+    ):
         other.load_state_dict(stream.state_dict())
     spoilt = stream.state_dict()
     spoilt["drawn"]["turns"] = np.zeros(5, np.uint8)
@@ -156,7 +158,7 @@ def test_the_next_epoch_has_another_order() -> None:
     assert first != second
 
 
-@given(LENGTHS.filter(any), st.integers(0, 99))
+@given(LENGTHS, st.integers(0, 99))
 def test_the_state_of_a_layer_does_not_depend_on_the_minibatches(
     lengths: list[int], seed: int
 ) -> None:
@@ -244,7 +246,7 @@ RAGGED = [[1], [2, 3]]
         (lambda: pad(["ab", "c"]), DTypeError, "sequence 0 is the text 'ab': encode it"),
         (lambda: pad([1, 2]), ShapeError, r"sequence 0 is one number.*such as \[\[1, 2\], \[3\]\]"),
         (lambda: pad([[[1, 2]], [[1]]]), ShapeError, r"is \(1, 2\), and sequence 1 \(1, 1\)"),
-        (lambda: pad([]), ArgumentError, "pad: there are no sequences"),
+        (lambda: pad([]), ArgumentError, "pad: the list of sequences is empty"),
         (lambda: pad(RAGGED, 0.5), ArgumentError, "value=0.5 is not one of int64"),
         (lambda: pad([np.ones(1, np.uint8)], -1), ArgumentError, "value=-1 is not one of uint8"),
         (lambda: pad(RAGGED, "x"), ArgumentError, "value='x' is not one of int64"),
@@ -273,7 +275,7 @@ RAGGED = [[1], [2, 3]]
             ArgumentError,
             r"3 values are nan or infinite, in the features \[0, 1\]: drop these rows, or fill",
         ),
-        (lambda: Scaler(2).fit(np.ones((0, 2))), ArgumentError, "there are no rows"),
+        (lambda: Scaler(2).fit(np.ones((0, 2))), ArgumentError, "the data are empty"),
         (lambda: Scaler("a"), ArgumentError, "num_features must be a positive integer"),
         (lambda: tg.data.StandardScaler, AttributeError, r"here it is Scaler\(num_features\).fit"),
         (lambda: tg.data.pad_sequence, AttributeError, r"here it is pad\(sequences\)"),

@@ -173,7 +173,7 @@ class ResumableIterator(Iterator[T]):
             ]
             if problems:
                 problems.append(
-                    "use the saved settings, or leave this state out and begin the epoch anew"
+                    "use the saved settings, or leave this state out and begin a new epoch"
                 )
         raise_problems(name, problems)
         drawn, position = copy.deepcopy(dict(state["drawn"])), state["position"]

@@ -390,7 +390,7 @@ class Confusion:
     Raises
     ------
     ArgumentError
-        If there are no classes, or two have one name.
+        If the number of classes is 0, or two have one name.
 
     Examples
     --------
@@ -557,7 +557,7 @@ class Confusion:
         Raises
         ------
         ArgumentError
-            If there are no batches yet.
+            Before the first call of `update`.
         MissingExtraError
             If matplotlib is not installed.
         """

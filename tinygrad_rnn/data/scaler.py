@@ -72,14 +72,14 @@ class Scaler(Module):
         ShapeError
             If the last axis is not F.
         ArgumentError
-            If there are no rows, or a value is nan or infinite. Nothing was changed.
+            If the data are empty, or a value is nan or infinite. Nothing was changed.
         """
         array = data._data if isinstance(data, Tensor) else backend.asarray(data)
         array = backend.to_numpy(array).astype(np.float64)
         self._check(array.shape, "fit")
         rows = array.reshape(-1, self.mean.size)
         if not len(rows):
-            raise ArgumentError("Scaler.fit: there are no rows")
+            raise ArgumentError("Scaler.fit: the data are empty")
         bad = ~np.isfinite(rows)
         if bad.any():
             columns = bad.any(axis=0).nonzero()[0].tolist()

@@ -97,15 +97,15 @@ def pad(sequences: Iterable[Any], value: float = 0) -> tuple[_Array, npt.NDArray
 
     Returns
     -------
-    array : ndarray of shape (N, max T_i, ...)
-        In the dtype that holds all sequences.
+    array : ndarray of shape (N, T, ...)
+        T is the length of the longest sequence, at least 1; the dtype holds all sequences.
     lengths : ndarray of int64, shape (N,)
         The argument ``lengths`` of a layer.
 
     Raises
     ------
     ArgumentError
-        If there are no sequences, or `value` is not one of the dtype.
+        If the list is empty, or `value` is not one of the dtype.
     ShapeError
         If they differ in more than their lengths.
     DTypeError
@@ -279,14 +279,15 @@ def _sequences(op: str, sequences: Any) -> list[_Array]:
             )
         arrays.append(array)
     if not arrays:
-        raise ArgumentError(f"{op}: there are no sequences")
+        raise ArgumentError(f"{op}: the list of sequences is empty")
     return arrays
 
 
 def _padded(op: str, arrays: list[_Array], value: float) -> _Array:
     """Return (N, T, ...) of arrays (T_i, ...)."""
     dtype = np.result_type(*{a.dtype for a in arrays})
-    shape = len(arrays), max(map(len, arrays)), *arrays[0].shape[1:]
+    steps = max(1, *map(len, arrays))  # a layer takes no array without a time step
+    shape = len(arrays), steps, *arrays[0].shape[1:]
     try:
         filled = np.full(shape, value, dtype)
     except (TypeError, ValueError, OverflowError):

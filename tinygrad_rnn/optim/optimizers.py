@@ -65,7 +65,7 @@ class ParamGroup(dict[str, Any]):
         raise ArgumentError(
             f"param_groups: {name!r} cannot be assigned here: optimizer.lr = rate changes the "
             "learning rates of all groups in proportion; requires_grad_(False) freezes parameters; "
-            "for other settings create the optimiser anew"
+            "for other settings create a new optimiser"
         )
 
     def update(self, *args: Any, **values: Any) -> None:

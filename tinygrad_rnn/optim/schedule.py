@@ -414,8 +414,8 @@ class ReduceLROnPlateau(RateFactor):
 
     Notes
     -----
-    As in PyTorch: with the mode "min" and a relative threshold ε, a metric m is an improvement if
-    m < best (1 - ε).
+    As in PyTorch (with eps=0): with the mode "min" and a relative threshold ε, a metric m is an
+    improvement if m < best (1 - ε).
 
     Examples
     --------

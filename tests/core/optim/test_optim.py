@@ -955,7 +955,7 @@ PLATEAUS = st.fixed_dictionaries(
         "mode": st.sampled_from(["min", "max"]),
         "factor": st.sampled_from([0.1, 0.5]),
         "patience": st.integers(0, 3),
-        "threshold": st.sampled_from([0.0, 0.1, 1.0]),
+        "threshold": st.sampled_from([0.0, 0.1, 0.5]),
         "threshold_mode": st.sampled_from(["rel", "abs"]),
         "cooldown": st.integers(0, 2),
         "min_lr": st.sampled_from([0.0, 0.02, 0.5]),
@@ -969,7 +969,7 @@ METRICS = st.lists(st.sampled_from([-2.0, -1.0, 0.0, 1.0, 1.05, 2.0, 3.0, math.i
 def test_plateaus_equal_pytorchs_also_resumed(settings, metrics, cut, warm):
     torch = pytest.importorskip("torch")
     peer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
-    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(peer, **settings)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(peer, eps=0, **settings)
     optimizer = SGD([Parameter(tg.zeros(1))], lr=0.3)
     ours = schedule.ReduceLROnPlateau(optimizer, **settings)
     factor = 0.5 if warm else 1.0
