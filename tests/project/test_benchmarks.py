@@ -55,6 +55,16 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Any:
         sys.modules.pop(name, None)
 
 
+def test_the_cost_of_fit_is_printed() -> None:
+    done = run("fit.py", "--rounds", "1", "--steps", "2")
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines():
+        assert re.search(
+            r"with fit [\d,]+ µs a step; the same by hand [\d,]+, fit [+-]\d+ µs", line
+        )
+    assert len(done.stdout.splitlines()) == 2
+
+
 def test_the_import_is_timed_beside_numpy() -> None:
     done = run("import_time.py", "--rounds", "1", "--json")
     rows = json.loads(done.stdout)

@@ -316,14 +316,19 @@ def resumable(kind: str, path: Path, more: Any = (), epochs: int = 3, seed: int 
     return model, history
 
 
-@pytest.mark.parametrize("how", ["kill", "Ctrl-C"])
-@pytest.mark.parametrize("kind", [*streams(), "factory of sequential", "factory of random"])
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        *((kind, "kill") for kind in [*streams(), "factory of sequential", "factory of random"]),
+        *((kind, "Ctrl-C") for kind in ("sequential", "randomized", "factory of random")),
+    ],
+)
 def test_a_run_that_ends_at_any_step_is_continued_to_the_same_bits(
     kind: str, how: str, tmp_path: Path
 ) -> None:
     whole, history = resumable(kind, tmp_path / "whole")
     steps = history[-1]["step"]
-    for number in (1, 4, 7, steps // 3, steps // 3 + 1, steps):
+    for number in (1, 7, steps // 3, steps):  # in the first epoch, at its end, at the end
         path = tmp_path / f"{number}"
         if how == "kill":
             with pytest.raises(Killed):
