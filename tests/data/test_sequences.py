@@ -148,6 +148,16 @@ def test_an_epoch_of_ragged_minibatches_is_resumed_at_its_position() -> None:
         again.load_state_dict(spoilt)
 
 
+def test_the_next_epoch_has_another_order() -> None:
+    given = sequences([3, 1, 4, 1, 5, 2, 6, 5, 3], 0, "uint8")
+    stream = ragged_batches(given, range(9), batch_size=2, bucket=2, rng=0)
+    first = [rows.numpy().tolist() for _, _, rows in stream]
+    second = [rows.numpy().tolist() for _, _, rows in stream.next_epoch()]
+    for epoch in (first, second):
+        assert sorted(i for rows in epoch for i in rows) == list(range(9))
+    assert first != second
+
+
 @given(LENGTHS, st.integers(0, 99))
 def test_the_state_of_a_layer_does_not_depend_on_the_minibatches(
     lengths: list[int], seed: int

@@ -203,10 +203,12 @@ def ragged_batches(
         raise ArgumentError(f"{op}: {n} sequences are too few for batch_size={batch_size}")
     count = -(-stop // batch_size)
 
+    own = None if rng is None else tg_random.generator(rng)
+
     def draw() -> dict[str, Any]:
         if not shuffle:
             return {}
-        generator = tg_random.generator(rng)
+        generator = tg_random.generator(own)
         order = generator.permutation(n)
         for start in range(0, stop, bucket * batch_size):
             part = order[start : min(start + bucket * batch_size, stop)]
@@ -238,7 +240,7 @@ def ragged_batches(
         "drop_last": bool(drop_last),
         "bucket": int(bucket),
     }
-    return ResumableIterator(settings, draw(), plan)
+    return ResumableIterator(settings, draw, plan, own)
 
 
 def _values(x: Any) -> _Array:
