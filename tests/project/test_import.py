@@ -107,7 +107,7 @@ def test_every_function_that_waits_for_speed_is_replaced_by_it() -> None:
 
 
 def test_threads_that_use_names_first_at_the_same_time() -> None:
-    """An import of a package and of a module inside of it, by two threads, is an error in Python."""
+    """Python raises where two threads import a package and a module inside of it."""
     for explicit in ("tg", "import_module('tinygrad_rnn.nn.cells')"):
         python(f"""
             import threading
