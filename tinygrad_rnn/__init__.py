@@ -168,6 +168,7 @@ if _late.expect(f"{__name__}.speed"):  # it implements products, loops and `fuse
 
 
 def _before_fork() -> None:
+    _late.lock.acquire()  # a child would wait forever for an import of another thread
     from .random import _before_fork
 
     _before_fork()
@@ -177,10 +178,13 @@ def _after_fork() -> None:
     from .random import _after_fork
 
     _after_fork()
+    _late.lock.release()
 
 
 if hasattr(_os, "register_at_fork"):  # not on Windows
-    _os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+    _os.register_at_fork(
+        before=_before_fork, after_in_child=_after_fork, after_in_parent=_late.lock.release
+    )
 
 __getattr__, __dir__ = _late.attributes(
     __name__, globals(), _LATE, implemented={"fuse"}, hints=_spelling.PACKAGE_HINTS

@@ -106,6 +106,40 @@ def test_every_function_that_waits_for_speed_is_replaced_by_it() -> None:
         """)
 
 
+def test_threads_that_use_names_first_at_the_same_time() -> None:
+    """Python raises where two threads import a package and a module inside of it."""
+    for explicit in ("tg", "import_module('tinygrad_rnn.nn.cells')"):
+        python(f"""
+            import threading
+            from importlib import import_module
+            import tinygrad_rnn as tg
+            actions = [
+                lambda: {explicit},
+                lambda: tg.get_num_threads(),
+                lambda: tg.ones(2, 2) @ tg.ones(2, 2),
+                lambda: tg.nn.LSTM(2, 3)(tg.ones(4, 1, 2)),
+                lambda: tg.fuse(lambda x: 2 * x)(tg.ones(2)),
+                lambda: tg.viz.graph,
+                lambda: tg.models.RecurrentLM,
+                lambda: tg.scan,
+            ]
+            errors, together = [], threading.Barrier(len(actions))
+
+            def run(action):
+                together.wait()
+                try:
+                    action()
+                except BaseException as error:
+                    errors.append(error)
+
+            threads = [threading.Thread(target=run, args=[a], daemon=True) for a in actions]
+            [thread.start() for thread in threads]
+            [thread.join(60) for thread in threads]
+            assert not any(thread.is_alive() for thread in threads)
+            assert {explicit!r} != "tg" or not errors, errors
+            """)
+
+
 def test_an_operation_is_compiled_at_its_first_call() -> None:
     python("""
         import threading

@@ -7,20 +7,46 @@ that it may implement (`load`).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
+from types import FrameType
 from typing import Any
 
+from . import LIBRARY
 from .api_hints import module_getattr
 from .user_code import unobserved
 
 _waiting: list[str] = []  # the modules that `load` imports
 _loading: list[str] = []
-_lock = threading.RLock()
 _imported: dict[str, Any] = {}
-_import = unobserved(importlib.import_module)
+
+# One thread imports at a time: Python raises an error where one imports a package, and another
+# a module inside of it that the package imports too.
+lock = threading.RLock()
+
+
+def _may_wait() -> bool:
+    """Tell whether this thread is not inside of the import of a module of the library.
+
+    If it is, it holds the import lock of that module, for which the owner of `lock` may wait.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if frame.f_code.co_name == "<module>" and f"{name}.".startswith(f"{LIBRARY}."):
+            return False
+        frame = frame.f_back
+    return True
+
+
+@unobserved
+def _import(name: str) -> Any:
+    with lock if _may_wait() else contextlib.nullcontext():
+        return importlib.import_module(name)
 
 
 def module(name: str) -> Any:
@@ -54,12 +80,12 @@ def load() -> None:
     """
     if not _waiting:
         return
-    with _lock:
+    with lock if _may_wait() else contextlib.nullcontext():
         if _waiting and not _loading:
             _loading[:] = _waiting
             try:
                 for module in _loading:
-                    importlib.import_module(module)
+                    _import(module)
                 _waiting.clear()
             finally:
                 _loading.clear()
@@ -104,7 +130,7 @@ def attributes(
             load()
         module = f"{package}.{homes[name] or name}"
         try:
-            found: Any = importlib.import_module(module)
+            found = _import(module)
         except ModuleNotFoundError as error:
             if not f"{module}.".startswith(f"{error.name}."):
                 raise
