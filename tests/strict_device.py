@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import importlib.machinery
 import sys
 import threading
@@ -757,17 +758,19 @@ def installed(count: int = 1, peers: bool = True) -> Iterator[types.ModuleType]:
     The machine has `count` devices, and `peers` tells whether one reads the memory of another.
     """
     global devices, peer_access
+    with contextlib.suppress(ImportError):  # the core alone; it registers types and functions
+        importlib.import_module("tinygrad_rnn.speed")
     known = backend.modules, backend.one_device
     before, libraries = sys.modules.get("cupy"), [dict(x) for x in known]
     outer = devices, peer_access
     devices, peer_access = count, peers
-    on_gpu = dict(kernels.on_gpu)
     with contextlib.suppress(ImportError):  # the core alone
         from tinygrad_rnn.speed import side_effects
         from tinygrad_rnn.speed.cuda import cublas
 
         side_effects.PURE_PACKAGES |= {"strict_device", "cuda_on_host"}
         cublas.use(cupy, cublas.CuBlas(cupy, cuda_on_host.Blas(_launched)))
+    on_gpu = dict(kernels.on_gpu)
     sys.modules["cupy"] = cupy
     if cuda_on_host.unavailable_because():  # CuPy's functions compute all
         kernels.on_gpu.clear()

@@ -209,7 +209,7 @@ MAX_SIMPLE_SUM = 8 * SUM_BLOCK  # longer sums of float32 are computed in blocks 
 faster: dict[str, Callable[..., Any]] = {}
 on_gpu: dict[str, Callable[..., Any]] = {}
 _ON_BOTH = ("add_rows", "clip_gradients", "cross_entropy", "product", "update_parameters")
-_ON_GPU = (*_ON_BOTH, "keep_mask", "uniform")
+_ON_GPU = (*_ON_BOTH, "keep_mask", "run_graph", "uniform")
 
 SMALL_GEMM = 10**6  # multiplications in a product for which OpenBLAS has a separate kernel
 
@@ -225,7 +225,11 @@ def _first_call(
     table: dict[str, Callable[..., Any]], name: str, load: Callable[[], None], *args: Any
 ) -> Any:
     load()
-    return table[name](*args) if name in table else NotImplemented
+    function = table.get(name)
+    if getattr(function, "func", None) is _first_call:  # it was not defined
+        del table[name]
+        return NotImplemented
+    return NotImplemented if function is None else function(*args)
 
 
 def needs_float64(dtype: DType, n: int) -> bool:
