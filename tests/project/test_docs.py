@@ -294,6 +294,10 @@ def test_mathematics_becomes_mathml_or_a_warning(
     assert two.count("<mtr>") == 2 and '<mi>log</mi><mspace width="0.17em" />' in two
     aligned = mathml.mathml(r"\begin{aligned}a &= b & c &= d\end{aligned}", "block", None)
     assert aligned.count("<mtd") == 4
+    squared = mathml.mathml(r"\tanh^2 x \sim N", "inline", None)
+    assert (
+        "<msup><mi>tanh</mi><mn>2</mn></msup><mspace" in squared and "<mo>&#x0223C;</mo>" in squared
+    )
     assert "‖" in mathml.mathml(r"\Big\| x \Big\|", "inline", None)
     assert not caplog.records
     mathml.mathml(r"\nosuchcommand x", "inline", None)
