@@ -178,7 +178,7 @@ def graph(function: Callable[..., Any]) -> GraphedFunction:
     next one is captured again: a global, an attribute, the array of a parameter, a module's
     ``training``. Changes elsewhere go unnoticed: the contents of a file, the clock, the elements
     of arrays of the host and containers that have more than 1000, the attributes of a scheduler,
-    and what the function writes to ``x.data[...]`` of an argument.
+    and writes of the function to ``x.data[...]`` of an argument.
 
     Examples
     --------

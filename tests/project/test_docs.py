@@ -148,8 +148,8 @@ MADE_BY_THE_LIBRARY = {  # no caller passes their arguments
 RAISES_NOTHING = {  # of its own
     "get_default_dtype", "show_config", "enable_grad", "is_grad_enabled", "no_grad", "eager",
     "bptt.Full", "bptt.Strategy", "bptt.Window", "bptt.Windows",
-    "functional.standardize", "functional.masked", "random.get_state", "random.record_states",
-    "random.keep_mask", "random.draw_uniform", "cuda.is_available", "data.ResumableIterator",
+    "functional.masked", "random.get_state", "random.record_states",
+    "random.draw_uniform", "cuda.is_available", "data.ResumableIterator",
     "metrics.Perplexity",
 }  # fmt: skip
 

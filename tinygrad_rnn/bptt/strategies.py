@@ -333,8 +333,8 @@ class Truncated(Strategy):
     every k steps is the common case k1 = k2. The gradient is biased: dependencies over more than
     `steps` steps are not learned.
 
-    In one call of a layer, truncation saves time in the backward pass, not memory: the values of
-    all steps are kept. `windows` save memory, as the backward pass of each frees its graph.
+    In one call of a layer, truncation saves no memory, as the values of all steps are kept, and
+    time only where the last steps alone have losses. `windows` save memory, as the backward pass of each frees its graph.
 
     With `stride` the final state of a sequence that ended before the last block, in a ragged batch,
     has no gradient: take its last output.
@@ -442,8 +442,8 @@ class Randomized(Strategy):
     The gradient is unbiased (Tallec and Ollivier 2017, arXiv:1705.08209): a path over d edges
     survives with probability Π π_t and then has the weight 1/Π π_t. The price is variance, which
     grows with the length of the paths like π^-d, so π must be near 1 where long paths matter. A
-    sequence of T steps consists of 1 + Σ (1 - π_t) unbroken chains on average. In one call of a
-    layer it saves time in the backward pass, not memory; `windows` save memory.
+    sequence of T steps consists of 1 + Σ (1 - π_t) unbroken chains on average. It saves
+    memory and time where `Truncated` does.
 
     Nothing is drawn under `no_grad` or in ``eval()``, where the gradient is the full one. Inside
     `tg.checkpoint` the same cuts are drawn again from the library's generator only.
