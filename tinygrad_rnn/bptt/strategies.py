@@ -334,7 +334,8 @@ class Truncated(Strategy):
     `steps` steps are not learned.
 
     In one call of a layer, truncation saves no memory, as the values of all steps are kept, and
-    time only where the last steps alone have losses. `windows` save memory, as the backward pass of each frees its graph.
+    time only where the last steps alone have losses. `windows` save memory, as the
+    backward pass of each frees its graph.
 
     With `stride` the final state of a sequence that ended before the last block, in a ragged batch,
     has no gradient: take its last output.
