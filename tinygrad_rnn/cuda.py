@@ -38,7 +38,7 @@ class Availability:
 
 
 def is_available() -> Availability:
-    """Return whether a CUDA device can be used; a false result prints the reason.
+    """Return whether a CUDA device can be used: a truth value; printing it shows the reason.
 
     Returns
     -------
@@ -69,7 +69,8 @@ class GraphedFunction:
     Raises
     ------
     ArgumentError
-        At a call: an argument requires a gradient, or the function is a method of a class.
+        At a call: an argument requires a gradient, or the function is a method that was
+        decorated in its class.
 
     Examples
     --------
@@ -154,8 +155,9 @@ def graph(function: Callable[..., Any]) -> GraphedFunction:
     Raises
     ------
     ArgumentError
-        If `function` is not callable or a method of a class; at a call, if an argument requires a
-        gradient.
+        If `function` is not callable, or is a class; at a call, if an argument requires a
+        gradient, or the function is a method that was decorated in its class: decorate the bound
+        method, ``step = tg.cuda.graph(trainer.step)``.
 
     Warns
     -----

@@ -195,6 +195,11 @@ def standardize(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
     Tensor
         The shape of `x`.
 
+    Raises
+    ------
+    ShapeError
+        If `axis` is not a tuple of the last axes, in order.
+
     Notes
     -----
     σ² is the biased variance. Half precision is computed in single. It is one operation, which
@@ -206,6 +211,13 @@ def standardize(x: Tensor, axis: tuple[int, ...], eps: float) -> Tensor:
     >>> tg.functional.standardize(tg.tensor([[1.0, 3.0]]), (-1,), 0.0)
     tensor([[-1.,  1.]])
     """
+    x = checks.require_tensor(x, "standardize")
+    last = [tuple(range(-n, 0)) for n in range(1, x.ndim + 1)]
+    if axis not in last:
+        raise ShapeError(
+            f"standardize: axis is a tuple of the last axes as negative numbers, in order: for "
+            f"shape {x.shape} one of {last}, got {axis!r}"
+        )
     if x.dtype.kind != "f":
         x = x.astype(backend.get_default_dtype())
     if x.dtype == backend.float16:

@@ -411,6 +411,11 @@ def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None, device: str 
     array
         Booleans of `shape`, an array of NumPy or CuPy.
 
+    Raises
+    ------
+    ArgumentError
+        If `keep` is not a probability.
+
     Examples
     --------
     >>> import tinygrad_rnn as tg
@@ -420,6 +425,8 @@ def keep_mask(shape: tuple[int, ...], keep: float, rng: Rng = None, device: str 
     """
     if _recording.tracer is not None:
         return _recording.tracer.keep_mask(shape, keep, rng)
+    if not hasattr(keep, "__float__") or not 0 <= keep <= 1:
+        raise ArgumentError(f"random.keep_mask: keep is a probability from 0 to 1, got {keep!r}")
     source, limit = generator(rng), round(keep * (2**32 - 1))
     found = _drawn_on_gpu(source, device, "keep_mask", 32, shape, limit)
     if found is not NotImplemented:

@@ -153,7 +153,7 @@ class Directive(SphinxDirective):
         how = "Write your answer to `my_answer.py` and check it, in the cloned folder, with\n"
         check = f"{exercise.check}\n\n\ncheck(answer)"
         found: list[nodes.Node] = [
-            nodes.title("", f"Exercise: {exercise.title}"),
+            nodes.title("", "", *self.parse_inline(f"Exercise: {exercise.title}")[0]),
             *self.parse_text_to_nodes(exercise.task),
             code(exercise.stub),
             *self.parse_text_to_nodes(how),

@@ -16,7 +16,10 @@ log = logging.getLogger(__name__)
 
 
 # A space follows a function's name, unless its argument is in brackets: log P, log(P).
-APPLIED = re.compile(r"(<mi>[a-z]{2,}</mi>)(?=<(?:mi|mn|msub|msup|msubsup|mfrac)>)")
+APPLIED = re.compile(
+    r"(?<!<msup>)(?<!<msub>)(?<!<msubsup>)(<mi>[a-z]{2,}</mi>|<msup><mi>[a-z]{2,}</mi>"
+    r"(?:<mn>\d+</mn>|<mrow>(?:(?!mrow).)*</mrow>)</msup>)(?=<(?:mi|mn|msub|msup|msubsup|mfrac)>)"
+)
 
 
 def mathml(latex: str, display: str, node: nodes.Node) -> str:
@@ -32,6 +35,7 @@ def mathml(latex: str, display: str, node: nodes.Node) -> str:
         return f"<code>{html.escape(latex)}</code>"
     if "\\" in result:  # latex2mathml copies an unknown command
         log.warning("a command in %r has no MathML", latex, location=node)
+    result = result.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")  # \sim
     result = APPLIED.sub(r'\1<mspace width="0.17em" />', result)
     label = html.escape(latex, quote=True)
     return result.replace("<math ", f'<math alttext="{label}" ', 1)

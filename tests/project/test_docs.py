@@ -148,8 +148,8 @@ MADE_BY_THE_LIBRARY = {  # no caller passes their arguments
 RAISES_NOTHING = {  # of its own
     "get_default_dtype", "show_config", "enable_grad", "is_grad_enabled", "no_grad", "eager",
     "bptt.Full", "bptt.Strategy", "bptt.Window", "bptt.Windows",
-    "functional.standardize", "functional.masked", "random.get_state", "random.record_states",
-    "random.keep_mask", "random.draw_uniform", "cuda.is_available", "data.ResumableIterator",
+    "functional.masked", "random.get_state", "random.record_states",
+    "random.draw_uniform", "cuda.is_available", "data.ResumableIterator",
     "metrics.Perplexity", "training.Callback", "training.CudaGraph", "training.Progress",
     "training.ctrl_c",
 }  # fmt: skip
@@ -295,6 +295,10 @@ def test_mathematics_becomes_mathml_or_a_warning(
     assert two.count("<mtr>") == 2 and '<mi>log</mi><mspace width="0.17em" />' in two
     aligned = mathml.mathml(r"\begin{aligned}a &= b & c &= d\end{aligned}", "block", None)
     assert aligned.count("<mtd") == 4
+    squared = mathml.mathml(r"\tanh^2 x \sim N", "inline", None)
+    assert (
+        "<msup><mi>tanh</mi><mn>2</mn></msup><mspace" in squared and "<mo>&#x0223C;</mo>" in squared
+    )
     assert "‖" in mathml.mathml(r"\Big\| x \Big\|", "inline", None)
     assert not caplog.records
     mathml.mathml(r"\nosuchcommand x", "inline", None)

@@ -97,7 +97,7 @@ def test_every_function_that_waits_for_speed_is_replaced_by_it() -> None:
         from tinygrad_rnn.engine.ops import kernels
         on_gpu = {f"{name} on a GPU": f for name, f in kernels.on_gpu.items()}
         waiting = {**kernels.faster, **on_gpu}
-        assert len(waiting) == 12
+        assert len(waiting) == 13
         tg.fuse.backend("numpy")
         from tinygrad_rnn.speed.loop_runtime import FUNCTIONS
         assert {*FUNCTIONS} == {name for name in waiting if "GPU" not in name}

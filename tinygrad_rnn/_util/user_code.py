@@ -81,6 +81,32 @@ def raised_in(error: BaseException, inside: tuple[str, ...] = (PACKAGE, *GENERAT
     return found
 
 
+def shown(place: str) -> str:
+    """Return a place as a reader finds it: a cell of a notebook by its number, not as a file.
+
+    Parameters
+    ----------
+    place : str
+        Of `location` or `raised_in`. The file of a cell is a temporary path.
+
+    Returns
+    -------
+    str
+        The same, or ``"Cell In[3]:line"``, as IPython names it.
+
+    Examples
+    --------
+    >>> from tinygrad_rnn._util.user_code import shown
+    >>> shown("train.py:3")
+    'train.py:3'
+    """
+    ipython, (file, _, line) = sys.modules.get("IPython"), place.rpartition(":")
+    shell = None if ipython is None else ipython.get_ipython()
+    names = getattr(getattr(shell, "compile", None), "format_code_name", None)
+    cell = names(file) if names else None
+    return f"{' '.join(cell)}:{line}" if cell else place
+
+
 def stacklevel(inside: tuple[str, ...] = (PACKAGE, *GENERATED)) -> int:
     """Return the ``stacklevel`` with which `warnings.warn` names the line of `location`.
 

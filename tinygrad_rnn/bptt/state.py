@@ -15,6 +15,7 @@ from ..engine import ops
 from ..engine.backend import default_device, is_array
 from ..engine.grad_mode import is_grad_enabled
 from ..engine.tensor import Tensor
+from ..errors import ArgumentError
 from ..tensors.creation import tensor
 
 State = Any
@@ -39,6 +40,8 @@ def scale_gradient(state: State, xi: float) -> State:
     ------
     TypeError
         If the state has an element that is not a Tensor.
+    ArgumentError
+        If `xi` is not a number.
 
     Notes
     -----
@@ -67,6 +70,11 @@ def scale_gradient(state: State, xi: float) -> State:
         return _each(state, one)
     if xi == 1 or state._node is None or not is_grad_enabled():
         return state
+    if not hasattr(xi, "__float__"):
+        raise ArgumentError(
+            f"bptt.scale_gradient: xi is a number, got {xi!r:.60}: an element of the weights of a "
+            "strategy, strategy.weights(T)"
+        )
     return state.detach() if xi == 0 else ops.scale_gradient(state, xi)
 
 

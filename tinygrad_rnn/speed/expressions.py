@@ -169,8 +169,10 @@ def slice_bounds(key: Any, shape: tuple[int, ...]) -> tuple[int, int]:
     for k in before:
         full = full and k in (FULL, ...)
     if not full:
+        shown = ", ".join(map(str, (*before, last)))
         raise untraceable(
-            f"indexes an array of {len(shape)} axes by [{key}], which does not slice the last axis"
+            f"indexes an array of {len(shape)} axes by [{shown}], which takes elements and does "
+            "not slice the last axis as [..., :1] does"
         )
     start, stop, step = last.indices(shape[-1])
     if step != 1:

@@ -24,7 +24,7 @@ import numpy as np
 from .. import random as tg_random
 from .. import tensors as ops
 from .._util.nested import leaves, map_nested
-from .._util.user_code import raised_in
+from .._util.user_code import raised_in, shown
 from ..engine import backend
 from ..engine.codegen import OpNode
 from ..engine.grad_mode import enable_grad, thread, watching
@@ -161,16 +161,16 @@ class StepTrace(Trace):
                     on_gpu = self.module is not np
                     new, y = guarded(step, state, x, recorded=recorded, on_gpu=on_gpu)
         except SideEffect as effect:
-            raise Refused(effect.what, effect.line) from None
+            raise Refused(effect.what, shown(effect.line)) from None
         except Exception as error:  # the loop in Python raises it again, if it is the user's own
             line = refusal.line or raised_in(error)
-            raise Refused(refusal.what or str(error), line) from error
+            raise Refused(refusal.what or str(error), shown(line)) from error
         finally:
             tg_random._recording.tracer = before
             thread.watcher = watcher
             watching.pop()
         if refusal.what:  # the step handled the error itself
-            raise Refused(refusal.what, refusal.line)
+            raise Refused(refusal.what, shown(refusal.line))
         return new, y
 
     # -- hoisting: products of the input alone -----------------------------------------------------

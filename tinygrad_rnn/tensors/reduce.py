@@ -8,7 +8,7 @@ from ..engine.ops import kernels
 from ..engine.ops.axes import Axis, axes_of, axis_of, reduced_size
 from ..engine.ops.docstrings import along_axis, reduction
 from ..engine.tensor import Tensor
-from .checks import as_tensor
+from .checks import any_number, as_tensor
 from .shape import concatenate, transpose
 
 
@@ -36,6 +36,7 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     >>> tg.var(tg.tensor([1.0, 2.0, 3.0])), tg.var(tg.tensor([1.0, 2.0, 3.0]), ddof=1)
     (tensor(0.6666667), tensor(1.))
     """
+    any_number(ddof, "ddof")
     x = as_tensor(x)
     if x.dtype == backend.float16:
         return var(x.astype(backend.float32), axis, ddof, keepdims).astype(backend.float16)
@@ -67,6 +68,7 @@ def std(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     >>> tg.std(tg.tensor([1.0, 2.0, 3.0]), ddof=1)
     tensor(1.)
     """
+    any_number(ddof, "ddof")
     x = as_tensor(x)
     if x.dtype == backend.float16:
         return std(x.astype(backend.float32), axis, ddof, keepdims).astype(backend.float16)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .._util.contexts import reusable_context
-from .._util.user_code import GENERATED, PACKAGE, location
+from .._util.user_code import GENERATED, PACKAGE, location, shown
 from ..engine import backend
 from ..engine.codegen import OpDefinition, OpNode
 from ..engine.grad_mode import thread, watching
@@ -188,4 +188,4 @@ def _caller() -> str:
     while frame is not None and frame.f_code.co_filename.startswith(_PLUMBING):
         frame = frame.f_back
     ours = frame is not None and frame.f_code.co_filename.startswith(PACKAGE)
-    return (location() or "nowhere") + (f", in {frame.f_code.co_qualname}" if ours else "")
+    return (shown(location()) or "nowhere") + (f", in {frame.f_code.co_qualname}" if ours else "")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import tinygrad_rnn as tg
-from tinygrad_rnn._util.user_code import GENERATED, PACKAGE, location, raised_in, stacklevel
+from tinygrad_rnn._util.user_code import GENERATED, PACKAGE, location, raised_in, shown, stacklevel
 
 
 def here() -> str:
@@ -74,3 +76,17 @@ def test_the_innermost_line_of_an_error_that_is_outside() -> None:
     assert found.rpartition(":")[0] == __file__
     assert int(found.rpartition(":")[2]) == int(line.rpartition(":")[2]) - 2
     assert raised_in(ValueError()) == ""
+
+
+def test_a_cell_of_a_notebook_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cells:
+        @staticmethod
+        def format_code_name(file: str) -> tuple[str, str] | None:
+            return ("Cell", "In[3]") if file == "/tmp/kernel_1/2.py" else None
+
+    shell = SimpleNamespace(compile=Cells)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert shown("/tmp/kernel_1/2.py:7") == "Cell In[3]:7"
+    assert shown("train.py:7") == "train.py:7" and shown("") == ""
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    assert shown("/tmp/kernel_1/2.py:7") == "/tmp/kernel_1/2.py:7"

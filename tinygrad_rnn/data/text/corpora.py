@@ -140,7 +140,12 @@ def sha256(text: Text) -> str:
     'bc020a35b7f9cb13'
     """
     digest = hashlib.sha256()
-    for piece in pieces(text):
+    for piece in pieces(text) if hasattr(text, "__iter__") else [text]:
+        if not isinstance(piece, str):
+            raise TypeError(
+                "data.text.sha256: a text is a str, a TextFile or an iterable of strings, got "
+                f"{text!r:.60}; bytes need .decode('utf-8')"
+            )
         digest.update(piece.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
