@@ -107,14 +107,9 @@ class CheckpointError(ValueError):
 
     Examples
     --------
-    >>> import pathlib, tempfile
     >>> import tinygrad_rnn as tg
-    >>> path = pathlib.Path(tempfile.mkdtemp(), "run")
-    >>> _ = path.write_text("not a checkpoint")
-    >>> tg.load(path)
-    Traceback (most recent call last):
-        ...
-    tinygrad_rnn.errors.CheckpointError: ...
+    >>> issubclass(tg.errors.CheckpointError, ValueError)
+    True
     """
 
 

@@ -188,7 +188,8 @@ class OpDefinition:
         joint: Vjp | None,
         name: str | None = None,
     ) -> None:
-        self.user_defined = not str(getattr(forward, "__module__", "")).startswith(f"{LIBRARY}.")
+        home = forward.__module__ if hasattr(forward, "__code__") else ""  # not that of a Tensor
+        self.user_defined = not (home or "").startswith(f"{LIBRARY}.")
         if self.user_defined:  # tests check the library's own
             primitive_checks.name_of(forward, vjps, joint, RESERVED.union(_SCOPE))
         self.name, self.forward, self.joint = forward.__name__, forward, joint

@@ -22,7 +22,7 @@ import numpy as np
 from ... import random as tg_random
 from ..._util.api_hints import class_name
 from ..._util.nested import leaves, map_nested
-from ..._util.user_code import GENERATED, PACKAGE, raised_in, stacklevel
+from ..._util.user_code import GENERATED, PACKAGE, raised_in, shown, stacklevel
 from ...engine import backend
 from ...engine.grad_mode import is_grad_enabled, thread
 from ...engine.ops import kernels
@@ -391,9 +391,8 @@ class Graphs:
         except Exception as error:  # of CUDA, cuBLAS and CuPy, of unrelated classes
             made = " ".join(str(error).split())[:500]
             made = next((f"{hint}: {made}" for word, hint in HINTS.items() if word in made), made)
-            line = raised_in(
-                error, (PACKAGE, *GENERATED, *backend.CUPY, os.path.dirname(xp.__file__))
-            )
+            inside = PACKAGE, *GENERATED, *backend.CUPY, os.path.dirname(xp.__file__)
+            line = shown(raised_in(error, inside))
             if made == str(error) and not isinstance(error, Refused):
                 made = f"{type(error).__name__}: {made}"
             made = self._warn(f"{made} ({line})" if line else made)
