@@ -32,6 +32,11 @@ class Scaler(Module):
     count : Tensor of int64
         The number of rows of these data; 0 before `fit`. A buffer.
 
+    Raises
+    ------
+    ArgumentError
+        If `num_features` is not an integer of at least 1.
+
     Examples
     --------
     >>> import numpy as np

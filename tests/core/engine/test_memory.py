@@ -185,14 +185,17 @@ def test_memory_is_flat_over_a_thousand_truncated_windows(no_collector):
     try:
         for _ in range(2500):  # until the interpreter's free lists are full: they count as used
             state = window(state)
-        before, first_peak = tracemalloc.get_traced_memory()
-        for _ in range(1000):
-            state = window(state)
-        after, peak = tracemalloc.get_traced_memory()
+        growth = []
+        for _ in range(3):  # a leak grows each time; the interpreter's own lists do not
+            before, first_peak = tracemalloc.get_traced_memory()
+            for _ in range(1000):
+                state = window(state)
+            after, peak = tracemalloc.get_traced_memory()
+            growth.append((after - before, peak - first_peak))
     finally:
         tracemalloc.stop()
-    assert after - before < 4_000
-    assert peak - first_peak < 8_000
+    assert min(used for used, _ in growth) < 4_000
+    assert min(peak for _, peak in growth) < 8_000
 
 
 def test_memory_of_a_pass_does_not_hold_all_gradients():
