@@ -9,29 +9,39 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from . import LIBRARY
+
 PACKAGE = f"{os.path.dirname(os.path.dirname(__file__))}{os.sep}"
 GENERATED = ("<primitive", "<fused")  # the file names of generated code
 
 
 def unobserved(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a function of the library that trace and profile functions must not see.
+    """Decorate a function of the library that its trace and profile functions must not see.
 
     Those of `tinygrad_rnn.speed` look for side effects in a step that is traced. An import or a
-    compilation, which happens once, is none.
+    compilation, which happens once, is none. Debuggers and tools that measure coverage see it.
     """
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
-        watching = sys.gettrace(), sys.getprofile()
-        sys.settrace(None)
-        sys.setprofile(None)
+        trace, profile = sys.gettrace(), sys.getprofile()
+        if _is_of_library(trace):
+            sys.settrace(None)
+        if _is_of_library(profile):
+            sys.setprofile(None)
         try:
             return function(*args)
         finally:
-            sys.settrace(watching[0])
-            sys.setprofile(watching[1])
+            if _is_of_library(trace):
+                sys.settrace(trace)
+            if _is_of_library(profile):
+                sys.setprofile(profile)
 
     return call
+
+
+def _is_of_library(function: Any) -> bool:
+    return str(getattr(function, "__module__", "")).startswith(f"{LIBRARY}.")
 
 
 def location(inside: tuple[str, ...] = (PACKAGE, *GENERATED)) -> str:
