@@ -367,7 +367,7 @@ def test_a_graph_too_broad_for_the_room_is_drawn_downwards() -> None:
 
 
 def test_the_readmes_figure_is_the_drawing() -> None:
-    root = Path(tg.__file__).parents[1]
+    root = Path(__file__).parents[2]
     sys.path.insert(0, str(root / "tools"))
     try:
         import readme_figure
