@@ -18,6 +18,7 @@ INIT = Path(tg.__file__)
 PRINT_MODULES = """
     import json, sys
     import numpy
+    import inspect  # newer versions of NumPy import it too
     before = {*sys.modules}
     import tinygrad_rnn as tg
     %s
