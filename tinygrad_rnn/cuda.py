@@ -116,8 +116,7 @@ class GraphedFunction:
                 result, self.reason = run(self, args, keywords)
         if result is NotImplemented:
             result = self.__wrapped__(*args, **keywords)
-            result = map_nested(lambda x: x.detach() if isinstance(x, Tensor) else x, result)
-        return result
+        return map_nested(lambda x: x.detach() if isinstance(x, Tensor) else x, result)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is not None:

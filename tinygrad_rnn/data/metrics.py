@@ -6,7 +6,6 @@ give the value of the whole data. `merge` adds the batches of another one; a sta
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -15,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .._util.api_hints import class_name, module_getattr
+from .._util.extras import matplotlib
 from .._util.state_keys import check_keys, float_and_count
 from ..engine import backend
 from ..engine.tensor import Tensor
-from ..errors import ArgumentError, DTypeError, MissingExtraError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import perplexity
 from ..tensors import checks
 
@@ -562,12 +562,7 @@ class Confusion:
             If matplotlib is not installed.
         """
         title = f"accuracy {self.accuracy:.1%}"
-        try:
-            figure = importlib.import_module("matplotlib.figure").Figure(layout="constrained")
-        except ImportError as error:
-            raise MissingExtraError(
-                "Confusion.plot: matplotlib is not installed: pip install 'tinygrad-rnn[plot]'"
-            ) from error
+        figure = matplotlib("matplotlib.figure", "Confusion.plot").Figure(layout="constrained")
         axes = figure.add_subplot(xlabel="predicted", ylabel="true", title=title)
         shares = np.nan_to_num(_ratio(self.value, self.value.sum(axis=1, keepdims=True)))
         axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)

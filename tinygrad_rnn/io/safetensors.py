@@ -7,7 +7,6 @@ The format stores named arrays only, without checksum or memory layout: save the
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 from collections.abc import Mapping
@@ -16,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from .._util.api_hints import class_name
+from .._util.extras import imported
 from ..engine import backend
 from ..engine.backend import Array
 from ..engine.tensor import Tensor
-from ..errors import ArgumentError, CheckpointError, DTypeError, MissingExtraError
+from ..errors import ArgumentError, CheckpointError, DTypeError
 from .atomic import atomic_write, describe_format
 
 _NAMES = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
@@ -153,9 +153,4 @@ def _contiguous(name: Any, value: Any) -> Array:
 
 
 def _library() -> Any:
-    try:
-        return importlib.import_module("safetensors.numpy")
-    except ImportError as error:
-        raise MissingExtraError(
-            "safetensors is not installed: pip install 'tinygrad-rnn[interop]'"
-        ) from error
+    return imported("safetensors.numpy", "pip install 'tinygrad-rnn[interop]'")

@@ -40,7 +40,7 @@ def update_parameters(optimizer: Any, ready: Sequence[tuple[int, Any, Any]]) -> 
     xp, rate = backend.module_of(first), optimizer._rates[device]
     rows = []
     for (i, _, _), p, g in zip(ready, params, grads, strict=True):
-        row = [p, _like(p, g, xp), rate, *optimizer._state[i].values()]
+        row = [p, tables.ordered_as(p, g, xp), rate, *optimizer._state[i].values()]
         if any(x.ndim and x.strides != p.strides for x in row):
             return NotImplemented
         rows.append(row)
@@ -70,15 +70,6 @@ def text_of(rule: updates.Rule, dtype: Any) -> str:
         ELEMENTS="\n        ".join(rule.elements),
         NUMBERS="\n    ".join(rule.finish),
     )
-
-
-def _like(p: Any, g: Any, xp: Any) -> Any:
-    """Return a gradient in the memory order of its parameter."""
-    if g.strides == p.strides:
-        return g
-    if p.flags.c_contiguous:
-        return xp.ascontiguousarray(g)
-    return xp.ascontiguousarray(g.T).T
 
 
 def _share_memory(arrays: Sequence[Any]) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from ..errors import ArgumentError, MissingExtraError
+from .._util.extras import imported, matplotlib
+from ..errors import ArgumentError
 
 _DIGITS = {"epoch": "d", "step": ",d", "lr": ".3g", "seconds": ".1f"}  # others: .4f
 
@@ -90,12 +90,8 @@ class History(list[dict[str, Any]]):
         MissingExtraError
             If pandas is not installed.
         """
-        try:
-            return importlib.import_module("pandas").DataFrame(list(self))
-        except ImportError as error:
-            raise MissingExtraError(
-                "History.to_pandas: pandas is not installed: pip install pandas"
-            ) from error
+        pandas = imported("pandas", "pip install pandas", "History.to_pandas")
+        return pandas.DataFrame(list(self))
 
     def plot(self, *names: str, path: Any = None) -> Any:
         """Plot figures over the epochs.
@@ -122,12 +118,7 @@ class History(list[dict[str, Any]]):
         if not self or not names:
             raise ArgumentError("History.plot: nothing to plot: train for an epoch first")
         columns = {name: self[name] for name in names}
-        try:
-            figure = importlib.import_module("matplotlib.figure").Figure(layout="constrained")
-        except ImportError as error:
-            raise MissingExtraError(
-                "History.plot: matplotlib is not installed: pip install 'tinygrad-rnn[plot]'"
-            ) from error
+        figure = matplotlib("matplotlib.figure", "History.plot").Figure(layout="constrained")
         axes = figure.add_subplot(xlabel="epoch")
         for name, column in columns.items():
             shown = [float("nan") if value is None else value for value in column]

@@ -12,14 +12,14 @@ lack are drawn as □. For Chinese, Japanese, Korean or emoji add an installed f
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ArgumentError, MissingExtraError, ShapeError
+from .._util.extras import matplotlib
+from ..errors import ArgumentError, ShapeError
 from ..tensors import checks
 from .loss_curve import LearningCurve, learning_curve
 
@@ -194,15 +194,6 @@ def plot_activations(
 # -- figures ---------------------------------------------------------------------------------------
 
 
-def _matplotlib(module: str = "") -> Any:
-    try:
-        return importlib.import_module(f"matplotlib.{module}" if module else "matplotlib")
-    except ImportError as error:
-        raise MissingExtraError(
-            "matplotlib is not installed: pip install 'tinygrad-rnn[plot]'"
-        ) from error
-
-
 def _named(values: Any, name: str) -> list[tuple[str, Any]]:
     named = list(values.items()) if isinstance(values, Mapping) else [("", values)]
     if not named:
@@ -218,8 +209,8 @@ def _new_figure(
 
     Matplotlib would warn of each such character whenever the figure is drawn.
     """
-    families = [*_matplotlib().rcParams["font.family"], "DejaVu Sans"]
-    manager = _matplotlib("font_manager")
+    families = [*matplotlib("matplotlib").rcParams["font.family"], "DejaVu Sans"]
+    manager = matplotlib("matplotlib.font_manager")
     found = [manager.findfont(manager.FontProperties(family=[family])) for family in families]
     fonts = [manager.get_font(path) for path in found]
 
@@ -229,8 +220,8 @@ def _new_figure(
             for c in text
         )
 
-    with _matplotlib().rc_context({"font.family": families}):
-        figure = _matplotlib("figure").Figure(figsize=size, layout="constrained")
+    with matplotlib("matplotlib").rc_context({"font.family": families}):
+        figure = matplotlib("matplotlib.figure").Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         axes.set_title(drawable(title))
         yield figure, axes, drawable

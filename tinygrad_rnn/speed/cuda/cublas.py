@@ -67,14 +67,15 @@ class Products:
         """Prepare products on the current stream."""
 
     def __call__(
-        self, rows: int, a: int, lda: int, w: Weight, out: int, ldo: int, adds: bool
-    ) -> None:
+        self, rows: int, a: int, lda: int, w: Weight, out: int, ldo: int, adds: bool,
+        transposed: bool = False,
+    ) -> None:  # fmt: skip
         """Compute out = a @ w for `rows` rows; `lda` and `ldo` are elements between rows.
 
-        `adds`: out += a @ w.
+        `adds`: out += a @ w; `transposed`: a is column-major.
         """
         weight = self._matrix(w.address, (w.depth, w.columns), w.stride, w.dtype, w.transposed)
-        left = self._matrix(a, (rows, w.depth), lda, w.dtype)
+        left = self._matrix(a, (rows, w.depth), lda, w.dtype, transposed)
         made = self._matrix(out, (rows, w.columns), ldo, w.dtype)
         if adds:
             made += self.module.matmul(left, weight)
@@ -125,19 +126,20 @@ class CuBlas(Products):
             self._set_workspace(self.handle, self.workspace.data.ptr, self.workspace.nbytes)
 
     def __call__(
-        self, rows: int, a: int, lda: int, w: Weight, out: int, ldo: int, adds: bool
-    ) -> None:
+        self, rows: int, a: int, lda: int, w: Weight, out: int, ldo: int, adds: bool,
+        transposed: bool = False,
+    ) -> None:  # fmt: skip
         """Compute out = a @ w, which is outᵀ = wᵀ aᵀ in the column-major order of BLAS."""
         kind, compute, _ = KINDS[w.dtype]
         one, old = self._one[w.dtype], (self._one if adds else self._zero)[w.dtype]
         status = self._gemm(
-            self.handle, int(w.transposed), 0, w.columns, rows, w.depth,
+            self.handle, int(w.transposed), int(transposed), w.columns, rows, w.depth,
             ctypes.addressof(one), w.address, kind, w.stride, a, kind, lda,
             ctypes.addressof(old), out, kind, ldo, compute, DEFAULT_ALGORITHM,
         )  # fmt: skip
         if status:
             raise RuntimeError(
-                f"scan: cublasGemmEx failed with status {status} for {rows} x {w.depth} times "
+                f"a product: cublasGemmEx failed with status {status} for {rows} x {w.depth} times "
                 f"{w.depth} x {w.columns} of {w.dtype}"
             )
 
@@ -151,18 +153,8 @@ class CuBlas(Products):
         if turned:
             return False
         self.begin()
-        kind, compute, _ = KINDS[out.dtype]
-        one, zero = ctypes.addressof(self._one[out.dtype]), ctypes.addressof(self._zero[out.dtype])
-        status = self._gemm(
-            self.handle, int(across), int(over), columns, rows, depth, one,
-            y.data.ptr, kind, ldy, x.data.ptr, kind, ldx, zero, out.data.ptr, kind, ldo,
-            compute, DEFAULT_ALGORITHM,
-        )  # fmt: skip
-        if status:
-            raise RuntimeError(
-                f"matmul: cublasGemmEx failed with status {status} for {x.shape} @ {y.shape} of "
-                f"{out.dtype}"
-            )
+        right = Weight(y.data.ptr, ldy, across, depth, columns, out.dtype)
+        self(rows, x.data.ptr, ldx, right, out.data.ptr, ldo, False, over)
         return True
 
 

@@ -60,20 +60,21 @@ def _refuse(gradient: Any) -> Any:
 setattr(_EarlierGradient, "_data", property(_refuse))  # noqa: B010 - a slot, for type checkers
 
 
-class _Input(NamedTuple):
-    """An argument that is a Tensor: in the graph a Tensor on fixed memory."""
+class _Layout(NamedTuple):
+    """The shape, dtype and memory order of a contiguous array."""
 
     shape: tuple[int, ...]
     dtype: Any
     fortran: bool
 
     @classmethod
-    def of(cls, x: Any) -> _Input:
-        """Return the description of an array."""
+    def of(cls, x: Any) -> _Layout:
+        """Return the layout of an array; C order if it is not contiguous."""
         flags = x.flags
         return cls(x.shape, x.dtype, bool(flags.f_contiguous and not flags.c_contiguous))
 
     def empty(self, xp: Any) -> Any:
+        """Return an array of this layout, uninitialized."""
         order = self.shape[::-1] if self.fortran else self.shape
         made = xp.empty(order, dtype=self.dtype)
         return made.T if self.fortran else made
@@ -128,8 +129,8 @@ class StepGraph:
         The function; it has been called with such arguments before, so that all kernels are loaded.
     xp : module
         CuPy.
-    inputs : list of _Input
-        The Tensors among its arguments.
+    inputs : list of _Layout
+        Those of the Tensors among its arguments, which are on fixed memory in the graph.
     rebuild : callable
         Returns the arguments with other Tensors.
     any_gradients : bool
@@ -143,7 +144,7 @@ class StepGraph:
     """
 
     def __init__(
-        self, function: Any, xp: Any, inputs: list[_Input], rebuild: Any, any_gradients: bool
+        self, function: Any, xp: Any, inputs: list[_Layout], rebuild: Any, any_gradients: bool
     ) -> None:
         self.module = xp
         self.reached = Reached(function)
@@ -225,10 +226,8 @@ class StepGraph:
     def run(self, arguments: Sequence[Tensor]) -> Any:
         """Start the graph with Tensors; return the results."""
         xp = self.module
-        pairs = []
-        for to, x in zip(self.fixed, [x._data for x in arguments], strict=True):
-            pairs.append((to, x if x.strides == to.strides else _ordered(xp, x, to)))
-        copy(xp, pairs)
+        given = zip(self.fixed, arguments, strict=True)
+        copy(xp, [(to, tables.ordered_as(to, x._data, xp)) for to, x in given])
         for rng in self.generators:  # as before each draw
             tg_random.generator(rng)
         self.capture.next_states(random_numbers.packed)
@@ -238,7 +237,7 @@ class StepGraph:
         def result_of(x: Any) -> Any:
             if x.__class__ is not _Array:
                 return x
-            array = _empty_like(xp, x.array)
+            array = _Layout.of(x.array).empty(xp)
             copied.append((array, x.array))
             return wrap(array, None, [0])
 
@@ -264,16 +263,6 @@ class _Array:
 
 def _version(x: Tensor) -> int:
     return 0 if x._version is None else x._version[0]
-
-
-def _empty_like(xp: Any, x: Any) -> Any:
-    if x.flags.c_contiguous:
-        return xp.empty(x.shape, dtype=x.dtype)
-    return xp.empty(x.shape[::-1], dtype=x.dtype).T
-
-
-def _ordered(xp: Any, x: Any, to: Any) -> Any:
-    return xp.ascontiguousarray(x) if to.flags.c_contiguous else xp.ascontiguousarray(x.T).T
 
 
 class _Memory(NamedTuple):
@@ -352,7 +341,7 @@ class Graphs:
         result = self.function(*args, **keywords)
         if reached.positions() != positions:
             reason = self.found[key] = self._warn(ADVANCES)
-        return map_nested(lambda x: x.detach() if isinstance(x, Tensor) else x, result), reason
+        return result, reason
 
     def _warn(self, reason: str) -> str:
         warnings.warn(
@@ -374,7 +363,7 @@ class Graphs:
         self.captures += 1
         while len(self.found) >= KEPT:
             self.found.popitem(last=False)
-        inputs = [_Input.of(x._data) for x in given]
+        inputs = [_Layout.of(x._data) for x in given]
 
         def rebuild(tensors: Sequence[Tensor]) -> Any:
             rest = iter(tensors)
@@ -412,7 +401,7 @@ def _key(value: Any, tensors: list[Tensor], here: str) -> Any:
             if x.device != here:
                 raise Refused(f"an argument is on {x.device}, this thread computes on {here}")
             tensors.append(x)
-            return _Input.of(x._data)
+            return _Layout.of(x._data)
         if isinstance(x, tuple | list):
             return type(x), *map(key_of, x)
         if isinstance(x, dict):

@@ -65,6 +65,15 @@ def is_dense(x: Any) -> bool:
     return bool(flags.c_contiguous or flags.f_contiguous)
 
 
+def ordered_as(like: Any, x: Any, xp: Any) -> Any:
+    """Return an array in the memory order of a contiguous one of its shape."""
+    if x.strides == like.strides:
+        return x
+    if like.flags.c_contiguous:
+        return xp.ascontiguousarray(x)
+    return xp.ascontiguousarray(x.T).T
+
+
 def tables(rows: Sequence[Sequence[Any]]) -> Iterator[Table]:
     """Yield the tables of rows of arrays; the first array of a row has its size."""
     columns = len(rows[0])
