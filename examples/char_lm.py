@@ -329,16 +329,11 @@ def ctrl_c(minutes: float | None = None) -> Iterator[list[int]]:
     if minutes:
         timer.start()
 
-    def press(number: int, frame: Any) -> None:
-        pressed.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, press)
     try:
-        yield pressed
+        with tg.training.ctrl_c(lambda: pressed.append(signal.SIGINT)):
+            yield pressed
     finally:
         timer.cancel()
-        signal.signal(signal.SIGINT, before)
 
 
 def progress_bar(total: int, done: int) -> Any:
