@@ -6,6 +6,7 @@ rest of the package.
 
 from __future__ import annotations
 
+import importlib
 import os
 import random as python_random
 from collections import OrderedDict
@@ -92,6 +93,17 @@ def accelerator(request: pytest.FixtureRequest) -> str:
 def gpu(request: pytest.FixtureRequest) -> str:
     """Return a GPU, for tests that the stand-in cannot run."""
     return device_called(request.param)
+
+
+@pytest.fixture
+def cuda_graphs() -> Iterator[None]:
+    """Select the level of CUDA graphs, for loops and functions; release the graphs afterwards."""
+    module = importlib.import_module("tinygrad_rnn.speed.cuda.module")
+    before = module.level()
+    module.use("graphs")
+    yield
+    module.use(before)
+    importlib.import_module("tinygrad_rnn.speed.cuda.graphs").clear()
 
 
 @pytest.fixture

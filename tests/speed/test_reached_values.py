@@ -16,7 +16,7 @@ import threading
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,24 +25,17 @@ import pytest
 import cuda_on_host
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ExecutorWarning
-from tinygrad_rnn.speed.cuda import graphs, module
 
-pytestmark = pytest.mark.skipif(
-    cuda_on_host.unavailable_because() is not None, reason="no C++ compiler for CUDA text"
-)
+pytestmark = [
+    pytest.mark.usefixtures("cuda_graphs"),
+    pytest.mark.skipif(
+        cuda_on_host.unavailable_because() is not None, reason="no C++ compiler for CUDA text"
+    ),
+]
 GLOBAL = 1.0
 Made = tuple[Callable[..., Any], Callable[[int], Any]]  # a function, and what is done before call i
 NOTICED: dict[str, Callable[[], Made]] = {}
 REFUSED: dict[str, tuple[str, Callable[[str], Made]]] = {}
-
-
-@pytest.fixture(autouse=True)
-def level() -> Iterator[None]:
-    before = module.level()
-    module.use("graphs")
-    yield
-    module.use(before)
-    graphs.clear()
 
 
 def noticed(make: Any) -> Any:

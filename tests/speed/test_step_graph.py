@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,14 @@ import pytest
 import cuda_on_host
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ArgumentError, ExecutorWarning
-from tinygrad_rnn.speed.cuda import cublas, graphs, module, step_graph
+from tinygrad_rnn.speed.cuda import cublas, module, step_graph
 
-pytestmark = pytest.mark.skipif(
-    cuda_on_host.unavailable_because() is not None, reason="no C++ compiler for CUDA text"
-)
+pytestmark = [
+    pytest.mark.usefixtures("cuda_graphs"),
+    pytest.mark.skipif(
+        cuda_on_host.unavailable_because() is not None, reason="no C++ compiler for CUDA text"
+    ),
+]
 T, B, V, H = 5, 3, 7, 4
 LAYERS = {
     "rnn": lambda: tg.nn.RNN(V, H),
@@ -29,15 +32,6 @@ OPTIMIZERS = {
     "adam": lambda p: tg.optim.Adam(p, 0.01),
     "adamw": lambda p: tg.optim.AdamW(p, 0.01),
 }
-
-
-@pytest.fixture(autouse=True)
-def level() -> Iterator[None]:
-    before = module.level()
-    module.use("graphs")
-    yield
-    module.use(before)
-    graphs.clear()
 
 
 class Training:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,21 +9,14 @@ import pytest
 
 import cuda_on_host
 import tinygrad_rnn as tg
-from tinygrad_rnn.speed.cuda import graphs, module
 
-pytestmark = pytest.mark.skipif(
-    cuda_on_host.unavailable_because() is not None, reason="no C++ compiler for CUDA text"
-)
+pytestmark = [
+    pytest.mark.usefixtures("cuda_graphs"),
+    pytest.mark.skipif(
+        cuda_on_host.unavailable_because() is not None, reason="no C++ compiler for CUDA text"
+    ),
+]
 T = tg.training
-
-
-@pytest.fixture(autouse=True)
-def level() -> Iterator[None]:
-    before = module.level()
-    module.use("graphs")
-    yield
-    module.use(before)
-    graphs.clear()
 
 
 @pytest.mark.parametrize("schedule", [False, True])
