@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +21,14 @@ from ..random import Rng
 from ..tensors import checks
 from ..tensors.checks import token_ids
 from . import sampling
+from .saved import SavedModel
 
 Ids = npt.ArrayLike | Tensor | str
 Array = npt.NDArray[Any]
 State = Any  # a model's summary of the tokens so far; None before the first token
 
 
-class LanguageModel:
+class LanguageModel(SavedModel):
     """The interface that n-gram and neural language models share.
 
     A model defines p(token | all tokens before it). Token 0 is the unknown token, as in
@@ -224,8 +226,9 @@ class LanguageModel:
         top_k: int | None = None,
         top_p: float = 1.0,
         rng: Rng = None,
+        stop: str | int | None = None,
     ) -> Any:
-        """Continue a text.
+        r"""Continue a text.
 
         Parameters
         ----------
@@ -242,18 +245,24 @@ class LanguageModel:
             (Holtzman et al. 2020, The Curious Case of Neural Text Degeneration).
         rng : int or numpy.random.Generator, optional
             The source of random numbers. Default: the library's generator.
+        stop : str or int, optional
+            A token, or its id, that ends the text, such as ``"\n"``. It is not in the result.
 
         Returns
         -------
         ndarray of int64, shape (n,), or str
             The continuation without the prefix; a str if the prefix is one, else ids. The unknown
-            token is never sampled.
+            token is never sampled. It is shorter if `stop` was sampled.
 
         Raises
         ------
         ArgumentError
             If an option is out of range, an id is not in the vocabulary, or a str has a token that
             the vocabulary lacks.
+
+        See Also
+        --------
+        stream : The same tokens, one by one as they are sampled.
 
         Examples
         --------
@@ -262,8 +271,71 @@ class LanguageModel:
         >>> model = tg.models.NGram(3, tg.data.text.Vocabulary(text)).fit(text * 9)
         >>> model.sample("the m", 6, top_k=1)
         'achine'
+        >>> model.sample("the m", 60, top_k=1, stop=" ")
+        'achine'
         """
         checks.positive(n, "sample: n")
+        context = contextlib.nullcontext  # one for all tokens, which is faster
+        draws = self._draws(context, prefix, temperature, top_k, top_p, rng, stop)
+        with self._inference():
+            array = np.fromiter(itertools.islice(draws, n), np.int64)
+        if not isinstance(prefix, str):
+            return array
+        return self._vocabulary("sample", "prefix").decode(array)
+
+    def stream(
+        self,
+        prefix: Ids,
+        n: int | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        rng: Rng = None,
+        stop: str | int | None = None,
+    ) -> Iterator[Any]:
+        """Continue a text token by token, such as to print it while it is sampled.
+
+        Parameters
+        ----------
+        prefix, temperature, top_k, top_p, rng, stop
+            As of `sample`.
+        n : int, optional
+            The greatest number of tokens. Default: no limit.
+
+        Returns
+        -------
+        iterator of str or int
+            The tokens that `sample` with the same arguments would return: str if the prefix is one,
+            else ids. Words come without spaces between them.
+
+        Raises
+        ------
+        ArgumentError
+            As `sample`, at the call.
+
+        Examples
+        --------
+        >>> import tinygrad_rnn as tg
+        >>> text = "the time machine "
+        >>> model = tg.models.NGram(3, tg.data.text.Vocabulary(text)).fit(text * 9)
+        >>> for token in model.stream("the m", top_k=1, stop=" "):
+        ...     print(token, end="-", flush=True)
+        a-c-h-i-n-e-
+        """
+        if n is not None:
+            checks.positive(n, "stream: n")
+        # The context is left at each token: the caller may train another model between two.
+        draws = self._draws(self._inference, prefix, temperature, top_k, top_p, rng, stop)
+        ids = draws if n is None else itertools.islice(draws, n)
+        if not isinstance(prefix, str):
+            return ids
+        return map(self._vocabulary("stream", "prefix").tokens.__getitem__, ids)
+
+    def _draws(
+        self, context: Callable[[], contextlib.AbstractContextManager[Any]], prefix: Ids,
+        temperature: float, top_k: int | None, top_p: float, rng: Rng, stop: Any,
+    ) -> Iterator[int]:  # fmt: skip
+        """Return an iterator over the sampled ids, up to the one of `stop`, after all checks."""
         sampling.check(temperature, top_k, top_p)
         generator = tg_random.generator(rng)
         ids = self._ids("sample", "prefix", prefix, least=0)
@@ -272,18 +344,34 @@ class LanguageModel:
                 f"sample: the vocabulary lacks token {int(ids.argmin())} (counted from 0) of "
                 "prefix: choose another prefix, or pass ids, with 0 for unknown tokens"
             )
-        sampled: list[int] = []
-        with self._inference():
-            log_p, state = self._read(ids, None)
-            while True:
-                sampled.append(sampling.draw(log_p, temperature, top_k, top_p, generator))
-                if len(sampled) == n:
-                    break
-                log_p, state = self._read(np.array(sampled[-1:], np.int64), state)
-        array = np.array(sampled, np.int64)
-        return (
-            self._vocabulary("sample", "prefix").decode(array) if isinstance(prefix, str) else array
-        )
+        end = None if stop is None else self._stop_id(stop)
+
+        def draws() -> Iterator[int]:
+            with context():
+                log_p, state = self._read(ids, None)
+            while (token := sampling.draw(log_p, temperature, top_k, top_p, generator)) != end:
+                yield token
+                with context():
+                    log_p, state = self._read(np.array([token], np.int64), state)
+
+        return draws()
+
+    def _stop_id(self, stop: Any) -> int:
+        """Return the id of the token that ends a text."""
+        if isinstance(stop, str):
+            vocabulary = self._vocabulary("sample", "stop")
+            if stop not in vocabulary:
+                raise ArgumentError(
+                    f"sample: stop={stop!r:.40} is not one token of the vocabulary: pass one of "
+                    "its tokens, which the texts of the training end with"
+                )
+            return vocabulary.tokens.index(stop)
+        if not hasattr(stop, "__index__") or not 0 < stop < self.vocab_size:
+            raise ArgumentError(
+                f"sample: stop={stop!r:.40}: a token, or its id from 1 to {self.vocab_size - 1}, "
+                "is expected"
+            )
+        return int(stop)
 
     def _text(self, operation: str, ids: Ids, context: Ids) -> tuple[Array, Array]:
         return (

@@ -27,6 +27,7 @@ from ..random import Rng
 from ..tensors import checks
 from ..tensors.creation import tensor
 from .language import Array, LanguageModel, State
+from .summary import common_options
 
 _STEPS = 256  # tokens of a prefix per call of the network
 
@@ -34,9 +35,15 @@ _STEPS = 256  # tokens of a prefix per call of the network
 class _Network(Module, LanguageModel):
     """A module whose `forward` maps ids (T, B) and a state to logits (T, B, V) and a state."""
 
+    _made: dict[str, Any]  # arguments of the constructor
+
     def __init__(self, vocabulary: Vocabulary | int) -> None:
         Module.__init__(self)
         LanguageModel.__init__(self, vocabulary)
+
+    def _arguments(self) -> dict[str, Any]:
+        vocabulary = self.vocab_size if self.vocabulary is None else self.vocabulary
+        return self._made | {"vocabulary": vocabulary}
 
     @contextlib.contextmanager
     def _inference(self) -> Iterator[None]:
@@ -142,6 +149,10 @@ class NeuralLM(_Network):
             "dtype": dtype, "device": device, "rng": tg_random.generator(rng),
         }  # fmt: skip
         self.context = context
+        self._made = {
+            "context": context, "embedding_dim": embedding_dim, "hidden_size": hidden_size,
+            "direct": bool(direct), "dropout": dropout,
+        }  # fmt: skip
         width = context * embedding_dim
         self.embedding = Embedding(self.vocab_size, embedding_dim, **options)
         self.hidden = Linear(width, hidden_size, **options)
@@ -256,10 +267,11 @@ class RecurrentLM(_Network):
                 reason = "the reverse direction would read the tokens to predict"
                 reason = reason if name == "bidirectional" else "ids are (T, B), time first"
                 raise ArgumentError(f"RecurrentLM: {name} must be False: {reason}")
-        common: dict[str, Any] = {"dtype": dtype, "device": device}
-        common["rng"] = None if rng is None else tg_random.generator(rng)
-        # Without the defaults, since a user's cell need not have all of these arguments.
-        common = {name: value for name, value in common.items() if value is not None}
+        common = common_options(dtype, device, rng)
+        self._made = {
+            "cell": cell, "hidden_size": hidden_size, "num_layers": num_layers,
+            "embedding_dim": embedding_dim, "dropout": dropout, **options,
+        }  # fmt: skip
         self.embedding = (
             None if embedding_dim is None else Embedding(self.vocab_size, embedding_dim, **common)
         )
@@ -270,6 +282,9 @@ class RecurrentLM(_Network):
         )  # fmt: skip
         self.dropout = Dropout(dropout)
         self.head = Linear(self.rnn.state_sizes[0], self.vocab_size, **common)
+
+    def _arguments(self) -> dict[str, Any]:
+        return super()._arguments() | {"bptt": self.rnn.bptt}
 
     def forward(
         self, ids: Tensor, state: State = None, bptt: Strategy | None = None

@@ -108,6 +108,14 @@ class NGram(LanguageModel):
         self.smoothing = tuple(np.broadcast_to(weights, order).tolist())
         self._tables: list[_Table] = []
 
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "order": self.order,
+            "vocabulary": self.vocab_size if self.vocabulary is None else self.vocabulary,
+            "smoothing": list(self.smoothing),
+            "backoff": self.backoff,
+        }
+
     def __repr__(self) -> str:
         text = f"NGram({self.order}, V={self.vocab_size}, smoothing={self.smoothing}"
         sizes = self.table_sizes if self._tables else "not fitted"

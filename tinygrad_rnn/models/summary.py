@@ -1,0 +1,123 @@
+"""One vector for each sequence, by recurrent layers of any cell: what follows is a linear layer.
+
+Letters: N sequences, B of them in a batch, T time steps, I features of the input, H hidden size,
+L layers, D directions (2 if bidirectional, else 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import random as tg_random
+from .. import tensors as ops
+from ..data import batches, ragged_batches
+from ..engine import backend
+from ..engine.grad_mode import no_grad
+from ..engine.tensor import Tensor
+from ..errors import ArgumentError
+from ..nn import Dropout, Module, Recurrent
+from ..random import Rng
+from ..tensors import checks
+from ..tensors.creation import tensor
+from .saved import SavedModel
+
+Array = npt.NDArray[Any]
+POOLS = ("last", "mean", "max")
+
+
+class Summary(Module):
+    """Recurrent layers, and the vector of a sequence: its last state, or a pool of its outputs.
+
+    Parameters
+    ----------
+    cell : class or list of cells
+        As of `nn.Recurrent`.
+    input_size, hidden_size, num_layers, bidirectional, dropout
+        As of `nn.Recurrent`; dropout also acts on the vector.
+    pool : {"last", "mean", "max"}
+        The state after the last step (of both directions); or the mean or the maximum of the
+        outputs of all steps of the sequence.
+    options : dict
+        Further arguments of `nn.Recurrent` and of the cell.
+    """
+
+    def __init__(
+        self, cell: Any, input_size: int, hidden_size: int, num_layers: int, bidirectional: bool,
+        pool: str, dropout: float, options: dict[str, Any],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if pool not in POOLS:
+            raise ArgumentError(f"pool: one of {', '.join(map(repr, POOLS))} is expected: {pool!r}")
+        self.rnn = Recurrent(
+            cell, input_size, hidden_size, num_layers, batch_first=True,
+            dropout=dropout if num_layers > 1 else 0.0, bidirectional=bidirectional, **options,
+        )  # fmt: skip
+        self.dropout, self.pool = Dropout(dropout), pool
+        self.size = self.rnn.directions * self.rnn.state_sizes[0]
+
+    def forward(self, x: Tensor, lengths: Any = None) -> Tensor:
+        """Return a vector (B, D·H) for each sequence of x (B, T, I)."""
+        output, state = self.rnn(x, lengths=lengths, output=self.pool != "last")
+        if self.pool == "last":
+            h = state[0] if isinstance(state, tuple) else state
+            last = [h[k] for k in range(len(h) - self.rnn.directions, len(h))]
+            pooled = last[0] if len(last) == 1 else ops.concatenate(last, axis=-1)
+        elif self.pool == "mean":  # outputs after the end of a sequence are 0
+            B, T, _ = output.shape
+            steps = np.full(B, T) if lengths is None else np.maximum(_on_host(lengths), 1)
+            divisor = tensor(steps[:, None].astype(output.dtype), device=output.device)
+            pooled = output.sum(axis=1) / divisor
+        else:
+            pooled = _greatest(output, lengths)
+        return self.dropout(pooled)
+
+
+def _on_host(lengths: Any) -> Array:
+    return lengths.numpy() if isinstance(lengths, Tensor) else np.asarray(lengths)
+
+
+def _greatest(output: Tensor, lengths: Any) -> Tensor:
+    """Return the maximum over the steps of each sequence; 0 for one without a step."""
+    if lengths is None:
+        return output.max(axis=1)
+    ends = _on_host(lengths)[:, None]
+    read = np.arange(output.shape[1]) < np.maximum(ends, 1)  # (B, T); step 0 of an empty one is 0
+    read = backend.to_device(read[:, :, None], output.device)
+    return ops.where(read, output, -np.inf).max(axis=1)
+
+
+def common_options(dtype: Any, device: str | None, rng: Rng) -> dict[str, Any]:
+    """Return the arguments that all layers have, without defaults: a cell may lack them."""
+    given = {"dtype": dtype, "device": device}
+    options = {name: value for name, value in given.items() if value is not None}
+    return options if rng is None else options | {"rng": tg_random.generator(rng)}
+
+
+class SequenceModel(Module, SavedModel):
+    """A model from sequences to one result each: its `summary`, and a linear layer."""
+
+    summary: Summary
+
+    def _outputs(self, rows: Any, batch_size: int) -> Array:
+        """Return the outputs of all sequences, in evaluation mode and without a graph."""
+        outputs = [o.numpy() for o in self._batch_outputs(rows, batch_size)]
+        return np.concatenate(outputs)
+
+    def _batch_outputs(self, rows: Any, batch_size: int) -> Iterator[Tensor]:
+        name = f"{type(self).__name__}.predict"
+        checks.positive(batch_size, f"{name}: batch_size")
+        parameter = next(self.parameters())
+        source = ragged_batches if isinstance(rows, list) else batches
+        with self.evaluating(), no_grad():
+            for x, *lengths in source(rows, batch_size=batch_size, shuffle=False):
+                x = x.to(parameter.device)
+                yield self(x.astype(parameter.dtype) if x.dtype.kind == "f" else x, *lengths)
+
+
+def is_ragged(x: Any) -> bool:
+    """Tell whether an argument is a list of sequences, and not one array."""
+    return isinstance(x, list | tuple) and any(np.ndim(row) for row in x)
