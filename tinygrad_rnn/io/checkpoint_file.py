@@ -50,7 +50,19 @@ _TREE = "tree.json"
 _MARK = b"tinygrad_rnn sha256 "
 _DIGEST = 64  # hexadecimal digits
 
+_VOCABULARY = {"level", "tokens", "has_tokenizer"}  # the keys of its state
+
 _warned: list[str] = []  # files of another executor
+
+
+class _Vocabulary(dict[str, Any]):
+    """The state of a vocabulary, a dict, which tells how to make the vocabulary of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"load: this is the state of a vocabulary, a dict without {name!r}: make the "
+            "vocabulary by tinygrad_rnn.data.text.Vocabulary.from_state_dict(state)"
+        )
 
 
 def save(path: str | os.PathLike[str], /, *unnamed: Any, **state: Any) -> None:
@@ -290,7 +302,8 @@ def _decode(node: Any, arrays: Iterator[Array]) -> Any:
         return node
     ((kind, content),) = node.items()
     if kind == "dict":
-        return {_decode(key, arrays): _decode(item, arrays) for key, item in content}
+        items = {_decode(key, arrays): _decode(item, arrays) for key, item in content}
+        return _Vocabulary(items) if items.keys() == _VOCABULARY else items
     if kind == "tuple":
         return tuple(_decode(content, arrays))
     if kind == "array":

@@ -11,14 +11,13 @@ from .. import functional as F
 from .. import tensors as ops
 from .._util.api_hints import class_name
 from ..data.text import Vocabulary
-from ..engine import backend
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..nn import Embedding, Linear
 from ..random import Rng
 from ..tensors import checks
 from ..tensors.creation import tensor
-from .summary import Array, SequenceModel, Summary, common_options, is_ragged
+from .summary import Array, SequenceModel, Summary, as_array, common_options, is_ragged
 
 
 class Classifier(SequenceModel):
@@ -111,7 +110,7 @@ class Classifier(SequenceModel):
         self._made: dict[str, Any] = {
             "cell": cell, "inputs": inputs, "hidden_size": hidden_size, "num_layers": num_layers,
             "embedding_dim": embedding_dim, "bidirectional": bidirectional, "pool": pool,
-            "dropout": dropout, **options,
+            "dropout": dropout, "bptt": None, **options,
         }  # fmt: skip
         size = len(inputs) if isinstance(inputs, Vocabulary) else inputs
         checks.positive(size, "Classifier: inputs, a Vocabulary or a number of features,")
@@ -241,17 +240,20 @@ class Classifier(SequenceModel):
                     f"{self.summary.rnn.input_size} features: make it with a Vocabulary"
                 )
             return [self.vocabulary.encode(text) for text in items]
-        rows = list(items) if is_ragged(items) else items
-        if not isinstance(rows, list | Tensor):
-            rows = backend.to_numpy(backend.asarray(rows))
-        need = 2 if self.vocabulary is not None else 3
-        if not isinstance(rows, list) and rows.ndim != need:
-            form = "ids (N, T)" if need == 2 else "features (N, T, I)"
+        if is_ragged(items):
+            return [self._checked(as_array(row), 1) for row in items]
+        return self._checked(as_array(items), 2)
+
+    def _checked(self, values: Array, ndim: int) -> Array:
+        """Return ids with `ndim` axes, or features with one more; raise for others."""
+        ids = self.vocabulary is not None
+        if values.ndim != ndim + (not ids):
+            form = "ids (N, T)" if ids else f"features (N, T, {self.summary.rnn.input_size})"
             raise ShapeError(
-                f"Classifier.predict: {form} are expected, got {tuple(rows.shape)}: one sequence "
-                "is x[None]"
+                f"Classifier.predict: {form} are expected, or a list with one array for each "
+                f"sequence, got {values.shape}: one sequence is x[None]"
             )
-        return rows
+        return values if ids else values.astype(self.head.weight.dtype)
 
 
 def _classes(classes: Any) -> tuple[Any, ...]:

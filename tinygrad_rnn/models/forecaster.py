@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from ..data.scaler import Scaler
-from ..engine import backend
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..nn import Linear
 from ..random import Rng
 from ..tensors import checks
 from ..tensors.creation import tensor
-from .summary import Array, SequenceModel, Summary, common_options, is_ragged
+from .summary import Array, SequenceModel, Summary, as_array, common_options, is_ragged
 
 
 class Forecaster(SequenceModel):
@@ -101,7 +100,8 @@ class Forecaster(SequenceModel):
         self._made: dict[str, Any] = {
             "cell": cell, "num_features": num_features, "hidden_size": hidden_size,
             "ahead": ahead, "num_targets": num_targets, "num_layers": num_layers,
-            "bidirectional": bidirectional, "pool": pool, "dropout": dropout, **options,
+            "bidirectional": bidirectional, "pool": pool, "dropout": dropout, "bptt": None,
+            **options,
         }  # fmt: skip
         self.scaler = Scaler(self.num_features)
         if device is not None:
@@ -200,8 +200,8 @@ class Forecaster(SequenceModel):
     def _rows(self, x: Any) -> tuple[Any, bool]:
         """Return standardised series, a list or one array, and whether it is a single one."""
         if is_ragged(x):
-            return [self._scaled(self._checked(_array(row), (2,))) for row in x], False
-        values = self._checked(_array(x), (2, 3))
+            return [self._scaled(self._checked(as_array(row), (2,))) for row in x], False
+        values = self._checked(as_array(x), (2, 3))
         return self._scaled(values if values.ndim == 3 else values[None]), values.ndim == 2
 
     def _checked(self, values: Array, ndim: tuple[int, ...]) -> Array:
@@ -239,7 +239,3 @@ class Forecaster(SequenceModel):
         full[..., : self.num_targets] = forecast
         values = self.scaler.inverse(tensor(full, device=self.scaler.mean.device)).numpy()
         return values[..., : self.num_targets].astype(forecast.dtype)
-
-
-def _array(x: Any) -> Array:
-    return x.numpy() if isinstance(x, Tensor) else backend.to_numpy(backend.asarray(x))

@@ -270,7 +270,7 @@ class RecurrentLM(_Network):
         common = common_options(dtype, device, rng)
         self._made = {
             "cell": cell, "hidden_size": hidden_size, "num_layers": num_layers,
-            "embedding_dim": embedding_dim, "dropout": dropout, **options,
+            "embedding_dim": embedding_dim, "dropout": dropout, "bptt": None, **options,
         }  # fmt: skip
         self.embedding = (
             None if embedding_dim is None else Embedding(self.vocab_size, embedding_dim, **common)

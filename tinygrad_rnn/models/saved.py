@@ -70,7 +70,7 @@ class SavedModel:
         >>> tg.models.load(path).score("time") == model.score("time")
         True
         """
-        kind = class_name(self)
+        kind = type(self).__name__
         arguments = self._arguments()
         state: Mapping[str, Any] = self.state_dict()  # type: ignore[attr-defined]
         saved = {name: _encoded(kind, name, value) for name, value in arguments.items()}
@@ -241,8 +241,8 @@ def _check_unchanged(model: Any, arguments: dict[str, Any], state: Mapping[str, 
         seen = state[name].shape if name in state else "missing"
         if name not in made or seen != made[name]:
             raise ArgumentError(
-                f"{class_name(model)}.save: {name} is {seen}, and {made.get(name, 'missing')} in a "
-                "new model with the same arguments: the model was changed after it was made, so it "
+                f"{type(model).__name__}.save: {name} is {seen}, and {made.get(name, 'missing')} "
+                "in a new model with the same arguments: the model was changed after it was made, so it "
                 "could not be made again from the file: save the weights, tg.save(path, model="
                 "model), and repeat the change before load_state_dict"
             )
@@ -252,7 +252,7 @@ def _check_unchanged(model: Any, arguments: dict[str, Any], state: Mapping[str, 
         names[id(parameter)] = name
     if missing := sorted(fresh_names - set(names.values())):
         raise ArgumentError(
-            f"{class_name(model)}.save: {', '.join(missing)} is tied to another parameter, and "
+            f"{type(model).__name__}.save: {', '.join(missing)} is tied to another parameter, and "
             "would be separate after models.load: save the weights, tg.save(path, model=model), "
             "and tie them again after load_state_dict"
         )

@@ -6,7 +6,6 @@ L layers, D directions (2 if bidirectional, else 1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -102,22 +101,24 @@ class SequenceModel(Module, SavedModel):
 
     summary: Summary
 
-    def _outputs(self, rows: Any, batch_size: int) -> Array:
+    def _outputs(self, rows: Array | list[Array], batch_size: int) -> Array:
         """Return the outputs of all sequences, in evaluation mode and without a graph."""
-        outputs = [o.numpy() for o in self._batch_outputs(rows, batch_size)]
-        return np.concatenate(outputs)
-
-    def _batch_outputs(self, rows: Any, batch_size: int) -> Iterator[Tensor]:
-        name = f"{type(self).__name__}.predict"
-        checks.positive(batch_size, f"{name}: batch_size")
-        parameter = next(self.parameters())
+        checks.positive(batch_size, f"{type(self).__name__}.predict: batch_size")
+        if not len(rows):
+            raise ArgumentError(f"{type(self).__name__}.predict: there are no sequences")
         source = ragged_batches if isinstance(rows, list) else batches
+        device, outputs = next(self.parameters()).device, []
         with self.evaluating(), no_grad():
             for x, *lengths in source(rows, batch_size=batch_size, shuffle=False):
-                x = x.to(parameter.device)
-                yield self(x.astype(parameter.dtype) if x.dtype.kind == "f" else x, *lengths)
+                outputs.append(self(x.to(device), *lengths).numpy())
+        return np.concatenate(outputs)
 
 
 def is_ragged(x: Any) -> bool:
     """Tell whether an argument is a list of sequences, and not one array."""
     return isinstance(x, list | tuple) and any(np.ndim(row) for row in x)
+
+
+def as_array(x: Any) -> Array:
+    """Return an array, a Tensor or nested lists as an array of NumPy."""
+    return x.numpy() if isinstance(x, Tensor) else backend.to_numpy(backend.asarray(x))
