@@ -242,9 +242,9 @@ def _check_unchanged(model: Any, arguments: dict[str, Any], state: Mapping[str, 
         if name not in made or seen != made[name]:
             raise ArgumentError(
                 f"{type(model).__name__}.save: {name} is {seen}, and {made.get(name, 'missing')} "
-                "in a new model with the same arguments: the model was changed after it was made, so it "
-                "could not be made again from the file: save the weights, tg.save(path, model="
-                "model), and repeat the change before load_state_dict"
+                "in a new model with the same arguments: the model was changed after it was made, "
+                "so the file could not make it again: save the weights, tg.save(path, model=model)"
+                ", and repeat the change before load_state_dict"
             )
     names: dict[int, str] = {}
     fresh_names = {name for name, _ in fresh.named_parameters()}
