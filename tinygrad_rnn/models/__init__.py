@@ -22,5 +22,4 @@ from .language import compare as compare
 from .network import NeuralLM as NeuralLM
 from .network import RecurrentLM as RecurrentLM
 from .ngram import NGram as NGram
-from .saved import SavedModel as SavedModel
 from .saved import load as load

@@ -219,7 +219,7 @@ class Forecaster(SequenceModel):
             )
         if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
             raise ArgumentError(
-                f"Forecaster.predict: a value is no finite number ({values.dtype}): fill the gaps "
+                f"Forecaster.predict: not all values are finite numbers ({values.dtype}): fill the gaps "
                 "of the series, such as by .interpolate()"
             )
         return values

@@ -24,14 +24,7 @@ _STRATEGIES = {"Full": ("checkpoint",), "Truncated": ("steps", "stride"),
 
 
 class SavedModel:
-    """A model that can be saved: it knows the arguments that it was made with.
-
-    Examples
-    --------
-    >>> import tinygrad_rnn as tg
-    >>> isinstance(tg.models.NGram(2, 5), tg.models.SavedModel)
-    True
-    """
+    """A model that can be saved: it knows the arguments that it was made with."""
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments of the constructor, by name, without those of its weights."""
@@ -185,7 +178,7 @@ def _class_of(known: dict[str, type], name: str) -> Any:
 
 
 def _encoded(kind: str, name: str, value: Any) -> Any:
-    """Return an argument of a model as what `tg.save` can save."""
+    """Return an argument of a model as values that `tg.save` can save."""
     if isinstance(value, Vocabulary):
         return {"kind": "vocabulary", "value": value.state_dict()}
     if isinstance(value, type) and issubclass(value, nn.Cell):

@@ -105,7 +105,7 @@ class SequenceModel(Module, SavedModel):
         """Return the outputs of all sequences, in evaluation mode and without a graph."""
         checks.positive(batch_size, f"{type(self).__name__}.predict: batch_size")
         if not len(rows):
-            raise ArgumentError(f"{type(self).__name__}.predict: there are no sequences")
+            raise ArgumentError(f"{type(self).__name__}.predict: an empty list of sequences")
         source = ragged_batches if isinstance(rows, list) else batches
         device, outputs = next(self.parameters()).device, []
         with self.evaluating(), no_grad():
