@@ -219,8 +219,8 @@ class Forecaster(SequenceModel):
             )
         if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
             raise ArgumentError(
-                f"Forecaster.predict: not all values are finite numbers ({values.dtype}): fill the gaps "
-                "of the series, such as by .interpolate()"
+                f"Forecaster.predict: not all values are finite numbers ({values.dtype}): fill the "
+                "gaps of the series, such as by .interpolate()"
             )
         return values
 
