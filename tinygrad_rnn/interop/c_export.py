@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import __version__
+from .._util import LIBRARY
 from ..errors import ArgumentError
 from ..io import atomic_write
 from ..models import LanguageModel
@@ -17,12 +18,6 @@ from ..speed.loops import Unsupported
 from .c import language, text
 from .c.network import CURE, Network, check_finite, evaluate
 from .c.stages import CStages
-
-KEYWORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if "
-    "inline int long register restrict return short signed sizeof static struct switch typedef "
-    "union unsigned void volatile while main".split()
-)
 
 
 class CFile(NamedTuple):
@@ -51,7 +46,7 @@ class CFile(NamedTuple):
     >>> path = os.path.join(tempfile.mkdtemp(), "gru.c")
     >>> made = tg.interop.save_c(path, tg.nn.GRU(3, 8))
     >>> print(str(made).partition(": ")[2])
-    312 parameters, flash 1,248 bytes, RAM 384 bytes (state 32); x 3, state 8, y 8
+    296 parameters, flash 1,184 bytes, RAM 288 bytes (state 32); x 3, state 8, y 8
     """
 
     path: str
@@ -90,8 +85,8 @@ def save_c(
         The file, which is replaced atomically.
     model : Module
         A `tg.models.RecurrentLM` or `tg.models.NeuralLM`; `nn.Recurrent` with any cell, also your
-        own; a cell; or a module whose `forward` calls such layers, `Linear`, `LayerNorm`, elementwise
-        functions, at its beginning an `Embedding` and at its end ``softmax`` or ``log_softmax``.
+        own; a cell; or a module whose `forward` calls such layers, `Linear`, `LayerNorm`, functions
+        of each element, at its beginning an `Embedding`, at its end ``softmax`` or ``log_softmax``.
         In float32, on the CPU. Dropout is off.
     int8 : bool
         Whether matrices and embeddings are in int8, with a float scale for each output of a matrix
@@ -222,7 +217,7 @@ class _File:
         sizes = {"INPUT_SIZE": n.input_size, "STATE_SIZE": self.state_size}
         sizes["OUTPUT_SIZE"] = self.output_size
         about = (
-            f"{n.kind} by tinygrad_rnn {__version__}: {str(report).partition(': ')[2]}.\n\n"
+            f"{n.kind} by tinygrad_rnn {sys.modules[LIBRARY].__version__}: {str(report).partition(': ')[2]}.\n\n"
             "One time step reads x and changes the state in place; x, state and y must not "
             "overlap. C99, without allocation; link with -lm."
         )
@@ -250,7 +245,9 @@ class _File:
             lines.append(f"int {p}encode(const char *text, int *ids, int capacity);")
         values = ", ".join(f"{P}{name} = {size}" for name, size in sizes.items())
         includes = "#include <math.h>\n#include <stdbool.h>\n#include <stdint.h>\n\n"
-        return text.comment(about) + includes + f"enum {{ {values} }};\n\n" + "\n".join(lines) + "\n\n"
+        return (
+            text.comment(about) + includes + f"enum {{ {values} }};\n\n" + "\n".join(lines) + "\n\n"
+        )
 
     # -- constants ---------------------------------------------------------------------------------
 
@@ -310,18 +307,21 @@ class _File:
         value = "0"
         first = ""
         if initial.any():
-            first, value = text.array("initial", initial, "the state before the first step"), "initial[i]"
+            first, value = (
+                text.array("initial", initial, "the state before the first step"),
+                "initial[i]",
+            )
             self._count(0, initial.nbytes)
         starts = np.cumsum([0, *self.sizes]).tolist()
         used = self.stages.buffers
         before = [
-            f"    const float *const s{i} = state + {start};"
+            f"    const float *const s{i} = state{f' + {start}' * bool(start)};"
             for i, start in enumerate(starts[:-1])
             if f"s{i}" in used
         ]
         before += [f"    float n{i}[{size}];" for i, size in enumerate(self.sizes)]
         after = [
-            f"    for (int i = 0; i < {size}; i++) state[{start} + i] = n{k}[i];"
+            f"    for (int i = 0; i < {size}; i++) state[{f'{start} + ' * bool(start)}i] = n{k}[i];"
             for k, (start, size) in enumerate(zip(starts, self.sizes, strict=False))
         ]
         scale = "{weight}_scale, " if self.int8 else ""
@@ -332,9 +332,13 @@ class _File:
             first
             + f"void {p}init_state(float *state)\n{{\n"
             + f"    for (int i = 0; i < {P}STATE_SIZE; i++) state[i] = {value};\n}}\n\n"
-            + f"void {p}step(const float *restrict x, float *restrict state, float *restrict y)\n{{\n"
+            + "/* Not the public function: in a shared library its name may be another one's. */\n"
+            + "static void one_step(const float *restrict x, float *restrict state,\n"
+            + "                     float *restrict y)\n{\n"
             + "\n".join(filter(None, lines))
-            + f"\n{ending}}}\n"
+            + f"\n{ending}}}\n\n"
+            + f"void {p}step(const float *x, float *state, float *y)\n{{\n"
+            + "    one_step(x, state, y);\n}\n"
         )
 
     def _token(self) -> tuple[str, int]:
@@ -344,14 +348,15 @@ class _File:
             return "", 0
         row = f"embedding + token * {P}INPUT_SIZE"
         if n.table is not None and not self.int8:
-            return language.TOKEN.format(p=p, body=f"    {p}step({row}, state, y);"), 0
+            return language.TOKEN.format(p=p, body=f"    one_step({row}, state, y);"), 0
         if n.one_hot:
             lines = [f"    float x[{P}INPUT_SIZE] = {{0}};", "    x[token] = 1;"]
         else:
             lines = [
                 f"    const int8_t *const row = {row};",
                 f"    float x[{P}INPUT_SIZE];",
-                f"    for (int i = 0; i < {P}INPUT_SIZE; i++) x[i] = embedding_scale[token] * (float)row[i];",
+                f"    for (int i = 0; i < {P}INPUT_SIZE; i++)",
+                "        x[i] = embedding_scale[token] * (float)row[i];",
             ]
-        lines.append(f"    {p}step(x, state, y);")
+        lines.append("    one_step(x, state, y);")
         return language.TOKEN.format(p=p, body="\n".join(lines)), 4 * n.input_size

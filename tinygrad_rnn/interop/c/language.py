@@ -15,7 +15,7 @@ void {p}step_token(int token, float *state, float *y)
 """
 
 DRAW = """
-/* A counter that passes through a hash of 32 bits (C. Wellons, lowbias32, 2018): any seed is good. */
+/* A counter that passes through a hash of 32 bits (lowbias32 of C. Wellons): any seed is good. */
 static float uniform(uint32_t *seed)
 {{
     uint32_t x = *seed += UINT32_C(0x9e3779b9);

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import tensors as ops
 from ..._util.nested import leaves
 from ..._util.user_code import unobserved
 from ...engine.grad_mode import no_grad
@@ -25,7 +26,6 @@ from ...models import NeuralLM, RecurrentLM
 from ...nn import Cell, Embedding, Linear, Module, Recurrent
 from ...speed.expressions import Expression, needed
 from ...speed.step_trace import Refused, StepTrace
-from ...tensors import concatenate
 from ...tensors.creation import tensor, zeros
 
 STEPS = 4  # on which the trace is compared with the module
@@ -159,7 +159,9 @@ class Network:
         if isinstance(model, Cell):
             self._slots[model] = [self._initial(model)]
             return lambda x: self._steps(model, [model], x)
-        first = next((m for m in model.modules() if isinstance(m, Embedding | Linear | Recurrent)), None)
+        first = next(
+            (m for m in model.modules() if isinstance(m, Embedding | Linear | Recurrent)), None
+        )
         if isinstance(first, Embedding):
             self.table = first.weight
             return lambda x: model(_Token())
@@ -171,13 +173,13 @@ class Network:
         count = max(1, before)  # of one embedding if none is read
         with no_grad():
             unknown = model.embedding.weight[0].detach()
-            self._slots[model] = [concatenate([unknown] * count).reshape(1, count * width)]
+            self._slots[model] = [ops.concatenate([unknown] * count).reshape(1, count * width)]
 
         def step(x: Any) -> Any:
             (state,) = self._state[model]
-            window = concatenate([state, x], axis=-1) if before else x
+            window = ops.concatenate([state, x], axis=-1) if before else x
             self._new[model] = [window[..., width:] if before else x]
-            y = model.head(tanh_of(model.hidden(window)))
+            y = model.head(ops.tanh(model.hidden(window)))
             return y if model.direct is None else y + model.direct(window)
 
         return step
@@ -226,7 +228,7 @@ class Network:
             )
         if lengths is not None:
             raise ArgumentError(f"passes lengths to {type(layer).__name__}: a step has none")
-        return self._steps(layer, layer.cells, x), _FinalState()
+        return self._steps(layer, [*layer.cells], x), _FinalState()
 
     def _embedding(self, embedding: Embedding, ids: Any) -> Any:
         """Return the input of the step, in place of the `forward` of an embedding."""
@@ -257,6 +259,8 @@ class Network:
         self._new, self._x = {}, x
         y = self.function(x)
         y = y[0] if isinstance(y, tuple | list) else y
+        if not isinstance(y, Tensor):
+            raise ArgumentError(f"returns a {type(y).__name__}, not the output as a Tensor")
         if len(self._new) != len(self._slots):
             missing = next(m for m in self._slots if m not in self._new)
             raise ArgumentError(f"does not call its layer {type(missing).__name__}")
@@ -373,13 +377,6 @@ class Network:
             *state, y = evaluate([*self.new, self.trace.results[-1]._data], known)
             ys.append(y)
         return ys
-
-
-def tanh_of(x: Any) -> Any:
-    """Return tanh x."""
-    from ...tensors import tanh
-
-    return tanh(x)
 
 
 def check_finite(name: str, x: Any) -> None:

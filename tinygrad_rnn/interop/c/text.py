@@ -64,7 +64,9 @@ static float sum_float(const float *x, int n)
     for (; i + 8 <= n; i += 8)
         for (int k = 0; k < 8; k++) sums[k] += x[i + k];
     for (int k = 0; i + k < n; k++) sums[k] += x[i + k];
-    return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+    for (int half = 4; half; half /= 2)
+        for (int k = 0; k < half; k++) sums[k] += sums[k + half];
+    return sums[0];
 }
 """
 
@@ -94,7 +96,9 @@ def products(int8: bool, one_hot: bool) -> str:
     rest.append("    if (left & 1) product_1(x, w, y, inputs);")
     return PRODUCTS.format(
         weight="int8_t" if int8 else "float",
-        blocks="a matrix w" if not int8 else "a matrix w of integers times the scale of each output",
+        blocks="a matrix w"
+        if not int8
+        else "a matrix w of integers times the scale of each output",
         scales="const float *scale, " if int8 else "",
         start="float *const first = y;\n    " if int8 else "",
         scaling="    for (int i = 0; i < outputs; i++) first[i] *= scale[i];\n" if int8 else "",
@@ -192,13 +196,13 @@ def literal(x: float) -> str:
 
 
 def string(text: str) -> str:
-    """Return a str as a string literal in UTF-8.
+    r"""Return a str as a string literal in UTF-8.
 
     Examples
     --------
     >>> from tinygrad_rnn.interop.c.text import string
     >>> print(string('é"?'))
-    "\\303\\251\\"\\?"
+    "\303\251\"\?"
     """
     plain = {ord(c): c for c in map(chr, range(32, 127))} | {34: '\\"', 63: "\\?", 92: "\\\\"}
     return '"' + "".join(plain.get(b, f"\\{b:03o}") for b in text.encode()) + '"'
@@ -208,4 +212,4 @@ def comment(text: str) -> str:
     """Return a text as a comment of C."""
     lines = text.replace("*/", "* /").splitlines()
     wrapped = [part for line in lines for part in (textwrap.wrap(line, 94) or [""])]
-    return "/* " + "\n * ".join(wrapped) + " */\n"
+    return ("/* " + "\n * ".join(wrapped) + " */\n").replace(" * \n", " *\n")
