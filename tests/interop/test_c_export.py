@@ -428,8 +428,8 @@ def test_other_language_models(make: Any, int8: bool, tmp_path: Path) -> None:
     given = (text + "🚀x").encode()
     count = network.call("encode", given, at(made), 200)
     assert [*made[:count]] == [*vocab.encode(text + "🚀x")]
-    network.library.token.restype = ctypes.c_char_p
-    assert b"".join(network.library.token(int(i)) for i in ids).decode() == text
+    network.library.token_text.restype = ctypes.c_char_p
+    assert b"".join(network.library.token_text(int(i)) for i in ids).decode() == text
     if not int8:
         written = run_program(tmp_path, tmp_path / "lm.c", "道", "40")
         assert written == "道" + model.sample("道", 40, top_k=1) + "\n"

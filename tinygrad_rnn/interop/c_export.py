@@ -124,7 +124,7 @@ def save_c(
         int draw(const float *y, float temperature, uint32_t *seed);
         int generate(const int *prefix, int length, int count, float temperature,
                      uint32_t *seed, int stop, int *tokens);
-        const char *token(int id);                                  /* in UTF-8 */
+        const char *token_text(int id);                             /* in UTF-8 */
         int encode(const char *text, int *ids, int capacity);
 
     `y` are the logits of the next token. Temperature 0 takes the likeliest token; `stop`, or -1, is
@@ -216,8 +216,9 @@ class _File:
         n, p, P = self.network, self.p, self.p.upper()
         sizes = {"INPUT_SIZE": n.input_size, "STATE_SIZE": self.state_size}
         sizes["OUTPUT_SIZE"] = self.output_size
+        by = f"{n.kind} by {LIBRARY} {sys.modules[LIBRARY].__version__}"
         about = (
-            f"{n.kind} by tinygrad_rnn {sys.modules[LIBRARY].__version__}: {str(report).partition(': ')[2]}.\n\n"
+            f"{by}: {str(report).partition(': ')[2]}.\n\n"
             "One time step reads x and changes the state in place; x, state and y must not "
             "overlap. C99, without allocation; link with -lm."
         )
@@ -233,7 +234,8 @@ class _File:
                 " y are the logits of the next token. draw takes the likeliest one at temperature "
                 "0, else one by p^(1 / temperature); it never takes token 0, which is unknown. "
                 "generate reads a prefix, writes at most count tokens, ends before the token stop "
-                "(-1: at none), and returns how many it wrote. encode returns the number of ids."
+                "(-1: at none), and returns how many it wrote. encode returns the number of ids. "
+                "Ids are below VOCAB_SIZE, which no function checks."
             )
             lines += [
                 f"int {p}draw(const float *y, float temperature, uint32_t *seed);",
@@ -241,7 +243,7 @@ class _File:
                 "             uint32_t *seed, int stop, int *tokens);",
             ]
         if vocab is not None:
-            lines.append(f"const char *{p}token(int id);")
+            lines.append(f"const char *{p}token_text(int id);")
             lines.append(f"int {p}encode(const char *text, int *ids, int capacity);")
         values = ", ".join(f"{P}{name} = {size}" for name, size in sizes.items())
         includes = "#include <math.h>\n#include <stdbool.h>\n#include <stdint.h>\n\n"

@@ -61,7 +61,7 @@ static const char *const tokens[{n}] = {{
 {texts}
 }};
 
-const char *{p}token(int id)
+const char *{p}token_text(int id)
 {{
     return tokens[id];
 }}
