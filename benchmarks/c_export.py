@@ -1,4 +1,4 @@
-"""Tokens per second of a language model as a C file, beside onnxruntime on one core.
+"""Tokens per second of a language model as a C file, compared with onnxruntime on one core.
 
     python benchmarks/c_export.py [--hidden 256] [--embedding 128] [--cell lstm] [--json]
 

@@ -23,8 +23,10 @@ import ctypes
 import platform
 import sys
 
-glibc = ctypes.CDLL("libc.so.6")
-theirs = ctypes.cast(glibc.step, ctypes.c_void_p).value
+dlvsym = ctypes.CDLL("libc.so.6").dlvsym
+dlvsym.restype, dlvsym.argtypes = ctypes.c_void_p, [ctypes.c_void_p, *[ctypes.c_char_p] * 2]
+theirs = dlvsym(None, b"step", b"GLIBC_2.2.5")
+assert theirs
 print(*platform.libc_ver())
 for name, option in {"plain": "as it is", "bound": "-Bsymbolic"}.items():
     library = ctypes.CDLL(f"{sys.argv[1]}/{name}.so")

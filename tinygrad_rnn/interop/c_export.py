@@ -344,7 +344,7 @@ class _File:
         )
 
     def _token(self) -> tuple[str, int]:
-        """Return the step of a token, and the memory that it needs beside `step`."""
+        """Return the step of a token, and the memory that it needs in addition to that of `step`."""
         n, p, P = self.network, self.p, self.p.upper()
         if n.table is None and not n.one_hot:
             return "", 0
