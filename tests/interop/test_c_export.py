@@ -97,6 +97,22 @@ class Rotation(tg.nn.Cell):
         return 0.9 * turned + 0.1 * tg.sqrt(abs(h) + 1)
 
 
+class Decay(tg.nn.Cell):
+    """No products, constants of other dtypes, a second state of its own size, an unread input."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = (hidden_size, 2)
+        self.register_buffer("even", tg.tensor(np.arange(hidden_size) % 2 == 0))
+        self.register_buffer("count", tg.tensor(np.arange(hidden_size)))
+
+    def step(self, x: Any, state: Any) -> Any:
+        h, last = state
+        up = (h < 0.9).astype(tg.float32).mean(axis=-1, keepdims=True)
+        new = tg.where(self.even, 0.9 * h + 0.1 * up, tg.cos(h * self.count))
+        return new, tg.concatenate([last[..., 1:], new[..., :1]], axis=-1)
+
+
 class WeightDrop(tg.nn.LSTMCell):
     """`project` assigns a weight, which is the whole one in evaluation."""
 
@@ -138,6 +154,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "rnn": lambda: tg.nn.RNN(2, 8, nonlinearity="relu"),
     "minimal gated unit": lambda: tg.nn.Recurrent(MinimalGatedUnit, 4, 16, num_layers=2),
     "peephole": lambda: tg.nn.Recurrent(Peephole, 5, 16),
+    "decay": lambda: tg.nn.Recurrent(Decay, 3, 5),
     "weight drop": lambda: tg.nn.Recurrent(WeightDrop, 3, 8),
     "rotation": lambda: tg.nn.Recurrent(Rotation, 3, 7),
     "a network": Classifier,

@@ -194,7 +194,8 @@ class _File:
         arrays, step = self._constants(), self._step()
         token, embedding_bytes = self._token()
         math = text.functions(step)
-        parts = [arrays, text.FUSED, math, text.products(self.int8, n.one_hot), step, token]
+        products = text.products(self.int8, n.one_hot) if self.stages.weights else ""
+        parts = [arrays, text.FUSED, math, products, step, token]
         if isinstance(n.model, LanguageModel):
             parts.append(language.drawing(p))
         if vocab is not None:
@@ -204,7 +205,7 @@ class _File:
             parts += [tokens, language.MAIN.format(p=p, space=space)]
         elif not token:
             parts.append(language.VECTOR_MAIN.format(p=p, P=P))
-        body = text.in_single_precision("\n".join(x.strip("\n") + "\n" for x in parts if x))
+        body = text.portable("\n".join(x.strip("\n") + "\n" for x in parts if x))
         ram = 4 * (2 * self.state_size + self.output_size) + self.stages.scratch_bytes
         report = CFile(
             path, self.parameters, self.flash, ram + embedding_bytes,
@@ -322,6 +323,7 @@ class _File:
             if f"s{i}" in used
         ]
         before += [f"    float n{i}[{size}];" for i, size in enumerate(self.sizes)]
+        before += [] if "x" in used else ["    (void)x;"]
         after = [
             f"    for (int i = 0; i < {size}; i++) state[{f'{start} + ' * bool(start)}i] = n{k}[i];"
             for k, (start, size) in enumerate(zip(starts, self.sizes, strict=False))
@@ -344,7 +346,7 @@ class _File:
         )
 
     def _token(self) -> tuple[str, int]:
-        """Return the step of a token, and the memory that it needs in addition to that of `step`."""
+        """Return the step of a token, and the bytes that it needs in addition to `step`."""
         n, p, P = self.network, self.p, self.p.upper()
         if n.table is None and not n.one_hot:
             return "", 0

@@ -90,6 +90,8 @@ class Network:
                 f"a cell, or a module with some), got {shown}: {more}"
             )
         self.model = model
+        if type(model) is Recurrent:
+            self.kind += f" of {type(model.cells[0]).__name__}"
         self._check_parameters()
         self.layers = [m for m in model.modules() if isinstance(m, Recurrent)]
         self._check_layers()

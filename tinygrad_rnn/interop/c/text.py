@@ -128,8 +128,20 @@ def functions(text: str) -> str:
     return "\n".join(part.strip("\n") + "\n" for part in parts if part in found)
 
 
-def in_single_precision(text: str) -> str:
-    """Return a text with the functions of math.h for float."""
+_NESTED = r"\((?:[^()]|\([^()]*\))*\)"  # parentheses, with one level inside
+_CONDITION = re.compile(rf"({_NESTED} [|&] {_NESTED}) \?")
+
+
+def portable(text: str) -> str:
+    """Return a text with the functions of math.h for float, and the parentheses that clang wants.
+
+    Examples
+    --------
+    >>> from tinygrad_rnn.interop.c.text import portable
+    >>> portable("y = (x <= 1) | (x != x) ? fabs(x) : 1;")
+    'y = ((x <= 1) | (x != x)) ? fabsf(x) : 1;'
+    """
+    text = _CONDITION.sub(r"(\1) ?", text)
     return re.sub(r"\b(fabs|copysign|sqrt|pow|sin|cos)\(", r"\1f(", text)
 
 
