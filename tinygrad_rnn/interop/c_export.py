@@ -191,7 +191,7 @@ class _File:
         """Return the file, and its report."""
         n, p, P = self.network, self.p, self.p.upper()
         vocab = n.model.vocabulary if isinstance(n.model, LanguageModel) else None
-        arrays, step = self._constants(), self._step()
+        arrays, step = self._constants(), text.portable(self._step())
         token, embedding_bytes = self._token()
         math = text.functions(step)
         products = text.products(self.int8, n.one_hot) if self.stages.weights else ""
@@ -205,7 +205,7 @@ class _File:
             parts += [tokens, language.MAIN.format(p=p, space=space)]
         elif not token:
             parts.append(language.VECTOR_MAIN.format(p=p, P=P))
-        body = text.portable("\n".join(x.strip("\n") + "\n" for x in parts if x))
+        body = "\n".join(x.strip("\n") + "\n" for x in parts if x)
         ram = 4 * (2 * self.state_size + self.output_size) + self.stages.scratch_bytes
         report = CFile(
             path, self.parameters, self.flash, ram + embedding_bytes,

@@ -56,6 +56,15 @@ static void product(const float *x, const {weight} *w, {scales}float *y, int inp
 """
 SKIP = "        if (a == 0 && b == 0 && c == 0 && d == 0) continue; /* one-hot */ \\\n"
 
+SELECT = """
+/* Not by ?:, of which compilers make branches, and then no vectors of the loop. */
+static inline float select_float(bool first, float a, float b)
+{
+    const uint32_t mask = -(uint32_t)first;
+    return value_float((bits_float(a) & mask) | (bits_float(b) & ~mask));
+}
+"""
+
 SUM = """
 static float sum_float(const float *x, int n)
 {
@@ -115,10 +124,11 @@ def ending(kind: str, n: int) -> str:
 
 def functions(text: str) -> str:
     """Return the functions that a text calls: exp, tanh, a sum ... of floats."""
-    parts = [p for p in math_functions("float").split("\n\n") if "_float(" in p] + [SUM]
+    bits, *others = [p for p in math_functions("float").split("\n\n") if "_float(" in p]
+    parts = [portable(part) for part in (bits, SELECT, *others, SUM)]
     defined = {
         name: part for part in parts for name in re.findall(r"(\w+_float)\([^)]*\)\s*\{", part)
-    }  # fmt: skip
+    }
     wanted, found = re.findall(r"\w+_float\b", text), set()
     while wanted:
         name = wanted.pop()
@@ -128,21 +138,39 @@ def functions(text: str) -> str:
     return "\n".join(part.strip("\n") + "\n" for part in parts if part in found)
 
 
+_LIMITS = re.compile(r"(\w+) < (-?\w+) \? \2 : \1 > (\w+) \? \3 : \1\b")
+_LIMIT = re.compile(r"(\w+) > (\w+) \? \2 : \1\b")
+_CHOICE = re.compile(r"(const float \w+ = )([^?;]+) \? ([^?:;]+) : ([^?:;]+);")
 _NESTED = r"\((?:[^()]|\([^()]*\))*\)"  # parentheses, with one level inside
 _CONDITION = re.compile(rf"({_NESTED} [|&] {_NESTED}) \?")
 
 
 def portable(text: str) -> str:
-    """Return a text with the functions of math.h for float, and the parentheses that clang wants.
+    """Return lines of a loop, or of a function that it calls, as strict compilers want them.
+
+    A choice between floats is `select_float`, functions of math.h are those for float, and
+    conditions have the parentheses that clang warns about.
 
     Examples
     --------
     >>> from tinygrad_rnn.interop.c.text import portable
-    >>> portable("y = (x <= 1) | (x != x) ? fabs(x) : 1;")
-    'y = ((x <= 1) | (x != x)) ? fabsf(x) : 1;'
+    >>> portable("const float y = (x <= 1) | (x != x) ? x : 1;")
+    'const float y = select_float((x <= 1) | (x != x), x, 1);'
+    >>> portable("x + ((x > 0) & (x < 1) ? fabs(x) : 0)")
+    'x + (((x > 0) & (x < 1)) ? fabsf(x) : 0)'
     """
+    text = _LIMITS.sub(r"select_float(\1 < \2, \2, select_float(\1 > \3, \3, \1))", text)
+    text = _CHOICE.sub(_selected, text)
+    text = _LIMIT.sub(r"select_float(\1 > \2, \2, \1)", text)
     text = _CONDITION.sub(r"(\1) ?", text)
     return re.sub(r"\b(fabs|copysign|sqrt|pow|sin|cos)\(", r"\1f(", text)
+
+
+def _selected(found: re.Match[str]) -> str:
+    start, *parts = found.groups()
+    if any(part.count("(") != part.count(")") for part in parts):  # a part of an expression
+        return found[0]
+    return f"{start}select_float({', '.join(parts)});"
 
 
 # -- arrays ----------------------------------------------------------------------------------------
