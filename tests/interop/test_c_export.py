@@ -629,8 +629,8 @@ class Reversed(tg.nn.GRU):
 VOCABULARY = tg.data.text.Vocabulary("abc")
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: tg.nn.LSTM(3, 4, bidirectional=True), ArgumentError, "bidirectional.*the future"),
-    (lambda: tg.models.NGram(2, VOCABULARY), ArgumentError, "got NGram"),
-    (lambda: tg.nn.LSTM, ArgumentError, "got LSTM: pass an instance"),
+    (lambda: tg.models.NGram(2, VOCABULARY), ArgumentError, "got NGram: a table of counts"),
+    (lambda: tg.nn.LSTM, ArgumentError, "got LSTM: pass the model"),
     (lambda: None, ArgumentError, "a module is expected"),
     (lambda: tg.nn.GRU(3, 4, dtype=tg.float64), DTypeError, r"weight_ih_l0 is float64.*float32"),
     (lambda: with_nan("", np.nan), ArgumentError, "weight_hh_l0 contains nan"),

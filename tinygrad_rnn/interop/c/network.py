@@ -22,7 +22,7 @@ from ..._util.user_code import unobserved
 from ...engine.grad_mode import no_grad
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DeviceError, DTypeError
-from ...models import NeuralLM, RecurrentLM
+from ...models import LanguageModel, NeuralLM, RecurrentLM
 from ...nn import Cell, Embedding, Linear, Module, Recurrent
 from ...speed.expressions import Expression, needed
 from ...speed.step_trace import Refused, StepTrace
@@ -84,7 +84,8 @@ class Network:
         self.kind = type(model).__name__
         if not isinstance(model, Module):
             shown = model.__name__ if isinstance(model, type) else self.kind
-            more = "pass an instance" if isinstance(model, type) else "n-grams are tables, no nets"
+            more = "pass the model, not its weights or its class"
+            more = "a table of counts has no step" if isinstance(model, LanguageModel) else more
             raise ArgumentError(
                 f"save_c: a module is expected (a language model of tg.models, a recurrent layer, "
                 f"a cell, or a module with some), got {shown}: {more}"

@@ -205,7 +205,7 @@ def array(name: str, values: Any, comment: str = "") -> str:
     elif values.dtype.kind in "iu" and values.dtype != np.int8:
         T, number = f"{values.dtype}_t", str
     flat = values.ravel().tolist()
-    note = f" /* {comment} */" if comment else ""
+    note = f" /* {comment.replace('*/', '* /')} */" if comment else ""
     lines = "\n".join(_lines(number(x) for x in flat))
     return f"static const {T} {name}[{len(flat)}] = {{{note}\n{lines}\n}};\n"
 
