@@ -142,7 +142,7 @@ def test_the_page_of_a_module_shows_its_call(name: str, extension: Any) -> None:
 
 
 MADE_BY_THE_LIBRARY = {  # no caller passes their arguments
-    "Tensor", "cuda.Availability", "models.Scores", "viz.Graph", "viz.GraphNode",
+    "Tensor", "cuda.Availability", "interop.CFile", "models.Scores", "viz.Graph", "viz.GraphNode",
     "viz.Drawing", "viz.LearningCurve", "training.History", "training.Run",
 }  # fmt: skip
 RAISES_NOTHING = {  # of its own

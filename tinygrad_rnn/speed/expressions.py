@@ -257,6 +257,16 @@ class SymbolicModule:
         mean: Expression = SYMBOLS.divide(total, count)
         return mean
 
+    def max(self, x: Expression, axis: Any = None, keepdims: bool = False) -> Expression:
+        """Return the maximum over the last axis, in a trace that has it."""
+        if not x.trace.has_max:
+            raise untraceable("calls max, which is not computed element by element")
+        last = len(x.sizes) - 1
+        if axis not in (-1, last, (last,)) or not keepdims:
+            raise untraceable("calls max over other axes than the last")
+        maximum: Expression = x.trace.intern("max", (x, (last,)), x.dtype, (*x.sizes[:-1], 1))
+        return maximum
+
     def concatenate(self, arrays: Sequence[Expression], axis: int) -> Expression:
         """Return arrays joined along the last axis, in a step of `scan`."""
         first = arrays[0]
@@ -411,6 +421,7 @@ class Trace:
     """
 
     of_scan = False  # whether it is a trace of a step of `scan`
+    has_max = False  # whether it has maxima, which no loop computes: `interop` writes them
 
     def __init__(self, numbers: Sequence[Any], closed: bool) -> None:
         self.table: dict[Any, Expression] = {}
