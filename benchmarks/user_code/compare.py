@@ -72,10 +72,15 @@ def outcome(job: str, file: Path, threads: int, smoke: bool) -> tuple[str, float
     )
     if done.returncode:
         raise SystemExit(f"{file.name} failed:\n{done.stderr}")
-    result = re.search(JOBS[job][1], done.stdout)
-    epochs = re.findall(r"^ *(\d+) .*?([\d.]+)$", done.stdout, re.M)  # a row has the seconds so far
+    return figures(job, done.stdout)
+
+
+def figures(job: str, output: str) -> tuple[str, float]:
+    """Return the result that a program printed, and the mean time of an epoch in seconds."""
+    result = re.search(JOBS[job][1], output)
+    epochs = re.findall(r"^ *(\d+) .*?([\d.]+)$", output, re.M)  # a row has the seconds so far
     if result is None or not epochs:
-        raise SystemExit(f"{file.name} printed no result:\n{done.stdout}")
+        raise SystemExit(f"{job}: no result was printed:\n{output}")
     last, seconds = epochs[-1]
     return result[1], float(seconds) / int(last)
 
