@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 hours, train, test = np.arange(20 * 168), 14 * 168, 17 * 168  # 20 weeks; between them: validation
 angles = 2 * np.pi * hours[:, None] / [24, 168]  # of the day and of the week
-load = 100 + hours / 250 + 20 * np.sin(angles[:, 0]) - 15 * (hours % 168 >= 120)  # and weekends
+load = 100 + hours / 500 + 20 * np.sin(angles[:, 0]) - 15 * (hours % 168 >= 120)  # and weekends
 series = np.column_stack([np.random.default_rng(0).normal(load, 4), np.sin(angles), np.cos(angles)])
 
 
