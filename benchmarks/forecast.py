@@ -166,7 +166,7 @@ def train(problem: Data, seed: int, epochs: int, own: bool) -> dict[str, Any]:
 def mean(values: Sequence[float]) -> str:
     """Return a mean with its standard error."""
     spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{statistics.fmean(values):.3f} ± {spread:.3f}"
+    return f"{statistics.fmean(values):.4f} ± {spread:.4f}"
 
 
 def main() -> None:
