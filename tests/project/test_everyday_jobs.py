@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import re
 import subprocess
 import sys
@@ -123,12 +124,12 @@ def test_the_readme_has_the_lines_of_both(compare: Any) -> None:
 
 def test_a_missed_target_is_a_failure(tmp_path: Path) -> None:
     """The assertion is reached: a network that is not trained misses the target."""
-    source = program("classify_names").replace("lr=0.01", "lr=1e-9")
+    source = program("classify_names").replace("lr=0.01", "lr=1e-9").replace("else 10", "else 1")
     (tmp_path / "job.py").write_text(source, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "job.py"],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "PATH": ""},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
     )
