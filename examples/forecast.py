@@ -39,7 +39,7 @@ plt.plot(y[-1, :, 0], "k.", label="load")
 for name, forecast in forecasts.items():
     errors[name].update(forecast, y[:, :, :1])
     plt.plot(forecast[-1], label=f"{name}, {errors[name]}")
-plt.legend(title="the last day")
+plt.legend(title="hours of the last day")
 plt.savefig(path := f"{tempfile.mkdtemp()}/forecast.png")
 print(history, errors, path, sep="\n")
 assert "--smoke" in sys.argv or errors["GRU"].value < 0.9 * errors["a week ago"].value

@@ -73,7 +73,7 @@ errors = {name: (forecast - y).square().mean().sqrt() for name, forecast in fore
 plt.plot(y[-1], "k.", label="load")
 for name, forecast in forecasts.items():
     plt.plot(forecast[-1], label=f"{name}, RMSE {errors[name]:.3f}")
-plt.legend(title="the last day")
+plt.legend(title="hours of the last day")
 plt.savefig(path := f"{tempfile.mkdtemp()}/forecast.png")
 print(", ".join(f"{name}: RMSE {error:.3f}" for name, error in errors.items()), path)
 assert "--smoke" in sys.argv or errors["GRU"] < 0.9 * errors["a week ago"]
