@@ -238,3 +238,16 @@ LOGITS = np.zeros((4, K))
 def test_misuses_of_metrics_are_answered_with_the_cure(misuse, error, message):
     with pytest.raises(error, match=message):
         misuse()
+
+
+def test_a_confusion_takes_names() -> None:
+    names, by_number = ["cat", "dog", "cow"], tg.metrics.Confusion(["cat", "dog", "cow"])
+    by_number.update([0, 2, 1, 1], [0, 0, 1, 2])
+    for kind in (list, np.array, lambda x: np.array(x, object)):
+        by_name = tg.metrics.Confusion(names)
+        by_name.update(kind(["cat", "cow", "dog", "dog"]), kind(["cat", "cat", "dog", "cow"]))
+        np.testing.assert_array_equal(by_name.value, by_number.value)
+    by_name.update([[0.1, 0.9, 0.0]], ["dog"])
+    with pytest.raises(ArgumentError, match="'pig' is not one of the classes"):
+        by_name.update(["pig"], ["cat"])
+    assert by_name.value.sum() == 5

@@ -573,7 +573,7 @@ def test_a_score_refuses(model: Any, ask: str) -> None:
 
 def test_a_prefix_with_unknown_characters_is_refused() -> None:
     vocab = tg.data.text.Vocabulary("abc")
-    with pytest.raises(ArgumentError, match=r"the vocabulary lacks token 2 .*of prefix"):
+    with pytest.raises(ArgumentError, match=r"the vocabulary lacks 'x', token 2 .*of prefix"):
         NGram(2, vocab).fit("abc").sample("abxb", 1)
     with pytest.raises(ArgumentError, match="ids has 0 tokens"):
         NGram(2, vocab).fit("abc").perplexity("")

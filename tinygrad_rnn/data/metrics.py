@@ -431,8 +431,9 @@ class Confusion:
         Parameters
         ----------
         prediction : Tensor or array_like
-            Logits or probabilities, with the classes on the last axis, or the classes themselves.
-        target : Tensor or array_like of int or bool
+            Logits or probabilities, with the classes on the last axis, or the classes themselves,
+            as numbers or names.
+        target : Tensor or array_like of int, bool or str
             The classes, of any shape.
 
         Raises
@@ -440,9 +441,10 @@ class Confusion:
         ShapeError, DTypeError
             If shapes or dtypes do not fit.
         ArgumentError
-            If a class is outside [0, K). Nothing was added.
+            If a class is outside [0, K), or a name unknown. Nothing was added.
         """
         size = len(self.names)
+        prediction, target = self._numbers(prediction), self._numbers(target)
         chosen, wanted = _classes("Confusion.update", prediction, target, self.ignore_index)
         for what, ids in (("prediction", chosen), ("target", wanted)):
             if ids.size and not 0 <= ids.min() <= ids.max() < size:
@@ -452,6 +454,20 @@ class Confusion:
                 )
         pairs = wanted.astype(np.int64) * size + chosen.astype(np.int64)
         self.value += np.bincount(pairs, minlength=size * size).reshape(size, size)
+
+    def _numbers(self, classes: Any) -> Any:
+        """Return the numbers of classes that are given by name; others as they are."""
+        values = np.asarray(classes) if isinstance(classes, list | tuple) else classes
+        if getattr(getattr(values, "dtype", None), "kind", "?") not in "OTU":
+            return classes
+        array = np.asarray(values)
+        found = {name: i for i, name in enumerate(self.names)}
+        unknown = sorted({str(name) for name in array.flat} - found.keys())
+        if unknown:
+            raise ArgumentError(
+                f"Confusion.update: {unknown[0]!r} is not one of the classes {self.names}"
+            )
+        return np.array([found[str(name)] for name in array.flat], np.int64).reshape(array.shape)
 
     def merge(self, other: Any) -> Self:
         """Add the batches of another confusion matrix of the same classes.

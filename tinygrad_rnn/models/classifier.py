@@ -271,8 +271,9 @@ def _classes(classes: Any) -> tuple[Any, ...]:
                 f"Classifier: classes: names are strings or numbers, got a {class_name(name)}"
             )
     if len(names) < 2 or len(set(names)) < len(names):
+        shown = ", ".join(map(repr, names[:5])) + ", ..." * (len(names) > 5)
         raise ArgumentError(
-            f"Classifier: classes: at least two different names are needed, got {names!r:.80}: "
+            f"Classifier: classes: at least two different names are needed, got [{shown}]: "
             "numpy.unique(labels, return_inverse=True) returns the classes, and the number of each "
             "label"
         )

@@ -340,9 +340,11 @@ class LanguageModel(SavedModel):
         generator = tg_random.generator(rng)
         ids = self._ids("sample", "prefix", prefix, least=0)
         if isinstance(prefix, str) and not ids.all():
+            place = int(ids.argmin())
+            shown = f" {prefix[place]!r}," if len(ids) == len(prefix) else ""
             raise ArgumentError(
-                f"sample: the vocabulary lacks token {int(ids.argmin())} (counted from 0) of "
-                "prefix: choose another prefix, or pass ids, with 0 for unknown tokens"
+                f"sample: the vocabulary lacks{shown} token {place} (counted from 0) of prefix: "
+                "choose another prefix, or pass ids, with 0 for unknown tokens"
             )
         end = None if stop is None else self._stop_id(stop)
 
