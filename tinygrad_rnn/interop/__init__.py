@@ -1,0 +1,16 @@
+"""Weights of other libraries: from PyTorch, Keras and Flax and back, and `convert` for ten in all.
+
+`from_torch`, `from_keras` and `from_flax` load a state into a module here, `to_torch`, `to_keras`
+and `to_flax` return one for a network there. `convert` changes the state of one layer, also of
+Equinox, Haiku, MLX, Paddle, tinygrad and ONNX. All read the table in `conventions`, and none needs
+the other library: a state is dicts and lists of arrays, as each library saves it.
+"""
+
+from . import conventions as conventions
+from .convert import convert as convert
+from .modules import from_flax as from_flax
+from .modules import from_keras as from_keras
+from .modules import from_torch as from_torch
+from .modules import to_flax as to_flax
+from .modules import to_keras as to_keras
+from .modules import to_torch as to_torch
