@@ -240,7 +240,7 @@ def to_theirs(
     if "weight_hr" in ours:
         projection = ours["weight_hr"]
         found[row.weight_hr[0]] = projection.T if row.transposed_hr else projection
-    return {key: np.ascontiguousarray(array) for key, array in found.items()}
+    return {key: np.ascontiguousarray(found[key]) for key in row.keys if key in found}
 
 
 def _theirs(rows: Array, row: Convention) -> Array:

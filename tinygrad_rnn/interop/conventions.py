@@ -190,7 +190,7 @@ LIBRARIES = {
     "mlx": Library("MLX", "0.32.4", "two outputs, all h and all c", "batch first"),
     "paddle": Library(
         "Paddle", "3.3.1", "(h, c)", "batch first", "zeros, except with proj_size",
-        "the initial state", ignored=r"\d.*",
+        "the initial state",
     ),
     "tinygrad": Library("tinygrad", "0.14.0", "(h, c)", "one step"),
     "onnx": Library(

@@ -356,11 +356,14 @@ def to_library(
     if not suffixed:
         return _of_cell(theirs[0][0], row)
     if row.library in ("torch", "paddle"):
+        name = "{key}_l{number}{reverse}"
+        if row.library == "paddle" and row.weight_hr and row.weight_hr[0] in theirs[0][0]:
+            name = "{number}.cell{side}.{key}"  # its other names are wrong with a projection
         return {
-            f"{key}_l{number}{suffix}": array
-            for number, sides in enumerate(theirs)
-            for side, suffix in zip(sides, ("", "_reverse"), strict=False)
-            for key, array in side.items()
+            name.format(key=key, number=number, reverse=reverse, side=side if both[1:] else ""): a
+            for number, both in enumerate(theirs)
+            for arrays, reverse, side in zip(both, ("", "_reverse"), ("_fw", "_bw"), strict=False)
+            for key, a in arrays.items()
         }
     layers = [_of_layer(sides, row) for sides in theirs]
     return layers[0] if len(layers) == 1 else layers

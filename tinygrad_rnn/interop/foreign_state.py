@@ -19,6 +19,7 @@ from ..nn.suffixes import SUFFIXED
 from .conventions import LIBRARIES, Convention
 
 Tree = Any  # an array, or a dict or list of Trees
+_PADDLE = re.compile(r"(\d+)\.cell(_fw|_bw)?\.(\w+)")
 
 KERAS_NAMES = {  # of arrays in a list, by their number: one direction, or both
     2: ("kernel", "recurrent_kernel"),
@@ -250,13 +251,33 @@ class _Search:
 
     def _normal(self, tree: Tree, where: str) -> Tree:
         """Return the forms of a single library as nested dicts and lists."""
+        if isinstance(tree, dict) and any(_PADDLE.fullmatch(key) for key in tree):
+            tree = self._paddle(tree, where)
         if isinstance(tree, dict) and any(SUFFIXED.fullmatch(key) for key in tree):
             return self._suffixed(tree, where)
         if self.rows[0].library == "keras":
             return self._positional(tree, where)
-        if self.rows[0].library == "onnx" and isinstance(tree, dict) and "W" in tree:
-            return self._onnx(tree, where)
+        if self.rows[0].library == "onnx" and isinstance(tree, dict):
+            if getattr(tree.get("W"), "ndim", 2) != 2:  # not a single direction
+                return self._onnx(tree, where)
         return tree
+
+    def _paddle(self, tree: dict[str, Tree], where: str) -> dict[str, Tree]:
+        """Return the parameters of a Paddle layer by PyTorch's names.
+
+        Its state dict has each parameter twice, and only the names of the cells are right where
+        there is a projection: then the others, such as ``weight_ih_l1``, are those of another one.
+        """
+        found = {}
+        for key, value in tree.items():
+            if match := _PADDLE.fullmatch(key):
+                found[f"{match[3]}_l{match[1]}{'_reverse' if match[2] == '_bw' else ''}"] = value
+            elif not SUFFIXED.fullmatch(key):
+                self.origin.refuse(
+                    _join(where, key), "not a weight of a recurrent layer",
+                    "give the part of the layer",
+                )  # fmt: skip
+        return found
 
     def _suffixed(self, tree: dict[str, Tree], where: str) -> list[Tree]:
         """Return the layers of a flat dict with PyTorch's names."""
@@ -301,17 +322,17 @@ class _Search:
 
     def _onnx(self, tree: dict[str, Tree], where: str) -> Tree:
         """Return the directions of ONNX's arrays (D, ...) as dicts."""
-        for key, array in tree.items():
-            if key in ("W", "R", "B") and array.ndim != len(array.shape[:1]) + (
-                1 if key == "B" else 2
-            ):
-                self.origin.refuse(
-                    _join(where, key), f"shape {array.shape}", "the first axis is the direction"
-                )
         count = len(tree["W"])
-        parts = [{key: array[d] for key, array in tree.items()} for d in range(count)]
+        for key, array in tree.items():
+            axes = 2 if key == "B" else 3
+            if key in ("W", "R", "B") and (array.ndim != axes or len(array) != count):
+                self.origin.refuse(
+                    _join(where, key), f"shape {array.shape}, W has {tree['W'].shape}",
+                    "the first axis is the direction",
+                )  # fmt: skip
         if count > 2:
             self.origin.refuse(_join(where, "W"), f"{count} directions", "1 or 2 are possible")
+        parts = [{key: array[d] for key, array in tree.items()} for d in range(count)]
         return parts[0] if count == 1 else {"forward": parts[0], "backward": parts[1]}
 
     def _part(self) -> str:
