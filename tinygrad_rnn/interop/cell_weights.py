@@ -273,7 +273,7 @@ def _their_biases(
     for keys, bias in ((row.bias_ih, b_ih), (row.bias_hh, b_hh)):
         if keys:
             found |= zip(keys, np.split(_theirs(bias, row), len(keys)), strict=True)
-    halves = [key for key in found if key.endswith("]")]
+    halves = sorted(key for key in found if key.endswith("]"))
     if halves:
         name = halves[0].partition("[")[0]
         found = {name: np.stack([found.pop(key) for key in halves]), **found}
