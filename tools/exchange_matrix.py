@@ -220,9 +220,11 @@ class Equinox(CellRunner):
         values = [jax_arrays(state[name]) for name in names]
         cell = eqx.tree_at(lambda c: [getattr(c, name) for name in names], cell, values)
 
+        call = eqx.filter_jit(cell)
+
         def step(x: Array, now: list[Array]) -> list[Array]:
             parts = [element[0] for element in now]
-            new = cell(x[0], tuple(parts) if len(parts) == 2 else parts[0])
+            new = call(x[0], tuple(parts) if len(parts) == 2 else parts[0])
             return [np.asarray(n)[None] for n in (new if isinstance(new, tuple) else (new,))]
 
         return step
@@ -247,7 +249,7 @@ class Haiku(CellRunner):
         return self.transformed().init(jax.random.key(0), np.zeros((1, IN), np.float32), states)
 
     def step(self, state: Any) -> Callable[[Array, list[Array]], list[Array]]:
-        apply, state = self.transformed().apply, jax_arrays(state)
+        apply, state = import_module("jax").jit(self.transformed().apply), jax_arrays(state)
         return lambda x, now: [*apply(state, x, now)]
 
 

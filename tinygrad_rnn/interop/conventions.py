@@ -198,7 +198,6 @@ LIBRARIES = {
         "time first; output (T, D, B, H)", "zeros (onnxruntime)", "zeros (onnxruntime)",
     ),
 }  # fmt: skip
-OTHER_NAMES = {"pytorch": "torch", "jax": "flax", "dm-haiku": "haiku", "paddlepaddle": "paddle"}
 FLAX = ("nnx", "linen")
 
 

@@ -15,7 +15,6 @@ from . import cell_weights, settings
 from .conventions import (
     FLAX,
     LIBRARIES,
-    OTHER_NAMES,
     OUR_GATES,
     PLAIN,
     RECURRENT,
@@ -27,6 +26,7 @@ from .conventions import (
 from .foreign_state import Origin, Tree, cells, describe, flat, tree_of
 
 LAYERS = (*OUR_GATES, "linear", "embedding", "layer_norm")
+_OTHER_NAMES = {"pytorch": "torch", "dm-haiku": "haiku", "paddlepaddle": "paddle"}
 Cells = list[list[dict[str, Array]]]  # for each layer, for each direction, by our names
 
 
@@ -140,7 +140,7 @@ def layer_name(layer: Any) -> str:
 def library_name(library: str, op: str, target: bool = False) -> str:
     """Return the key of a library, or raise with the names that are possible."""
     name = str(library).lower()
-    name = OTHER_NAMES.get(name, name)
+    name = _OTHER_NAMES.get(name, name)
     if name not in LIBRARIES and not (name == "flax" and not target):
         known = ", ".join(map(repr, LIBRARIES))
         hint = " ('flax' has two interfaces)" if name == "flax" else ""

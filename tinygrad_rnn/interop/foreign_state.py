@@ -98,6 +98,8 @@ def tree_of(state: Any, origin: Origin, where: str = "") -> Tree:
         return tree
     if isinstance(state, list | tuple):
         return [tree_of(value, origin, _join(where, str(i))) for i, value in enumerate(state)]
+    if hasattr(type(state), "__jax_array__"):  # a variable of JAX's libraries
+        state = state.__jax_array__()
     problems: list[str] = []
     array = array_of(where or "the state", state, problems)
     if array is None:
@@ -175,14 +177,7 @@ def cells(tree: Tree, rows: Sequence[Convention], origin: Origin) -> list[list[F
     ArgumentError
         If the state has no such cell, arrays that are not of one, or layers in an unknown order.
     """
-    found = _Search(rows, origin).layers(tree, "")
-    if not found:
-        wanted = " or ".join(f"{row.cell} with {', '.join(row.keys)}" for row in rows)
-        origin.refuse(
-            "", f"the state has no {rows[0].layer} of {origin.title}, only {describe(tree)}",
-            f"expected is {wanted}",
-        )  # fmt: skip
-    return found
+    return _Search(rows, origin).layers(tree, "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,16 +188,16 @@ class _Search:
     def layers(self, tree: Tree, where: str) -> list[list[FoundCell]]:
         """Return the cells in a tree, layer by layer."""
         tree = self._normal(tree, where)
-        if isinstance(tree, list):
+        if isinstance(tree, list) and tree:
             return [
                 layer
                 for number, part in enumerate(tree)
                 for layer in self.layers(part, _join(where, str(number)))
             ]
-        if not isinstance(tree, dict):
-            self.origin.refuse(where, f"an array {tree.shape} is not of a cell", self._part())
-        if cell := self._cell(tree, where):
+        if isinstance(tree, dict) and (cell := self._cell(tree, where)):
             return [[cell]]
+        if not isinstance(tree, dict) or not any(isinstance(x, dict | list) for x in tree.values()):
+            self._none(tree, where)
         if pair := self.origin.directions([*tree]):
             return self._both(tree, pair, where)
         return self._children(tree, where)
@@ -237,9 +232,6 @@ class _Search:
     def _children(self, tree: dict[str, Tree], where: str) -> list[list[FoundCell]]:
         """Return the layers of which a dict has one in each entry, ordered by their numbers."""
         if len({_without_number(key) for key in tree}) > 1:
-            leaves = [key for key, value in tree.items() if not isinstance(value, dict | list)]
-            if leaves and len(leaves) == len(tree):
-                return []  # arrays of something else: the caller has the message
             self.origin.refuse(
                 where, f"the order of {', '.join(tree)} as layers is unknown",
                 "give their states as a list, and only those of this layer",
@@ -335,8 +327,13 @@ class _Search:
         parts = [{key: array[d] for key, array in tree.items()} for d in range(count)]
         return parts[0] if count == 1 else {"forward": parts[0], "backward": parts[1]}
 
-    def _part(self) -> str:
-        return f"its keys are {', '.join(self.rows[0].keys)}; give the part of the layer"
+    def _none(self, tree: Tree, where: str) -> NoReturn:
+        """Raise since a part of the state is not a cell, and has none."""
+        wanted = " or ".join(f"{row.cell} with {', '.join(row.keys)}" for row in self.rows)
+        self.origin.refuse(
+            where, f"there is no {self.rows[0].layer} of {self.origin.title}, only "
+            f"{describe(tree)}", f"expected is {wanted}; give the part of this layer",
+        )  # fmt: skip
 
 
 _CURES = {  # keys whose meaning is known, and that no layer here has
