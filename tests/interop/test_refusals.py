@@ -159,7 +159,7 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "no such cell": (
         lambda: convert({"weight": ones(3, 3)}, "gru", library="mlx"), ArgumentError,
-        "there is no gru of MLX", r"only weight \(3, 3\)", "GRU with Wx, Wh, b, bhn",
+        "no gru of MLX found", r"only weight \(3, 3\)", "GRU with Wx, Wh, b, bhn",
     ),
     "layers without an order": (
         lambda: convert({"encoder": KERAS_LSTM, "decoder": KERAS_LSTM}, "lstm", library="keras"),

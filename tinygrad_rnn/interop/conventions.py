@@ -152,7 +152,7 @@ class Library:
     directions : tuple of str
         The keys of the forward and the backward part of a layer with two directions.
     ignored : str
-        A regular expression of keys that are no weights, or a second name of one.
+        A regular expression of keys that do not name a weight.
     """
 
     title: str

@@ -49,7 +49,7 @@ class Origin:
         return "Flax" if self.library == "flax" else LIBRARIES[self.library].title
 
     def ignores(self, key: str) -> bool:
-        """Tell whether a key is no weight."""
+        """Tell whether a key does not name a weight."""
         name = "nnx" if self.library == "flax" else self.library
         return re.fullmatch(LIBRARIES[name].ignored, key) is not None
 
@@ -331,7 +331,7 @@ class _Search:
         """Raise since a part of the state is not a cell, and has none."""
         wanted = " or ".join(f"{row.cell} with {', '.join(row.keys)}" for row in self.rows)
         self.origin.refuse(
-            where, f"there is no {self.rows[0].layer} of {self.origin.title}, only "
+            where, f"no {self.rows[0].layer} of {self.origin.title} found, only "
             f"{describe(tree)}", f"expected is {wanted}; give the part of this layer",
         )  # fmt: skip
 

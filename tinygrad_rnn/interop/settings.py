@@ -139,7 +139,7 @@ def _require(
     cure = cure or CURES.get(key, CURES["activation"] if "activation" in key else "")
     origin.refuse(
         where, f"{key} = {_shown(value)!r} cannot be converted, only {shown}",
-        cure or "there is no such layer here",
+        cure or "no layer here has this setting",
     )  # fmt: skip
 
 
