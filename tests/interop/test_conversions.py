@@ -232,7 +232,10 @@ def test_paths_lists_and_files_of_keras_are_one_state() -> None:
     }
     file = {
         f"bidirectional{'_1' * n}": {
-            f"{side}_layer": {"cell": {"vars": {str(i): lists[n][3 * s + i] for i in range(3)}}}
+            f"{side}_layer": {
+                "cell": {"vars": {str(i): lists[n][3 * s + i] for i in range(3)}},
+                "vars": {},
+            }
             for s, side in enumerate(("forward", "backward"))
         }
         for n in range(2)
@@ -320,6 +323,63 @@ def test_the_given_arrays_are_not_changed() -> None:
         for array in found.values():
             array[...] = 7 if array.flags.writeable and array.flags.owndata else array
         np.testing.assert_equal(state, before)
+
+
+# -- modules ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell", "RNNCell", "ResetBeforeGRUCell"])
+def test_single_cells(kind: str) -> None:
+    """Their names have no suffix."""
+    make = getattr(tg.nn, kind)
+    cell, other = make(3, 4, rng=0), make(3, 4, rng=1)
+    state = tg.interop.to_keras(cell)
+    assert tg.interop.from_keras(state, other) is other
+    x = tg.tensor(uniform(np.random.default_rng(0), 2, 3).astype(np.float32))
+    np.testing.assert_allclose(other(x)[0].numpy(), cell(x)[0].numpy(), atol=1e-6)
+    if kind != "ResetBeforeGRUCell":
+        flax = tg.interop.to_flax(cell, api="linen" if kind == "GRUCell" else "nnx")
+        assert "cell" not in flax
+        third = tg.interop.from_flax(flax, make(3, 4, rng=2))
+        np.testing.assert_allclose(third(x)[0].numpy(), cell(x)[0].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("library", ["keras", "flax"])
+def test_a_language_model_returns(library: str) -> None:
+    """Modules inside of modules, and one with a list of them."""
+    vocab = tg.data.text.Vocabulary("the time traveller")
+    make, load, save = (
+        lambda rng: tg.models.RecurrentLM(tg.nn.LSTMCell, vocab, 8, num_layers=2, rng=rng),
+        getattr(tg.interop, f"from_{library}"),
+        getattr(tg.interop, f"to_{library}"),
+    )
+    model, other = make(0), make(1)
+    assert model.perplexity("the time") != other.perplexity("the time")
+    load(save(model), other)
+    assert abs(model.perplexity("the time") / other.perplexity("the time") - 1) < 1e-5
+
+
+class Tied(tg.nn.Module):
+    """A module under two names, a parameter of its own, and a list of modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = tg.nn.Linear(2, 2)
+        self.scale = tg.nn.Parameter(tg.ones(2))
+        self.blocks = tg.nn.ModuleList([tg.nn.Linear(2, 3), tg.nn.Linear(3, 2)])
+        self.drop = tg.nn.Dropout(0.5)
+
+
+def test_tied_modules_and_own_parameters() -> None:
+    net, other = Tied(), Tied()
+    state = tg.interop.to_keras(net)
+    assert [*state] == ["scale", "first", "second", "blocks"]
+    state["blocks"] = [*state["blocks"].values()]
+    tg.interop.from_keras(state, other)
+    np.testing.assert_equal(other.state_dict(), net.state_dict())
+    state["second"] = [2 * array for array in state["second"]]
+    with pytest.raises(tg.errors.ArgumentError, match="one tensor in this module"):
+        tg.interop.from_keras(state, other)
 
 
 # -- the table as text -----------------------------------------------------------------------------

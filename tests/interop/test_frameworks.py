@@ -323,3 +323,25 @@ def test_settings_as_keras_has_them_are_known() -> None:
         layer.build((None, 5, E))
         with pytest.raises(tg.errors.ArgumentError, match=name):
             tg.interop.from_keras(layer.get_weights(), ours, layer.get_config())
+
+
+@pytest.mark.frameworks
+def test_states_as_the_libraries_return_them() -> None:
+    """Variables, JAX's arrays, bfloat16, attributes that are no arrays."""
+    jax, nnx, eqx, keras = map(pytest.importorskip, ("jax", "flax.nnx", "equinox", "keras"))
+    layer = keras.layers.LSTM(H)
+    layer.build((None, 5, E))
+    key = jax.random.key(0)
+    half = nnx.LSTMCell(E, H, param_dtype="bfloat16", rngs=nnx.Rngs(0))
+    states = [
+        (layer.weights, "keras"),
+        (vars(eqx.nn.LSTMCell(E, H, key=key)), "equinox"),
+        (nnx.state(nnx.RNN(nnx.LSTMCell(E, H, rngs=nnx.Rngs(0)))), "flax"),
+        (nnx.state(half), "nnx"),
+    ]
+    for state, name in states:
+        ours = tg.interop.convert(state, "lstm", library=name)
+        assert {array.dtype.name for array in ours.values()} == {"float32"}
+        tg.nn.LSTM(E, H).load_state_dict(ours)
+    bare = vars(eqx.nn.GRUCell(E, H, use_bias=False, key=key))
+    assert [*tg.interop.convert(bare, "gru", library="equinox")] == ["weight_ih_l0", "weight_hh_l0"]

@@ -200,7 +200,7 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "something that is no array": (
         lambda: convert({"Wx": "model.npz"}, "lstm", library="mlx"), ArgumentError,
-        "Wx", "not an array", "nested dicts or lists of arrays",
+        "Wx", "not an array", r"a state of MLX is layer.parameters\(\)",
     ),
     "a graph of another library": (
         lambda: convert({"Wx": Recorded()}, "lstm", library="mlx"), ArgumentError,

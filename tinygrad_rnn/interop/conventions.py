@@ -141,6 +141,8 @@ class Library:
         Its name.
     version : str
         The version whose conventions these are; the tests run it.
+    saved : str
+        An expression that returns the state of a layer.
     state : str
         The order of an LSTM's state.
     layout : str
@@ -157,6 +159,7 @@ class Library:
 
     title: str
     version: str
+    saved: str
     state: str
     layout: str
     after_end: str = ""
@@ -167,37 +170,79 @@ class Library:
 
 _BOTH_RNN = ("forward_rnn", "backward_rnn")
 LIBRARIES = {
-    "torch": Library("PyTorch", "2.13.0", "(h, c)", "time first", "zeros", "an error"),
+    "torch": Library(
+        "PyTorch", "2.13.0", "layer.state_dict()", "(h, c)", "time first", "zeros", "an error"
+    ),
     "keras": Library(
-        "Keras", "3.15.1", "[h, c]; of two directions [h, c, h, c]", "batch first",
-        "the last output again; zeros in Bidirectional", "the initial state",
+        "Keras",
+        "3.15.1",
+        "layer.get_weights()",
+        "[h, c]; of two directions [h, c, h, c]",
+        "batch first",
+        "the last output again; zeros in Bidirectional",
+        "the initial state",
         ("forward_layer", "backward_layer"),
     ),
     "nnx": Library(
-        "Flax nnx", "0.12.8", "(c, h)", "batch first", "computed on", "the state after all steps",
-        _BOTH_RNN, r"rngs",
+        "Flax nnx",
+        "0.12.8",
+        "nnx.to_pure_dict(nnx.state(layer, nnx.Param))",
+        "(c, h)",
+        "batch first",
+        "computed on",
+        "the state after all steps",
+        _BOTH_RNN,
+        r"rngs",
     ),
     "linen": Library(
-        "Flax linen", "0.12.8", "(c, h)", "batch first", "computed on",
-        "the state after all steps", _BOTH_RNN,
+        "Flax linen",
+        "0.12.8",
+        "variables['params'][name]",
+        "(c, h)",
+        "batch first",
+        "computed on",
+        "the state after all steps",
+        _BOTH_RNN,
     ),
     "equinox": Library(
-        "Equinox", "0.13.8", "(h, c)", "one step of one sequence",
+        "Equinox",
+        "0.13.8",
+        "vars(cell)",
+        "(h, c)",
+        "one step of one sequence",
         ignored="input_size|hidden_size|use_bias|use_weight|in_features|out_features"
         "|num_embeddings|embedding_size|shape|eps",
     ),
-    "haiku": Library("Haiku", "0.0.17", "(h, c)", "time first"),
-    "mlx": Library("MLX", "0.32.4", "two outputs, all h and all c", "batch first"),
+    "haiku": Library("Haiku", "0.0.17", "params", "(h, c)", "time first"),
+    "mlx": Library(
+        "MLX", "0.32.4", "layer.parameters()", "two outputs, all h and all c", "batch first"
+    ),
     "paddle": Library(
-        "Paddle", "3.3.1", "(h, c)", "batch first", "zeros, except with proj_size",
+        "Paddle",
+        "3.3.1",
+        "{k: v.numpy() for k, v in layer.state_dict().items()}",
+        "(h, c)",
+        "batch first",
+        "zeros, except with proj_size",
         "the initial state",
     ),
-    "tinygrad": Library("tinygrad", "0.14.0", "(h, c)", "one step"),
-    "onnx": Library(
-        "ONNX", "1.23.2", "two inputs and outputs, (D, B, H) each",
-        "time first; output (T, D, B, H)", "zeros (onnxruntime)", "zeros (onnxruntime)",
+    "tinygrad": Library(
+        "tinygrad",
+        "0.14.0",
+        "{k: v.numpy() for k, v in get_state_dict(cell).items()}",
+        "(h, c)",
+        "one step",
     ),
-}  # fmt: skip
+    "onnx": Library(
+        "ONNX",
+        "1.23.2",
+        "{'W': W, 'R': R, 'B': B}",
+        "two inputs and outputs, (D, B, H) each",
+        "time first; output (T, D, B, H)",
+        "zeros (onnxruntime)",
+        "zeros (onnxruntime)",
+    ),
+}
 FLAX = ("nnx", "linen")
 
 
@@ -491,9 +536,19 @@ def _layers() -> tuple[list[str], list[list[str]]]:
 
 
 def _data() -> tuple[list[str], list[list[str]]]:
-    head = ["library", "version", "state of an LSTM", "data", "after the end", "length 0"]
-    ours = ["here", "", "(h, c)", "time first", "zeros", "the initial state"]
-    rest = [
-        [x.title, x.version, x.state, x.layout, x.after_end, x.empty] for x in LIBRARIES.values()
+    head = ["library", "version", "a layer's state", "state of an LSTM", "data", "after the end"]
+    ours = [
+        "here",
+        "",
+        "`layer.state_dict()`",
+        "(h, c)",
+        "time first",
+        "zeros",
+        "the initial state",
     ]
+    rest = [
+        [x.title, x.version, f"`{x.saved}`", x.state, x.layout, x.after_end, x.empty]
+        for x in LIBRARIES.values()
+    ]
+    head.append("length 0")
     return head, [ours, *rest]

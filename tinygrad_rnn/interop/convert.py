@@ -45,8 +45,8 @@ def convert(
     ----------
     state : mapping or sequence of arrays
         With `library` the layer's state in the form of the library: nested or flat mappings,
-        Keras's list of arrays; for stacked layers a list with one such state each, or a mapping whose
-        keys end with numbers; for two directions a mapping with keys that begin with ``forward``
+        Keras's list of arrays. Stacked layers are a list with one such state each, or a mapping
+        whose keys end with numbers; two directions a mapping whose keys begin with ``forward``
         and ``backward``, or the form of the library. Arrays are anything that has DLPack or
         ``__array__``, without a graph. With `to` a state dict of a module here.
     layer : str

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+import numpy as np
+
 from ..engine.backend import Array
 from ..errors import ArgumentError, DTypeError
 from ..nn.module import array_of
@@ -47,6 +49,11 @@ class Origin:
     def title(self) -> str:
         """The name of the library."""
         return "Flax" if self.library == "flax" else LIBRARIES[self.library].title
+
+    @property
+    def saved(self) -> str:
+        """An expression that returns the state of a layer."""
+        return LIBRARIES["nnx" if self.library == "flax" else self.library].saved
 
     def ignores(self, key: str) -> bool:
         """Tell whether a key does not name a weight."""
@@ -94,21 +101,26 @@ def tree_of(state: Any, origin: Origin, where: str = "") -> Tree:
         for key, value in state.items():
             name = str(key)
             if value is not None and not origin.ignores(name.split("/")[-1]):
-                _insert(tree, name, tree_of(value, origin, _join(where, name)), origin)
+                part = tree_of(value, origin, _join(where, name))
+                if not isinstance(part, dict | list) or part:  # files of Keras have empty groups
+                    _insert(tree, name, part, origin)
         return tree
     if isinstance(state, list | tuple):
         return [tree_of(value, origin, _join(where, str(i))) for i, value in enumerate(state)]
     if hasattr(type(state), "__jax_array__"):  # a variable of JAX's libraries
         state = state.__jax_array__()
+    if str(getattr(state, "dtype", "")) == "bfloat16" and hasattr(state, "__array__"):
+        state = np.asarray(state)  # which DLPack cannot pass to NumPy
     problems: list[str] = []
     array = array_of(where or "the state", state, problems)
     if array is None:
-        hint = ""
-        if isinstance(state, str | bool | int | float) or not hasattr(state, "shape"):
-            hint = f" A state of {origin.title} is nested dicts or lists of arrays"
-        raise ArgumentError(f"{origin.op}: {problems[0]}.{hint}" if hint else
-                            f"{origin.op}: {problems[0]}")  # fmt: skip
-    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        hint = f": a state of {origin.title} is {origin.saved}"
+        if hasattr(state, "shape"):
+            hint = ": use its .numpy()" if hasattr(state, "numpy") else ""
+        raise ArgumentError(f"{origin.op}: {problems[0]}{hint}")
+    if array.dtype.name == "bfloat16":  # of another package; every number of it is a float32
+        return array.astype(np.float32)
+    if array.dtype.kind != "f":
         raise DTypeError(
             f"{origin.op}: {where} is {array.dtype}, weights are floating: "
             "a quantised layer must be dequantised there first"
