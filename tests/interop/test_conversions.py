@@ -359,6 +359,12 @@ def test_a_language_model_returns(library: str) -> None:
     assert abs(model.perplexity("the time") / other.perplexity("the time") - 1) < 1e-5
 
 
+def test_the_cell_for_other_libraries_is_one_operation() -> None:
+    layer = tg.nn.Recurrent(tg.nn.ResetBeforeGRUCell, 3, 4, bidirectional=True)
+    reports = layer.explain(tg.ones(5, 2, 3), lengths=[5, 2])
+    assert [report.traced for report in reports] == [True, True], reports
+
+
 class Tied(tg.nn.Module):
     """A module under two names, a parameter of its own, and a list of modules."""
 
