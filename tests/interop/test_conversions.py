@@ -255,6 +255,13 @@ def test_keras_without_biases(layer: str) -> None:
     np.testing.assert_equal(tg.interop.convert(state, layer, library="keras"), ours.state_dict())
 
 
+def test_the_second_bias_of_haiku_can_be_missing() -> None:
+    """That is its double_bias=False."""
+    state = {"rnn/linear": {"w": np.ones((3, 4)), "b": np.ones(4)}}
+    ours = tg.interop.convert(state | {"rnn/linear_1": {"w": np.ones((4, 4))}}, "rnn", "haiku")
+    assert ours["bias_ih_l0"].all() and not ours["bias_hh_l0"].any()
+
+
 def test_projections_of_paddle_are_read_by_the_names_of_its_cells() -> None:
     """Its names with _l1 are those of other parameters then."""
     layer = tg.nn.LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2)

@@ -270,6 +270,10 @@ REFUSALS: dict[str, Refusal] = {
         lambda: tg.interop.from_keras(KERAS_LSTM, tg.nn.LSTM(I, H, num_layers=2)), ArgumentError,
         "from_keras", "the state has 1 cells, the module 2", "num_layers",
     ),
+    "a stack for a single cell": (
+        lambda: tg.interop.from_keras([KERAS_LSTM, KERAS_LSTM], tg.nn.LSTMCell(I, H)),
+        ArgumentError, "from_keras", "the state has 2 cells, the module is one", "use a layer",
+    ),
     "a network without the keys of its parts": (
         lambda: tg.interop.from_keras({"rnn": KERAS_LSTM, "dense": HEAD}, Net()), ArgumentError,
         "Net", "got rnn, dense", "keys rnn, head",

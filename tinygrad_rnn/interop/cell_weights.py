@@ -125,6 +125,10 @@ def _biases(cell: FoundCell, H: int, origin: Origin) -> dict[str, Array]:
     """Return both biases, in our order of the gates; {} if the cell has none and adds nothing."""
     row, arrays = cell.row, cell.arrays
     groups = {"bias_ih": row.bias_ih, "bias_hh": row.bias_hh, "bias_hn": row.bias_hn}
+    groups = {
+        name: tuple(key for key in group if key in arrays or key not in row.may_lack)
+        for name, group in groups.items()
+    }
     keys = [key for group in groups.values() for key in group]
     missing = [key for key in keys if key.partition("[")[0] not in arrays]
     if missing and len(missing) < len(keys):

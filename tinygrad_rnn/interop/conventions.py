@@ -47,6 +47,8 @@ class Convention:
         The key of a recurrent bias that the gate n of a GRU has alone.
     bias_optional : bool
         Whether the cell can be made without biases.
+    may_lack : tuple of str
+        The keys of biases that can be missing alone; they are zero then.
     forget_offset : float
         Added to the forget gate in the forward pass; not in the weights.
     complement : str
@@ -79,6 +81,7 @@ class Convention:
     bias_hh: tuple[str, ...] = ()
     bias_hn: tuple[str, ...] = ()
     bias_optional: bool = True
+    may_lack: tuple[str, ...] = ()
     forget_offset: float = 0.0
     complement: str = ""
     weight_hr: tuple[str, ...] = ()
@@ -345,7 +348,7 @@ RECURRENT = (
     Convention(
         "haiku", "VanillaRNN", "rnn", "h", True, ("linear/w",), ("linear_1/w",),
         bias_ih=("linear/b",), bias_hh=("linear_1/b",), bias_optional=False,
-        inside="vanilla_rnn", config={"nonlinearity": "relu"},
+        may_lack=("linear_1/b",), inside="vanilla_rnn", config={"nonlinearity": "relu"},
     ),
     Convention(
         "mlx", "LSTM", "lstm", "ifgo", False, ("Wx",), ("Wh",), bias_ih=("bias",),

@@ -198,15 +198,18 @@ def from_library(
     configs = config if isinstance(config, list | tuple) else [config] * len(found)
     if len(configs) != len(found):
         origin.refuse("", f"{len(configs)} configs for {len(found)} layers", "give one for each")
+    if not suffixes and [len(sides) for sides in found] != [1]:
+        count = sum(map(len, found))
+        origin.refuse("", f"the state has {count} cells, the module is one", "use a layer")
     ours: dict[str, Array] = {}
-    for number, (sides, settings_) in enumerate(zip(found, configs, strict=True)):
+    for number, (sides, given) in enumerate(zip(found, configs, strict=True)):
         if len(sides) != len(found[0]):
             origin.refuse(
                 sides[0].where, f"layer {number} has {len(sides)} directions, layer 0 "
                 f"{len(found[0])}", "convert them one by one",
             )  # fmt: skip
         for side, suffix in zip(sides, ("", "_reverse"), strict=False):
-            settings.check_recurrent(settings_, side.row, nonlinearity, side.where, origin)
+            settings.check_recurrent(given, side.row, nonlinearity, side.where, origin)
             for name, array in cell_weights.to_ours(side, origin).items():
                 ours[f"{name}_l{number}{suffix}" if suffixes else name] = array
     _check_stack(ours, origin)
@@ -264,8 +267,7 @@ def _plain_from(
     tree: Tree, layer: str, origin: Origin, config: Any, eps: float | None
 ) -> dict[str, Array]:
     """Return the weight and the bias of a layer without recurrence."""
-    candidates = _plain_rows_of(layer, origin)
-    row = candidates[0]
+    row = _plain_rows_of(layer, origin)[0]
     while isinstance(tree, dict) and len(tree) == 1:  # the layer's name, or "params"
         [inner] = tree.values()
         if not isinstance(inner, dict | list):
