@@ -495,7 +495,7 @@ def table(kind: str = "weights") -> str:
     >>> lines[0]
     '| library, cell | layer here | gates | matrices | biases | different formula |'
     >>> next(line for line in lines if "Haiku LSTM" in line)
-    '| Haiku LSTM | LSTM | igfo | one matrix, (in, out): linear/w | linear/b | 1 added to f |'
+    '| Haiku LSTM | LSTM | igfo | one, (in, out): `linear/w` | ih `linear/b` | 1 added to f |'
     """
     head, body = {"weights": _weights, "layers": _layers, "data": _data}[kind]()
     lines = [head, ["---"] * len(head), *body]
@@ -505,8 +505,10 @@ def table(kind: str = "weights") -> str:
 def _weights() -> tuple[list[str], list[list[str]]]:
     body = []
     for row in RECURRENT:
-        joint = "one matrix, " if row.weight_ih == row.weight_hh else ""
+        joint = row.weight_ih == row.weight_hh
+        matrices = (row.weight_ih,) if joint else (row.weight_ih, row.weight_hh)
         order = "(in, out)" if row.transposed else "(out, in)"
+        biases = {"ih": row.bias_ih, "hh": row.bias_hh, "hn": row.bias_hn}
         formula = f"{row.forget_offset:g} added to f" if row.forget_offset else ""
         if row.complement:
             formula = f"{row.complement} is the share of the new value"
@@ -514,23 +516,26 @@ def _weights() -> tuple[list[str], list[list[str]]]:
             f"{LIBRARIES[row.library].title} {row.cell}",
             _LAYER_TITLES[row.layer],
             row.gates if len(row.gates) > 1 else "",
-            f"{joint}{order}: {_names(row.needed)}",
-            _names((*row.bias_ih, *row.bias_hh, *row.bias_hn)),
+            f"{'one, ' * joint}{order}: {', '.join(map(_keys, matrices))}",
+            ", ".join(f"{name} {_keys(keys)}" for name, keys in biases.items() if keys),
             formula,
         ])  # fmt: skip
     head = ["library, cell", "layer here", "gates", "matrices", "biases", "different formula"]
     return head, body
 
 
-def _names(keys: tuple[str, ...]) -> str:
-    return ", ".join(keys)
+def _keys(keys: tuple[str, ...]) -> str:
+    """Return the key of all gates, or those of each gate, whose last part is the same."""
+    if len(keys) == 1:
+        return f"`{keys[0]}`"
+    return f"`{' '.join(key.split('/')[0] for key in keys)}` (`{keys[0].split('/')[1]}`)"
 
 
 def _layers() -> tuple[list[str], list[list[str]]]:
     body = [
         [
             f"{LIBRARIES[row.library].title} {row.cell}", _LAYER_TITLES[row.layer],
-            ", ".join(row.keys), "(in, out)" if row.transposed else "",
+            ", ".join(f"`{key}`" for key in row.keys), "(in, out)" if row.transposed else "",
             f"{row.epsilon:g}" if row.epsilon else "",
         ]
         for row in PLAIN
