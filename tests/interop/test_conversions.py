@@ -400,7 +400,12 @@ def test_tied_modules_and_own_parameters() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("weights", len(RECURRENT)), ("layers", len(PLAIN)), ("data", len(LIBRARIES) + 1)],
+    [
+        ("weights", len(RECURRENT)),
+        ("layers", len(PLAIN)),
+        ("libraries", len(LIBRARIES)),
+        ("data", len(LIBRARIES) + 1),
+    ],
 )
 def test_the_table_has_a_line_for_each_row(kind: str, count: int) -> None:
     lines = conventions.table(kind).splitlines()

@@ -475,8 +475,9 @@ def table(kind: str = "weights") -> str:
 
     Parameters
     ----------
-    kind : {"weights", "layers", "data"}
-        The weights of recurrent cells; those of other layers; states, layout and ends.
+    kind : {"weights", "layers", "libraries", "data"}
+        The weights of recurrent cells; those of other layers; versions and the expressions that
+        return a state; the order of states, the layout and the ends of sequences.
 
     Returns
     -------
@@ -493,11 +494,11 @@ def table(kind: str = "weights") -> str:
     >>> from tinygrad_rnn.interop import conventions
     >>> lines = conventions.table("weights").splitlines()
     >>> lines[0]
-    '| library, cell | layer here | gates | matrices | biases | different formula |'
+    '| library, cell | layer here | gates | matrices | biases |'
     >>> next(line for line in lines if "Haiku LSTM" in line)
-    '| Haiku LSTM | LSTM | igfo | one, (in, out): `linear/w` | ih `linear/b` | 1 added to f |'
+    '| Haiku LSTM | LSTM; 1 added to f | igfo | one, (in, out): `linear/w` | ih `linear/b` |'
     """
-    head, body = {"weights": _weights, "layers": _layers, "data": _data}[kind]()
+    head, body = _TABLES[kind]()
     lines = [head, ["---"] * len(head), *body]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -514,14 +515,12 @@ def _weights() -> tuple[list[str], list[list[str]]]:
             formula = f"{row.complement} is the share of the new value"
         body.append([
             f"{LIBRARIES[row.library].title} {row.cell}",
-            _LAYER_TITLES[row.layer],
+            "; ".join(filter(None, (_LAYER_TITLES[row.layer], formula))),
             row.gates if len(row.gates) > 1 else "",
             f"{'one, ' * joint}{order}: {', '.join(map(_keys, matrices))}",
             ", ".join(f"{name} {_keys(keys)}" for name, keys in biases.items() if keys),
-            formula,
         ])  # fmt: skip
-    head = ["library, cell", "layer here", "gates", "matrices", "biases", "different formula"]
-    return head, body
+    return ["library, cell", "layer here", "gates", "matrices", "biases"], body
 
 
 def _keys(keys: tuple[str, ...]) -> str:
@@ -543,20 +542,16 @@ def _layers() -> tuple[list[str], list[list[str]]]:
     return ["library, layer", "layer here", "keys", "matrix", "default of ε"], body
 
 
+def _libraries() -> tuple[list[str], list[list[str]]]:
+    body = [[x.title, x.version, f"`{x.saved}`"] for x in LIBRARIES.values()]
+    return ["library", "version", "the state of a layer"], body
+
+
 def _data() -> tuple[list[str], list[list[str]]]:
-    head = ["library", "version", "a layer's state", "state of an LSTM", "data", "after the end"]
-    ours = [
-        "here",
-        "",
-        "`layer.state_dict()`",
-        "(h, c)",
-        "time first",
-        "zeros",
-        "the initial state",
-    ]
-    rest = [
-        [x.title, x.version, f"`{x.saved}`", x.state, x.layout, x.after_end, x.empty]
-        for x in LIBRARIES.values()
-    ]
-    head.append("length 0")
+    head = ["library", "state of an LSTM", "data", "after the end", "length 0"]
+    ours = ["here", "(h, c)", "time first", "zeros", "the initial state"]
+    rest = [[x.title, x.state, x.layout, x.after_end, x.empty] for x in LIBRARIES.values()]
     return head, [ours, *rest]
+
+
+_TABLES = {"weights": _weights, "layers": _layers, "libraries": _libraries, "data": _data}
