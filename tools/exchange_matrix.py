@@ -53,6 +53,18 @@ class Runner:
         """The name of the class, without the settings."""
         return re.split(r"[,\W]", self.row.cell)[0]
 
+    def states_to(self, initial: list[Array]) -> Any:
+        """Return recurrent states in the form of the library."""
+        given = tuple(initial) if len(initial) == 2 else initial[0]
+        return tg.interop.convert_state(
+            given, self.row.layer, to=self.row.library, bidirectional=self.both
+        )
+
+    def states_from(self, final: Any) -> list[Array]:
+        """Return recurrent states of the library as ours."""
+        found = tg.interop.convert_state(final, self.row.layer, library=self.row.library)
+        return [*found] if isinstance(found, tuple) else [found]
+
     def template(self) -> Any:
         """Return a state of the library, with its names and shapes."""
         raise NotImplementedError
@@ -105,27 +117,18 @@ class Keras(Runner):
         layer = self.layer()
         layer.set_weights([np.asarray(array) for array in state])
         mask = np.arange(len(x)) < np.array(lengths)[:, None]
-        order = [part[d] for d in range(1 + self.both) for part in initial]  # fh, fc, bh, bc
-        output, *final = layer(x.swapaxes(0, 1), mask=mask, initial_state=order)
-        final = [np.asarray(part) for part in final]
-        parts = [np.stack(final[i :: len(initial)]) for i in range(len(initial))]
-        return np.asarray(output).swapaxes(0, 1) * mask.T[:, :, None], parts
+        state = self.states_to(initial)
+        output, *final = layer(x.swapaxes(0, 1), mask=mask, initial_state=state)
+        valid = mask.T[:, :, None]
+        return np.asarray(output).swapaxes(0, 1) * valid, self.states_from(final)
 
 
 class Flax(Runner):
     """What both interfaces of Flax have in common: batches first, states (c, h)."""
 
-    def carry(self, initial: list[Array]) -> Any:
-        sides = [tuple(part[d] for part in initial[::-1]) for d in range(1 + self.both)]
-        sides = [side if len(side) == 2 else side[0] for side in sides]
-        return tuple(sides) if self.both else sides[0]
-
-    def result(self, carry: Any, output: Any, initial: list[Array], lengths: Any) -> Result:
-        sides = carry if self.both else (carry,)
-        sides = [side if isinstance(side, tuple) else (side,) for side in sides]
-        final = [np.stack([np.asarray(part) for part in parts]) for parts in zip(*sides)]  # noqa: B905
+    def result(self, carry: Any, output: Any, lengths: Any) -> Result:
         valid = np.arange(T)[:, None, None] < np.array(lengths)[:, None]
-        return np.asarray(output).swapaxes(0, 1) * valid, final[::-1]
+        return np.asarray(output).swapaxes(0, 1) * valid, self.states_from(carry)
 
 
 class Nnx(Flax):
@@ -147,10 +150,10 @@ class Nnx(Flax):
         nnx.replace_by_pure_dict(own, jax_arrays(state))
         nnx.update(layer, own)
         carry, output = layer(
-            x.swapaxes(0, 1), initial_carry=self.carry(initial), return_carry=True,
+            x.swapaxes(0, 1), initial_carry=self.states_to(initial), return_carry=True,
             seq_lengths=np.array(lengths),
         )  # fmt: skip
-        return self.result(carry, output, initial, lengths)
+        return self.result(carry, output, lengths)
 
 
 class Linen(Flax):
@@ -167,10 +170,10 @@ class Linen(Flax):
 
     def run(self, state: Any, x: Array, initial: list[Array], lengths: Sequence[int]) -> Result:
         carry, output = self.layer().apply(
-            jax_arrays(state), x.swapaxes(0, 1), initial_carry=self.carry(initial),
+            jax_arrays(state), x.swapaxes(0, 1), initial_carry=self.states_to(initial),
             return_carry=True, seq_lengths=np.array(lengths),
         )  # fmt: skip
-        return self.result(carry, output, initial, lengths)
+        return self.result(carry, output, lengths)
 
 
 class CellRunner(Runner):

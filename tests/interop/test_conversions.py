@@ -272,6 +272,25 @@ def test_projections_of_paddle_are_read_by_the_names_of_its_cells() -> None:
     np.testing.assert_equal({n: found[n] for n in layer.state_dict()}, layer.state_dict())
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("layer", ["lstm", "gru"])
+@pytest.mark.parametrize(("layers", "both"), [(1, False), (1, True), (3, False), (3, True)])
+def test_recurrent_states_return(library: str, layer: str, layers: int, both: bool) -> None:
+    rng = np.random.default_rng(0)
+    cells = layers * (1 + both)
+    parts = [uniform(rng, cells, 2, 4) for _ in range(2 if layer == "lstm" else 1)]
+    ours = tuple(parts) if len(parts) == 2 else parts[0]
+    theirs = tg.interop.convert_state(ours, layer, to=library, bidirectional=both)
+    found = tg.interop.convert_state(theirs, layer, library=library)
+    np.testing.assert_equal(found, ours)
+    if LIBRARIES[library].states != "stacked":
+        first = theirs[0] if layers > 1 else theirs  # of the first layer
+        first = first[0] if both and library != "keras" else first  # forward
+        part = first[0] if layer == "lstm" or library == "keras" else first
+        expected = parts[-1 if library in ("nnx", "linen") else 0][0]
+        np.testing.assert_array_equal(part, expected)
+
+
 # -- layers without recurrence ---------------------------------------------------------------------
 
 

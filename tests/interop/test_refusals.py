@@ -230,6 +230,31 @@ REFUSALS: dict[str, Refusal] = {
         lambda: convert(own(tg.nn.LSTM), "lstm", to="nnx", cell="PeepholeLSTM"), ArgumentError,
         "'PeepholeLSTM'", "is unknown", "'OptimizedLSTMCell' or 'LSTMCell'",
     ),
+    # -- recurrent states --------------------------------------------------------------------------
+    "half of a state": (
+        lambda: tg.interop.convert_state([ones(2, H)] * 3, "lstm", library="keras"),
+        ArgumentError, "convert_state", r"3 arrays \(\(2, 4\)", "2 for each direction .* h and c",
+    ),
+    "states of two batches": (
+        lambda: tg.interop.convert_state([ones(2, H), ones(3, H)], "lstm", library="keras"),
+        ShapeError, "convert_state", r"\(2, 4\) and \(3, 4\)", "have one shape",
+    ),
+    "h alone for an LSTM": (
+        lambda: tg.interop.convert_state(ones(1, 2, H), "lstm", to="nnx"), ArgumentError,
+        "convert_state", "1 arrays", r"here is \(h, c\)",
+    ),
+    "one direction as two": (
+        lambda: tg.interop.convert_state(ones(1, 2, H), "gru", to="nnx", bidirectional=True),
+        ShapeError, "convert_state", r"\(1, 2, 4\)", "layers times directions, 2",
+    ),
+    "the state of a layer that has none": (
+        lambda: tg.interop.convert_state(ones(1, 2, H), "linear", to="nnx"), ArgumentError,
+        "'linear'", "has no state", "use lstm, gru",
+    ),
+    "a state neither from nor to": (
+        lambda: tg.interop.convert_state(ones(1, 2, H), "gru"), ArgumentError,
+        "convert_state", "None and None", "library= or to=",
+    ),
     # -- layers without recurrence -----------------------------------------------------------------
     "an activation inside of a Dense": (
         lambda: convert(HEAD, "linear", library="keras", config={"activation": "softmax"}),

@@ -146,8 +146,12 @@ class Library:
         The version whose conventions these are; the tests run it.
     saved : str
         An expression that returns the state of a layer.
-    state : str
-        The order of an LSTM's state.
+    order : str
+        The order of the parts of an LSTM's state, ``"hc"`` or ``"ch"``.
+    states : str
+        The form of recurrent states: ``"stacked"`` for one array each with an axis for layers and
+        directions, ``"list"`` for one list of the parts of both directions, ``"pairs"`` for the
+        parts of each direction.
     layout : str
         The order of the axes of sequences.
     after_end : str
@@ -163,7 +167,8 @@ class Library:
     title: str
     version: str
     saved: str
-    state: str
+    order: str
+    states: str
     layout: str
     after_end: str = ""
     empty: str = ""
@@ -174,13 +179,21 @@ class Library:
 _BOTH_RNN = ("forward_rnn", "backward_rnn")
 LIBRARIES = {
     "torch": Library(
-        "PyTorch", "2.13.0", "layer.state_dict()", "(h, c)", "time first", "zeros", "an error"
+        "PyTorch",
+        "2.13.0",
+        "layer.state_dict()",
+        "hc",
+        "stacked",
+        "time first",
+        "zeros",
+        "an error",
     ),
     "keras": Library(
         "Keras",
         "3.15.1",
         "layer.get_weights()",
-        "[h, c]; of two directions [h, c, h, c]",
+        "hc",
+        "list",
         "batch first",
         "the last output again; zeros in Bidirectional",
         "the initial state",
@@ -190,7 +203,8 @@ LIBRARIES = {
         "Flax nnx",
         "0.12.8",
         "nnx.to_pure_dict(nnx.state(layer, nnx.Param))",
-        "(c, h)",
+        "ch",
+        "pairs",
         "batch first",
         "computed on",
         "the state after all steps",
@@ -201,7 +215,8 @@ LIBRARIES = {
         "Flax linen",
         "0.12.8",
         "variables['params'][name]",
-        "(c, h)",
+        "ch",
+        "pairs",
         "batch first",
         "computed on",
         "the state after all steps",
@@ -211,20 +226,20 @@ LIBRARIES = {
         "Equinox",
         "0.13.8",
         "vars(cell)",
-        "(h, c)",
+        "hc",
+        "pairs",
         "one step of one sequence",
         ignored="input_size|hidden_size|use_bias|use_weight|in_features|out_features"
         "|num_embeddings|embedding_size|shape|eps",
     ),
-    "haiku": Library("Haiku", "0.0.17", "params", "(h, c)", "time first"),
-    "mlx": Library(
-        "MLX", "0.32.4", "layer.parameters()", "two outputs, all h and all c", "batch first"
-    ),
+    "haiku": Library("Haiku", "0.0.17", "params", "hc", "pairs", "time first"),
+    "mlx": Library("MLX", "0.32.4", "layer.parameters()", "hc", "pairs", "batch first; all states"),
     "paddle": Library(
         "Paddle",
         "3.3.1",
         "{k: v.numpy() for k, v in layer.state_dict().items()}",
-        "(h, c)",
+        "hc",
+        "stacked",
         "batch first",
         "zeros, except with proj_size",
         "the initial state",
@@ -233,14 +248,16 @@ LIBRARIES = {
         "tinygrad",
         "0.14.0",
         "{k: v.numpy() for k, v in get_state_dict(cell).items()}",
-        "(h, c)",
+        "hc",
+        "pairs",
         "one step",
     ),
     "onnx": Library(
         "ONNX",
         "1.23.2",
         "{'W': W, 'R': R, 'B': B}",
-        "two inputs and outputs, (D, B, H) each",
+        "hc",
+        "stacked",
         "time first; output (T, D, B, H)",
         "zeros (onnxruntime)",
         "zeros (onnxruntime)",
@@ -548,9 +565,14 @@ def _libraries() -> tuple[list[str], list[list[str]]]:
 
 
 def _data() -> tuple[list[str], list[list[str]]]:
+    forms = {"stacked": "({}), stacked", "list": "[{0}]; of two directions [{0}, {0}]",
+             "pairs": "({})"}  # fmt: skip
     head = ["library", "state of an LSTM", "data", "after the end", "length 0"]
-    ours = ["here", "(h, c)", "time first", "zeros", "the initial state"]
-    rest = [[x.title, x.state, x.layout, x.after_end, x.empty] for x in LIBRARIES.values()]
+    ours = ["here", forms["stacked"].format("h, c"), "time first", "zeros", "the initial state"]
+    rest = [
+        [x.title, forms[x.states].format(", ".join(x.order)), x.layout, x.after_end, x.empty]
+        for x in LIBRARIES.values()
+    ]
     return head, [ours, *rest]
 
 

@@ -11,7 +11,7 @@ from .._util.api_hints import class_name
 from ..engine.backend import Array
 from ..errors import ArgumentError, ShapeError
 from ..nn.suffixes import SUFFIXED
-from . import cell_weights, settings
+from . import cell_weights, settings, states
 from .conventions import (
     FLAX,
     LIBRARIES,
@@ -123,6 +123,73 @@ def convert(
         return from_library(tree, layer, origin, config)
     origin = Origin("interop.convert", library_name(str(to), "interop.convert", target=True))
     return to_library(own_state(state, origin.op), layer, origin, cell)
+
+
+def convert_state(
+    state: Any,
+    layer: str,
+    library: str | None = None,
+    to: str | None = None,
+    *,
+    bidirectional: bool = False,
+) -> Any:
+    """Return the recurrent state of a layer, such as (h, c), in another convention.
+
+    Parameters
+    ----------
+    state : array, or sequences of arrays
+        With `library` as it has them: of Keras a list, of Flax (c, h), of two directions forward
+        first, of stacked layers a list of their states. With `to` the state of a layer here.
+    layer : str
+        ``"lstm"``, whose state has two parts, ``"gru"``, ``"reset_before_gru"`` or ``"rnn"``.
+    library, to : str
+        As of `convert`.
+    bidirectional : bool
+        With `to`: whether the layer has two directions.
+
+    Returns
+    -------
+    tuple, ndarray or list
+        With `library` the state of a layer here, arrays (L·D, B, H): (h, c) of an LSTM, otherwise
+        h. With `to` the state of one layer there, or a list of them.
+
+    Raises
+    ------
+    ArgumentError
+        If the number of arrays does not fit, or a value is not an array.
+    ShapeError
+        If the shapes differ.
+
+    Examples
+    --------
+    Flax has (c, h):
+
+    >>> import numpy as np
+    >>> import tinygrad_rnn as tg
+    >>> c, h = np.zeros((2, 4)), np.ones((2, 4))
+    >>> ours = tg.interop.convert_state((c, h), "lstm", library="nnx")
+    >>> [(part.shape, part.max().item()) for part in ours]
+    [((1, 2, 4), 1.0), ((1, 2, 4), 0.0)]
+    >>> theirs = tg.interop.convert_state(ours, "lstm", to="keras")
+    >>> bool((theirs[0] == h).all())
+    True
+    """
+    op = "interop.convert_state"
+    if layer_name(layer) not in OUR_GATES:
+        raise ArgumentError(f"{op}: layer = {layer!r} has no state: use {', '.join(OUR_GATES)}")
+    parts = 2 if layer_name(layer) == "lstm" else 1
+    if (library is None) == (to is None):
+        raise ArgumentError(f"{op}: give library= or to=, got {library!r} and {to!r}")
+    if library is not None:
+        ours = states.states_from(state, parts, Origin(op, library_name(library, op)))
+        return ours if parts == 2 else ours[0]
+    given = flat(tree_of(state, Origin(op, "torch")))
+    if len(given) != parts:
+        raise ArgumentError(
+            f"{op}: {len(given)} arrays: the state of a layer here is " + ["h", "(h, c)"][parts - 1]
+        )
+    origin = Origin(op, library_name(str(to), op, target=True))
+    return states.states_to(tuple(given.values()), 1 + bool(bidirectional), origin)
 
 
 def layer_name(layer: Any) -> str:
