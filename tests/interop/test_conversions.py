@@ -255,6 +255,24 @@ def test_keras_without_biases(layer: str) -> None:
     np.testing.assert_equal(tg.interop.convert(state, layer, library="keras"), ours.state_dict())
 
 
+@pytest.mark.parametrize("row", ROWS)
+def test_layers_without_biases_are_held(row: Convention) -> None:
+    """By zeros where a cell has biases in any case; by minus 1 where 1 is added to a gate."""
+    rng, H = np.random.default_rng(0), 3
+    with_biases = cell_here(row, 2, H)
+    ours = {n: uniform(rng, *a.shape) for n, a in with_biases.state_dict().items() if "w" in n}
+    name = row.cell.split(",")[0] if row.library == "nnx" else None
+    theirs = cell_of(tg.interop.convert(ours, row.layer, to=row.library, cell=name), row)
+    shapes = foreign_cells.shapes(row.library, row.cell, 2, H)
+    assert ({*theirs} == {*shapes}) == (not row.bias_optional)
+    zeros = {key: np.zeros(shape) for key, shape in shapes.items()}
+    biases = {n: 0 * a for n, a in with_biases.state_dict().items() if "bias" in n}
+    with_biases.load_state_dict({**ours, **biases})
+    x, state = steps(row, rng, 2, H)
+    expected = foreign_cells.STEPS[row.library, row.cell]({**zeros, **theirs}, x, state)
+    assert difference(step_here(with_biases, x, state), expected) < SMALL
+
+
 def test_the_second_bias_of_haiku_can_be_missing() -> None:
     """That is its double_bias=False."""
     state = {"rnn/linear": {"w": np.ones((3, 4)), "b": np.ones(4)}}
