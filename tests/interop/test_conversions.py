@@ -354,6 +354,38 @@ def test_arrays_of_other_libraries(kind: Any) -> None:
     np.testing.assert_array_equal(found["weight_ih_l0"], layer.weight_ih_l0.numpy())
 
 
+class Variable:
+    """A variable of JAX's libraries."""
+
+    def __init__(self, values: Array) -> None:
+        self.values = values
+
+    def __jax_array__(self) -> Array:
+        return self.values
+
+
+def test_variables_and_bfloat16() -> None:
+    types = pytest.importorskip("ml_dtypes", reason="it comes with JAX")
+    half = np.ones((16, 3), types.bfloat16)
+    state = {"Wx": Variable(half), "Wh": half[:, [0, 1, 2, 0]], "bias": None}
+    found = tg.interop.convert(state, "lstm", library="mlx")
+    assert {name: array.dtype.name for name, array in found.items()} == {
+        "weight_ih_l0": "float32",
+        "weight_hh_l0": "float32",
+    }
+
+
+def test_activations_of_onnx_are_compared() -> None:
+    """One for each gate and direction, in any case of letters."""
+    state = {"W": np.ones((2, 12, 3)), "R": np.ones((2, 12, 4)), "B": np.ones((2, 24))}
+    for functions in (["Sigmoid", "Tanh"] * 2, ["sigmoid", "tanh"]):
+        config = {"activations": functions, "direction": "bidirectional", "linear_before_reset": 1}
+        tg.interop.convert(state, "gru", library="onnx", config=config)
+    bidirectional = {"merge_mode": "concat", "layer": {"config": {"activation": "relu"}}}
+    arrays = [np.ones((3, 4)), np.ones((4, 4)), np.ones(4)] * 2
+    tg.interop.convert(arrays, "rnn", library="keras", config=bidirectional)
+
+
 def test_the_given_arrays_are_not_changed() -> None:
     rng = np.random.default_rng(0)
     for row in RECURRENT:

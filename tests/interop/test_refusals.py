@@ -188,6 +188,10 @@ REFUSALS: dict[str, Refusal] = {
         ),
         ShapeError, "iz/kernel", r"shape \(3, 5\)", "all gates of a cell have one size",
     ),
+    "gates with different inputs": (
+        lambda: convert(arrays("linen", "GRUCell", **{"ir/kernel": ones(5, 4)}), "gru", "linen"),
+        ShapeError, "iz/kernel", r"shape \(3, 4\)", r"ir/kernel has \(5, 4\)",
+    ),
     "a bias of a wrong size": (
         lambda: convert(arrays("mlx", "GRU", bhn=ones(5)), "gru", library="mlx"), ShapeError,
         "bhn", r"shape \(5,\)", r"\(4,\) is needed",
@@ -205,6 +209,102 @@ REFUSALS: dict[str, Refusal] = {
     "a graph of another library": (
         lambda: convert({"Wx": Recorded()}, "lstm", library="mlx"), ArgumentError,
         "Wx", "has a graph of its library", "state_dict",
+    ),
+    "a vector for a matrix": (
+        lambda: convert(arrays("mlx", "LSTM", Wh=ones(16)), "lstm", library="mlx"), ShapeError,
+        "Wh", r"shape \(16,\)", "a matrix is needed",
+    ),
+    "one matrix without inputs": (
+        lambda: convert({"lstm/linear": {"w": ones(4, 16), "b": ones(16)}}, "lstm", "haiku"),
+        ShapeError, "linear/w", r"shape \(4, 16\)", r"needs \(I \+ H, 4 H\)",
+    ),
+    "matrices of two sizes": (
+        lambda: convert(arrays("tinygrad", "LSTMCell", weight_ih=ones(12, 3)), "lstm", "tinygrad"),
+        ShapeError, "weight_ih", r"shape \(12, 3\)", "4 gates of 4 are needed",
+    ),
+    "rows that are no multiple of the gates": (
+        lambda: convert({"weight_ih": ones(15, 3), "weight_hh": ones(15, 4)}, "lstm", "torch"),
+        ShapeError, "weight_hh", r"shape \(15, 4\)", r"lstm needs \(4 H, H\)",
+    ),
+    "a recurrent matrix that is not square": (
+        lambda: convert({"weight_ih": ones(16, 3), "weight_hh": ones(16, 2)}, "lstm", "torch"),
+        ShapeError, "weight_hh", r"shape \(16, 2\)", r"\(4 H, H\) is needed",
+    ),
+    "a projection of a wrong shape": (
+        lambda: convert(
+            {"weight_ih": ones(16, 3), "weight_hh": ones(16, 2), "weight_ho": ones(2, 4)},
+            "lstm", "paddle",
+        ),
+        ShapeError, "weight_ho", r"shape \(2, 4\)", r"\(4, 2\) is needed",
+    ),
+    "settings for two layers of one": (
+        lambda: convert(KERAS_LSTM, "lstm", "keras", config=[{}, {}]), ArgumentError,
+        "convert", "2 configs for 1 layers", "one for each",
+    ),
+    "settings that are no mapping": (
+        lambda: convert(KERAS_LSTM, "lstm", "keras", config="tanh"), ArgumentError,
+        "config", "is a str", r"layer.get_config\(\)",
+    ),
+    "layers with one and with two directions": (
+        lambda: convert([[*KERAS_LSTM.values()] * 2, KERAS_LSTM], "lstm", "keras"), ArgumentError,
+        "1", "layer 1 has 1 directions, layer 0 2", "one by one",
+    ),
+    "a stack in each direction": (
+        lambda: convert(
+            {"forward": [KERAS_LSTM] * 2, "backward": [KERAS_LSTM] * 2}, "lstm", "keras"
+        ),
+        ArgumentError, "forward and backward", "have 2 and 2 layers", "a list of layers",
+    ),
+    "other parameters next to a layer of Paddle": (
+        lambda: convert({"0.cell.weight_ih": ones(16, 3), "head.weight": ones(2, 4)}, "lstm",
+                        "paddle"),
+        ArgumentError, "head.weight", "not a weight of a recurrent", "the part of the layer",
+    ),
+    "other parameters next to a layer": (
+        lambda: convert({"weight_ih_l0": ones(16, 3), "head.weight": ones(2, 4)}, "lstm", "torch"),
+        ArgumentError, "head.weight", "not a weight of a recurrent", "such as weight_ih_l0",
+    ),
+    "directions of ONNX that differ": (
+        lambda: convert({"W": ones(2, 16, 3), "R": ones(1, 16, 4)}, "lstm", "onnx"),
+        ArgumentError, "R", r"shape \(1, 16, 4\), W has \(2, 16, 3\)", "is the direction",
+    ),
+    "three directions of ONNX": (
+        lambda: convert({"W": ones(3, 16, 3), "R": ones(3, 16, 4)}, "lstm", "onnx"),
+        ArgumentError, "W", "3 directions", "1 or 2",
+    ),
+    "an array with keys inside": (
+        lambda: convert({"linear": ones(2), "linear/w": ones(2, 2)}, "lstm", "haiku"),
+        ArgumentError, "linear/w", "linear is an array", "keys inside",
+    ),
+    # -- states of layers here ---------------------------------------------------------------------
+    "a state that is no mapping": (
+        lambda: convert([ones(2, 2)], "lstm", to="mlx"), ArgumentError,
+        "convert", "got a list", r"layer.state_dict\(\)",
+    ),
+    "names of another layer": (
+        lambda: convert(tg.nn.Linear(I, H).state_dict(), "lstm", to="mlx"), ArgumentError,
+        "weight", "not a weight of a lstm here", "of the layer alone",
+    ),
+    "a layer that is missing": (
+        lambda: convert({"weight_ih_l1": ones(16, 3), "weight_hh_l1": ones(16, 4)}, "lstm",
+                        to="mlx"),
+        ArgumentError, "layers", r"\(1, False\)", "whole state dict",
+    ),
+    "a weight that is missing": (
+        lambda: convert({"weight_ih_l0": ones(16, 3)}, "lstm", to="mlx"), ArgumentError,
+        "weight_hh_l0", "is missing", "whole state dict",
+    ),
+    "an LSTM of ours as a GRU": (
+        lambda: convert(own(tg.nn.LSTM), "gru", to="mlx"), ShapeError,
+        "weight_hh_l0", r"shape \(16, 4\)", r"a gru needs \(3 H, H\)",
+    ),
+    "a LayerNorm of ours without a weight": (
+        lambda: convert({"bias": ones(3)}, "layer_norm", to="mlx"), ArgumentError,
+        "weight", "is missing", "cannot be converted",
+    ),
+    "a Linear of ours with another name": (
+        lambda: convert({"weights": ones(3, 3)}, "linear", to="mlx"), ArgumentError,
+        "weights", "not a weight of a linear", "weight and bias",
     ),
     # -- names -------------------------------------------------------------------------------------
     "an unknown library": (
@@ -282,6 +382,22 @@ REFUSALS: dict[str, Refusal] = {
         lambda: convert({"bias": ones(I)}, "layer_norm", library="linen"), ArgumentError,
         "scale", "is missing", "even if it has no scale",
     ),
+    "a list for a library that has none": (
+        lambda: convert([ones(2, 2), ones(2)], "linear", library="mlx"), ArgumentError,
+        "a list of 2", r"\(2, 2\)", "a mapping with weight, bias",
+    ),
+    "another key of a Dense": (
+        lambda: convert({"kernel": ones(2, 2), "scale": ones(2)}, "linear", library="linen"),
+        ArgumentError, "scale", "not a weight of Dense", "kernel, bias",
+    ),
+    "a kernel of a convolution": (
+        lambda: convert([ones(3, 2, 2)], "linear", library="keras"), ShapeError,
+        "kernel", r"shape \(3, 2, 2\)", "a matrix is needed",
+    ),
+    "a linear layer of ONNX": (
+        lambda: convert({"W": ones(2, 2)}, "linear", library="onnx"), ArgumentError,
+        "ONNX", "no linear", "load_state_dict",
+    ),
     # -- modules -----------------------------------------------------------------------------------
     "biases that the module lacks": (
         lambda: tg.interop.from_keras(KERAS_LSTM, tg.nn.LSTM(I, H, bias=False)), ArgumentError,
@@ -320,6 +436,18 @@ REFUSALS: dict[str, Refusal] = {
     "a checkpoint of PyTorch": (
         lambda: tg.interop.from_torch({"state_dict": {}, "epoch": 3}, tg.nn.Linear(4, 2)),
         ArgumentError, "state_dict", "a mapping, not an array", r"state\['state_dict'\]",
+    ),
+    "a state of PyTorch that is no mapping": (
+        lambda: tg.interop.from_torch([ones(2, 2)], tg.nn.Linear(2, 2)), ArgumentError,
+        "from_torch", "got a list", r"state_dict\(\)",
+    ),
+    "an interface of Flax": (
+        lambda: tg.interop.to_flax(tg.nn.Linear(2, 2), api="jax"), ArgumentError,
+        "to_flax", "got 'jax'", "'nnx' or 'linen'",
+    ),
+    "a cell of one's own": (
+        lambda: tg.interop.to_keras(Peephole(I, H)), ArgumentError,
+        "Peephole", "a cell of your own", "interop.convert",
     ),
     "no module": (
         lambda: tg.interop.from_torch({}, "lstm"), ArgumentError,

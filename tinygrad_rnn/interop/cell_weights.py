@@ -99,10 +99,11 @@ def _matrices(cell: FoundCell, origin: Origin) -> tuple[Array, Array]:
     for key in row.needed:
         if cell.arrays[key].ndim != 2:
             raise _shape_error(cell, key, "a matrix is needed", origin)
-    if len(row.weight_ih) > 1:  # a layer for each gate
-        for key in row.needed:
-            if cell.arrays[key].shape[row.transposed] != cell.arrays[row.weight_hh[0]].shape[0]:
-                needed = f"all gates of a cell have one size, {cell.arrays[row.weight_hh[0]].shape}"
+    for keys in (row.weight_ih, row.weight_hh):
+        size = cell.arrays[keys[0]].shape
+        for key in keys:
+            if cell.arrays[key].shape != size:
+                needed = f"all gates of a cell have one size, and {keys[0]} has {size}"
                 raise _shape_error(cell, key, needed, origin)
     weight_hh = _stacked(cell, row.weight_hh, row.transposed)
     G = len(row.gates)
@@ -112,13 +113,17 @@ def _matrices(cell: FoundCell, origin: Origin) -> tuple[Array, Array]:
             raise _shape_error(cell, row.weight_hh[0], f"{row.cell} needs (I + H, {G} H)", origin)
         inputs, state = np.split(weight_hh, [weight_hh.shape[1] - H], axis=1)
         return inputs, state
-    size = weight_hh.shape[1]
-    if len(weight_hh) != G * size and not row.weight_hr:
+    R = weight_hh.shape[1]
+    if len(weight_hh) % G or (len(weight_hh) != G * R and not row.weight_hr):
         form = f"(H, {G} H)" if row.transposed else f"({G} H, H)"
-        other = {4 * size: "an LSTM", 3 * size: "a GRU", size: "a simple RNN"}.get(len(weight_hh))
+        other = {4 * R: "an LSTM", 3 * R: "a GRU", R: "a simple RNN"}.get(len(weight_hh))
         finding = f"{row.layer} needs {form}" + (f", this is the shape of {other}" if other else "")
         raise _shape_error(cell, row.weight_hh[0], finding, origin)
-    return _stacked(cell, row.weight_ih, row.transposed), weight_hh
+    weight_ih = _stacked(cell, row.weight_ih, row.transposed)
+    if len(weight_ih) != len(weight_hh):
+        needed = f"{G} gates of {len(weight_hh) // G} are needed, as in {row.needed[-1]}"
+        raise _shape_error(cell, row.weight_ih[0], needed, origin)
+    return weight_ih, weight_hh
 
 
 def _biases(cell: FoundCell, H: int, origin: Origin) -> dict[str, Array]:
@@ -173,16 +178,9 @@ def _check_bias(cell: FoundCell, key: str, size: int, origin: Origin) -> None:
 
 
 def _check_shapes(ours: dict[str, Array], H: int, cell: FoundCell, origin: Origin) -> None:
-    """Raise unless the matrices have the rows of all gates, and a projection fits."""
+    """Raise unless the recurrent matrix and a projection fit one another."""
     row, G = cell.row, len(cell.row.gates)
     R = ours["weight_hh"].shape[1]
-    if len(ours["weight_ih"]) != G * H:
-        key = row.weight_ih[0]
-        raise _shape_error(
-            cell, key, f"{G} gates of {H} are needed, as in {row.needed[-1]}", origin
-        )
-    if len(ours["weight_hh"]) != G * H:
-        raise _shape_error(cell, row.weight_hh[0], f"a multiple of {G} is needed", origin)
     if "weight_hr" in ours and ours["weight_hr"].shape != (R, H):
         needed = (H, R) if row.transposed_hr else (R, H)
         raise _shape_error(cell, row.weight_hr[0], f"{needed} is needed", origin)
