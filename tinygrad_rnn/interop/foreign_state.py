@@ -262,7 +262,7 @@ class _Search:
         if self.rows[0].library == "keras":
             return self._positional(tree, where)
         if self.rows[0].library == "onnx" and isinstance(tree, dict):
-            if getattr(tree.get("W"), "ndim", 2) != 2:  # not a single direction
+            if getattr(tree.get("W"), "ndim", 2) == 3:  # with an axis for the directions
                 return self._onnx(tree, where)
         return tree
 
@@ -328,10 +328,10 @@ class _Search:
         """Return the directions of ONNX's arrays (D, ...) as dicts."""
         count = len(tree["W"])
         for key, array in tree.items():
-            axes = 2 if key == "B" else 3
-            if key in ("W", "R", "B") and (array.ndim != axes or len(array) != count):
+            fits = isinstance(array, np.ndarray) and array.ndim > 1 and len(array) == count
+            if not fits:
                 self.origin.refuse(
-                    _join(where, key), f"shape {array.shape}, W has {tree['W'].shape}",
+                    _join(where, key), f"{describe(array)}, W has {tree['W'].shape}",
                     "the first axis is the direction",
                 )  # fmt: skip
         if count > 2:
