@@ -32,7 +32,10 @@ PACKAGE = Path(tg.__file__).parent
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-EXTRAS = ["cupy", "cupyx", "hypothesis", "matplotlib", "pooch", "safetensors", "torch", "tqdm"]
+EXTRAS = (
+    "cupy cupyx equinox flax haiku hypothesis jax keras matplotlib mlx onnx onnxruntime paddle "
+    "pooch safetensors tinygrad torch tqdm"
+).split()
 
 
 def module_name(file: Path) -> str:

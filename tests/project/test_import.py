@@ -69,6 +69,7 @@ def test_the_import_loads_few_modules() -> None:
         ("tg.nn.LSTM(2, 3)", "speed data models viz io optim"),
         ("tg.data.text.Vocabulary('text')", "speed models viz optim"),
         ("tg.load", "speed models viz nn.recurrent optim"),
+        ("tg.interop.convert", "speed models viz optim data io"),
     ],
 )
 def test_a_first_use_loads_its_own_part_only(code: str, without: str) -> None:

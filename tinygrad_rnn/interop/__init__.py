@@ -1,4 +1,22 @@
-"""Exchange with other libraries, and networks as files that run without this one."""
+"""Exchange with other libraries, and networks as files that run without this one.
 
+`from_torch`, `from_keras` and `from_flax` load a state into a module here, `to_torch`, `to_keras`
+and `to_flax` return one for a network there. `convert` changes the state of one layer, also of
+Equinox, Haiku, MLX, Paddle, tinygrad and ONNX, `convert_state` a recurrent state such as (h, c).
+All read the table in `conventions`, and none needs the other library: a state is dicts and lists of
+arrays, as each library saves it.
+
+`save_c` writes a network as one C file.
+"""
+
+from . import conventions as conventions
 from .c_export import CFile as CFile
 from .c_export import save_c as save_c
+from .convert import convert as convert
+from .convert import convert_state as convert_state
+from .modules import from_flax as from_flax
+from .modules import from_keras as from_keras
+from .modules import from_torch as from_torch
+from .modules import to_flax as to_flax
+from .modules import to_keras as to_keras
+from .modules import to_torch as to_torch

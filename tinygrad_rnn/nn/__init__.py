@@ -6,6 +6,7 @@ from . import init as init
 from .cells import Cell as Cell
 from .cells import GRUCell as GRUCell
 from .cells import LSTMCell as LSTMCell
+from .cells import ResetBeforeGRUCell as ResetBeforeGRUCell
 from .cells import RNNCell as RNNCell
 from .containers import ModuleList as ModuleList
 from .containers import Sequential as Sequential

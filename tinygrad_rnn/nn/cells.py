@@ -596,6 +596,98 @@ class GRUCell(_GatedCell):
 
 
 @fuse
+def _reset_and_update(a: Tensor, b: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    a_r, a_z = ops.split(a, 2, axis=-1)
+    b_r, b_z = ops.split(b, 2, axis=-1)
+    return ops.sigmoid(a_r + b_r) * h, ops.sigmoid(a_z + b_z)
+
+
+@fuse
+def _interpolated(a_n: Tensor, b_n: Tensor, z: Tensor, h: Tensor) -> Tensor:
+    n = ops.tanh(a_n + b_n)
+    return n + z * (h - n)
+
+
+class ResetBeforeGRUCell(_GatedCell):
+    r"""The gated recurrent unit whose reset gate acts before the recurrent product.
+
+    This is the form of the first paper (Cho et al. 2014), of Keras with ``reset_after=False``, of
+    Haiku, and of ONNX with ``linear_before_reset = 0``. PyTorch and cuDNN have the other form,
+    `GRUCell`: the weights of one have the shapes of the other, and give other outputs.
+
+    .. math::
+        r &= σ(W_{ir} x + b_{ir} + W_{hr} h + b_{hr}) \\
+        z &= σ(W_{iz} x + b_{iz} + W_{hz} h + b_{hz}) \\
+        n &= \tanh(W_{in} x + b_{in} + W_{hn} (r ⊙ h) + b_{hn}) \\
+        h' &= (1 - z) ⊙ n + z ⊙ h
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    bias : bool
+        Whether to add b_ih and b_hh. The second bias is redundant; it exists for the names and for
+        the exchange of weights with ONNX.
+    dtype, device
+        Of the parameters.
+    rng : int or numpy.random.Generator, optional
+        Source of the initial parameters. Default: the library's generator.
+
+    Attributes
+    ----------
+    weight_ih, weight_hh : Parameter
+        (3H, I) and (3H, H), gates in the order r, z, n.
+    bias_ih, bias_hh : Parameter or None
+        (3H,).
+
+    Raises
+    ------
+    ArgumentError
+        If a size is not a positive integer, or an option is out of range.
+    DTypeError
+        If `dtype` is not floating.
+    DeviceError
+        If `device` is unknown or cannot be used.
+
+    See Also
+    --------
+    GRUCell : The reset gate acts after the product.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> layer = tg.nn.Recurrent(tg.nn.ResetBeforeGRUCell, 3, 5, bidirectional=True)
+    >>> output, state = layer(tg.zeros(7, 2, 3))
+    >>> output.shape, state.shape
+    ((7, 2, 10), (2, 2, 5))
+    """
+
+    gates = 3
+    _step_reads = ("weight_hh",)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        dtype: Any = None,
+        device: str | None = None,
+        rng: Any = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, dtype=dtype, device=device, rng=rng)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return W_ih x + b_ih + b_hh."""
+        return _affine(x, self.weight_ih, self._whole_bias())
+
+    def step(self, a: Tensor, h: Tensor) -> Tensor:
+        """Return h' from the projection a and h."""
+        H = h.shape[-1]
+        reset, z = _reset_and_update(a[..., : 2 * H], linear(h, self.weight_hh[: 2 * H]), h)
+        return _interpolated(a[..., 2 * H :], linear(reset, self.weight_hh[2 * H :]), z, h)
+
+
+@fuse
 def _lstm(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     i, f, g, o = ops.split(a + b, 4, axis=-1)
     c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)

@@ -482,7 +482,7 @@ class Module:
         for name, target in own.items():
             if name not in state:
                 continue
-            value = _array_of(name, state[name], problems)
+            value = array_of(name, state[name], problems)
             if value is None:
                 continue
             if value.shape != target.shape or not _converts(value.dtype, target.dtype):
@@ -656,7 +656,7 @@ def _evaluation(module: Module) -> Iterator[None]:
         _overrides.blocks = [other for other in _overrides.blocks if other is not own]
 
 
-def _array_of(name: str, given: Any, problems: list[str]) -> Array | None:
+def array_of(name: str, given: Any, problems: list[str]) -> Array | None:
     """Return a value of a state as a NumPy array; None after a problem."""
     if isinstance(given, Tensor):
         return backend.to_numpy(given._data)
