@@ -9,9 +9,10 @@ arrays, as each library saves it.
 `save_c` writes a network as one C file.
 """
 
+from typing import TYPE_CHECKING
+
+from .._util import late as _late
 from . import conventions as conventions
-from .c_export import CFile as CFile
-from .c_export import save_c as save_c
 from .convert import convert as convert
 from .convert import convert_state as convert_state
 from .modules import from_flax as from_flax
@@ -20,3 +21,13 @@ from .modules import from_torch as from_torch
 from .modules import to_flax as to_flax
 from .modules import to_keras as to_keras
 from .modules import to_torch as to_torch
+
+if TYPE_CHECKING:
+    from .c_export import CFile as CFile
+    from .c_export import save_c as save_c
+
+_LATE = {"c_export": "CFile save_c"}  # they need the models and speed, which conversions do not
+
+__getattr__, __dir__ = _late.attributes(__name__, globals(), _LATE, implemented=(), hints={})
+
+del TYPE_CHECKING
