@@ -42,7 +42,7 @@ def plain(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the leaves of a checkpoint, arrays as bytes, without times."""
     if isinstance(tree, dict | list | tuple):
         for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            if key != "seconds":
+            if key not in ("seconds", "step_seconds"):
                 yield from plain(item, f"{path}.{key}")
     else:
         yield path, tree.tobytes() if isinstance(tree, np.ndarray) else tree

@@ -61,7 +61,7 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: call(tg.nn.Linear), "got the class Linear: make a subclass",
     ),
     "the name of a loss": (
-        lambda: call(loss="mse"), r"loss: a function .* got a str 'mse': pass one such as tg\.func",
+        lambda: call(loss="mse"), r"loss: a function .* got 'mse': pass one such as tg\.func",
     ),
     "a loss of every row": (
         lambda: call(loss=lambda output, y: (output - y) ** 2),
@@ -72,7 +72,7 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "the name of an optimizer": (
         lambda: call(optimizer="adam"),
-        r"optimizer: an optimizer is expected, got a str 'adam': pass one such as tg\.optim\.Adam",
+        r"optimizer: an optimizer is expected, got 'adam': pass one such as tg\.optim\.Adam",
     ),
     "an optimizer that was not made": (
         lambda: call(optimizer=tg.optim.Adam), "got the class Adam: pass one such as tg",
@@ -94,7 +94,7 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
     "a tensor in place of batches": (
         lambda: call(MODEL, tg.tensor(X)), r"batches are expected, got a Tensor of shape \(8, 3\)",
     ),
-    "a number in place of batches": (lambda: call(MODEL, 32), "batches are expected, got a int 32"),
+    "a number in place of batches": (lambda: call(MODEL, 32), "batches are expected, got 32"),
     "no labels": (
         lambda: call(MODEL, tg.data.batches(X, batch_size=4)),
         r"a batch is a tuple \(x, y\) .* got a tuple: pass tg\.data\.batches\(x, y, batch",

@@ -2,12 +2,13 @@
 
 from .._util.api_hints import module_getattr
 from .callbacks import BestModel as BestModel
-from .callbacks import Checkpoint as Checkpoint
 from .callbacks import ClipNorm as ClipNorm
 from .callbacks import CudaGraph as CudaGraph
 from .callbacks import EarlyStopping as EarlyStopping
 from .callbacks import Progress as Progress
 from .callbacks import Schedule as Schedule
+from .callbacks import TimeLimit as TimeLimit
+from .checkpoint import Checkpoint as Checkpoint
 from .history import History as History
 from .interrupt import ctrl_c as ctrl_c
 from .run import Callback as Callback
@@ -21,6 +22,7 @@ __getattr__ = module_getattr(
         "LRScheduler": "Schedule(schedule)",
         "GradientNormClipping": "ClipNorm(max_norm)",
         "ProgressBar": "Progress()",
+        "Timer": "TimeLimit(minutes)",
         "Trainer": "fit(model, batches, loss=..., optimizer=..., epochs=...)",
     },
     globals(),

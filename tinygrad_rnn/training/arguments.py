@@ -16,7 +16,7 @@ from ..optim import Optimizer
 from ..tensors import checks
 
 
-def check(model: Any, loss: Any, optimizer: Any, epochs: Any) -> None:
+def check(model: Any, loss: Any, optimizer: Any, epochs: Any, every: Any) -> None:
     """Raise unless the arguments can be used together."""
     if not isinstance(model, Module):
         raise ArgumentError(
@@ -39,6 +39,8 @@ def check(model: Any, loss: Any, optimizer: Any, epochs: Any) -> None:
             f"{class_name(model)}: make the optimizer from model.parameters() of this model"
         )
     checks.positive(epochs, "fit: epochs")
+    if every is not None:
+        checks.positive(every, "fit: every")
     if not is_grad_enabled():
         raise ArgumentError("fit: gradients are off here: call it outside of tg.no_grad()")
 
@@ -120,8 +122,9 @@ def in_order(callbacks: Any, base: type) -> list[Any]:
 
 
 def _shown(value: Any) -> str:
+    if value is None or isinstance(value, str | int | float):
+        return f"{value!r:.40}"
     if isinstance(value, type):
         return f"the class {value.__name__}"
     shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
-    text = f" {value!r:.40}" if isinstance(value, str | int | float | None) else ""
-    return f"a {class_name(value)}{shape}{text}"
+    return f"a {class_name(value)}{shape}"
