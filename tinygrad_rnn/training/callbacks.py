@@ -14,7 +14,7 @@ from .._util.api_hints import class_name
 from ..errors import ArgumentError
 from ..optim import schedule as schedules
 from ..tensors import checks
-from .checkpoint import FilePath, try_to_save, writable
+from .checkpoint import FilePath, Writer, writable
 from .run import Callback, Run
 
 
@@ -98,7 +98,7 @@ class EarlyStopping(_Monitor):
             run.stop(f"stopped early: {self.monitor} did not improve for {self.waited} {rows}")
 
 
-class BestModel(_Monitor):
+class BestModel(_Monitor, Writer):
     """Keep the parameters with which a figure was best; restore them at the end.
 
     Parameters
@@ -131,15 +131,11 @@ class BestModel(_Monitor):
     True
     """
 
-    saved = ("best", "weights", "figures")
-    error: OSError | None = None
+    saved = ("best", "weights")
 
     def __init__(
-        self,
-        monitor: str = "valid_loss",
-        largest: bool = False,
-        path: FilePath | None = None,
-    ) -> None:
+        self, monitor: str = "valid_loss", largest: bool = False, path: FilePath | None = None
+    ) -> None:  # fmt: skip
         super().__init__(monitor, largest)
         self.path = None if path is None else writable("BestModel", path)
         self.weights, self.figures = dict[str, Any](), dict[str, Any]()
@@ -150,14 +146,13 @@ class BestModel(_Monitor):
         if better:
             self.weights, self.figures = copy.deepcopy(run.model.state_dict()), {**run.figures}
         if self.path is not None and (better or self.error is not None):
-            self.error = try_to_save(self, self.path, model=self.weights, figures=self.figures)
+            self.write(self.path, model=self.weights, figures=self.figures)
 
     def end(self, run: Run) -> None:
         """Restore the best parameters."""
         if self.weights:
             run.model.load_state_dict(self.weights)
-        if self.error is not None:
-            raise self.error
+        super().end(run)
 
 
 class ClipNorm(Callback):

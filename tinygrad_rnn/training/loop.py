@@ -158,7 +158,8 @@ def _end_epoch(run: Run) -> bool:
 def _add_row(run: Run) -> None:
     """Validate, and add the figures since the last row to the history."""
     refuse(run.losses.read())
-    recent, epoch = run.losses.recent, run.epoch
+    recent = run.losses.recent
+    epoch: float = run.epoch
     if isinstance(run.stream, ResumableIterator):
         epoch += run.stream.position / len(run.stream)
     run.figures = {"epoch": epoch, "step": run.step, "loss": recent.total / recent.count}

@@ -23,7 +23,8 @@ from .losses import Losses, refuse, refuse_parameters
 from .step import Step
 
 _NUMBERS = ("epoch", "step", "seconds", "step_seconds")
-_MOMENTS = (("step",), ("step", "report"), ("report", "epoch"), ("epoch",))  # when hooks are called
+_MOMENTS: tuple[tuple[str, ...], ...]  # when methods of callbacks are called
+_MOMENTS = (("step",), ("step", "report"), ("report", "epoch"), ("epoch",))
 
 
 class Callback:
