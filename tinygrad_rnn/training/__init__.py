@@ -13,12 +13,14 @@ from .history import History as History
 from .interrupt import ctrl_c as ctrl_c
 from .run import Callback as Callback
 from .run import Run as Run
+from .writer import Log as Log
 
 __getattr__ = module_getattr(
     __name__,
     {
         "ModelCheckpoint": "Checkpoint(path) of the run, BestModel(path=path) of the best weights",
         "LearningRateScheduler": "Schedule(schedule)",
+        "CSVLogger": "Log(path)",
         "LRScheduler": "Schedule(schedule)",
         "GradientNormClipping": "ClipNorm(max_norm)",
         "ProgressBar": "Progress()",

@@ -12,10 +12,11 @@ from typing import Any
 from .. import cuda
 from .._util.api_hints import class_name
 from ..errors import ArgumentError
+from ..io import save
 from ..optim import schedule as schedules
 from ..tensors import checks
-from .checkpoint import FilePath, Writer, writable
 from .run import Callback, Run
+from .writer import FilePath, Writer, writable
 
 
 class _Monitor(Callback):
@@ -146,7 +147,7 @@ class BestModel(_Monitor, Writer):
         if better:
             self.weights, self.figures = copy.deepcopy(run.model.state_dict()), {**run.figures}
         if self.path is not None and (better or self.error is not None):
-            self.write(self.path, model=self.weights, figures=self.figures)
+            self.attempt(save, self.path, model=self.weights, figures=self.figures)
 
     def end(self, run: Run) -> None:
         """Restore the best parameters."""

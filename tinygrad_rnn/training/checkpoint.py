@@ -1,12 +1,9 @@
-"""Saving a run and continuing it: the callback `Checkpoint`, and callbacks that write a file."""
+"""Saving a run and continuing it: the callback `Checkpoint`."""
 
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from .._util.api_hints import class_name
@@ -14,33 +11,8 @@ from .._util.state_keys import check_keys
 from ..errors import ArgumentError
 from ..io import load, save
 from ..tensors import checks
-from .run import Callback, Run
-
-FilePath = str | os.PathLike[str]
-
-
-class Writer(Callback):
-    """A callback that writes a file, also on a disk that is full at times."""
-
-    error: OSError | None = None
-
-    def write(self, path: Path, **state: Any) -> None:
-        """Write a file; where that fails, warn and keep the error."""
-        try:
-            save(path, **state)
-            self.error = None
-        except OSError as error:
-            self.error = error
-            warnings.warn(
-                f"{class_name(self)}: {path} was not saved: {error}; training continues, and the "
-                "next time tries again",
-                stacklevel=5,
-            )
-
-    def end(self, run: Run) -> None:
-        """Raise if the last attempt failed."""
-        if self.error is not None:
-            raise self.error
+from .run import Run
+from .writer import FilePath, Writer, refuse_existing, writable
 
 
 class Checkpoint(Writer):
@@ -115,17 +87,16 @@ class Checkpoint(Writer):
 
     def report(self, run: Run) -> None:
         """Save with each row of figures."""
-        self.save(run, run.saveable or run.stream is None)
+        self.save(run, run.saveable)
 
     def epoch(self, run: Run) -> None:
-        """Save at the end, and where there are other reasons but no row."""
-        reasons = run.epoch == run.epochs or run.interrupted or not run.saveable
-        self.save(run, run.every is not None and reasons)
+        """Save at the end; and after each epoch if the run cannot be saved within one."""
+        self.save(run, not run.saveable or run.interrupted or run.epoch == run.epochs)
 
     def save(self, run: Run, when: bool = True) -> None:
         """Save the run now."""
         if when:
-            self.write(self.path, fit=run.state_dict(), **self.extra)
+            self.attempt(save, self.path, fit=run.state_dict(), **self.extra)
 
 
 def _continue(run: Run, saving: Checkpoint) -> None:
@@ -135,13 +106,9 @@ def _continue(run: Run, saving: Checkpoint) -> None:
             f"Checkpoint: steps={saving.steps}: a {class_name(run.batches)} has no position that "
             "can be saved: pass tg.data.batches(...) itself or a list, or leave out steps="
         )
+    refuse_existing(saving.path, saving.resume, "Checkpoint")
     if not saving.path.exists():
         return
-    if not saving.resume:
-        raise ArgumentError(
-            f"Checkpoint: {saving.path} exists: continue its run with resume=True, or choose "
-            "another name"
-        )
     file = load(saving.path)
     check_keys(f"Checkpoint: {saving.path}", {"fit": 0} if "fit" in file else file, ("fit",))
     run.load_state_dict(file["fit"])
@@ -161,14 +128,3 @@ def _entries(extra: Any) -> Any:
     if taken := {"fit", "path"} & {*extra}:
         raise ArgumentError(f"Checkpoint: extra: {', '.join(taken)}: choose another name")
     return extra
-
-
-def writable(name: str, path: Any) -> Path:
-    """Return the path of a file; raise unless its folder exists."""
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(f"{name}: path: the path of a file is expected, got {path!r:.60}")
-    if not Path(path).parent.is_dir() or Path(path).is_dir():
-        raise ArgumentError(
-            f"{name}: {str(path)!r}: no such folder: make it, or pass a file in one"
-        )
-    return Path(path)
