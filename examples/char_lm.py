@@ -26,10 +26,8 @@ The loop is `tg.fit`; the callbacks below add what this program prints and write
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
-import os
 import platform
 import sys
 import time
@@ -122,12 +120,10 @@ def write(model: tg.models.RecurrentLM, args: Any) -> str:
 
 
 class Report(tg.training.Progress):
-    """Validate, and print and log a row of figures; print the samples on the way."""
+    """Validate, and print a row of figures; print the samples on the way."""
 
     def __init__(self, data: Data, args: argparse.Namespace) -> None:
         self.data, self.args, self.said = data, args, False
-        self.lines: list[str] = []  # that are not in the log yet
-        self.error: OSError | None = None  # why not
 
     def start(self, run: tg.training.Run) -> None:
         """Make the progress bar."""
@@ -162,64 +158,41 @@ class Report(tg.training.Progress):
             self.say(self.line(loss, f" so far, {self.speed:,.0f} tokens/s"))
 
     def report(self, run: tg.training.Run) -> None:
-        """Validate, print and log."""
-        figures, before = run.figures, [{"step": 0, "seconds": 0.0}, *run.history][-2]
-        figures["seconds"], valid, self.said = run.step_seconds, "", True
-        tokens = (run.step - before["step"]) * self.args.batch * self.args.steps
-        figures["tokens_per_s"] = tokens / (run.step_seconds - before["seconds"])
-        figures["seconds_left"] = self.seconds_left
+        """Validate and print."""
+        before, loss, valid = [{"step": 0, "seconds": 0.0}, *run.history][-2], None, ""
         if len(self.data.valid_ids):
-            loss = figures["valid_loss"] = evaluate(run.model, self.data.valid_ids, self.args)
+            loss = evaluate(run.model, self.data.valid_ids, self.args)
             if not math.isfinite(loss):
                 raise FloatingPointError(f"after step {run.step}, the loss of validation is {loss}")
             valid = f", validation {F.perplexity(loss):.3f}"
-        self.say(self.line(figures["loss"], valid))
-        if self.args.log:
-            self.lines.append(json.dumps({"valid_loss": None} | figures))
-            self.error = append(self.args.log, self.lines)
+        tokens = (run.step - before["step"]) * self.args.batch * self.args.steps
+        run.figures |= {
+            "valid_loss": loss,
+            "tokens_per_s": tokens / (run.step_seconds - before["seconds"]),
+            "seconds": run.step_seconds,
+            "seconds_left": self.seconds_left,
+        }
+        self.say(self.line(run.figures["loss"], valid))
+        self.said = True
 
 
-class Best(tg.training.Callback):
+class Best(tg.training.Checkpoint):
     """Save the run where its validation is the best one in a file."""
 
-    saved, last, best = ("best",), True, math.inf
-
-    def __init__(self, file: tg.training.Checkpoint) -> None:
-        self.file = file
+    saved, best = ("best",), math.inf
 
     def report(self, run: tg.training.Run) -> None:
         """Save the run if it is better."""
-        before, self.best = self.best, min(self.best, run.figures["valid_loss"])
-        self.file.save(run, self.best < before)
-        if self.file.error is not None:
-            self.best = before
+        before, loss = self.best, run.figures["valid_loss"]
+        if loss is not None and loss < before:
+            self.best = loss
+            self.save(run)
+            self.best = before if self.error else loss
 
+    def start(self, run: tg.training.Run) -> None:
+        """Do not continue this file."""
 
-def append(path: Path, lines: list[str]) -> OSError | None:
-    """Add lines to a file, and forget them; or none, and return why."""
-    length = path.stat().st_size if path.exists() else 0
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            print(*lines, sep="\n", file=file)
-        lines.clear()
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.truncate(path, length)
-        warnings.warn(f"{path} was not written: {error}; training continues", stacklevel=2)
-        return error
-    return None
-
-
-def trim(log: Path, step: int) -> None:
-    """Remove the lines of a log after a step: a killed run wrote them, the last one in part."""
-    kept = ""
-    if step and log.exists():
-        with contextlib.suppress(ValueError):  # a partial line is not valid JSON
-            for line in log.read_text(encoding="utf-8").splitlines():
-                if json.loads(line)["step"] <= step:
-                    kept += f"{line}\n"
-    with tg.io.atomic_write(log) as file:
-        file.write(kept.encode())
+    step = epoch = tg.training.Callback.step  # nor save at other times
 
 
 def converted(old: dict[str, Any], batches: tg.data.ResumableIterator) -> dict[str, Any]:
@@ -336,19 +309,9 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     add("--dropout", type=float, default=0.0, help="the share of activations that is dropped")
     add("--seed", type=int, default=0, help="of the weights, the windows and the samples")
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
-    add(
-        "--save",
-        type=Path,
-        metavar="PATH",
-        help="save the run here, and the best one as PATH's .best",
-    )
+    add("--save", type=Path, metavar="PATH", help="save the run here, the best one as PATH's .best")
     add("--resume", action="store_true", help="continue the run at --save, if there is one")
-    add(
-        "--every",
-        type=positive,
-        metavar="STEPS",
-        help="steps between reports; default: a tenth of the run",
-    )
+    add("--every", type=positive, metavar="STEPS", help="of a report; default: a tenth of the run")
     add("--log", type=Path, metavar="PATH", help="add one line of JSON for each report")
     add("--sample-every", type=positive, metavar="STEPS", help="print a sample every so many steps")
     add("--sample-only", type=Path, metavar="PATH", help="sample from a saved model, do not train")
@@ -356,12 +319,7 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     add("--length", type=positive, default=400, help="characters to sample")
     add("--temperature", type=float, default=0.7, help="0 takes the likeliest character")
     add("--top-k", type=positive, help="draw from the k likeliest characters")
-    add(
-        "--top-p",
-        type=float,
-        default=1.0,
-        help="draw from the fewest characters with this probability",
-    )
+    add("--top-p", type=float, default=1.0, help="draw from the likeliest with this probability")
     add("--plot", type=Path, metavar="PATH", help="plot the losses (.png, .svg, ...)")
     add("--json", action="store_true", help="the last line is one JSON object with all figures")
     add("--smoke", action="store_true", help="a run of seconds, to test that it works")
@@ -415,20 +373,17 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
     about = {"vocabulary": data.vocab, "options": options, "sha256": data.sha256}
     if saved:
         resume(args, saved, batches, about)
-    if args.log:
-        trim(args.log, saved["fit"]["step"] if saved else 0)
     tg.show_config(hints_only=True)  # such as that the machine is busy
 
-    report, files = Report(data, args), {}
-    callbacks = [report, tg.training.ClipNorm(args.clip)]
-    callbacks.append(tg.training.Schedule(DECAYS[args.decay](args.epochs)))
+    report = Report(data, args)
+    decay = tg.training.Schedule(DECAYS[args.decay](args.epochs))
+    callbacks = [report, tg.training.ClipNorm(args.clip), decay]
     if args.minutes:
         callbacks.append(tg.training.TimeLimit(args.minutes))
+    files = [tg.training.Log(args.log, resume=True)] if args.log else []
     if args.save:
-        file = tg.training.Checkpoint(args.save, resume=True, lr=args.lr, extra=about)
-        best = args.save.with_stem(f"{args.save.stem}.best")
-        files = {best: tg.training.Checkpoint(best, extra=about), args.save: file}
-        callbacks += [Best(files[best])] * bool(len(data.valid_ids)) + [file]
+        files.append(Best(args.save.with_stem(f"{args.save.stem}.best"), extra=about))
+        files.append(tg.training.Checkpoint(args.save, resume=True, lr=args.lr, extra=about))
     try:
         tg.fit(
             model,
@@ -437,27 +392,26 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
             optimizer=OPTIMIZERS[args.optimizer](model.parameters(), lr=args.lr),
             epochs=args.epochs,
             every=args.every or max(args.epochs * len(batches) // 10, 1),
-            callbacks=callbacks,
+            callbacks=[*callbacks, *files],
         )
-    except OSError as error:
-        if not args.save or error is not file.error:
+    except OSError as error:  # the last attempt to write one of the files
+        if all(error is not file.error for file in files):
             raise
 
     run, by_ctrl_c = report.run, report.run.stopped == "stopped by Ctrl-C"
     figures = conclude(report, data, args) if run.step and not by_ctrl_c else {}
     print(write(model, args))
     if args.plot and run.history:
-        run.history.plot(path=args.plot)
+        run.history.plot("loss", *["valid_loss"] * bool(len(data.valid_ids)), path=args.plot)
     if run.stopped:
-        why = file.error if args.save else "no --save"
+        why = files[-1].error if args.save else "no --save"
         print(f"not saved: {why}" if why else f"saved: {args.save}")
     if args.json and not by_ctrl_c:
         print(json.dumps(figures))
-    unwritten = {path: file.error for path, file in files.items()} | {args.log: report.error}
-    for path, why in unwritten.items():
-        if why:
-            print(f"char_lm: {path} could not be written: {why}", file=sys.stderr)
-    return 130 if by_ctrl_c else int(any(unwritten.values()))
+    unwritten = [file for file in files if file.error]
+    for file in unwritten:
+        print(f"char_lm: {file.path} could not be written: {file.error}", file=sys.stderr)
+    return 130 if by_ctrl_c else int(bool(unwritten))
 
 
 def resume(args: Any, saved: dict[str, Any], batches: Any, about: dict[str, Any]) -> None:

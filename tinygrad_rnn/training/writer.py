@@ -102,7 +102,8 @@ def _continue(path: Path, rows: _Rows, earlier: _Rows) -> None:
     """Write rows after those of the resumed run, if it had some, in place of all others."""
     kept = []
     if earlier and path.exists():
-        with contextlib.suppress(ValueError):  # a killed run may have written a part of a line
+        # A killed run may have written a part of a line.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             for line in path.read_text(encoding="utf-8").splitlines():
                 if json.loads(line)["step"] < rows[0]["step"]:
                     kept.append(line)
