@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import random as tg_random
-from .._util.resumable import ResumableIterator
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from ..nn import Module
@@ -160,8 +159,8 @@ def _add_row(run: Run) -> None:
     refuse(run.losses.read())
     recent = run.losses.recent
     epoch: float = run.epoch
-    if isinstance(run.stream, ResumableIterator):
-        epoch += run.stream.position / len(run.stream)
+    if hasattr(run.stream, "__len__"):  # the length of the epoch that has begun is known
+        epoch += run.losses.epoch.steps / len(run.stream)
     run.figures = {"epoch": epoch, "step": run.step, "loss": recent.total / recent.count}
     if run.valid is not None:
         run.figures["valid_loss"] = mean_loss(run.model, run.forward, run.carries, run.valid)
