@@ -206,7 +206,8 @@ def converted(old: dict[str, Any], batches: tg.data.ResumableIterator) -> dict[s
     return {name: old[name] for name in same} | {
         "step_seconds": old["seconds"],
         "losses": {
-            "epoch": old["losses"] | {"norms": 0.0, "steps": 0},
+            "epoch": old["losses"]
+            | {"norms": 0.0, "steps": (old["windows"] or {}).get("position", 0)},
             "recent": old["recent"] | recent,
         },
         "batches": old["windows"] or batches.state_dict() | {"position": len(batches)},

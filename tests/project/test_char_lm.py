@@ -525,6 +525,43 @@ def test_a_run_that_is_over_stays_what_it_is(text: list[str], tmp_path: Path) ->
     assert tg.load(path)["fit"]["epoch"] == 3
 
 
+def test_a_run_of_the_first_version_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files: a run that was interrupted in its first epoch, and the same one in one piece."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("abcd bad cab " * 20)
+    for name in ("part", "whole"):
+        content = (Path(__file__).parent / "char_lm_first_version" / f"{name}.ckpt").read_bytes()
+        Path(f"{name}.ckpt").write_bytes(content)
+    whole = tg.load("whole.ckpt")["run"]
+    status, sample = job("--sample-only", "part.ckpt")
+    assert (status, sample[:3]) == (0, "\nab")
+    log = [json.dumps({"step": step, "kept": True}) for step in (8, 16)]
+    Path("part.log").write_text("\n".join(log))
+    status, out = job("--save", "part.ckpt", "--resume", "--log", "part.log")
+    assert status == 0 and "continuing after step 13\n" in out
+    run = tg.load("part.ckpt")["fit"]
+    for name, parameter in whole["model"].items():  # to the bit on the machine that made the files
+        np.testing.assert_allclose(run["model"][name], parameter, rtol=1e-4, atol=1e-6)
+    assert run["losses"]["epoch"]["total"] == pytest.approx(whole["losses"]["total"])
+    assert (run["step"], run["epoch"]) == (whole["step"], whole["epoch"])
+    assert best_of(Path("part.ckpt")) == pytest.approx(whole["best"])
+    losses = [row["valid_loss"] for row in run["history"]]
+    assert losses == pytest.approx([valid for _, _, valid in whole["curve"]])
+    lines = [json.loads(line) for line in Path("part.log").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [8, 16, 24, 32, 40]
+    assert [line["epoch"] for line in lines[1:]] == [step / 20 for step in (16, 24, 32, 40)]
+
+    for name in ("part.ckpt", "whole.ckpt"):
+        status, out = job("--save", name, "--resume", "--epochs", 3)
+        assert status == 0 and "continuing after step 40\n" in out
+    longer, other = (tg.load(name)["fit"] for name in ("part.ckpt", "whole.ckpt"))
+    assert longer["step"] == other["step"] == 60
+    for name, parameter in longer["model"].items():
+        np.testing.assert_allclose(other["model"][name], parameter, rtol=1e-4, atol=1e-6)
+
+
 def test_resume_starts_where_there_is_nothing_yet(text: list[str], tmp_path: Path) -> None:
     path = tmp_path / "run.ckpt"
     status, out = job(*text, *TINY, "--save", path, "--resume")

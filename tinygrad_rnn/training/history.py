@@ -23,10 +23,10 @@ class History(list[dict[str, Any]]):
     Notes
     -----
     The figures of a row are ``epoch`` and ``step``, their numbers so far, with a fraction in the
-    middle of an epoch if its length is known; ``loss``, the mean since the last row, each loss taken before its step;
-    ``valid_loss``, now, if there is validation; ``gradient_norm``, the mean before clipping;
-    ``lr``, the learning rate; and ``seconds`` of training and validation so far. Callbacks can add
-    others.
+    middle of an epoch if its length is known; ``loss``, the mean since the last row, each loss
+    taken before its step; ``valid_loss``, now, if there is validation; ``gradient_norm``, the mean
+    before clipping; ``lr``, the learning rate; and ``seconds`` of training and validation so far.
+    Callbacks can add others.
 
     Examples
     --------
