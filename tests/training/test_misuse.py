@@ -33,6 +33,14 @@ class Forgetful(Stateless):
         return super().forward(ids)
 
 
+class Forgets(T.Callback):
+    saved = ("count",)
+
+
+class Alone(T.Callback):
+    saved, count = "count", 1  # type: ignore[assignment]
+
+
 MODEL, OTHER, WORDS, LOST = tg.nn.Linear(3, 1), tg.nn.Linear(3, 1), Stateless(), Forgetful()
 
 
@@ -68,7 +76,7 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
         r"loss: it must return one number, .* got a Tensor of shape \(8, 1\): take its mean",
     ),
     "a loss that is a number": (
-        lambda: call(loss=lambda output, y: 0.5), r"loss: it must return one number, .* a float",
+        lambda: call(loss=lambda output, y: 0.5), r"loss: it must return one number, .* got 0\.5: return it as",
     ),
     "the name of an optimizer": (
         lambda: call(optimizer="adam"),
@@ -135,6 +143,30 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: call(callbacks=[print]), r"got a .*function.*: make a subclass of tg\.train",
     ),
     "a callback twice": (lambda: call(callbacks=[T.ClipNorm(1)] * 2), "callbacks: one occurs twi"),
+    "callbacks that are None": (
+        lambda: call(callbacks=None),
+        "callbacks: a list of callbacks is expected, got None: pass a list, or leave it out",
+    ),
+    "callbacks in a dict": (lambda: call(callbacks={}), "got a dict: pass a list, or leave it"),
+    "no model": (lambda: call(None), "model: a tg.nn.Module is expected, got None: make a sub"),
+    "no loss": (lambda: call(loss=lambda output, y: None), r"shape \(\), got None: return it as"),
+    "a loss apart from the parameters": (
+        lambda: call(loss=lambda output, y: F.mse_loss(output.detach(), y)),
+        r"loss: it does not depend on a parameter: compute it .* without detach\(\)",
+    ),
+    "padding that is not ignored": (
+        lambda: call(loss=lambda output, y: F.cross_entropy(output[:2], np.array([0, -1]))),
+        r"cross_entropy: id -1 is outside \[0, 1\): if it is padding, pass ignore_index=-1",
+    ),
+    "a saved attribute that is missing": (
+        lambda: call(callbacks=[Forgets(), T.Checkpoint("no file is written")]),
+        "Forgets: saved has 'count', which is no attribute: set it in __init__ or start",
+    ),
+    "the name of a saved attribute alone": (
+        lambda: call(callbacks=[Alone(), T.Checkpoint("no file is written")]),
+        r"Alone: saved is a tuple of names: write saved = \('count',\)",
+    ),
+    "a folder as file": (lambda: T.Checkpoint("/"), "Checkpoint: '/' is a folder: pass a file in"),
     "early stopping without validation": (
         lambda: call(callbacks=[T.EarlyStopping()]),
         r"EarlyStopping: it needs validation: pass valid= to fit, or monitor='loss'",

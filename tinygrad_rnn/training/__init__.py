@@ -22,6 +22,8 @@ __getattr__ = module_getattr(
         "LearningRateScheduler": "Schedule(schedule)",
         "CSVLogger": "Log(path)",
         "LRScheduler": "Schedule(schedule)",
+        "ReduceLROnPlateau": "tg.optim.schedule.ReduceLROnPlateau, in a Callback whose report(run) "
+        "calls its step(run.figures['valid_loss'])",
         "GradientNormClipping": "ClipNorm(max_norm)",
         "ProgressBar": "Progress()",
         "Timer": "TimeLimit(minutes)",

@@ -106,6 +106,8 @@ def _continue(run: Run, saving: Checkpoint) -> None:
             f"Checkpoint: steps={saving.steps}: a {class_name(run.batches)} has no position that "
             "can be saved: pass tg.data.batches(...) itself or a list, or leave out steps="
         )
+    for callback in run.callbacks:
+        callback.state_dict()  # raises now for what could not be saved after the first epoch
     refuse_existing(saving.path, saving.resume, "Checkpoint")
     if not saving.path.exists():
         return

@@ -78,7 +78,7 @@ class Callback:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the attributes that are saved."""
-        values = {name: getattr(self, name) for name in self.saved}
+        values = _saved_values(self)
         return {n: v.state_dict() if hasattr(v, "state_dict") else v for n, v in values.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -91,6 +91,20 @@ class Callback:
                 part.bit_generator.state = state[name]
             else:
                 setattr(self, name, state[name])
+
+
+def _saved_values(callback: Callback) -> dict[str, Any]:
+    name = type(callback).__name__
+    saved: Any = callback.saved
+    if isinstance(saved, str):
+        raise ArgumentError(f"{name}: saved is a tuple of names: write saved = ({saved!r},)")
+    for attribute in saved:
+        if not hasattr(callback, attribute):
+            raise ArgumentError(
+                f"{name}: saved has {attribute!r}, which is no attribute: set it in __init__ or "
+                "start"
+            )
+    return {attribute: getattr(callback, attribute) for attribute in saved}
 
 
 class Run:

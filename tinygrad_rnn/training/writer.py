@@ -127,7 +127,9 @@ def writable(name: str, path: Any) -> Path:
     """Return the path of a file; raise unless its folder exists."""
     if not isinstance(path, str | os.PathLike):
         raise ArgumentError(f"{name}: path: the path of a file is expected, got {path!r:.60}")
-    if not Path(path).parent.is_dir() or Path(path).is_dir():
+    if Path(path).is_dir():
+        raise ArgumentError(f"{name}: {str(path)!r} is a folder: pass a file in it")
+    if not Path(path).parent.is_dir():
         raise ArgumentError(
             f"{name}: {str(path)!r}: no such folder: make it, or pass a file in one"
         )
