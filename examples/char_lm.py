@@ -20,7 +20,7 @@ Ctrl-C saves the run, prints a sample, and exits with status 130; the end of --m
 with status 0. A file that cannot be written, because the disk is full, does not end the run: it is
 tried again at the next report, and the status is 1 if the last attempt failed.
 
-The loop is `tg.fit`; the callbacks below add what this program prints and writes.
+The training loop is `tg.fit`; its callbacks `Report` and `Best` are below.
 """
 
 from __future__ import annotations

@@ -76,7 +76,8 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
         r"loss: it must return one number, .* got a Tensor of shape \(8, 1\): take its mean",
     ),
     "a loss that is a number": (
-        lambda: call(loss=lambda output, y: 0.5), r"loss: it must return one number, .* got 0\.5: return it as",
+        lambda: call(loss=lambda output, y: 0.5),
+        r"loss: it must return one number, .* got 0\.5: return it as",
     ),
     "the name of an optimizer": (
         lambda: call(optimizer="adam"),
@@ -160,7 +161,7 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a saved attribute that is missing": (
         lambda: call(callbacks=[Forgets(), T.Checkpoint("no file is written")]),
-        "Forgets: saved has 'count', which is no attribute: set it in __init__ or start",
+        "Forgets: it lacks 'count', which saved names: set it in __init__ or start",
     ),
     "the name of a saved attribute alone": (
         lambda: call(callbacks=[Alone(), T.Checkpoint("no file is written")]),

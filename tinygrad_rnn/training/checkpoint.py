@@ -30,7 +30,7 @@ class Checkpoint(Writer):
     lr : float, optional
         The learning rate of a continued run, which its schedules multiply. Default: the saved one.
     extra : dict, optional
-        Further entries of the file, such as a vocabulary: ``tg.load(path)`` has them beside
+        Further entries of the file, such as a vocabulary: ``tg.load(path)`` has them and
         ``"fit"``, the run.
 
     Raises
@@ -107,7 +107,7 @@ def _continue(run: Run, saving: Checkpoint) -> None:
             "can be saved: pass tg.data.batches(...) itself or a list, or leave out steps="
         )
     for callback in run.callbacks:
-        callback.state_dict()  # raises now for what could not be saved after the first epoch
+        callback.state_dict()  # raises now, not after the first epoch
     refuse_existing(saving.path, saving.resume, "Checkpoint")
     if not saving.path.exists():
         return

@@ -101,8 +101,7 @@ def _saved_values(callback: Callback) -> dict[str, Any]:
     for attribute in saved:
         if not hasattr(callback, attribute):
             raise ArgumentError(
-                f"{name}: saved has {attribute!r}, which is no attribute: set it in __init__ or "
-                "start"
+                f"{name}: it lacks {attribute!r}, which saved names: set it in __init__ or start"
             )
     return {attribute: getattr(callback, attribute) for attribute in saved}
 
