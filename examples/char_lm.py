@@ -198,6 +198,7 @@ class Best(tg.training.Checkpoint):
 def converted(old: dict[str, Any], batches: tg.data.ResumableIterator) -> dict[str, Any]:
     """Return the run of a file that this example wrote when it had a loop of its own."""
     recent = {"norms": math.fsum(old["recent_norms"]), "steps": len(old["recent_norms"])}
+    epoch = {"norms": 0.0, "steps": old["windows"]["position"] if old["windows"] else 0}
     rows = [{"epoch": epoch, "loss": loss, "valid_loss": v} for epoch, loss, v in old["curve"]]
     if rows:
         rows[-1]["step"] = old["step"] - recent["steps"]
@@ -205,11 +206,7 @@ def converted(old: dict[str, Any], batches: tg.data.ResumableIterator) -> dict[s
     same = ("model", "optimizer", "epoch", "step", "seconds", "state", "random")
     return {name: old[name] for name in same} | {
         "step_seconds": old["seconds"],
-        "losses": {
-            "epoch": old["losses"]
-            | {"norms": 0.0, "steps": (old["windows"] or {}).get("position", 0)},
-            "recent": old["recent"] | recent,
-        },
+        "losses": {"epoch": old["losses"] | epoch, "recent": old["recent"] | recent},
         "batches": old["windows"] or batches.state_dict() | {"position": len(batches)},
         "in_epoch": old["windows"] is not None,
         "valid": None,

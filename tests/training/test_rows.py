@@ -92,8 +92,8 @@ def without_times(rows: Any) -> list[dict[str, Any]]:
 def test_rows_every_few_steps(every: int, epochs: int) -> None:
     class Watch(T.Callback):
         def step(self, run: T.Run) -> None:
+            run.losses.read()  # on a GPU they are there still
             sums = run.losses.epoch
-            self.total = sums.total
             losses.append(sums.total - (before[-1] if sums.steps > 1 else 0.0))
             before.append(sums.total)
 
@@ -181,8 +181,7 @@ def resumable(path: Path, *more: Any, every: int = 6, seed: int = 1, **options: 
     return model, history
 
 
-@pytest.mark.parametrize("steps", [None, 1, 6])
-@pytest.mark.parametrize("number", [5, 6, 12, 13, 35])
+@pytest.mark.parametrize(("number", "steps"), [(5, None), (13, None), (6, 1), (35, 1), (12, 6)])
 def test_a_run_with_rows_is_continued_to_the_same_bits(
     number: int, steps: int | None, tmp_path: Path
 ) -> None:
@@ -199,7 +198,7 @@ def test_a_run_with_rows_is_continued_to_the_same_bits(
     assert tg.load(path)["fit"]["epoch"] == 3
 
 
-@pytest.mark.parametrize("number", [1, 5, 6, 12, 36])
+@pytest.mark.parametrize("number", [1, 6, 12, 36])
 def test_ctrl_c_after_the_run_was_saved_loses_no_step(number: int, tmp_path: Path) -> None:
     """Not even where it is pressed between the last callback and the decision to end."""
     whole, _ = resumable(tmp_path / "whole")

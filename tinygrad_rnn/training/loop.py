@@ -144,7 +144,7 @@ def _step(run: Run, batch: Any, carries: bool) -> None:
 
 def _end_epoch(run: Run) -> bool:
     """Count the epoch; return whether the run is over before its last one."""
-    refuse(run.losses.read())
+    _read_losses(run)
     if not run.losses.epoch.count:
         raise ArgumentError("fit: batches: an epoch has none: use a smaller batch_size")
     run.epoch, run.stream = run.epoch + 1, None
@@ -154,9 +154,16 @@ def _end_epoch(run: Run) -> bool:
     return _call(run, "report", "epoch")
 
 
+def _read_losses(run: Run) -> None:
+    """Wait for the losses that are still on a device; raise if one is not finite."""
+    began = time.perf_counter()
+    refuse(run.losses.read())
+    run.step_seconds += time.perf_counter() - began
+
+
 def _add_row(run: Run) -> None:
     """Validate, and add the figures since the last row to the history."""
-    refuse(run.losses.read())
+    _read_losses(run)
     recent = run.losses.recent
     epoch: float = run.epoch
     if hasattr(run.stream, "__len__"):  # the length of the epoch that has begun is known
