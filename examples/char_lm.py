@@ -309,7 +309,12 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--save", type=Path, metavar="PATH", help="save the run here, the best one as PATH's .best")
     add("--resume", action="store_true", help="continue the run at --save, if there is one")
-    add("--every", type=positive, metavar="STEPS", help="of a report; default: a tenth of the run")
+    add(
+        "--every",
+        type=positive,
+        metavar="STEPS",
+        help="report so often; default: a tenth of the run",
+    )
     add("--log", type=Path, metavar="PATH", help="add one line of JSON for each report")
     add("--sample-every", type=positive, metavar="STEPS", help="print a sample every so many steps")
     add("--sample-only", type=Path, metavar="PATH", help="sample from a saved model, do not train")
@@ -436,7 +441,8 @@ def main() -> None:
     try:
         sys.exit(run(*arguments()))
     except FloatingPointError as error:
-        sys.exit(f"char_lm: {error}; use a smaller --lr or --clip")
+        cause, _, _ = str(error).partition(": use a smaller")
+        sys.exit(f"char_lm: {cause}: use a smaller --lr or --clip")
     except (ValueError, ImportError, OSError) as error:
         sys.exit(f"char_lm: {error}")
     except KeyboardInterrupt:

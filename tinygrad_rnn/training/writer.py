@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .._util.api_hints import class_name
 from ..errors import ArgumentError
 from ..io import atomic_write
 from .run import Callback, Run
@@ -32,7 +31,7 @@ class Writer(Callback):
         except OSError as error:
             self.error = error
             warnings.warn(
-                f"{class_name(self)}: {path} was not written: {error}; training continues, and the "
+                f"{type(self).__name__}: {path} was not written: {error}; training continues, and the "
                 "next time tries again",
                 stacklevel=5,
             )
