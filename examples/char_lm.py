@@ -310,10 +310,7 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     add("--save", type=Path, metavar="PATH", help="save the run here, the best one as PATH's .best")
     add("--resume", action="store_true", help="continue the run at --save, if there is one")
     add(
-        "--every",
-        type=positive,
-        metavar="STEPS",
-        help="report so often; default: a tenth of the run",
+        "--every", type=positive, metavar="N", help="report every N steps; default: 10 times in all"
     )
     add("--log", type=Path, metavar="PATH", help="add one line of JSON for each report")
     add("--sample-every", type=positive, metavar="STEPS", help="print a sample every so many steps")

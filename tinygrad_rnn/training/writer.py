@@ -31,8 +31,8 @@ class Writer(Callback):
         except OSError as error:
             self.error = error
             warnings.warn(
-                f"{type(self).__name__}: {path} was not written: {error}; training continues, and the "
-                "next time tries again",
+                f"{type(self).__name__}: {path} was not written: {error}; training continues, "
+                "and the next time tries again",
                 stacklevel=5,
             )
 
