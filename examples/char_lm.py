@@ -309,9 +309,7 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--save", type=Path, metavar="PATH", help="save the run here, the best one as PATH's .best")
     add("--resume", action="store_true", help="continue the run at --save, if there is one")
-    add(
-        "--every", type=positive, metavar="N", help="report every N steps; default: 10 times in all"
-    )
+    add("--every", type=positive, metavar="N", help="report every N steps; default: 10 times")
     add("--log", type=Path, metavar="PATH", help="add one line of JSON for each report")
     add("--sample-every", type=positive, metavar="STEPS", help="print a sample every so many steps")
     add("--sample-only", type=Path, metavar="PATH", help="sample from a saved model, do not train")
