@@ -38,18 +38,16 @@ class Adder(tg.nn.Module):
 
 def learn(model: Adder, sequence: int, steps: int) -> float:
     """Train on new sequences in every step; return the mean squared error on 1,000 others."""
-    optimizer = tg.optim.Adam(model.parameters(), lr=5e-3)
-    schedule = tg.optim.schedule.Scheduler(optimizer, tg.optim.schedule.cosine(steps))
-    for step in range(1, steps + 1):
-        x, y = tg.data.tasks.adding(batch_size=50, steps=sequence)
-        loss = tg.functional.mse_loss(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        tg.optim.clip_grad_norm(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 200 == 0:
-            print(f"step {step}: error {loss.item():.4f}", flush=True)
+    decay = tg.training.Schedule(tg.optim.schedule.cosine(steps), per="step")
+    tg.fit(
+        model,
+        (tg.data.tasks.adding(batch_size=50, steps=sequence) for _ in range(steps)),
+        loss=tg.functional.mse_loss,
+        optimizer=tg.optim.Adam(model.parameters(), lr=5e-3),
+        epochs=1,
+        every=200,
+        callbacks=[tg.training.ClipNorm(1.0), decay, tg.training.Progress()],
+    )
     x, y = tg.data.tasks.adding(batch_size=1000, steps=sequence)
     with tg.no_grad():
         return tg.functional.mse_loss(model(x), y).item()

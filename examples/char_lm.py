@@ -19,21 +19,19 @@ with the same number of threads and the same versions of Python and NumPy. --lr 
 Ctrl-C saves the run, prints a sample, and exits with status 130; the end of --minutes does the same
 with status 0. A file that cannot be written, because the disk is full, does not end the run: it is
 tried again at the next report, and the status is 1 if the last attempt failed.
+
+The training loop is `tg.fit`; its callbacks `Report` and `Best` are below.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
-import os
 import platform
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +49,7 @@ DECAYS = {"cosine": schedule.cosine, "none": lambda epochs: schedule.constant()}
 COURSE = """clean normalize valid max_tokens partition cell embedding hidden layers steps batch
             optimizer decay clip dropout seed"""
 THIS_TIME = {"save", "resume", "sample_only", "json", "minutes"}
-FIRST = 1.0  # seconds of training until the first line about it
+FIRST = 1.0  # seconds until the first line about the training
 
 
 class Data(NamedTuple):
@@ -102,103 +100,9 @@ def language_model(vocab: text_data.Vocabulary, args: Any) -> tg.models.Recurren
     )
 
 
-class Run:
-    """The state of a training run; attributes without an underscore are saved."""
-
-    def __init__(self, data: Data, args: argparse.Namespace) -> None:
-        self._data, self._args = data, args
-        self.model = language_model(data.vocab, args)
-        self.optimizer = OPTIMIZERS[args.optimizer](self.model.parameters(), lr=args.lr)
-        self.scheduler = schedule.Scheduler(self.optimizer, DECAYS[args.decay](args.epochs))
-        self.epoch, self.step, self.tokens, self.seconds = 0, 0, 0, 0.0  # completed
-        self.windows: Any = None  # of the epoch, once it has begun
-        self.state: Any = None  # the recurrent state for the next window
-        self.losses = tg.metrics.Perplexity()  # of the epoch
-        self.recent = tg.metrics.Perplexity()  # since the last report
-        self.recent_norms: list[float] = []
-        self.recent_seconds = 0.0
-        self.best = math.inf
-        self._unsaved: dict[Path, str] = {}  # the files that could not be written, and why
-        self._lines: list[str] = []  # that are not in the log yet
-        self.curve: list[tuple[float, float, float | None]] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that the rest of the run depends on."""
-        saved = {name: value for name, value in vars(self).items() if name[0] != "_"}
-        return saved | {"random": tg.random.get_state()}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Continue the saved run."""
-        if saved["windows"] is not None:
-            self.begin_epoch()  # creates the windows, which load their position below
-        for name in vars(self).keys() & saved.keys():
-            if hasattr(part := getattr(self, name), "load_state_dict"):
-                part.load_state_dict(saved[name])
-            else:
-                setattr(self, name, saved[name])
-        self.state = tg.bptt.restore(self.state, self._args.device)
-        tg.random.set_state(saved["random"])  # last, since the lines above draw numbers
-
-    def begin_epoch(self) -> None:
-        """Draw new windows; the first starts from the initial state."""
-        ids, args = self._data.train_ids, self._args
-        self.windows = PARTITIONS[args.partition](ids, args.batch, args.steps, device=args.device)
-        self.state = None
-        self.losses.reset()
-
-    def end_epoch(self) -> None:
-        """Count the epoch and set the learning rate of the next."""
-        self.windows = None
-        self.epoch += 1
-        self.scheduler.step()
-
-    def learn(self, x: tg.Tensor, y: tg.Tensor) -> None:
-        """Take one step of the optimizer. A loss that is not finite changes nothing and raises."""
-        began, random = time.perf_counter(), tg.random.get_state()
-        self.model.train()
-        loss, state = self.loss(x, y)
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = tg.optim.clip_grad_norm(self.model.parameters(), self._args.clip).item()
-        nats = loss.item()
-        if not math.isfinite(nats + norm):
-            tg.random.set_state(random)
-            raise FloatingPointError(
-                f"step {self.step + 1}: the loss is {nats:.6g}, the norm of its gradient "
-                f"{norm:.6g}{self.first_anomaly(x, y)}: use a smaller --lr or --clip"
-            )
-        self.optimizer.step()
-        # A window that continues the last one starts from its state, detached from its graph.
-        self.state = tg.bptt.detach(state) if self._args.partition == "sequential" else None
-        self.losses.update(nats, y.size)
-        self.recent.update(nats, y.size)
-        self.recent_norms.append(norm)
-        self.step += 1
-        self.tokens += y.size
-        seconds = time.perf_counter() - began
-        self.seconds += seconds
-        self.recent_seconds += seconds
-
-    def loss(self, x: tg.Tensor, y: tg.Tensor) -> tuple[tg.Tensor, Any]:
-        """Return the mean loss of a window in nats, and the state after it."""
-        logits, state = self.model(x, self.state)
-        return F.cross_entropy(logits, y), state
-
-    def first_anomaly(self, x: tg.Tensor, y: tg.Tensor) -> str:
-        """Repeat the step from the same state; return the first operation that fails."""
-        try:
-            with tg.detect_anomaly():
-                self.loss(x, y)[0].backward()
-        except tg.errors.AnomalyError as error:
-            return f"; {error}"
-        return ""
-
-
-def evaluate(model: tg.models.RecurrentLM, ids: np.ndarray, args: Any) -> Any:
-    """Predict every character of a text exactly once."""
-    losses = tg.metrics.Perplexity()
-    losses.update(model.score(ids, batch_size=args.batch, steps=args.steps), len(ids))
-    return losses
+def evaluate(model: tg.models.RecurrentLM, ids: np.ndarray, args: Any) -> float:
+    """Return the mean loss of a text, every character of which is predicted exactly once."""
+    return model.score(ids, batch_size=args.batch, steps=args.steps)
 
 
 def write(model: tg.models.RecurrentLM, args: Any) -> str:
@@ -215,225 +119,135 @@ def write(model: tg.models.RecurrentLM, args: Any) -> str:
     return f"\n{args.prefix}{model.vocabulary.decode(sample)}\n"
 
 
-def report(run: Run, data: Data, args: argparse.Namespace) -> str:
-    """Validate, log and save; return a line to print."""
-    valid = evaluate(run.model, data.valid_ids, args).nats if len(data.valid_ids) else None
-    if valid is not None and not math.isfinite(valid):
-        raise FloatingPointError(
-            f"after step {run.step}, the loss of validation is {valid}, so the run was not saved: "
-            "use a smaller --lr"
-        )
-    loss, epoch = run.recent.nats, run.tokens / len(data.train_ids)
-    left = run.seconds * max(args.epochs / epoch - 1, 0)
-    figures = {
-        "step": run.step,
-        "epoch": epoch,
-        "loss": loss,
-        "valid_loss": valid,
-        "gradient_norm": sum(run.recent_norms) / len(run.recent_norms),
-        "lr": run.optimizer.lr,
-        "tokens_per_s": run.recent.count / run.recent_seconds,
-        "seconds": run.seconds,
-        "seconds_left": left,
+class Report(tg.training.Progress):
+    """Validate, and print a row of figures; print the samples on the way."""
+
+    def __init__(self, data: Data, args: argparse.Namespace) -> None:
+        self.data, self.args, self.said = data, args, False
+
+    def start(self, run: tg.training.Run) -> None:
+        """Make the progress bar."""
+        super().start(run)
+        self.run, self.began = run, time.monotonic()
+
+    def line(self, loss: float, more: str) -> str:
+        """Return a line about the training so far."""
+        epoch = min(self.run.epoch + 1, self.args.epochs)
+        line = f"epoch {epoch:3}, step {self.run.step:,}: perplexity {F.perplexity(loss):.3f}"
+        return f"{line}{more}, {self.seconds_left / 60:.0f} min left"
+
+    @property
+    def speed(self) -> float:
+        """Characters a second, without the time of validation."""
+        return self.run.step * self.args.batch * self.args.steps / self.run.step_seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """The time of the steps to come."""
+        steps = self.args.epochs * len(self.run.batches)
+        return max(steps / self.run.step - 1, 0) * self.run.step_seconds
+
+    def step(self, run: tg.training.Run) -> None:
+        """Print a sample now and then, and a line soon after the start."""
+        super().step(run)
+        if self.args.sample_every and run.step % self.args.sample_every == 0:
+            self.say(write(run.model, self.args))
+        if not self.said and run.step % run.every and time.monotonic() - self.began > FIRST:
+            sums, self.said = run.losses.epoch, True
+            loss = sums.total / sums.count if sums.count else math.nan
+            self.say(self.line(loss, f" so far, {self.speed:,.0f} tokens/s"))
+
+    def report(self, run: tg.training.Run) -> None:
+        """Validate and print."""
+        before, loss, valid = [{"step": 0, "seconds": 0.0}, *run.history][-2], None, ""
+        if len(self.data.valid_ids):
+            loss = evaluate(run.model, self.data.valid_ids, self.args)
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"after step {run.step}, the loss of validation is {loss}")
+            valid = f", validation {F.perplexity(loss):.3f}"
+        tokens = (run.step - before["step"]) * self.args.batch * self.args.steps
+        run.figures |= {
+            "valid_loss": loss,
+            "tokens_per_s": tokens / (run.step_seconds - before["seconds"]),
+            "seconds": run.step_seconds,
+            "seconds_left": self.seconds_left,
+        }
+        self.say(self.line(run.figures["loss"], valid))
+        self.said = True
+
+
+class Best(tg.training.Checkpoint):
+    """Save the run where its validation is the best one in a file."""
+
+    saved, best = ("best",), math.inf
+
+    def report(self, run: tg.training.Run) -> None:
+        """Save the run if it is better."""
+        before, loss = self.best, run.figures["valid_loss"]
+        if loss is not None and loss < before:
+            self.best = loss
+            self.save(run)
+            self.best = before if self.error else loss
+
+    def start(self, run: tg.training.Run) -> None:
+        """Do not continue this file."""
+
+    step = epoch = tg.training.Callback.step  # nor save at other times
+
+
+def converted(old: dict[str, Any], batches: tg.data.ResumableIterator) -> dict[str, Any]:
+    """Return the run of a file that this example wrote when it had a loop of its own."""
+    recent = {"norms": math.fsum(old["recent_norms"]), "steps": len(old["recent_norms"])}
+    epoch = {"norms": 0.0, "steps": old["windows"]["position"] if old["windows"] else 0}
+    rows = [{"epoch": epoch, "loss": loss, "valid_loss": v} for epoch, loss, v in old["curve"]]
+    if rows:
+        rows[-1]["step"] = old["step"] - recent["steps"]
+        rows[-1]["seconds"] = old["seconds"] - old["recent_seconds"]
+    same = ("model", "optimizer", "epoch", "step", "seconds", "state", "random")
+    return {name: old[name] for name in same} | {
+        "step_seconds": old["seconds"],
+        "losses": {"epoch": old["losses"] | epoch, "recent": old["recent"] | recent},
+        "batches": old["windows"] or batches.state_dict() | {"position": len(batches)},
+        "in_epoch": old["windows"] is not None,
+        "valid": None,
+        "callbacks": [
+            ["Schedule", {"scheduler": old["scheduler"]}],
+            ["Best", {"best": old["best"]}],
+        ],
+        "history": rows,
+        "stopped": "",
     }
-    run.curve.append((epoch, loss, valid))
-    run.recent.reset()
-    run.recent_norms, run.recent_seconds = [], 0.0
-    better, before = valid is not None and valid < run.best, run.best
-    if better:
-        run.best = valid
-    if args.log:
-        run._lines.append(json.dumps(figures))
-        if attempt(run, args.log, append, run._lines):
-            run._lines = []
-    if args.save:
-        best = args.save.with_stem(f"{args.save.stem}.best")
-        if better and not attempt(run, best, save, run, data, args):
-            run.best = before  # the best one in a file
-        attempt(run, args.save, save, run, data, args)
-    line = f"epoch {min(run.epoch + 1, args.epochs):3}, step {run.step:,}: "
-    line += f"perplexity {F.perplexity(loss):.3f}"
-    line += "" if valid is None else f", validation {F.perplexity(valid):.3f}"
-    return line + f", {left / 60:.0f} min left"
 
 
-def first_line(run: Run, data: Data, args: argparse.Namespace) -> str:
-    """Return a line soon after the start; it changes nothing."""
-    speed = run.tokens / run.seconds
-    left = (args.epochs * len(data.train_ids) - run.tokens) / speed
-    loss = F.perplexity(run.losses.nats) if run.losses.count else math.nan
-    line = f"epoch {run.epoch + 1:3}, step {run.step:,}: perplexity {loss:.3f} so far"
-    return f"{line}, {speed:,.0f} tokens/s, {left / 60:.0f} min left"
-
-
-def attempt(run: Run, path: Path, write: Callable[..., None], *details: Any) -> bool:
-    """Write a file and return True; if that fails (a full disk), say so and return False."""
-    try:
-        write(path, *details)
-        run._unsaved.pop(path, None)
-    except OSError as error:
-        run._unsaved[path] = str(error)
-        print(
-            f"{path} could not be written: {error}. Training continues; it is tried again at the "
-            "next report",
-            file=sys.stderr,
-        )
-    return path not in run._unsaved
-
-
-def append(path: Path, lines: list[str]) -> None:
-    """Add lines to a file, or nothing."""
-    length = path.stat().st_size if path.exists() else 0
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            print(*lines, sep="\n", file=file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.truncate(path, length)
-        raise
-
-
-def save(path: Path, run: Run, data: Data, args: argparse.Namespace) -> None:
-    """Write the run, and the vocabulary and options for sampling; refuse weights that are nan."""
-    for name, parameter in run.model.named_parameters():
-        if not np.isfinite(parameter.numpy()).all():
-            raise FloatingPointError(
-                f"after step {run.step}, {name} is not finite, so the run was not saved: "
-                "use a smaller --lr"
-            )
-    options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    tg.save(path, run=run, vocabulary=data.vocab, options=options, sha256=data.sha256)
-
-
-def trim(log: Path, step: int) -> None:
-    """Remove the lines of a log after a step: a killed run wrote them, the last one in part."""
-    kept = ""
-    if step and log.exists():
-        with contextlib.suppress(ValueError):  # a partial line is not valid JSON
-            for line in log.read_text(encoding="utf-8").splitlines():
-                if json.loads(line)["step"] <= step:
-                    kept += f"{line}\n"
-    with tg.io.atomic_write(log) as file:
-        file.write(kept.encode())
-
-
-@contextlib.contextmanager
-def ctrl_c(minutes: float | None = None) -> Iterator[list[int]]:
-    """Record Ctrl-C, so that it ends the run between two steps; a second one interrupts it.
-
-    The end of the minutes is recorded too, as the number 0.
-    """
-    pressed: list[int] = []
-    timer = threading.Timer(60 * (minutes or 0), pressed.append, [0])
-    timer.daemon = True
-    if minutes:
-        timer.start()
-
-    try:
-        with tg.training.ctrl_c(lambda: pressed.append(signal.SIGINT)):
-            yield pressed
-    finally:
-        timer.cancel()
-
-
-def progress_bar(total: int, done: int) -> Any:
-    """Return a progress bar of tqdm, or None where it is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None
-    options = {"unit": " tokens", "unit_scale": True, "leave": False, "disable": None}
-    return tqdm(total=total, initial=done, **options)
-
-
-def train(run: Run, data: Data, args: argparse.Namespace) -> str:
-    """Train to the end, until Ctrl-C or for --minutes; return which of the last two, or ""."""
-    bar = progress_bar(args.epochs * len(data.train_ids), run.tokens)
-    say = bar.write if bar is not None else lambda line: print(line, flush=True)
-    steps = args.epochs * len(data.train_ids) // (args.batch * args.steps)
-    every = args.every or max(steps // 10, 1)
-    said, started = False, run.seconds
-    with ctrl_c(args.minutes) as pressed:
-        while run.epoch < args.epochs and not pressed:
-            if run.windows is None:
-                run.begin_epoch()
-            for x, y in run.windows:
-                run.learn(x, y)
-                if bar is not None:
-                    bar.update(y.size)
-                if run.step % every == 0:
-                    say(report(run, data, args))
-                    said = True
-                elif not said and run.seconds - started > FIRST:
-                    say(first_line(run, data, args))
-                    said = True
-                if args.sample_every and run.step % args.sample_every == 0:
-                    say(write(run.model, args))
-                if pressed:
-                    break
-            else:
-                if run.epoch + 1 == args.epochs and run.recent.count:
-                    say(report(run, data, args))
-                run.end_epoch()
-        if args.save:
-            attempt(run, args.save, save, run, data, args)
-    if bar is not None:
-        bar.close()
-    if run.epoch >= args.epochs:
-        return ""
-    return "interrupted" if any(pressed) else f"stopped after {args.minutes:g} minutes"
-
-
-def figures_of(losses: Any, text: Any, tokens_per_s: float) -> dict[str, float]:
-    """Return loss, perplexity, bits and speed from the losses of a text's characters."""
+def shown(name: str, loss: float, text: Any, tokens_per_s: float) -> dict[str, float]:
+    """Print and return figures of a text: loss, perplexity, bits and speed."""
     pieces = [text] if isinstance(text, str) else text
     bytes_per_char = sum(len(p.encode("utf-8", "surrogatepass")) for p in pieces) / len(text)
-    return {
-        "loss": losses.nats,
-        "perplexity": losses.value,
-        "bits_per_char": losses.bits,
-        "bits_per_byte": losses.bits / bytes_per_char,
-        "tokens_per_s": tokens_per_s,
-    }
-
-
-def show(name: str, figures: dict[str, float]) -> None:
-    form = (
-        "{0}: loss {loss:.4f}, perplexity {perplexity:.3f}, {bits_per_char:.3f} bits a character, "
-        "{bits_per_byte:.3f} bits a byte, {tokens_per_s:,.0f} tokens/s"
+    bits = loss / math.log(2)
+    print(
+        f"{name}: loss {loss:.4f}, perplexity {F.perplexity(loss):.3f}, {bits:.3f} bits a "
+        f"character, {bits / bytes_per_char:.3f} bits a byte, {tokens_per_s:,.0f} tokens/s"
     )
-    print(form.format(name, **figures))
+    figures = {"loss": loss, "perplexity": F.perplexity(loss), "bits_per_char": bits}
+    return figures | {"bits_per_byte": bits / bytes_per_char, "tokens_per_s": tokens_per_s}
 
 
-def conclude(run: Run, data: Data, args: argparse.Namespace) -> dict[str, Any]:
+def conclude(report: Report, data: Data, args: argparse.Namespace) -> dict[str, Any]:
     """Print and return the figures of the last epoch and of the validation after it."""
-    figures: dict[str, Any] = figures_of(run.losses, data.train_text, run.tokens / run.seconds)
-    show("training", figures)
-    valid: dict[str, Any] = dict.fromkeys(figures)
+    run, sums = report.run, report.run.losses.epoch
+    figures: dict[str, Any] = shown(
+        "training", sums.total / sums.count, data.train_text, report.speed
+    )
+    valid, unknown = dict.fromkeys(figures), None
     if len(data.valid_ids):
         began = time.perf_counter()
-        losses = evaluate(run.model, data.valid_ids, args)
-        speed = losses.count / (time.perf_counter() - began)
-        valid = figures_of(losses, data.valid_text, speed)
-        show("validation", valid)
+        loss = evaluate(run.model, data.valid_ids, args)
+        speed = len(data.valid_ids) / (time.perf_counter() - began)
+        valid = shown("validation", loss, data.valid_text, speed)
+        unknown = data.vocab.unknown_rate(data.valid_ids)
     figures |= {f"valid_{name}": figure for name, figure in valid.items()}
-    unknown = data.vocab.unknown_rate(data.valid_ids) if len(data.valid_ids) else None
-    figures |= {"seconds": run.seconds, "text": args.text, "sha256": data.sha256}
+    figures |= {"seconds": run.step_seconds, "text": args.text, "sha256": data.sha256}
     return figures | {"vocabulary": len(data.vocab), "unknown_rate": unknown}
-
-
-def plot(path: Path, curve: list[tuple[float, float, float | None]]) -> None:
-    """Plot the losses over the epochs."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats a character)")
-    epochs, train, valid = zip(*curve, strict=True)
-    axes.plot(epochs, train, ".-", label="training")
-    if None not in valid:
-        axes.plot(epochs, valid, ".-", label="validation")
-    axes.legend()
-    figure.savefig(path)
 
 
 def positive(text: str) -> int:
@@ -493,19 +307,9 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     add("--dropout", type=float, default=0.0, help="the share of activations that is dropped")
     add("--seed", type=int, default=0, help="of the weights, the windows and the samples")
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
-    add(
-        "--save",
-        type=Path,
-        metavar="PATH",
-        help="save the run here, and the best one as PATH's .best",
-    )
+    add("--save", type=Path, metavar="PATH", help="save the run here, the best one as PATH's .best")
     add("--resume", action="store_true", help="continue the run at --save, if there is one")
-    add(
-        "--every",
-        type=positive,
-        metavar="STEPS",
-        help="steps between reports; default: a tenth of the run",
-    )
+    add("--every", type=positive, metavar="N", help="report every N steps; default: 10 times")
     add("--log", type=Path, metavar="PATH", help="add one line of JSON for each report")
     add("--sample-every", type=positive, metavar="STEPS", help="print a sample every so many steps")
     add("--sample-only", type=Path, metavar="PATH", help="sample from a saved model, do not train")
@@ -513,12 +317,7 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     add("--length", type=positive, default=400, help="characters to sample")
     add("--temperature", type=float, default=0.7, help="0 takes the likeliest character")
     add("--top-k", type=positive, help="draw from the k likeliest characters")
-    add(
-        "--top-p",
-        type=float,
-        default=1.0,
-        help="draw from the fewest characters with this probability",
-    )
+    add("--top-p", type=float, default=1.0, help="draw from the likeliest with this probability")
     add("--plot", type=Path, metavar="PATH", help="plot the losses (.png, .svg, ...)")
     add("--json", action="store_true", help="the last line is one JSON object with all figures")
     add("--smoke", action="store_true", help="a run of seconds, to test that it works")
@@ -528,7 +327,7 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
     source = args.sample_only or (args.save if args.resume and args.save.exists() else None)
     if source:
         saved = tg.load(source)
-        if saved.keys() != {"run", "vocabulary", "options", "sha256"}:
+        if saved.keys() - {"run", "fit"} != {"vocabulary", "options", "sha256"}:
             parser.error(f"{source} is not a run of this example")
         # Options that are not given now have their values of the saved run.
         parser.set_defaults(**{k: v for k, v in saved["options"].items() if k not in THIS_TIME})
@@ -559,52 +358,87 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
 def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
     """Train or sample, as the options say; return the exit status."""
     if args.sample_only:
-        vocab = text_data.Vocabulary.from_state_dict(saved["vocabulary"])
-        model = language_model(vocab, args)
-        model.load_state_dict(saved["run"]["model"])
+        model = language_model(text_data.Vocabulary.from_state_dict(saved["vocabulary"]), args)
+        model.load_state_dict(saved.get("fit", saved.get("run"))["model"])
         print(write(model, args))
         return 0
     tg.manual_seed(args.seed)
     data = read(args)
-    run = Run(data, args)
-    print(run.model)
+    model = language_model(data.vocab, args)
+    print(model)
+    batches = PARTITIONS[args.partition](data.train_ids, args.batch, args.steps, device=args.device)
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    about = {"vocabulary": data.vocab, "options": options, "sha256": data.sha256}
     if saved:
-        if saved["sha256"] != data.sha256:
-            raise ValueError(f"{args.save}: the run was trained on another text: {saved['sha256']}")
-        run.load_state_dict(saved["run"])
-        print(f"continuing after step {run.step:,}")
-        if args.lr != saved["options"]["lr"]:
-            run.scheduler.base_lr = args.lr
-            print(f"--lr is {args.lr:g} from here on, before {saved['options']['lr']:g}")
-        now = {"numpy": np.__version__, "python": platform.python_version()}
-        then = tg.io.versions(args.save)
-        if then != now | {"tinygrad_rnn": tg.__version__}:
-            print(f"saved by other versions, {then}: the last bits may differ")
-    if args.log:
-        trim(args.log, run.step)
+        resume(args, saved, batches, about)
     tg.show_config(hints_only=True)  # such as that the machine is busy
-    stopped = train(run, data, args)
-    known = stopped != "interrupted" and run.losses.count
-    figures = conclude(run, data, args) if known else {}
-    print(write(run.model, args))
-    if args.plot and run.curve:
-        plot(args.plot, run.curve)
-    if stopped:
-        why = run._unsaved.get(args.save, "") if args.save else "no --save"
-        print(f"{stopped}; " + (f"not saved: {why}" if why else f"saved: {args.save}"))
-    if args.json and stopped != "interrupted":
+
+    report = Report(data, args)
+    decay = tg.training.Schedule(DECAYS[args.decay](args.epochs))
+    callbacks = [report, tg.training.ClipNorm(args.clip), decay]
+    if args.minutes:
+        callbacks.append(tg.training.TimeLimit(args.minutes))
+    files = [tg.training.Log(args.log, resume=True)] if args.log else []
+    if args.save:
+        files.append(Best(args.save.with_stem(f"{args.save.stem}.best"), extra=about))
+        files.append(tg.training.Checkpoint(args.save, resume=True, lr=args.lr, extra=about))
+    try:
+        tg.fit(
+            model,
+            batches,
+            loss=F.cross_entropy,
+            optimizer=OPTIMIZERS[args.optimizer](model.parameters(), lr=args.lr),
+            epochs=args.epochs,
+            every=args.every or max(args.epochs * len(batches) // 10, 1),
+            callbacks=[*callbacks, *files],
+        )
+    except OSError as error:  # the last attempt to write one of the files
+        if all(error is not file.error for file in files):
+            raise
+
+    run, by_ctrl_c = report.run, report.run.stopped == "stopped by Ctrl-C"
+    figures = conclude(report, data, args) if run.step and not by_ctrl_c else {}
+    print(write(model, args))
+    if args.plot and run.history:
+        run.history.plot("loss", *["valid_loss"] * bool(len(data.valid_ids)), path=args.plot)
+    if run.stopped:
+        why = files[-1].error if args.save else "no --save"
+        print(f"not saved: {why}" if why else f"saved: {args.save}")
+    if args.json and not by_ctrl_c:
         print(json.dumps(figures))
-    for path, why in run._unsaved.items():
-        print(f"char_lm: {path} could not be written: {why}", file=sys.stderr)
-    return 130 if stopped == "interrupted" else int(bool(run._unsaved))
+    unwritten = [file for file in files if file.error]
+    for file in unwritten:
+        print(f"char_lm: {file.path} could not be written: {file.error}", file=sys.stderr)
+    return 130 if by_ctrl_c else int(bool(unwritten))
+
+
+def resume(args: Any, saved: dict[str, Any], batches: Any, about: dict[str, Any]) -> None:
+    """Check and announce a run that is continued."""
+    if saved["sha256"] != about["sha256"]:
+        raise ValueError(f"{args.save}: the run was trained on another text: {saved['sha256']}")
+    then = tg.io.versions(args.save)
+    if "run" in saved:
+        saved["fit"] = converted(saved["run"], batches)
+        tg.save(args.save, fit=saved["fit"], **about)
+    print(f"continuing after step {saved['fit']['step']:,}")
+    if args.lr != saved["options"]["lr"]:
+        print(f"--lr is {args.lr:g} from here on, before {saved['options']['lr']:g}")
+    now = {"numpy": np.__version__, "python": platform.python_version()}
+    if then != now | {"tinygrad_rnn": tg.__version__}:
+        print(f"saved by other versions, {then}: the last bits may differ")
 
 
 def main() -> None:
     # Lines appear at once also in a pipe; characters that a terminal cannot show are escaped.
     sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+    warnings.simplefilter("always", UserWarning)  # about each file that could not be written
+    warnings.formatwarning = lambda message, *details: f"char_lm: {message}\n"
     try:
         sys.exit(run(*arguments()))
-    except (ValueError, ImportError, OSError, FloatingPointError) as error:
+    except FloatingPointError as error:
+        cause, _, _ = str(error).partition(": use a smaller")
+        sys.exit(f"char_lm: {cause}: use a smaller --lr or --clip")
+    except (ValueError, ImportError, OSError) as error:
         sys.exit(f"char_lm: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

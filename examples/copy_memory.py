@@ -57,18 +57,18 @@ class Copier(tg.nn.Module):
 
 def learn(model: Copier, delay: int, steps: int, baseline: float) -> float:
     """Train on new sequences in every step; return test cross-entropy / baseline on 500 others."""
-    optimizer, rng = tg.optim.Adam(model.parameters(), lr=1e-2), tg.random.generator()
-    schedule = tg.optim.schedule.Scheduler(optimizer, lambda t: min(1.0, 4 * (1 - t / steps)))
-    for step in range(1, steps + 1):
-        x, y = tg.data.tasks.copy(32, int(rng.integers(1, delay + 1)), SYMBOLS, LENGTH)
-        loss = tg.functional.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        tg.optim.clip_grad_norm(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 200 == 0:
-            print(f"step {step}: cross-entropy {loss.item():.4f}", flush=True)
+    rng = tg.random.generator()
+    delays = (int(rng.integers(1, delay + 1)) for _ in range(steps))
+    decay = tg.training.Schedule(lambda t: min(1.0, 4 * (1 - t / steps)), per="step")
+    tg.fit(
+        model,
+        (tg.data.tasks.copy(32, delay, SYMBOLS, LENGTH) for delay in delays),
+        loss=tg.functional.cross_entropy,
+        optimizer=tg.optim.Adam(model.parameters(), lr=1e-2),
+        epochs=1,
+        every=200,
+        callbacks=[tg.training.ClipNorm(1.0), decay, tg.training.Progress()],
+    )
     x, y = tg.data.tasks.copy(500, delay, SYMBOLS, LENGTH)
     with tg.no_grad():
         return tg.functional.cross_entropy(model(x), y).item() / baseline

@@ -43,16 +43,16 @@ def surface(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train(
-    model: tg.nn.Module, features: np.ndarray, labels: np.ndarray, loss_of: Loss, epochs: int
+    model: tg.nn.Module, features: np.ndarray, labels: np.ndarray, loss: Loss, epochs: int
 ) -> None:
-    optimizer = tg.optim.Adam(model.parameters(), lr=5e-3)
-    schedule = tg.optim.schedule.Scheduler(optimizer, tg.optim.schedule.cosine(epochs))
-    for _ in range(epochs):
-        for x, y in tg.data.batches(features, labels, batch_size=64):
-            optimizer.zero_grad()
-            loss_of(model(x), y).backward()
-            optimizer.step()
-        schedule.step()
+    tg.fit(
+        model,
+        tg.data.batches(features, labels, batch_size=64),
+        loss=loss,
+        optimizer=tg.optim.Adam(model.parameters(), lr=5e-3),
+        epochs=epochs,
+        callbacks=[tg.training.Schedule(tg.optim.schedule.cosine(epochs))],
+    )
 
 
 def main() -> int:

@@ -78,6 +78,10 @@ class Translator(tg.nn.Module):
         context = tg.einsum("bts,sbh->tbh", weights, memory)
         return self.head(tg.tanh(self.combine(tg.concatenate([h, context], axis=-1)))), state
 
+    def forward(self, texts: list[str], ids: tg.Tensor) -> tg.Tensor:
+        """Return the logits of the ids that follow ids (T, B) in the translations of texts."""
+        return self.decode(ids, *self.encode(texts))[0]
+
 
 @tg.no_grad()
 def translate(model: Translator, text: str, width: int) -> str:
@@ -114,23 +118,23 @@ def main() -> int:
         parser.error("--steps and --beam must be at least 1")
     steps, tests = (3, 5) if args.smoke else (args.steps, 500)
     tg.manual_seed(args.seed)
-    rng = tg.random.generator(args.seed)
+    model, rng = Translator(hidden=128), tg.random.generator(args.seed)
 
-    model = Translator(hidden=128)
-    optimizer = tg.optim.Adam(model.parameters(), lr=4e-3)
-    schedule = tg.optim.schedule.Scheduler(optimizer, tg.optim.schedule.cosine(steps))
-    for step in range(1, steps + 1):
+    def batch() -> tuple[list[str], tg.Tensor, tg.Tensor]:
         pairs = dates(64, False, rng)
         ids, _ = padded([BEGIN + iso + END for _, iso in pairs])
-        logits, _ = model.decode(ids[:-1], *model.encode([text for text, _ in pairs]))
-        loss = tg.functional.cross_entropy(logits, ids[1:])
-        optimizer.zero_grad()
-        loss.backward()
-        tg.optim.clip_grad_norm(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 100 == 0:
-            print(f"step {step}: loss {loss.item():.4f}")
+        return [text for text, _ in pairs], ids[:-1], ids[1:]
+
+    decay = tg.training.Schedule(tg.optim.schedule.cosine(steps), per="step")
+    tg.fit(
+        model,
+        (batch() for _ in range(steps)),
+        loss=tg.functional.cross_entropy,
+        optimizer=tg.optim.Adam(model.parameters(), lr=4e-3),
+        epochs=1,
+        every=100,
+        callbacks=[tg.training.ClipNorm(1.0), decay, tg.training.Progress()],
+    )
 
     pairs = dates(tests, True, rng)
     print(f"{pairs[0][0]!r} becomes {translate(model, pairs[0][0], args.beam)!r}")

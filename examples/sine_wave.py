@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 
 import tinygrad_rnn as tg
 
@@ -44,19 +45,21 @@ def main() -> int:
     series = tg.data.tasks.sine(1000, frequency=0.1, noise=NOISE).numpy()[:, None]
     truth = tg.data.tasks.sine(1000, frequency=0.1, noise=0.0).numpy()[:, None]
 
-    model = Forecaster()
-    optimizer = tg.optim.Adam(model.parameters(), lr=1e-2)
-    schedule = tg.optim.schedule.Scheduler(optimizer, tg.optim.schedule.cosine(steps))
-    for _ in range(steps):
-        starts = rng.integers(TRAIN - WINDOW, size=16)
-        window = tg.stack([tg.tensor(series[s : s + WINDOW + 1]) for s in starts], axis=1)
-        predictions, _ = model(window[:-1])
-        loss = tg.functional.mse_loss(predictions, window[1:])
-        optimizer.zero_grad()
-        loss.backward()
-        tg.optim.clip_grad_norm(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+    def windows() -> Iterator[tuple[tg.Tensor, tg.Tensor]]:
+        for _ in range(steps):
+            starts = rng.integers(TRAIN - WINDOW, size=16)
+            window = tg.stack([tg.tensor(series[s : s + WINDOW + 1]) for s in starts], axis=1)
+            yield window[:-1], window[1:]
+
+    model, decay = Forecaster(), tg.optim.schedule.cosine(steps)
+    tg.fit(
+        model,
+        windows,
+        loss=tg.functional.mse_loss,
+        optimizer=tg.optim.Adam(model.parameters(), lr=1e-2),
+        epochs=1,
+        callbacks=[tg.training.ClipNorm(1.0), tg.training.Schedule(decay, per="step")],
+    )
 
     with tg.no_grad():
         one_ahead, _ = model(tg.tensor(series[:-1]))

@@ -26,7 +26,7 @@ import numpy as np
 import tinygrad_rnn as tg
 
 ROOT = Path(__file__).resolve().parents[1]
-CLOCKS = {"seconds", "seconds_left", "tokens_per_s", "recent_seconds"}
+CLOCKS = {"seconds", "step_seconds", "seconds_left", "tokens_per_s"}
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -54,7 +54,9 @@ def train(path: str) -> None:
         optimizer=tg.optim.Adam(model.parameters(), lr=3e-3),
         epochs=4,
         valid=tg.data.text.sequential(ids[:2000], 4, 25),
+        every=40,
         callbacks=[
+            tg.training.Log(path.replace(".ckpt", ".jsonl"), resume=True),
             tg.training.Checkpoint(path, steps=3, resume=True),
             tg.training.EarlyStopping(patience=99),
             tg.training.BestModel(path=path.replace(".ckpt", ".best.ckpt")),
@@ -66,11 +68,10 @@ def train(path: str) -> None:
 
 def contents(folder: Path, name: str) -> dict[str, Any]:
     """Return the contents of a run's checkpoints and log."""
-    if not (folder / f"{name}.jsonl").exists():
-        files = [tg.load(folder / f"{name}{kind}") for kind in (".ckpt", ".best.ckpt")]
-        return dict(leaves(files))
+    files = {kind: tg.load(folder / f"{name}{kind}") for kind in (".ckpt", ".best.ckpt")}
+    for file in files.values():
+        file.pop("options", None)  # the paths
     log = (folder / f"{name}.jsonl").read_text().splitlines()
-    files = {kind: tg.load(folder / f"{name}{kind}")["run"] for kind in (".ckpt", ".best.ckpt")}
     return dict(leaves(files | {"log": [json.loads(line) for line in log]}))
 
 
@@ -108,7 +109,7 @@ def main() -> None:
             process.communicate()
             path = folder / "killed.ckpt"
             saved = tg.load(path) if path.exists() else {}
-            step = saved.get("run", saved.get("fit", {"step": "no"}))["step"]
+            step = saved.get("fit", {"step": "no"})["step"]
             torn = [name for name in os.listdir(folder) if name.endswith(".tmp")]
             print(f"kill {kill} after {wait:.2f} s: step {step} is saved", *torn, flush=True)
             if over:

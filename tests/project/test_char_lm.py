@@ -39,7 +39,7 @@ CHINESE = """道可道，非常道。名可名，非常名。無名天地之始�
 果珍李柰，菜重芥薑。
 """
 TINY = "--hidden 8 --embedding 4 --batch 4 --steps 8 --epochs 2 --every 7 --length 20".split()
-CLOCKS = {"seconds", "seconds_left", "tokens_per_s", "recent_seconds"}
+CLOCKS = {"seconds", "step_seconds", "seconds_left", "tokens_per_s"}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,11 @@ def leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def saved(path: Path) -> dict[str, Any]:
-    return dict(leaves(tg.load(path)["run"]))
+    return dict(leaves(tg.load(path)["fit"]))
+
+
+def best_of(path: Path) -> float:
+    return dict(tg.load(path)["fit"]["callbacks"])["Best"]["best"]
 
 
 def logged(path: Path) -> list[dict[str, Any]]:
@@ -84,14 +88,25 @@ def logged(path: Path) -> list[dict[str, Any]]:
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Press Ctrl-C in the middle of a step."""
-    learn = char_lm.Run.learn
+    start = char_lm.Report.start
 
-    def learn_and_press(self: Any, x: Any, y: Any) -> None:
-        if self.step + 1 == step:
-            signal.raise_signal(signal.SIGINT)
-        learn(self, x, y)
+    def start_and_press(self: Any, run: tg.training.Run) -> None:
+        start(self, run)
+        advance = run.advance
 
-    monkeypatch.setattr(char_lm.Run, "learn", learn_and_press)
+        def press(*batch: Any) -> Any:
+            if run.step + 1 == step:
+                signal.raise_signal(signal.SIGINT)
+            return advance(*batch)
+
+        run.advance = press
+
+    monkeypatch.setattr(char_lm.Report, "start", start_and_press)
+
+
+def script_validation(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
+    script = iter(losses)
+    monkeypatch.setattr(char_lm, "evaluate", lambda *arguments: next(script))
 
 
 # -- what it prints and writes ---------------------------------------------------------------------
@@ -119,10 +134,10 @@ def test_the_last_line_is_one_json_object(tmp_path: Path) -> None:
     assert len(vocab) == figures["vocabulary"]
     options = SimpleNamespace(**about["options"])
     model = char_lm.language_model(vocab, options)
-    model.load_state_dict(about["run"]["model"])
+    model.load_state_dict(about["fit"]["model"])
     _, valid = tg.data.text.split(tg.data.text.corpus("python_docs"))
-    losses = char_lm.evaluate(model, vocab.encode(valid), options)
-    assert losses.nats == pytest.approx(figures["valid_loss"], rel=1e-5)
+    loss = char_lm.evaluate(model, vocab.encode(valid), options)
+    assert loss == pytest.approx(figures["valid_loss"], rel=1e-5)
     assert sorted(os.listdir(tmp_path)) == ["run.best.ckpt", "run.ckpt"]
 
 
@@ -204,20 +219,13 @@ def test_writing_on_the_way_changes_nothing(text: list[str], tmp_path: Path) -> 
 def test_the_best_run_is_kept(
     text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate, script = char_lm.evaluate, iter([3.0, 2.5, 2.75, 2.5, 4.0, 2.75, 5.0])
-
-    def scripted(*arguments: Any) -> Any:
-        losses = evaluate(*arguments)
-        losses.total = next(script) * losses.count
-        return losses
-
-    monkeypatch.setattr(char_lm, "evaluate", scripted)
+    script_validation(monkeypatch, 3.0, 2.5, 2.75, 2.5, 4.0, 2.75, 5.0)
     path = tmp_path / "run.ckpt"
     job(*text, *TINY, "--save", path)
-    last, best = tg.load(path)["run"], tg.load(tmp_path / "run.best.ckpt")["run"]
+    last, best = (tg.load(tmp_path / name)["fit"] for name in ("run.ckpt", "run.best.ckpt"))
     assert (last["step"], best["step"]) == (36, 14)
-    assert last["best"] == best["best"] == 2.5
-    assert [valid for _, _, valid in last["curve"]] == [3.0, 2.5, 2.75, 2.5, 4.0, 2.75]
+    assert best_of(path) == best_of(tmp_path / "run.best.ckpt") == 2.5
+    assert [row["valid_loss"] for row in last["history"]] == [3.0, 2.5, 2.75, 2.5, 4.0, 2.75]
 
 
 # -- Chinese ---------------------------------------------------------------------------------------
@@ -270,7 +278,7 @@ def test_ctrl_c_then_resume_gives_the_same_bits(
         status, out = job(*course, "--save", files["run.ckpt"], "--log", files["run.log"])
     assert status == 130
     assert "\n道可" in out, "nothing was written"
-    assert tg.load(files["run.ckpt"])["run"]["step"] == step
+    assert tg.load(files["run.ckpt"])["fit"]["step"] == step
     # What was chosen at the start is known; the next call need not say it again.
     status, out = job("--save", files["run.ckpt"], "--resume")
     assert status == 0
@@ -302,7 +310,7 @@ def test_kill_then_resume_gives_the_same_bits(text: list[str], tmp_path: Path) -
         time.sleep(chance.uniform(0, 0.02))
         process.kill()
         process.communicate()
-        reached.append(tg.load(path)["run"]["step"])
+        reached.append(tg.load(path)["fit"]["step"])
         tg.load(tmp_path / "run.best.ckpt")
     assert 0 < reached[0] < reached[1] < reached[2] < 36
     with log.open("a") as file:
@@ -329,10 +337,11 @@ def test_ctrl_c_exits_with_130(text: list[str], tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert f"interrupted; saved: {path}" in out.decode()
+    assert "stopped by Ctrl-C" in out.decode()
+    assert f"\nsaved: {path}" in out.decode()
     assert "\n道可" in out.decode()
     assert b"Traceback" not in errors
-    assert tg.load(path)["run"]["step"] > 0
+    assert tg.load(path)["fit"]["step"] > 0
 
 
 def test_without_a_file_ctrl_c_says_that_nothing_is_saved(
@@ -341,17 +350,8 @@ def test_without_a_file_ctrl_c_says_that_nothing_is_saved(
     interrupt_at(monkeypatch, 3)
     status, out = job(*text, *TINY)
     assert status == 130
-    assert out.endswith("interrupted; not saved: no --save\n")
-
-
-def test_a_second_ctrl_c_is_at_once() -> None:
-    before = signal.getsignal(signal.SIGINT)  # a shell's background jobs ignore it
-    with char_lm.ctrl_c() as pressed:
-        signal.raise_signal(signal.SIGINT)
-        assert pressed == [signal.SIGINT]
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert "stopped by Ctrl-C\n" in out
+    assert out.endswith("\nnot saved: no --save\n")
 
 
 def test_a_new_rate_on_resume(
@@ -374,12 +374,13 @@ def test_the_minutes_end_the_run_as_ctrl_c_does(text: list[str], tmp_path: Path)
     options = [*text, *TINY, "--epochs", 10000, "--save", path, "--json"]
     status, out = job(*options, "--minutes", 0.02)
     assert status == 0
-    assert f"stopped after 0.02 minutes; saved: {path}" in out
+    assert "stopped after 0.02 minutes\n" in out
+    assert f"\nsaved: {path}\n" in out
     assert json.loads(out.splitlines()[-1])["perplexity"] > 1
-    reached = tg.load(path)["run"]["step"]
+    reached = tg.load(path)["fit"]["step"]
     status, out = job("--save", path, "--resume", "--minutes", 0.01)
     assert f"continuing after step {reached}" in out
-    assert tg.load(path)["run"]["step"] > reached > 0
+    assert tg.load(path)["fit"]["step"] > reached > 0
 
 
 def test_a_first_line_comes_soon(
@@ -426,7 +427,7 @@ def test_the_help_has_the_defaults(
 def fill_disk(patch: pytest.MonkeyPatch, full: Callable[[int, Path], bool]) -> list[Path]:
     """Let saving fail for the calls by number and path; return the paths of all calls."""
     calls: list[Path] = []
-    save = tg.save
+    save = tg.training.checkpoint.save
 
     def save_or_fail(path: Path, **state: Any) -> None:
         calls.append(path)
@@ -434,25 +435,24 @@ def fill_disk(patch: pytest.MonkeyPatch, full: Callable[[int, Path], bool]) -> l
             raise OSError(errno.ENOSPC, "No space left on device")
         save(path, **state)
 
-    patch.setattr(tg, "save", save_or_fail)
+    patch.setattr(tg.training.checkpoint, "save", save_or_fail)
     return calls
 
 
 def test_a_full_disk_does_not_end_the_run(
-    text: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, path = tmp_path / "whole.ckpt", tmp_path / "run.ckpt"
     job(*text, *TINY, "--save", whole)
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.warns(UserWarning) as warned:
         calls = fill_disk(patch, lambda number, path: number in (3, 4, 5))
         status, _ = job(*text, *TINY, "--save", path)
     assert status == 0, "the last attempt was successful"
-    errors = capsys.readouterr().err
-    assert errors.count("could not be written: [Errno 28] No space left on device") == 3
-    assert str(path) in errors and "tried again" in errors
+    messages = [str(warning.message) for warning in warned]
+    assert len(messages) == 3
+    for message, file in zip(messages, calls[2:5], strict=True):
+        assert f"{file} was not written: [Errno 28] No space left on device" in message
+        assert "the next time tries again" in message
     assert len(calls) == 13  # six reports, the best of each, and the end
     assert saved(path) == saved(whole)
     assert saved(tmp_path / "run.best.ckpt") == saved(tmp_path / "whole.best.ckpt")
@@ -461,18 +461,12 @@ def test_a_full_disk_does_not_end_the_run(
 def test_the_best_run_is_the_best_one_in_a_file(
     text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate, script = char_lm.evaluate, iter([3.0, 2.0, 2.5, 2.75, 4.0, 2.75, 5.0])
-
-    def scripted(*arguments: Any) -> Any:
-        losses = evaluate(*arguments)
-        losses.total = next(script) * losses.count
-        return losses
-
-    monkeypatch.setattr(char_lm, "evaluate", scripted)
+    script_validation(monkeypatch, 3.0, 2.0, 2.5, 2.75, 4.0, 2.75, 5.0)
     fill_disk(monkeypatch, lambda number, path: number == 3)  # the best one, of the second report
-    job(*text, *TINY, "--save", tmp_path / "run.ckpt")
-    best = tg.load(tmp_path / "run.best.ckpt")["run"]
-    assert (best["step"], best["best"]) == (21, 2.5)
+    with pytest.warns(UserWarning, match="Best: .* was not written"):
+        job(*text, *TINY, "--save", tmp_path / "run.ckpt")
+    best = tmp_path / "run.best.ckpt"
+    assert (tg.load(best)["fit"]["step"], best_of(best)) == (21, 2.5)
 
 
 def test_a_run_that_was_never_saved_fails_at_its_end(
@@ -483,15 +477,17 @@ def test_a_run_that_was_never_saved_fails_at_its_end(
 ) -> None:
     path = tmp_path / "run.ckpt"
     fill_disk(monkeypatch, lambda number, path: True)
-    status, out = job(*text, *TINY, "--save", path)
+    with pytest.warns(UserWarning, match="No space left"):
+        status, out = job(*text, *TINY, "--save", path)
     assert status == 1
     assert "\n道可" in out, "nothing was written"
     last = capsys.readouterr().err.splitlines()[-2:]
-    assert [f"char_lm: {file} could not" in " ".join(last) for file in (path,)] == [True]
+    assert f"char_lm: {path} could not" in " ".join(last)
     interrupt_at(monkeypatch, 9)
-    status, out = job(*text, *TINY, "--save", path)
+    with pytest.warns(UserWarning, match="No space left"):
+        status, out = job(*text, *TINY, "--save", path)
     assert status == 130
-    assert "interrupted; not saved: [Errno 28]" in out
+    assert "\nnot saved: [Errno 28]" in out
 
 
 @pytest.mark.skipif(not hasattr(os, "truncate"), reason="the system has no limit of file sizes")
@@ -526,7 +522,44 @@ def test_a_run_that_is_over_stays_what_it_is(text: list[str], tmp_path: Path) ->
     assert saved(path) == before
     assert again.splitlines()[-2] == out.splitlines()[-2]
     status, out = job("--save", path, "--resume", "--epochs", 3)  # but it can be made longer
-    assert tg.load(path)["run"]["epoch"] == 3
+    assert tg.load(path)["fit"]["epoch"] == 3
+
+
+def test_a_run_of_the_first_version_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files: a run that was interrupted in its first epoch, and the same one in one piece."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("abcd bad cab " * 20)
+    for name in ("part", "whole"):
+        content = (Path(__file__).parent / "char_lm_first_version" / f"{name}.ckpt").read_bytes()
+        Path(f"{name}.ckpt").write_bytes(content)
+    whole = tg.load("whole.ckpt")["run"]
+    status, sample = job("--sample-only", "part.ckpt")
+    assert (status, sample[:3]) == (0, "\nab")
+    log = [json.dumps({"step": step, "kept": True}) for step in (8, 16)]
+    Path("part.log").write_text("\n".join(log))
+    status, out = job("--save", "part.ckpt", "--resume", "--log", "part.log")
+    assert status == 0 and "continuing after step 13\n" in out
+    run = tg.load("part.ckpt")["fit"]
+    for name, parameter in whole["model"].items():  # to the bit on the machine that made the files
+        np.testing.assert_allclose(run["model"][name], parameter, rtol=1e-4, atol=1e-6)
+    assert run["losses"]["epoch"]["total"] == pytest.approx(whole["losses"]["total"])
+    assert (run["step"], run["epoch"]) == (whole["step"], whole["epoch"])
+    assert best_of(Path("part.ckpt")) == pytest.approx(whole["best"])
+    losses = [row["valid_loss"] for row in run["history"]]
+    assert losses == pytest.approx([valid for _, _, valid in whole["curve"]])
+    lines = [json.loads(line) for line in Path("part.log").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [8, 16, 24, 32, 40]
+    assert [line["epoch"] for line in lines[1:]] == [step / 20 for step in (16, 24, 32, 40)]
+
+    for name in ("part.ckpt", "whole.ckpt"):
+        status, out = job("--save", name, "--resume", "--epochs", 3)
+        assert status == 0 and "continuing after step 40\n" in out
+    longer, other = (tg.load(name)["fit"] for name in ("part.ckpt", "whole.ckpt"))
+    assert longer["step"] == other["step"] == 60
+    for name, parameter in longer["model"].items():
+        np.testing.assert_allclose(other["model"][name], parameter, rtol=1e-4, atol=1e-6)
 
 
 def test_resume_starts_where_there_is_nothing_yet(text: list[str], tmp_path: Path) -> None:
@@ -538,19 +571,20 @@ def test_resume_starts_where_there_is_nothing_yet(text: list[str], tmp_path: Pat
 def test_a_loss_that_is_not_finite(
     text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss = char_lm.Run.loss
+    loss, calls = tg.functional.cross_entropy, []
 
-    def broken(self: Any, x: Any, y: Any) -> Any:
-        value, state = loss(self, x, y)
-        return (value if self.step < 8 else tg.log(value * 0.0)), state
+    def broken(logits: Any, y: Any, **options: Any) -> Any:
+        value = loss(logits, y, **options)
+        calls.append(not options)  # validation has options
+        return value if options or sum(calls) < 9 else tg.log(value * 0.0)
 
-    monkeypatch.setattr(char_lm.Run, "loss", broken)
+    monkeypatch.setattr(tg.functional, "cross_entropy", broken)
     path = tmp_path / "run.ckpt"
-    message = r"^step 9: the loss is -inf.* smaller --lr"
+    message = r"^fit: step 9: the loss is -inf"
     with pytest.raises(FloatingPointError, match=message) as info, np.errstate(all="ignore"):
         job(*text, *TINY, "--save", path)
     assert "; log made inf, 1 of 1 elements of its result" in str(info.value)
-    assert tg.load(path)["run"]["step"] == 7
+    assert tg.load(path)["fit"]["step"] == 7
 
 
 def test_weights_that_are_not_finite_are_not_saved(
@@ -574,19 +608,11 @@ def test_weights_that_are_not_finite_are_not_saved(
 def test_a_validation_that_is_not_finite_is_not_saved(
     text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate = char_lm.evaluate
-
-    def broken(*arguments: Any) -> Any:
-        losses = evaluate(*arguments)
-        losses.total = math.inf
-        return losses
-
-    monkeypatch.setattr(char_lm, "evaluate", broken)
+    script_validation(monkeypatch, math.inf)
     path, log = tmp_path / "run.ckpt", tmp_path / "run.jsonl"
     with pytest.raises(FloatingPointError, match="after step 7, the loss of validation is inf"):
         job(*text, *TINY, "--save", path, "--log", log)
-    assert not path.exists()
-    assert log.read_text() == ""
+    assert not path.exists() and not log.exists()
 
 
 def test_a_run_that_diverges_stops() -> None:

@@ -42,7 +42,7 @@ def plain(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the leaves of a checkpoint, arrays as bytes, without times."""
     if isinstance(tree, dict | list | tuple):
         for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            if key != "seconds":
+            if key not in ("seconds", "step_seconds"):
                 yield from plain(item, f"{path}.{key}")
     else:
         yield path, tree.tobytes() if isinstance(tree, np.ndarray) else tree
@@ -582,12 +582,12 @@ def test_a_disk_that_is_full_does_not_end_the_run(
             callbacks=[T.Checkpoint(path, resume=True), *more],
         )  # fmt: skip
 
-    with pytest.warns(UserWarning, match=r"run was not saved: .*No space left"):
+    with pytest.warns(UserWarning, match=r"run was not written: .*No space left"):
         assert len(train(*fill(2, empty=4))) == 5
     assert tg.load(path)["fit"]["epoch"] == 5
     path.unlink()
     with (
-        pytest.warns(UserWarning, match=r"run was not saved: .*No space left"),
+        pytest.warns(UserWarning, match=r"run was not written: .*No space left"),
         pytest.raises(OSError, match="No space left"),
     ):
         train(*fill(3, empty=9))

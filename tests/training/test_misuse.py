@@ -33,6 +33,14 @@ class Forgetful(Stateless):
         return super().forward(ids)
 
 
+class Forgets(T.Callback):
+    saved = ("count",)
+
+
+class Alone(T.Callback):
+    saved, count = "count", 1  # type: ignore[assignment]
+
+
 MODEL, OTHER, WORDS, LOST = tg.nn.Linear(3, 1), tg.nn.Linear(3, 1), Stateless(), Forgetful()
 
 
@@ -61,18 +69,19 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: call(tg.nn.Linear), "got the class Linear: make a subclass",
     ),
     "the name of a loss": (
-        lambda: call(loss="mse"), r"loss: a function .* got a str 'mse': pass one such as tg\.func",
+        lambda: call(loss="mse"), r"loss: a function .* got 'mse': pass one such as tg\.func",
     ),
     "a loss of every row": (
         lambda: call(loss=lambda output, y: (output - y) ** 2),
         r"loss: it must return one number, .* got a Tensor of shape \(8, 1\): take its mean",
     ),
     "a loss that is a number": (
-        lambda: call(loss=lambda output, y: 0.5), r"loss: it must return one number, .* a float",
+        lambda: call(loss=lambda output, y: 0.5),
+        r"loss: it must return one number, .* got 0\.5: return it as",
     ),
     "the name of an optimizer": (
         lambda: call(optimizer="adam"),
-        r"optimizer: an optimizer is expected, got a str 'adam': pass one such as tg\.optim\.Adam",
+        r"optimizer: an optimizer is expected, got 'adam': pass one such as tg\.optim\.Adam",
     ),
     "an optimizer that was not made": (
         lambda: call(optimizer=tg.optim.Adam), "got the class Adam: pass one such as tg",
@@ -94,7 +103,7 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
     "a tensor in place of batches": (
         lambda: call(MODEL, tg.tensor(X)), r"batches are expected, got a Tensor of shape \(8, 3\)",
     ),
-    "a number in place of batches": (lambda: call(MODEL, 32), "batches are expected, got a int 32"),
+    "a number in place of batches": (lambda: call(MODEL, 32), "batches are expected, got 32"),
     "no labels": (
         lambda: call(MODEL, tg.data.batches(X, batch_size=4)),
         r"a batch is a tuple \(x, y\) .* got a tuple: pass tg\.data\.batches\(x, y, batch",
@@ -135,6 +144,30 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: call(callbacks=[print]), r"got a .*function.*: make a subclass of tg\.train",
     ),
     "a callback twice": (lambda: call(callbacks=[T.ClipNorm(1)] * 2), "callbacks: one occurs twi"),
+    "callbacks that are None": (
+        lambda: call(callbacks=None),
+        "callbacks: a list of callbacks is expected, got None: pass a list, or leave it out",
+    ),
+    "callbacks in a dict": (lambda: call(callbacks={}), "got a dict: pass a list, or leave it"),
+    "no model": (lambda: call(None), "model: a tg.nn.Module is expected, got None: make a sub"),
+    "no loss": (lambda: call(loss=lambda output, y: None), r"shape \(\), got None: return it as"),
+    "a loss apart from the parameters": (
+        lambda: call(loss=lambda output, y: F.mse_loss(output.detach(), y)),
+        r"loss: it does not depend on a parameter: compute it .* without detach\(\)",
+    ),
+    "padding that is not ignored": (
+        lambda: call(loss=lambda output, y: F.cross_entropy(output[:2], np.array([0, -1]))),
+        r"cross_entropy: id -1 is outside \[0, 1\): if it is padding, pass ignore_index=-1",
+    ),
+    "a saved attribute that is missing": (
+        lambda: call(callbacks=[Forgets(), T.Checkpoint("no file is written")]),
+        "Forgets: it lacks 'count', which saved names: set it in __init__ or start",
+    ),
+    "the name of a saved attribute alone": (
+        lambda: call(callbacks=[Alone(), T.Checkpoint("no file is written")]),
+        r"Alone: saved is a tuple of names: write saved = \('count',\)",
+    ),
+    "a folder as file": (lambda: T.Checkpoint("/"), "Checkpoint: '/' is a folder: pass a file in"),
     "early stopping without validation": (
         lambda: call(callbacks=[T.EarlyStopping()]),
         r"EarlyStopping: it needs validation: pass valid= to fit, or monitor='loss'",

@@ -92,6 +92,8 @@ def outside(op: str, index: int, size: int, negative: bool, note: str = "") -> E
     if negative:
         text = f"index {index} is out of bounds for an axis of length {size}"
         return IndexError(f"{op}: {text}{note}")
+    if op == "cross_entropy" and index < 0:
+        note = f": if it is padding, pass ignore_index={index}{note}"
     return ArgumentError(f"{op}: id {index} is outside [0, {size}){note}")
 
 

@@ -16,21 +16,21 @@ from ..optim import Optimizer
 from ..tensors import checks
 
 
-def check(model: Any, loss: Any, optimizer: Any, epochs: Any) -> None:
+def check(model: Any, loss: Any, optimizer: Any, epochs: Any, every: Any) -> None:
     """Raise unless the arguments can be used together."""
     if not isinstance(model, Module):
         raise ArgumentError(
-            f"fit: model: a tg.nn.Module is expected, got {_shown(model)}: make a subclass with "
+            f"fit: model: a tg.nn.Module is expected, got {shown(model)}: make a subclass with "
             "the parts as attributes and forward(self, x)"
         )
     if isinstance(loss, type) or not callable(loss):
         raise ArgumentError(
             f"fit: loss: a function from the output and the labels to one number is expected, got "
-            f"{_shown(loss)}: pass one such as tg.functional.cross_entropy or mse_loss"
+            f"{shown(loss)}: pass one such as tg.functional.cross_entropy or mse_loss"
         )
     if not isinstance(optimizer, Optimizer):
         raise ArgumentError(
-            f"fit: optimizer: an optimizer is expected, got {_shown(optimizer)}: pass one such as "
+            f"fit: optimizer: an optimizer is expected, got {shown(optimizer)}: pass one such as "
             "tg.optim.Adam(model.parameters(), lr=1e-3)"
         )
     if not {id(p) for p in optimizer.params} & {id(p) for p in model.parameters()}:
@@ -39,6 +39,8 @@ def check(model: Any, loss: Any, optimizer: Any, epochs: Any) -> None:
             f"{class_name(model)}: make the optimizer from model.parameters() of this model"
         )
     checks.positive(epochs, "fit: epochs")
+    if every is not None:
+        checks.positive(every, "fit: every")
     if not is_grad_enabled():
         raise ArgumentError("fit: gradients are off here: call it outside of tg.no_grad()")
 
@@ -56,9 +58,9 @@ def as_batches(name: str, source: Any, repeated: bool) -> Any:
         settings = {"stream": name, "batches": len(items)}
         return ResumableIterator(settings, {}, lambda: (len(items), items.__getitem__))
     if isinstance(source, Tensor | str | dict) or not hasattr(source, "__iter__"):
-        raise ArgumentError(f"fit: {name}: batches are expected, got {_shown(source)}: {cure}")
+        raise ArgumentError(f"fit: {name}: batches are expected, got {shown(source)}: {cure}")
     if hasattr(source, "shape") or hasattr(source, "iloc"):
-        raise ArgumentError(f"fit: {name}: batches are expected, got {_shown(source)}: {cure}")
+        raise ArgumentError(f"fit: {name}: batches are expected, got {shown(source)}: {cure}")
     if isinstance(source, Iterator) and repeated:
         raise ArgumentError(
             f"fit: {name}: a {class_name(source)} can be read only once, and every epoch reads "
@@ -83,7 +85,7 @@ def move(name: str, batches: Any, saved: Any) -> None:
     """Move batches to a saved position; raise if only one of the two has a position."""
     if (saved is not None) != isinstance(batches, ResumableIterator):
         raise ArgumentError(
-            f"fit: {name}: the run to continue had other batches, not {_shown(batches)}: pass "
+            f"fit: {name}: the run to continue had other batches, not {shown(batches)}: pass "
             "the same ones"
         )
     if saved is not None:
@@ -96,7 +98,7 @@ def parts(name: str, batch: Any) -> tuple[tuple[Any, ...], Any, dict[str, Any]]:
         return (batch.x,), batch.y, {"bptt": batch.bptt}
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         raise ArgumentError(
-            f"fit: {name}: a batch is a tuple (x, y) of inputs and labels, got {_shown(batch)}: "
+            f"fit: {name}: a batch is a tuple (x, y) of inputs and labels, got {shown(batch)}: "
             "pass tg.data.batches(x, y, batch_size=32), or a list of tuples (x, y)"
         )
     return tuple(batch[:-1]), batch[-1], {}
@@ -105,13 +107,18 @@ def parts(name: str, batch: Any) -> tuple[tuple[Any, ...], Any, dict[str, Any]]:
 def in_order(callbacks: Any, base: type) -> list[Any]:
     """Return the callbacks, those that save the state of the others last."""
     listed = isinstance(callbacks, list | tuple)
+    if not listed and not isinstance(callbacks, base | type) and not callable(callbacks):
+        raise ArgumentError(
+            f"fit: callbacks: a list of callbacks is expected, got {shown(callbacks)}: pass a "
+            "list, or leave it out"
+        )
     for callback in callbacks if listed else [callbacks]:
         if not isinstance(callback, base):
             cure = "make a subclass of tg.training.Callback"
             if isinstance(callback, type) and issubclass(callback, base):
                 cure = f"call it, as {callback.__name__}()"
             raise ArgumentError(
-                f"fit: callbacks: a list of callbacks is expected, got {_shown(callback)}: {cure}"
+                f"fit: callbacks: a list of callbacks is expected, got {shown(callback)}: {cure}"
             )
     if not listed or len({id(callback) for callback in callbacks}) < len(callbacks):
         problem = "one occurs twice" if listed else "one was passed alone: put it in a list"
@@ -119,9 +126,11 @@ def in_order(callbacks: Any, base: type) -> list[Any]:
     return sorted(callbacks, key=lambda callback: callback.last)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: itself, or its class and shape."""
+    if value is None or isinstance(value, str | int | float):
+        return f"{value!r:.40}"
     if isinstance(value, type):
         return f"the class {value.__name__}"
     shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
-    text = f" {value!r:.40}" if isinstance(value, str | int | float | None) else ""
-    return f"a {class_name(value)}{shape}{text}"
+    return f"a {class_name(value)}{shape}"

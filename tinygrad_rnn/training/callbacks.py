@@ -1,26 +1,22 @@
-"""Callbacks of `fit`: early stopping, the best model, saving, clipping, schedules, progress."""
+"""Callbacks of `fit`: early stopping, the best model, clipping, schedules, limits, progress."""
 
 from __future__ import annotations
 
 import copy
 import math
-import os
 import sys
-import warnings
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from .. import cuda
 from .._util.api_hints import class_name
-from .._util.state_keys import check_keys
 from ..errors import ArgumentError
-from ..io import load, save
+from ..io import save
 from ..optim import schedule as schedules
 from ..tensors import checks
 from .run import Callback, Run
-
-_Path = str | os.PathLike[str]
+from .writer import FilePath, Writer, writable
 
 
 class _Monitor(Callback):
@@ -55,7 +51,8 @@ class EarlyStopping(_Monitor):
     Parameters
     ----------
     patience : int
-        The number of epochs without an improvement after which the run stops.
+        The number of epochs without an improvement after which the run stops; where `fit` has
+        ``every``, the number of rows of figures.
     monitor : str
         The figure, such as ``"valid_loss"``, ``"loss"``, or one that another callback adds.
     largest : bool
@@ -67,7 +64,7 @@ class EarlyStopping(_Monitor):
     ------
     ArgumentError
         If an argument is out of range; at the start, if ``valid_loss`` lacks validation;
-        after an epoch, if the figure is missing.
+        after a row of figures, if this one is missing.
 
     Notes
     -----
@@ -94,15 +91,16 @@ class EarlyStopping(_Monitor):
         self.patience, self.waited = checks.positive(patience, "EarlyStopping: patience"), 0
         self.min_delta = checks.number(min_delta, "EarlyStopping: min_delta", 0, math.inf)
 
-    def epoch(self, run: Run) -> None:
-        """Count the epochs without an improvement."""
+    def report(self, run: Run) -> None:
+        """Count the rows without an improvement."""
         self.waited = 0 if self._better(run, self.min_delta) else self.waited + 1
         if self.waited >= self.patience:
-            run.stop(f"stopped early: {self.monitor} did not improve for {self.waited} epochs")
+            rows = "reports" if run.every else "epochs"
+            run.stop(f"stopped early: {self.monitor} did not improve for {self.waited} {rows}")
 
 
-class BestModel(_Monitor):
-    """Keep the parameters of the epoch with the best figure; restore them at the end.
+class BestModel(_Monitor, Writer):
+    """Keep the parameters with which a figure was best; restore them at the end.
 
     Parameters
     ----------
@@ -117,6 +115,9 @@ class BestModel(_Monitor):
     ------
     ArgumentError
         As `EarlyStopping`.
+    OSError
+        At the end, if the best parameters are in no file. Until then a failure, such as a full
+        disk, is a warning, and the next row tries again.
 
     Examples
     --------
@@ -134,103 +135,25 @@ class BestModel(_Monitor):
     saved = ("best", "weights")
 
     def __init__(
-        self,
-        monitor: str = "valid_loss",
-        largest: bool = False,
-        path: _Path | None = None,
-    ) -> None:
+        self, monitor: str = "valid_loss", largest: bool = False, path: FilePath | None = None
+    ) -> None:  # fmt: skip
         super().__init__(monitor, largest)
-        self.path, self.weights = _checked("BestModel", path), dict[str, Any]()
+        self.path = None if path is None else writable("BestModel", path)
+        self.weights, self.figures = dict[str, Any](), dict[str, Any]()
 
-    def epoch(self, run: Run) -> None:
+    def report(self, run: Run) -> None:
         """Copy the parameters if the figure is the best."""
-        if self._better(run):
-            self.weights = copy.deepcopy(run.model.state_dict())
-            if self.path is not None:
-                _save("BestModel", self.path, model=self.weights, figures=run.figures)
+        better = self._better(run)
+        if better:
+            self.weights, self.figures = copy.deepcopy(run.model.state_dict()), {**run.figures}
+        if self.path is not None and (better or self.error is not None):
+            self.attempt(save, self.path, model=self.weights, figures=self.figures)
 
     def end(self, run: Run) -> None:
         """Restore the best parameters."""
         if self.weights:
             run.model.load_state_dict(self.weights)
-
-
-class Checkpoint(Callback):
-    """Save the whole run, at the end of each epoch, every few steps and at Ctrl-C; resume it.
-
-    Parameters
-    ----------
-    path : str or path
-        The file. It is replaced atomically: a kill at any moment leaves a complete one.
-    steps : int, optional
-        Save every so many steps, too, where the batches have a position that can be saved: those
-        of `data` and lists, not functions and other iterables.
-    resume : bool
-        Whether to continue the run in the file, if there is one.
-
-    Raises
-    ------
-    ArgumentError
-        At the start, if the file exists and ``resume=False``; if its run has another model,
-        optimizer or batches: the message has the differences; or if `steps` cannot be used.
-    OSError
-        At the end, if the last attempt to save failed. Until then a failure, such as a full disk,
-        is a warning, and training continues.
-
-    Notes
-    -----
-    A resumed run ends in the same bits as an uninterrupted one; see `save` for the conditions. It
-    takes the learning rate, and the state of the callbacks, from the file. A generator of your own,
-    from which a function draws its batches, is saved as an attribute of a callback that its
-    ``saved`` names.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> import tinygrad_rnn as tg
-    >>> path = os.path.join(tempfile.mkdtemp(), "run.ckpt")
-    >>> def train(epochs):
-    ...     tg.manual_seed(0)
-    ...     model, x = tg.nn.Linear(1, 1), tg.rand(8, 1)
-    ...     return tg.fit(
-    ...         model, tg.data.batches(x, 2 * x, batch_size=4), loss=tg.functional.mse_loss,
-    ...         optimizer=tg.optim.Adam(model.parameters()), epochs=epochs,
-    ...         callbacks=[tg.training.Checkpoint(path, resume=True)],
-    ...     )
-    >>> len(train(epochs=2)), len(train(epochs=3))  # the second call trains for one epoch
-    (2, 3)
-    """
-
-    last = True
-    _error: OSError | None = None
-
-    def __init__(self, path: _Path, steps: int | None = None, resume: bool = False) -> None:
-        self.steps = None if steps is None else checks.positive(steps, "Checkpoint: steps")
-        self.path, self.resume = _checked("Checkpoint", path), resume
-
-    def start(self, run: Run) -> None:
-        """Continue the run in the file."""
-        _check_checkpoint(self, run)
-        if self.path.exists():
-            run.load_state_dict(_saved_run(self.path))
-
-    def step(self, run: Run) -> None:
-        """Save every few steps, and at Ctrl-C."""
-        if run.saveable and (run.interrupted or (self.steps and run.step % self.steps == 0)):
-            self.save(run)
-
-    def epoch(self, run: Run) -> None:
-        """Save after each epoch."""
-        self.save(run)
-
-    def save(self, run: Run) -> None:
-        """Save the run now."""
-        self._error = _save("Checkpoint", self.path, fit=run.state_dict())
-
-    def end(self, run: Run) -> None:
-        """Raise if the last attempt to save failed."""
-        if self._error is not None:
-            raise self._error
+        super().end(run)
 
 
 class ClipNorm(Callback):
@@ -315,8 +238,41 @@ class Schedule(Callback):
             self.scheduler.step()
 
 
+class TimeLimit(Callback):
+    """End the run after some minutes as Ctrl-C does: saved, and to be continued.
+
+    Parameters
+    ----------
+    minutes : float
+        The time from the start of `fit`; of a resumed run, from its new start.
+
+    Raises
+    ------
+    ArgumentError
+        If `minutes` is not above 0.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> tg.training.TimeLimit(90).minutes
+    90.0
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = checks.above_zero(minutes, "TimeLimit: minutes")
+
+    def start(self, run: Run) -> None:
+        """Begin to count."""
+        self._end = time.monotonic() + 60 * self.minutes
+
+    def step(self, run: Run) -> None:
+        """End the run when the time is over."""
+        if time.monotonic() > self._end:
+            run.interrupt(f"stopped after {self.minutes:g} minutes")
+
+
 class Progress(Callback):
-    """Print a line of figures for each epoch; within it, a progress bar where tqdm is installed.
+    """Print each row of figures; between them, a progress bar where tqdm is installed.
 
     Examples
     --------
@@ -339,10 +295,13 @@ class Progress(Callback):
                 self._bar.total, self._bar.n = run.epochs * len(run.stream), run.step - 1
             self._bar.update()
 
-    def epoch(self, run: Run) -> None:
+    def report(self, run: Run) -> None:
         """Print the figures."""
-        lines = [run.history.header] * (len(run.history) == 1) + [run.history.line(-1)]
-        (print if self._bar is None else self._bar.write)("\n".join(lines))
+        self.say("\n".join([run.history.header] * (len(run.history) == 1) + [run.history.line(-1)]))
+
+    def say(self, text: str) -> None:
+        """Print a text above the bar."""
+        print(text, flush=True) if self._bar is None else self._bar.write(text)
 
     def end(self, run: Run) -> None:
         """Remove the bar, and print why the run stopped."""
@@ -364,49 +323,6 @@ class CudaGraph(Callback):
     def start(self, run: Run) -> None:
         """Replace the function of one step."""
         run.advance = cuda.graph(run.advance)
-
-
-def _check_checkpoint(saving: Checkpoint, run: Run) -> None:
-    if saving.steps and not run.saveable:
-        raise ArgumentError(
-            f"Checkpoint: steps={saving.steps}: a {class_name(run.batches)} has no position that "
-            "can be saved: pass tg.data.batches(...) itself or a list, or leave out steps="
-        )
-    if saving.path.exists() and not saving.resume:
-        raise ArgumentError(
-            f"Checkpoint: {saving.path} exists: continue its run with resume=True, or choose "
-            "another name"
-        )
-
-
-def _saved_run(path: Path) -> dict[str, Any]:
-    file = load(path)
-    check_keys(f"Checkpoint: {path}", file, ("fit",))
-    run: dict[str, Any] = file["fit"]
-    return run
-
-
-def _checked(name: str, path: Any) -> Any:
-    """Return a path whose folder exists, or None."""
-    if path is None:
-        return None
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(f"{name}: path: the path of a file is expected, got {path!r:.60}")
-    if not Path(path).parent.is_dir() or Path(path).is_dir():
-        raise ArgumentError(
-            f"{name}: {str(path)!r}: no such folder: make it, or pass a file in one"
-        )
-    return Path(path)
-
-
-def _save(name: str, path: Path, **state: Any) -> OSError | None:
-    """Write a file; where that fails, as on a full disk, warn and return the error."""
-    try:
-        save(path, **state)
-    except OSError as error:
-        warnings.warn(f"{name}: {path} was not saved: {error}; training continues", stacklevel=5)
-        return error
-    return None
 
 
 def _imported(name: str) -> Any:

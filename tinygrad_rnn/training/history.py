@@ -1,4 +1,4 @@
-"""The figures of a training run, one row for each epoch."""
+"""The figures of a training run, one row for each epoch or every few steps."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 from .._util.extras import imported, matplotlib
 from ..errors import ArgumentError
 
-_DIGITS = {"epoch": "d", "step": ",d", "lr": ".3g", "seconds": ".1f"}  # others: .4f
+_DIGITS = {"epoch": ".2f", "lr": ".3g", "seconds": ".1f"}  # of floats; others: .4f
 
 
 class History(list[dict[str, Any]]):
     """The figures of a run: a list of dicts, one for each epoch, that prints as a table.
+
+    With ``every=`` of `fit` a row is made every so many steps.
 
     Attributes
     ----------
@@ -20,10 +22,11 @@ class History(list[dict[str, Any]]):
 
     Notes
     -----
-    The figures of an epoch are ``epoch`` and ``step``, their numbers so far; ``loss``, the mean of
-    the losses, each taken before its step; ``valid_loss``, after the epoch, if there is validation;
-    ``gradient_norm``, the mean before clipping; ``lr``, the learning rate at its end; and
-    ``seconds`` of training and validation so far. Callbacks can add others.
+    The figures of a row are ``epoch`` and ``step``, their numbers so far, with a fraction in the
+    middle of an epoch if its length is known; ``loss``, the mean since the last row, each loss
+    taken before its step; ``valid_loss``, now, if there is validation; ``gradient_norm``, the mean
+    before clipping; ``lr``, the learning rate; and ``seconds`` of training and validation so far.
+    Callbacks can add others.
 
     Examples
     --------
@@ -53,19 +56,21 @@ class History(list[dict[str, Any]]):
         return list(dict.fromkeys(name for row in self for name in row))
 
     def line(self, row: int) -> str:
-        """Return the figures of an epoch as a line of the table.
+        """Return a row as a line of the table.
 
         Parameters
         ----------
         row : int
-            Its index; -1 is the last epoch.
+            Its index; -1 is the last one.
         """
         cells = []
         for name in self.names:
             value = self[row].get(name)
             text = "-" if value is None else str(value)
-            if isinstance(value, int | float):
-                text = format(value, _DIGITS.get(name, "d" if isinstance(value, int) else ".4f"))
+            if isinstance(value, float):
+                text = format(value, _DIGITS.get(name, ".4f"))
+            elif isinstance(value, int):
+                text = format(value, ",d" if name == "step" else "d")
             cells.append(text.rjust(max(len(name), 6 if name != "epoch" else 0)))
         return "  ".join(cells)
 
@@ -79,7 +84,7 @@ class History(list[dict[str, Any]]):
         return "\n".join([*lines, self.stopped] if self.stopped else lines)
 
     def to_pandas(self) -> Any:
-        """Return a DataFrame with one row for each epoch; ``pandas.DataFrame(history)`` is equal.
+        """Return a DataFrame with the same rows; ``pandas.DataFrame(history)`` is equal.
 
         Returns
         -------

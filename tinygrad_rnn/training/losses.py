@@ -34,19 +34,33 @@ class Bad(NamedTuple):
     after: int
 
 
+class Sums:
+    """The sums of the losses of labels, and of the norms of steps."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin again."""
+        self.total, self.count, self.norms, self.steps = 0.0, 0, 0.0, 0
+
+    def add(self, loss: float, norm: float, count: float) -> None:
+        """Add a step: the mean loss of `count` labels, and the norm of its gradient."""
+        self.total += loss * count
+        self.count += int(count)
+        self.norms += norm
+        self.steps += 1
+
+
 class Losses:
-    """The sums of the losses and of the norms of an epoch; only finite ones are added."""
+    """The sums of the epoch, and those since the last row of figures; only finite ones count."""
 
     def __init__(self, model: Module, optimizer: Optimizer) -> None:
         self.on_device = any(p.device != "cpu" for p in optimizer.params)
         self._tensors, self._optimizer = [*optimizer.params, *model.buffers()], optimizer
         self._pending: list[tuple[int, Tensor, Tensor, Any]] = []
+        self.epoch, self.recent = Sums(), Sums()
         self.keep(0)
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin an epoch."""
-        self.total, self.count, self.norms, self.steps = 0.0, 0, 0.0, 0
 
     def add(self, step: int, loss: Any, norm: Any, count: Any) -> Bad | None:
         """Add the mean loss of `count` labels; return the first that is not finite, if one is."""
@@ -55,14 +69,9 @@ class Losses:
             return self.read() if len(self._pending) >= READ_EVERY else None
         if not math.isfinite(loss + norm):
             return Bad(step, loss, norm, step - 1)
-        self._sum(loss, norm, count)
+        self.epoch.add(loss, norm, count)
+        self.recent.add(loss, norm, count)
         return None
-
-    def _sum(self, loss: float, norm: float, count: float) -> None:
-        self.total += loss * count
-        self.count += int(count)
-        self.norms += norm
-        self.steps += 1
 
     def read(self) -> Bad | None:
         """Add the losses that are still on the device; return as `add`."""
@@ -76,7 +85,8 @@ class Losses:
                 self._restore()
                 return Bad(step, loss, norm, self._kept_step)
         for (_, loss, norm), count in zip(rows, read_together(counts), strict=True):
-            self._sum(loss, norm, count)
+            self.epoch.add(loss, norm, count)
+            self.recent.add(loss, norm, count)
         self.keep(steps[-1])
         return None
 
@@ -100,12 +110,14 @@ class Losses:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums."""
-        return {name: getattr(self, name) for name in ("total", "count", "norms", "steps")}
+        return {"epoch": vars(self.epoch).copy(), "recent": vars(self.recent).copy()}
 
     def load_state_dict(self, state: dict[str, Any], step: int) -> None:
         """Continue from the sums of a `state_dict`, after a step."""
-        for name in self.state_dict():
-            setattr(self, name, state[name])
+        if "total" in state:  # of an earlier version, where the figures were those of the epoch
+            state = {"epoch": state, "recent": state}
+        for name, sums in state.items():
+            vars(getattr(self, name)).update(sums)
         self.keep(step)
 
 
@@ -133,3 +145,14 @@ def refuse(bad: Bad | None, again: Callable[[], Any] | None = None) -> None:
         f"{bad.norm:.6g}{cause}: the parameters are those after step {bad.after}: use a smaller "
         "learning rate, or tg.training.ClipNorm(1.0)"
     )
+
+
+def refuse_parameters(model: Module, optimizer: Optimizer, step: int) -> None:
+    """Raise if a parameter is not finite: after a loss that was, the next one will not be."""
+    own = {id(p) for p in optimizer.params}
+    for name, p in model.named_parameters():
+        if id(p) in own and not np.isfinite(p.numpy()).all():
+            raise FloatingPointError(
+                f"fit: after step {step}, the parameter {name} is not finite, so the run was not "
+                "saved: use a smaller learning rate, or tg.training.ClipNorm(1.0)"
+            )

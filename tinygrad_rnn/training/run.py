@@ -19,8 +19,12 @@ from ..nn import Module
 from ..optim import Optimizer
 from . import arguments
 from .history import History
-from .losses import Losses, refuse
+from .losses import Losses, refuse, refuse_parameters
 from .step import Step
+
+_NUMBERS = ("epoch", "step", "seconds", "step_seconds")
+_MOMENTS: tuple[tuple[str, ...], ...]  # when methods of callbacks are called
+_MOMENTS = (("step",), ("step", "report"), ("report", "epoch"), ("epoch",))
 
 
 class Callback:
@@ -42,7 +46,7 @@ class Callback:
     >>> class WorstError(tg.training.Callback):
     ...     def __init__(self, x, y):
     ...         self.x, self.y = x, y
-    ...     def epoch(self, run):
+    ...     def report(self, run):
     ...         with run.model.evaluating(), tg.no_grad():
     ...             run.figures["worst"] = abs(run.model(self.x) - self.y).max().item()
     >>> model, x = tg.nn.Linear(1, 1), tg.ones(4, 1)
@@ -63,15 +67,18 @@ class Callback:
     def step(self, run: Run) -> None:
         """Act after each step of the optimizer."""
 
+    def report(self, run: Run) -> None:
+        """Act after each row of figures and its validation: ``run.figures``."""
+
     def epoch(self, run: Run) -> None:
-        """Act after each epoch and its validation, when ``run.figures`` is complete."""
+        """Act after each epoch; after `report`, unless `fit` has ``every``."""
 
     def end(self, run: Run) -> None:
         """Act once, when the run ends or is interrupted, but not after an exception."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the attributes that are saved."""
-        values = {name: getattr(self, name) for name in self.saved}
+        values = _saved_values(self)
         return {n: v.state_dict() if hasattr(v, "state_dict") else v for n, v in values.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -86,23 +93,39 @@ class Callback:
                 setattr(self, name, state[name])
 
 
+def _saved_values(callback: Callback) -> dict[str, Any]:
+    name = type(callback).__name__
+    saved: Any = callback.saved
+    if isinstance(saved, str):
+        raise ArgumentError(f"{name}: saved is a tuple of names: write saved = ({saved!r},)")
+    for attribute in saved:
+        if not hasattr(callback, attribute):
+            raise ArgumentError(
+                f"{name}: it lacks {attribute!r}, which saved names: set it in __init__ or start"
+            )
+    return {attribute: getattr(callback, attribute) for attribute in saved}
+
+
 class Run:
     """A training run of `fit`, which its callbacks read and change.
 
     Attributes
     ----------
-    model, optimizer, loss, epochs, valid
+    model, optimizer, loss, epochs, valid, every
         The arguments of `fit`.
     epoch, step : int
         The epochs and the steps of the optimizer that are completed.
-    seconds : float
-        The time of the completed epochs.
+    seconds, step_seconds : float
+        The time until the last row of figures, and that of the steps alone.
     stream : iterator
         The batches of the current epoch.
     figures : dict
-        The figures of the epoch that was completed last; a callback can add others.
+        The last row of figures; a callback can add others.
     history : History
-        The figures of all epochs.
+        All rows.
+    losses : object
+        ``losses.epoch`` and ``losses.recent`` are sums over the epoch and since the last row:
+        ``total`` of the losses of ``count`` labels, ``norms`` of the gradients in ``steps`` steps.
     max_norm : float
         The largest norm of the gradient.
     advance : callable
@@ -111,13 +134,15 @@ class Run:
     saveable : bool
         Whether the batches have a position that can be saved, in the middle of an epoch.
     interrupted : bool
-        Whether Ctrl-C was pressed.
+        Whether Ctrl-C was pressed, or `interrupt` called.
+    stopped : str
+        Why the run ends before its last epoch; empty if it does not.
 
     Examples
     --------
     >>> import tinygrad_rnn as tg
     >>> class Report(tg.training.Callback):
-    ...     def epoch(self, run):
+    ...     def report(self, run):
     ...         print(run.epoch, run.step, sorted(run.figures)[:2])
     >>> model, x = tg.nn.Linear(1, 1), tg.ones(4, 1)
     >>> history = tg.fit(
@@ -130,15 +155,18 @@ class Run:
     def __init__(
         self, model: Module, batches: Any, loss: Callable[..., Tensor], optimizer: Optimizer,
         epochs: int, valid: Any = None, callbacks: Sequence[Callback] = (),
+        every: int | None = None,
     ) -> None:  # fmt: skip
-        arguments.check(model, loss, optimizer, epochs)
+        arguments.check(model, loss, optimizer, epochs, every)
         self.model, self.loss, self.optimizer, self.epochs = model, loss, optimizer, epochs
+        self.every = every
         self.batches = arguments.as_batches("batches", batches, epochs > 1)
         self.valid = None if valid is None else arguments.as_batches("valid", valid, epochs > 1)
         if isinstance(self.valid, ResumableIterator):
             arguments.epoch_of(self.valid)  # from the beginning, if it was read before
         self.callbacks: list[Callback] = arguments.in_order(callbacks, Callback)
-        self.epoch, self.step, self.seconds, self.max_norm = 0, 0, 0.0, math.inf
+        self.epoch, self.step, self.max_norm = 0, 0, math.inf
+        self.seconds, self.step_seconds = 0.0, 0.0
         self.history, self.stopped, self.interrupted = History(), "", False
         self.figures: dict[str, Any] = {}
         self.stream: Any = None  # the batches of the epoch that has begun
@@ -147,16 +175,16 @@ class Run:
         self.saveable = isinstance(self.batches, ResumableIterator)
         self.forward, self.carries = self.advance.forward, self.advance.carries
         self.losses, self._clock = Losses(model, optimizer), time.perf_counter()
-        self.on_step = [c.step for c in self.callbacks if type(c).step is not Callback.step]
+        self.hooks = {names: _hooks(self.callbacks, names) for names in _MOMENTS}
 
     def stop(self, reason: str) -> None:
         """End the run after the current step, for a reason that is shown in its history."""
         self.stopped = self.stopped or reason
 
-    def interrupt(self) -> None:
+    def interrupt(self, reason: str = "stopped by Ctrl-C") -> None:
         """End the run after the current step, as Ctrl-C does; a resumed run continues."""
         self.interrupted = True
-        self.stop("stopped by Ctrl-C")
+        self.stop(reason)
 
     def _tick(self) -> None:
         """Add the time since the last call."""
@@ -164,14 +192,18 @@ class Run:
         self.seconds, self._clock = self.seconds + now - self._clock, now
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the rest of the run depends on; raise if a loss is not finite."""
+        """Return everything that the rest of the run depends on.
+
+        Raise if a loss or a parameter is not finite.
+        """
         refuse(self.losses.read())
+        refuse_parameters(self.model, self.optimizer, self.step)
         if self.stream is not None and not self.saveable:
             raise ArgumentError(
                 "fit: these batches have no position that can be saved: save at the end of an epoch"
             )
         self._tick()
-        saved: dict[str, Any] = {n: getattr(self, n) for n in ("epoch", "step", "seconds")}
+        saved: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
         for name in ("model", "optimizer", "losses"):
             saved[name] = getattr(self, name).state_dict()
         return saved | {
@@ -187,6 +219,7 @@ class Run:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue from a `state_dict`; raise if it does not fit."""
+        saved = {"step_seconds": saved.get("seconds")} | saved  # not in an earlier version
         check_keys("fit: a run to continue", saved, self.state_dict())
         arguments.move("batches", self.batches, saved["batches"])
         arguments.move("valid", self.valid, saved["valid"])
@@ -194,7 +227,7 @@ class Run:
         self.model.load_state_dict(saved["model"])
         self.stream = self.batches if saved["in_epoch"] else None
         self.state = restore(saved["state"], next(self.model.parameters()).device)
-        for name in ("epoch", "step", "seconds"):
+        for name in _NUMBERS:
             setattr(self, name, saved[name])
         self.stop(saved["stopped"])
         self.losses.load_state_dict(saved["losses"], self.step)
@@ -207,3 +240,20 @@ class Run:
                 states.remove(found)
                 callback.load_state_dict(found[1])
         tg_random.set_state(saved["random"])  # last, since the lines above may draw numbers
+
+
+def _hooks(callbacks: Sequence[Callback], names: Sequence[str]) -> list[list[Any]]:
+    """Return these methods of the callbacks that define them; in two lists, those that save last.
+
+    All methods of one callback come before those of the next.
+    """
+    return [
+        [
+            getattr(callback, name)
+            for callback in callbacks
+            for name in names
+            if callback.last == last
+            and getattr(type(callback), name) is not getattr(Callback, name)
+        ]
+        for last in (False, True)
+    ]

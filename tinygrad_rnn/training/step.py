@@ -20,7 +20,7 @@ from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from ..nn import Module
 from ..optim import Optimizer, clip_grad_norm
-from .arguments import epoch_of, parts
+from .arguments import epoch_of, parts, shown
 from .losses import read_together
 
 
@@ -46,6 +46,11 @@ class Step:
         for p in self.others:
             p.grad = None
         loss, state = self.forward(inputs, labels, state, options)
+        if not loss.requires_grad:
+            raise ArgumentError(
+                "fit: loss: it does not depend on a parameter: compute it from the output of the "
+                "model, without detach(), item() or NumPy"
+            )
         loss.backward()
         norm = clip_grad_norm(self.optimizer.params, max_norm)
         if self.on_device:
@@ -70,10 +75,10 @@ class Step:
             output = self.model(*inputs, **options)
         loss = self.loss(output, labels)
         if not isinstance(loss, Tensor) or loss.ndim:
-            shape = f" of shape {loss.shape}" if isinstance(loss, Tensor) else ""
+            cure = "take its mean, as reduction='mean' does"
             raise ArgumentError(
-                f"fit: loss: it must return one number, a Tensor of shape (), got a "
-                f"{class_name(loss)}{shape}: take its mean, as reduction='mean' does"
+                f"fit: loss: it must return one number, a Tensor of shape (), got {shown(loss)}: "
+                f"{cure if isinstance(loss, Tensor) else 'return it as the operations gave it'}"
             )
         return loss, state
 
