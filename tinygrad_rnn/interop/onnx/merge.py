@@ -158,7 +158,10 @@ class Merger:
         if isinstance(first, slice):
             parts = [(v.start, v.stop, v.step) for v in values]
             return slice(*self.merge(parts, title, line))
-        if isinstance(first, Ref | Body):
+        if isinstance(first, Body):
+            results = self.merge([v.results for v in values], title, line)
+            return first._replace(results=results)
+        if isinstance(first, Ref):
             if any(v != first for v in values):
                 self._differs(title, line, values)
             return first

@@ -130,8 +130,8 @@ def record_loop(
     states = [s for s in leaves(state) if s is not None]
     new_states = [s for s in leaves(new) if s is not None]
     outputs = [y_t for y_t in leaves(y) if y_t is not None]
-    results = [np.zeros(s.shape, s.dtype) for s in new_states]
-    results += [np.zeros((T, *y_t.shape), y_t.dtype) for y_t in outputs]
+    results = [tracer.example(s.shape, s.dtype) for s in new_states]
+    results += [tracer.example((T, *y_t.shape), y_t.dtype) for y_t in outputs]
     inputs = [*states, *leaves(xs), *([] if lengths is None else [lengths])]
     options = {"body": body, "states": len(states), "reverse": reverse}
     options["ragged"] = lengths is not None
@@ -149,7 +149,7 @@ def _body(tracer: Tracer, step: Any, state: Any, xs: Any) -> tuple[Body, Any, An
     def argument(x: Any, axes: int) -> Any:
         if x is None:
             return None
-        made = tracer.new(np.zeros(x.shape[axes:], x.dtype))
+        made = tracer.new(tracer.example(x.shape[axes:], x.dtype))
         arguments.append(tracer.ref(made))
         return made
 
@@ -292,8 +292,8 @@ def _node(
         "activation": getattr(cells[0], "nonlinearity", "").capitalize(),
         "hidden_size": H,
     }
-    dtype = np.float32
-    results = [np.zeros((T, B, D * H), dtype)] + [np.zeros((D, B, H), dtype)] * len(initial)
+    shapes = [(T, B, D * H)] + [(D, B, H)] * len(initial)
+    results = [tracer.example(shape, np.float32) for shape in shapes]
     inputs = [x, *present, *([] if lengths is None else [lengths])]
     name = NODES[type(cells[0])]
     y, *last = tracer.record(name, inputs, options, results)

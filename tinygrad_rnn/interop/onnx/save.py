@@ -139,8 +139,8 @@ def _merged(model: Module, arguments: Arguments, inputs: list[Input]) -> tuple[M
     tracers, results = [], []
     structure: Any = None
     with layers_as_a_whole(), model.evaluating():
-        for run in runs:
-            tracer = Tracer()
+        for seed, run in enumerate(runs):
+            tracer = Tracer(seed)
             with _unchanged(model), tracer.running():
                 found = _call(tracer, model, arguments, inputs, run)
                 structure = map_nested(lambda y: None if y is None else ..., found)
@@ -166,7 +166,7 @@ def _call(
     made: dict[str, Tensor] = {}
     for x in inputs:
         lengths = [n if name is None else run[name] for n, name in zip(x.example.shape, x.axes, strict=True)]
-        made[x.name] = tracer.new(np.zeros(lengths, x.example.dtype))
+        made[x.name] = tracer.new(tracer.example(tuple(lengths), x.example.dtype))
 
     def tensors(value: Any) -> Any:
         if isinstance(value, Input):

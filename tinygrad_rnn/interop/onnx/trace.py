@@ -76,6 +76,12 @@ class _Library:
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
+    def asarray(self, x: Any, dtype: Any = None) -> Any:
+        """Return an array; one of the trace stays so."""
+        if x.__class__ is Traced and dtype in (None, x.dtype):
+            return x
+        return np.asarray(x, dtype)
+
     def adopt(self, args: Sequence[Any]) -> list[Any]:
         """Return the arguments of an operation: arrays of NumPy may be among them."""
         return list(args)
@@ -146,6 +152,12 @@ class Body(NamedTuple):
 class Tracer:
     """The watcher of a thread that records operations.
 
+    Parameters
+    ----------
+    seed : int
+        Of the values of examples. They differ from run to run, so that an array that was computed
+        from them unnoticed does too.
+
     Attributes
     ----------
     values : list of Value
@@ -154,7 +166,8 @@ class Tracer:
         In the order of computation; those of the body of a loop are before the loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
         self.values: list[Value] = []
         self.calls: list[Call] = []
         self._numbers: dict[int, int] = {}
@@ -171,6 +184,12 @@ class Tracer:
         self._numbers[id(data)] = len(self.values)
         self.values.append(Value(data.shape, data.dtype, self._open[-1]))
         return wrap(data, None, None)
+
+    def example(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Return an array of random values; integers are 0 and 1, which are valid indices."""
+        if np.dtype(dtype).kind == "f":
+            return self._rng.standard_normal(shape).astype(dtype)
+        return self._rng.integers(0, 2, shape).astype(dtype)
 
     def knows(self, array: Any) -> bool:
         """Tell whether an array is a value of the trace."""
