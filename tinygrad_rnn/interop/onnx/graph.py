@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..._util.extras import imported
-from .merge import Merged, Reciprocal, Size, Varying
+from .merge import Merged, Reciprocal, Size, Unknown, Varying
 from .trace import Call, Ref
 
 OPSET = 18  # the first in which all reductions take their axes alike; read by onnxruntime >= 1.14
@@ -91,6 +91,8 @@ class Graph:
 
     def size(self, n: Any) -> str:
         """Return an integer or a `Size` as a vector of one int64."""
+        if isinstance(n, Unknown):
+            n.refuse()
         if not isinstance(n, Size):
             return self.ints(int(n))
         root = self.root
@@ -112,7 +114,7 @@ class Graph:
 
     def shape(self, shape: Sequence[Any]) -> str:
         """Return a shape as a vector of int64."""
-        if not any(isinstance(n, Size) for n in shape):
+        if all(isinstance(n, int) for n in shape):
             return self.ints(*shape)
         return self.add("Concat", *map(self.size, shape), axis=0)
 
@@ -132,11 +134,13 @@ class Graph:
 
     def name(self, x: Any, dtype: Any = None) -> str:
         """Return the name of an argument, converted to a dtype if that is given."""
+        if isinstance(x, Ref) and x.number in self.merged.constants:
+            return self.name(self.merged.constants[x.number], dtype)
         if isinstance(x, Ref):
             name = self.root.of_value[x.number]
         elif isinstance(x, Varying):
             name = self._varying(x)
-        elif isinstance(x, Size):
+        elif isinstance(x, Size | Unknown):
             number = self.add("Squeeze", self.size(x), self.ints(0))
             return self.cast(number, dtype)
         elif isinstance(x, Reciprocal):
@@ -171,9 +175,9 @@ class Graph:
 
 
 def _dimension(n: Any, name: str) -> Any:
-    if not isinstance(n, Size):
+    if isinstance(n, int):
         return n
-    if len(n.terms) == 1 and n.terms[0][1] == 1 and len(n.terms[0][0]) == 1:
+    if isinstance(n, Size) and len(n.terms) == 1 and n.terms[0][1] == 1 and len(n.terms[0][0]) == 1:
         return n.terms[0][0][0]
     return name
 
@@ -189,14 +193,18 @@ Emitter = Callable[[Graph, Call], Any]
 
 def needed(merged: Merged) -> list[Call]:
     """Return the calls that the results depend on, in their order; those of bodies too."""
-    wanted = {ref.number for ref in refs_in(merged.results)}
-    found = []
+    wanted, found = set[int](), []
+
+    def want(value: Any) -> None:
+        wanted.update({ref.number for ref in refs_in(value)}.difference(merged.constants))
+
+    want(merged.results)
     for call in reversed(merged.calls):
         if any(ref.number in wanted for ref in call.outputs):
             found.append(call)
-            wanted.update(ref.number for ref in refs_in((call.inputs, call.options)))
+            want((call.inputs, call.options))
             if "body" in call.options:
-                wanted.update(ref.number for ref in refs_in(call.options["body"].results))
+                want(call.options["body"].results)
     return found[::-1]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .graph import END, Graph
-from .merge import Size, Varying
+from .merge import Size, Unknown, Varying
 from .trace import Call, Ref
 
 
@@ -23,10 +23,10 @@ def getitem(g: Graph, call: Call) -> str | None:
 
     axes = [k for k in keys if k is not None]  # one for each axis of x
     name = _sliced(g, g.name(x), axes)
-    numbers = [i for i, k in enumerate(axes) if isinstance(k, int | Size)]
+    numbers = [i for i, k in enumerate(axes) if _is_number(k)]
     width = 0
     if any(map(_is_array, axes)):  # NumPy counts the integers as arrays then
-        places = [i for i, k in enumerate(keys) if _is_array(k) or isinstance(k, int | Size)]
+        places = [i for i, k in enumerate(keys) if _is_array(k) or _is_number(k)]
         if places != list(range(places[0], places[-1] + 1)):
             return None
         chosen = [i for i, k in enumerate(axes) if not isinstance(k, slice)]
@@ -48,6 +48,10 @@ def getitem(g: Graph, call: Call) -> str | None:
         elif _is_array(k):
             out, width = out + width, 0  # once
     return g.add("Unsqueeze", name, g.ints(*new)) if new else name
+
+
+def _is_number(k: Any) -> bool:
+    return isinstance(k, int | Size | Unknown)
 
 
 def _is_array(k: Any) -> bool:

@@ -40,6 +40,28 @@ class Size(NamedTuple):
         return sum(k * math.prod(sizes[name] for name in names) for names, k in self.terms)
 
 
+class Unknown(NamedTuple):
+    """A number that differs from run to run, and is no polynomial of the sizes.
+
+    It is refused where a node needs it. The result of ``x[::2]`` has such a length, which no node
+    needs.
+    """
+
+    numbers: tuple[Any, ...]
+    title: str
+    line: str
+    runs: tuple[str, ...]
+
+    def refuse(self) -> Any:
+        """Raise."""
+        pairs = [f"{n!r:.60} with {r}" for n, r in zip(self.numbers, self.runs, strict=True)]
+        raise Refused(
+            f"{self.title} takes {pairs[0]}, {pairs[-1]}",
+            "this is no sum of products of the sizes; give the size None in axes=",
+            self.line,
+        )
+
+
 class Varying(NamedTuple):
     """A constant array whose lengths depend on sizes.
 
@@ -70,11 +92,12 @@ class Reciprocal(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """One trace for all sizes. Shapes and options contain `Size` where the runs differ."""
+    """One trace for all sizes. Shapes and options have a `Size` where the runs differ."""
 
     values: list[Value]
     calls: list[Call]
     results: Any
+    constants: dict[int, Any]  # the arrays of values that are the same in all runs
 
 
 def assignments(symbols: Sequence[str]) -> list[dict[str, int]]:
@@ -128,7 +151,13 @@ class Merger:
             one[0]._replace(shape=self.merge([v.shape for v in one], "an operation", ""))
             for one in zip(*[t.values for t in tracers], strict=True)
         ]
-        return Merged(values, calls, self.merge(list(results), "the result", ""))
+        constants = {}
+        for number, value in enumerate(values):
+            if value.constant and all(isinstance(n, int) for n in value.shape):
+                arrays = [t.arrays[number] for t in tracers]
+                if all(_equal(a, arrays[0]) for a in arrays):
+                    constants[number] = arrays[0]
+        return Merged(values, calls, self.merge(list(results), "the result", ""), constants)
 
     def _refuse(self, tracers: Sequence[Tracer]) -> None:
         counts = [len(t.calls) for t in tracers]
@@ -172,7 +201,9 @@ class Merger:
         same = all(v == first or (v != v and first != first) for v in values)
         if same:
             return first
-        if kinds <= {int, float}:
+        if not kinds <= {int, float}:
+            self._differs(title, line, values)
+        if math.isfinite(sum(values)):
             if all(float(v).is_integer() for v in values) and (size := self.size(values)):
                 return size
             inverse = [0 if v == 0 else 1 / v for v in values]
@@ -180,7 +211,7 @@ class Merger:
             close = all(abs(a - b) < 1e-9 * max(1, b) for a, b in zip(inverse, whole, strict=True))
             if close and 0 not in whole and (size := self.size(whole)):
                 return Reciprocal(size)
-        self._differs(title, line, values)
+        return Unknown(tuple(values), title, line, tuple(map(_shown, self.runs)))
 
     def size(self, values: Sequence[Any]) -> Size | None:
         """Return numbers as a polynomial of the sizes, None if they are no such polynomial."""
@@ -198,7 +229,7 @@ class Merger:
         if len({(a.ndim, a.dtype) for a in arrays}) > 1:
             self._differs(title, line, [a.shape for a in arrays])
         if all(a.shape == first.shape for a in arrays):
-            if all(np.array_equal(a, first, equal_nan=a.dtype.kind == "f") for a in arrays):
+            if all(_equal(a, first) for a in arrays):
                 return first
             raise Refused(
                 f"{title} reads an array of shape {first.shape} whose values differ from run to run: "
@@ -235,12 +266,11 @@ class Merger:
         )
 
     def _differs(self, title: str, line: str, values: Sequence[Any]) -> Any:
-        pairs = [f"{v!r:.60} with {_shown(r)}" for v, r in zip(values, self.runs, strict=True)]
-        raise Refused(
-            f"{title} takes {pairs[0]}, {pairs[-1]}",
-            "this is no sum of products of the sizes; give the size None in axes=",
-            line,
-        )
+        Unknown(tuple(values), title, line, tuple(map(_shown, self.runs))).refuse()
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
 def _both(arrays: Sequence[Any], bases: Sequence[Any]) -> Any:

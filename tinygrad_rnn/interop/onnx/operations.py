@@ -12,7 +12,6 @@ import numpy as np
 
 from .graph import END, Emitter, Graph
 from .indexing import getitem
-from .merge import Size
 from .trace import Call
 
 OPERATIONS: dict[str, Emitter] = {"getitem": getitem}
@@ -181,7 +180,7 @@ def _reshape(g: Graph, call: Call) -> str:
         added = [i for i, n in enumerate(new) if n == 1]
         x = g.add("Squeeze", x, g.ints(*removed)) if removed else x
         return g.add("Unsqueeze", x, g.ints(*added)) if added else x
-    sizes = [i for i, n in enumerate(new) if isinstance(n, Size)]
+    sizes = [i for i, n in enumerate(new) if not isinstance(n, int)]
     if len(sizes) == 1:
         return g.add("Reshape", x, g.ints(*[-1 if i in sizes else n for i, n in enumerate(new)]))
     return g.add("Reshape", x, g.shape(new))

@@ -22,7 +22,7 @@ from ...engine.tensor import Tensor, wrap
 from ...nn import Cell, GRUCell, LSTMCell, Recurrent, RNNCell
 from ...recurrence import loop
 from ...tensors import checks
-from .trace import Body, Ref, Refused, Traced, Tracer
+from .trace import Body, Call, Ref, Refused, Traced, Tracer
 
 # Cells that ONNX has a node for.
 NODES: dict[type, str] = {LSTMCell: "LSTM", GRUCell: "GRU", RNNCell: "RNN"}
@@ -183,15 +183,18 @@ def _check_repeated(tracer: Tracer, one: Body, other: Body, first: int) -> None:
             return np.array_equal(a, b)
         return bool(a == b) or repr(a) == repr(b)
 
-    alike = len(calls) == len(again) and same(one.results, other.results)
-    for a, b in zip(calls, again, strict=False):
+    def alike(a: Call, b: Call) -> bool:
         options = same(tuple(a.options.values()), tuple(b.options.values()))
-        alike = alike and a.name == b.name and same(a.inputs, b.inputs) and options
-    if not alike:
+        return a.name == b.name and same(a.inputs, b.inputs) and options
+
+    pairs = zip(calls, again, strict=False)
+    changed = next((a.line for a, b in pairs if not alike(a, b)), "")
+    if changed or len(calls) != len(again) or not same(one.results, other.results):
         raise Refused(
             "has a step that does something else when it is called again: it draws random numbers, "
             "or changes an attribute",
             "keep what changes from step to step in the state",
+            changed,
         )
 
 

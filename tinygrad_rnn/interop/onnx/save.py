@@ -24,7 +24,7 @@ from .layers import loop, recurrent_node
 from .merge import Merged, Merger, assignments
 from .operations import OPERATIONS
 from .recurrent import NODES, layers_as_a_whole
-from .trace import Call, Refused, Tracer
+from .trace import OF_USER, Call, Refused, Tracer
 
 LIMIT = 2**31 - 2**20  # bytes: a file of ONNX is one message of Protocol Buffers
 
@@ -122,7 +122,7 @@ def save_onnx(
         names = _output_names(model, merged, results, output_names)
         file = _file(model, merged, chosen, names)
     except Refused as error:
-        raise ArgumentError(f"{OP}: {kind} {error}") from None
+        raise ArgumentError(f"{OP}: {kind}: {error}") from None
     data = file.SerializeToString()
     onnx().checker.check_model(file, full_check=True)
     with atomic_write(path) as written:
@@ -302,7 +302,7 @@ def _nodes(g: Graph, call: Call, emit: Any) -> list[str]:
     make = OPERATIONS.get(call.name)
     made = None if make is None else make(g, call)
     if made is None:
-        own = "of your own, a primitive, " if call.name == f"{LIBRARY}.primitive" else ""
+        own = "of your own, a primitive, " if call.name == OF_USER else ""
         options = {k: v for k, v in call.options.items() if v is not None}
         form = f" with {options}" if make is not None else ""
         raise Refused(

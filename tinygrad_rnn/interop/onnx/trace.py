@@ -2,7 +2,8 @@
 
 The inputs are of a subclass of NumPy's arrays, `Traced`, so that the network runs as usual. Each
 operation reports its result to the watcher of the thread, a `Tracer`, as under `detect_anomaly`.
-What does not depend on the inputs is not recorded: its values are constants of the graph.
+Results that do not depend on the inputs remain arrays of NumPy. They are recorded too, since they
+may depend on the sizes, as ``table[:len(x)]`` does.
 
 A value that is read (``if``, ``float``, ``numpy()``), or changed outside of an operation, would be
 a constant by mistake. So `Traced` refuses to be read, and the tracer refuses an array that it does
@@ -24,6 +25,8 @@ from ...engine.tensor import Tensor, wrap
 from ...transforms.fuse import eager
 
 READS = "reads the values of an array (if, float, item, numpy)"
+LOSSES = ("cross_entropy", "smoothed_one_hot")
+OF_USER = "a primitive of the user's"  # no operation of the library has this name
 READ_CURE = "the graph must hold for all inputs: use operations such as tinygrad_rnn.where"
 
 
@@ -104,11 +107,21 @@ class Ref(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What is known about a value: its shape, its dtype, and the block that computes it."""
+    """What is known about a value.
 
-    shape: tuple[int, ...]
+    Attributes
+    ----------
+    shape, dtype
+    block : int
+        That computes it.
+    constant : bool
+        Whether it does not depend on the inputs.
+    """
+
+    shape: tuple[Any, ...]
     dtype: np.dtype[Any]
     block: int
+    constant: bool
 
 
 class Call(NamedTuple):
@@ -160,7 +173,7 @@ class Tracer:
 
     Attributes
     ----------
-    values : list of Value
+    values, arrays : list of Value, list of array
         By their numbers, in the order of computation.
     calls : list of Call
         In the order of computation; those of the body of a loop are before the loop.
@@ -170,19 +183,19 @@ class Tracer:
         self._rng = np.random.default_rng(seed)
         self.values: list[Value] = []
         self.calls: list[Call] = []
+        self.arrays: list[Any] = []  # alive, so that ids of arrays stay theirs
         self._numbers: dict[int, int] = {}
-        self._alive: list[Any] = []  # so that ids of arrays stay theirs
         self._open = [0]
         self._blocks = 1
 
     # -- values
 
-    def new(self, array: Any) -> Tensor:
+    def new(self, array: Any, constant: bool = False) -> Tensor:
         """Return a new value with the shape and dtype of an array, as a Tensor."""
-        data = np.asarray(array).view(Traced)
-        self._alive.append(data)
+        data = np.asarray(array).view(np.ndarray if constant else Traced)
+        self.arrays.append(data)
         self._numbers[id(data)] = len(self.values)
-        self.values.append(Value(data.shape, data.dtype, self._open[-1]))
+        self.values.append(Value(data.shape, data.dtype, self._open[-1], constant))
         return wrap(data, None, None)
 
     def example(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -198,35 +211,35 @@ class Tracer:
     def ref(self, x: Any) -> Any:
         """Return an argument: a `Ref` for a value of the trace, arrays and numbers unchanged."""
         data = x._data if isinstance(x, Tensor) else x
+        number = self._numbers.get(id(data))
+        if number is not None and self.values[number].block in self._open:
+            return Ref(number)
         if data.__class__ is not Traced:
             return data
-        number = self._numbers.get(id(data))
         if number is None:
             raise Refused(
                 "uses an array that was changed outside of the operations of the library",
                 "use functions of tinygrad_rnn and methods of Tensors",
             )
-        if self.values[number].block not in self._open:
-            raise Refused(
-                "keeps a value of one step of a loop", "pass it on as an element of the state"
-            )
-        return Ref(number)
+        raise Refused(
+            "keeps a value of one step of a loop", "pass it on as an element of the state"
+        )
 
     # -- calls
 
     def check_result(self, definition: Any, result: Tensor, values: Sequence[Any]) -> None:
-        """Record a call of an operation, if it depends on the inputs. Operations call this."""
+        """Record a call of an operation. Operations call this."""
         count = len(values) - len(definition.params)
         inputs, options = values[:count], dict(zip(definition.params, values[count:], strict=True))
-        if not any(map(_is_traced, inputs)) and not _is_traced(options):
-            return
-        name = definition.name
+        name, constant = definition.name, not _is_traced((inputs, options))
+        if name in LOSSES and not constant:
+            raise Refused(f"computes a loss, {name}", "export the part of the network before it")
         if definition.user_defined:
-            name = "tinygrad_rnn.primitive"  # no operation has this name
-        result._data = self.record(
-            name, inputs, options, [result._data], definition.title
-        )[0]._data
-        result._version = None
+            name = OF_USER
+        made = self.record(name, inputs, options, [result._data], definition.title, constant)
+        result._data = made[0]._data
+        if not constant:
+            result._version = None
 
     def record(
         self,
@@ -235,11 +248,12 @@ class Tracer:
         options: dict[str, Any],
         results: Sequence[Any],
         title: str = "",
+        constant: bool = False,
     ) -> list[Tensor]:
         """Record a call with example results, and return these as values of the trace."""
         args = tuple([self.ref(x) for x in inputs])
         given = {key: self._refs_in(value) for key, value in options.items()}
-        outputs = [self.new(result) for result in results]
+        outputs = [self.new(result, constant) for result in results]
         refs = tuple([self.ref(x) for x in outputs])
         line = shown(location())
         self.calls.append(Call(name, title or name, args, given, refs, self._open[-1], line))
