@@ -188,7 +188,8 @@ def _reshape(g: Graph, call: Call) -> str:
 
 @_operation("transpose")
 def _transpose(g: Graph, call: Call) -> str:
-    return g.add("Transpose", g.name(call.inputs[0]), perm=list(call.options["axes"]))
+    axes = list(call.options["axes"])
+    return g.add("Transpose", g.name(call.inputs[0]), perm=axes) if axes else g.name(call.inputs[0])
 
 
 @_operation("broadcast_to")
@@ -201,6 +202,8 @@ def _broadcast_to(g: Graph, call: Call) -> str:
 def _flip(g: Graph, call: Call) -> str:
     axes = _axes(g, call)
     count = len(axes)
+    if not count:
+        return g.name(call.inputs[0])
     ends = [g.ints(*[n] * count) for n in (-1, -END)]
     return g.add("Slice", g.name(call.inputs[0]), *ends, g.ints(*axes), g.ints(*[-1] * count))
 
@@ -217,12 +220,16 @@ def _join(g: Graph, call: Call) -> str:
 
 @_operation("scatter")
 def _pad(g: Graph, call: Call) -> str | None:
-    """Return an array with a border of zeros, as `pad` calls this operation."""
-    keys, shape = call.options["keys"], g.shape_of(call.outputs[0])
-    plain = len(keys) == 1 and isinstance(keys[0], tuple) and len(keys[0]) == len(shape)
-    if not plain or any(not isinstance(k, slice) or k.step is not None for k in keys[0]):
+    """Return an array with a border of zeros; `pad` calls this operation with one part."""
+    (key, *others), shape = call.options["keys"], g.shape_of(call.outputs[0])
+    keys, part = key if isinstance(key, tuple) else (key,), g.shape_of(call.inputs[0])
+    inside = len(keys) == len(shape) and all(
+        isinstance(k, slice) and k.step is None and k.start is not None and k.stop is not None
+        for k in keys
+    )
+    if others or not inside or len(part) != len(shape) or not shape:
         return None
-    starts, stops = (g.shape([getattr(k, end) for k in keys[0]]) for end in ("start", "stop"))
+    starts, stops = (g.shape([getattr(k, end) for k in keys]) for end in ("start", "stop"))
     after = g.add("Sub", g.shape(shape), stops)
     zero = g.constant(np.zeros((), _result(g, call)))
     return g.add("Pad", g.name(call.inputs[0]), g.add("Concat", starts, after, axis=0), zero)
@@ -245,16 +252,17 @@ def _reduce(g: Graph, call: Call) -> str:
 
 
 @_operation("argmax", "argmin")
-def _extreme(g: Graph, call: Call) -> str | None:
+def _extreme(g: Graph, call: Call) -> str:
     axis, x = call.options["axis"], call.inputs[0]
-    if axis is None and call.options["keepdims"]:
-        return None
     name = g.name(x, np.int32 if g.dtype(x) == np.bool_ else None)
     if axis is None:
         name = g.add("Reshape", name, g.ints(-1))
     keep = int(bool(call.options["keepdims"]))
     op = "ArgMax" if call.name == "argmax" else "ArgMin"
-    return g.add(op, name, axis=int(axis or 0), keepdims=keep)
+    name = g.add(op, name, axis=int(axis or 0), keepdims=keep if axis is not None else 0)
+    if axis is None and keep and (ndim := len(g.shape_of(x))):
+        name = g.add("Reshape", name, g.ints(*[1] * ndim))
+    return name
 
 
 @_operation("cumsum")
