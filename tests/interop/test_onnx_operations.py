@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from op_table import ROWS, Row
 
 import tinygrad_rnn as tg
+from op_table import ROWS, Row
 from tinygrad_rnn._util.nested import leaves
 from tinygrad_rnn.errors import ArgumentError
 
@@ -59,7 +59,9 @@ def test_an_operation_computes_the_same_in_onnxruntime(
 ) -> None:
     case = data.draw(row.cases)
     arrays = [np.asarray(np.rint(x) if dtype == "int64" else x).astype(dtype) for x in case.arrays]
-    assume(all(x.size for x in arrays))  # onnxruntime divides by a length of 0, and the process ends
+    assume(
+        all(x.size for x in arrays)
+    )  # onnxruntime divides by a length of 0, and the process ends
     if dtype == "int64" and row.name in ("floor_divide", "remainder"):
         assume(arrays[-1].all())
     model, path = Calls(row.function, case.keywords), tmp_path / "operation.onnx"

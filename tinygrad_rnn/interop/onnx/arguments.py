@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._util.api_hints import class_name
-from ..._util.nested import map_nested
+from ..._util.nested import leaves, map_nested
 from ...engine import backend
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DeviceError
@@ -63,10 +63,10 @@ def arguments_of(model: Module, given: Sequence[Any], by_name: Mapping[str, Any]
     except TypeError as error:
         raise ArgumentError(f"{OP}: the examples do not fit {kind}.forward: {error}") from None
     inputs: list[Input] = []
-    first = _batch_first(model)
+    first = batch_first(model)
 
     def named(name: str, value: Any) -> Any:
-        found = [x for x in _leaves(value) if x is not None]
+        found = [x for x in leaves(value) if x is not None]
         several = len(found) > 1
         count = -1
 
@@ -101,12 +101,6 @@ def arguments_of(model: Module, given: Sequence[Any], by_name: Mapping[str, Any]
     return Arguments(bound.args, bound.kwargs, inputs)
 
 
-def _leaves(value: Any) -> list[Any]:
-    found: list[Any] = []
-    map_nested(found.append, value)
-    return found
-
-
 def _array(name: str, x: Any) -> Any:
     data = x._data if isinstance(x, Tensor) else x
     if not backend.is_array(data):
@@ -116,9 +110,9 @@ def _array(name: str, x: Any) -> Any:
     return np.asarray(data)
 
 
-def _default_axes(x: Any, is_first: bool, batch_first: bool) -> tuple[str | None, ...]:
+def _default_axes(x: Any, is_first: bool, batch: bool) -> tuple[str | None, ...]:
     """Return the axes that vary: time and batch of the first input, the batch of the others."""
-    steps: tuple[str | None, ...] = ("B", "T") if batch_first else ("T", "B")
+    steps: tuple[str | None, ...] = ("B", "T") if batch else ("T", "B")
     if x.dtype.kind in "iub":
         return {1: ("B",), 2: steps}.get(x.ndim, (None,) * x.ndim)
     if x.ndim == 2:
@@ -128,7 +122,8 @@ def _default_axes(x: Any, is_first: bool, batch_first: bool) -> tuple[str | None
     return (None,) * x.ndim
 
 
-def _batch_first(model: Module) -> bool:
+def batch_first(model: Module) -> bool:
+    """Tell whether the first recurrent layer of a network is `batch_first`."""
     layer = next((m for m in model.modules() if isinstance(m, Recurrent)), None)
     return layer is not None and layer.batch_first
 
@@ -153,6 +148,14 @@ def with_axes(inputs: Sequence[Input], axes: Mapping[str, Any] | None) -> list[I
                 f"('T', 'B', None), got {chosen!r}"
             )
         known[name] = known[name]._replace(axes=tuple(chosen))
+    lengths = {n for x in known.values() if x.default is None for n in x.axes}
+    for x in known.values():
+        unknown = [n for n in x.axes if n is not None and n not in lengths]
+        if unknown:
+            raise ArgumentError(
+                f"{OP}: the length {unknown[0]!r} of the input {x.name!r}, which is optional, is none of "
+                f"the others: give axes of {x.name!r} too"
+            )
     return list(known.values())
 
 

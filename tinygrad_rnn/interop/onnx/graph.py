@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..._util.extras import imported
-from .merge import Merged, Reciprocal, Size, Unknown, Varying
+from .merge import Merged, Real, Size, Unknown, Varying
 from .trace import Call, Ref
 
 OPSET = 18  # the first in which all reductions take their axes alike; read by onnxruntime >= 1.14
@@ -44,7 +44,8 @@ class Graph:
         root: Graph | None = None,
     ) -> None:
         self.root = self if root is None else root
-        self.merged, self.nodes = merged, []
+        self.merged = merged
+        self.nodes: list[Any] = []
         if root is None:
             self.initializers: dict[str, Any] = {}
             self.parameters, self.inputs_with = names, sizes
@@ -101,7 +102,11 @@ class Graph:
             for symbols, factor in n.terms:
                 term = "" if factor == 1 and symbols else root.ints(factor)
                 for symbol in symbols:
-                    term = root.add("Mul", term, root._symbol(symbol)) if term else root._symbol(symbol)
+                    term = (
+                        root.add("Mul", term, root._symbol(symbol))
+                        if term
+                        else root._symbol(symbol)
+                    )
                 total = root.add("Add", total, term) if total else term
             root._sizes[n] = total or root.ints(0)
         return root._sizes[n]
@@ -143,14 +148,22 @@ class Graph:
         elif isinstance(x, Size | Unknown):
             number = self.add("Squeeze", self.size(x), self.ints(0))
             return self.cast(number, dtype)
-        elif isinstance(x, Reciprocal):
-            return self.add("Reciprocal", self.name(x.size, dtype))
+        elif isinstance(x, Real):
+            return self._real(x, dtype)
         elif isinstance(x, np.ndarray):
             same = dtype is None or x.dtype == dtype
             return self.constant(x if same else x.astype(dtype))
         else:
             return self.constant(np.array(x, dtype))
         return name if dtype is None or self.dtype(x) == dtype else self.cast(name, dtype)
+
+    def _real(self, x: Real, dtype: Any) -> str:
+        parts = [
+            self.add("Mul", self.name(Size(((names, 1),)), dtype), self.name(k, dtype))
+            for names, k in x.terms
+        ]
+        total = self.add("Sum", *parts)
+        return self.add("Reciprocal", total) if x.inverse else total
 
     def _varying(self, x: Varying) -> str:
         if x.base is not None:

@@ -39,7 +39,8 @@ def getitem(g: Graph, call: Call) -> str | None:
         numbers = []
     for axis in reversed(numbers):
         name = g.add("Gather", name, g.name(axes[axis], np.int64), axis=axis)
-    out, new = 0, []
+    out = 0
+    new: list[int] = []
     for k in keys:
         if k is None:
             new.append(out + len(new))
@@ -88,7 +89,9 @@ def _gathered(g: Graph, name: str, ndim: int, axes: list[int], keys: list[Any]) 
     shape = [next((n for n in column if n != 1), 1) for column in zip(*padded, strict=True)]
     parts = []
     for k in keys:
-        index = g.add("Expand", g.name(k, np.int64), g.shape(shape)) if width else g.name(k, np.int64)
+        index = (
+            g.add("Expand", g.name(k, np.int64), g.shape(shape)) if width else g.name(k, np.int64)
+        )
         parts.append(g.add("Unsqueeze", index, g.ints(-1)))
     first = axes[0]
     if first:

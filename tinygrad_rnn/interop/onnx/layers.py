@@ -45,7 +45,11 @@ def recurrent_node(g: Graph, call: Call) -> list[str]:
     def stacked(arrays: Sequence[Any], label: str) -> str:
         return g.constant(np.stack([gates_of_onnx(node, a) for a in arrays]), f"{node}.{label}")
 
-    inputs = [g.name(x), stacked([w[0] for w in weights], "W"), stacked([w[1] for w in weights], "R")]
+    inputs = [
+        g.name(x),
+        stacked([w[0] for w in weights], "W"),
+        stacked([w[1] for w in weights], "R"),
+    ]
     biased = any(b is not None for w in weights for b in w[2:])
     if biased:
         rows = len(weights[0][0])
@@ -87,7 +91,6 @@ def loop(g: Graph, call: Call, emit: Any) -> list[str]:
     body: Body = options["body"]
     lengths = inputs.pop() if options["ragged"] else None
     count = options["states"]
-    states, xs = inputs[:count], inputs[count:]
     outer = [g.name(x, g.dtype(a)) for x, a in zip(inputs, body.arguments, strict=True)]
 
     inner = Graph(g.merged, {}, {}, g.root)
@@ -97,7 +100,7 @@ def loop(g: Graph, call: Call, emit: Any) -> list[str]:
         infos.append(inner.info(name, g.dtype(ref), g.shape_of(ref)))
     present = None
     if lengths is not None:
-        T = g.shape_of(xs[0])[0]
+        T = g.shape_of(inputs[count])[0]
         zero, one = (g.constant(np.array(n, np.int64)) for n in (0, 1))
         outer.append(g.add("Range", zero, g.name(T, np.int64), one))
         t = g.unique("step")
@@ -121,8 +124,9 @@ def loop(g: Graph, call: Call, emit: Any) -> list[str]:
     graph = onnx().helper.make_graph(inner.nodes, g.unique("step_graph"), infos, made)
     direction, ys = int(options["reverse"]), len(made) - count
     scans = len(outer) - count
-    names = g.add(
-        "Scan", *outer, outputs=len(made), body=graph, num_scan_inputs=scans,
-        scan_input_directions=[direction] * scans, scan_output_directions=[direction] * ys,
-    )  # fmt: skip
+    attributes: dict[str, Any] = {"body": graph, "num_scan_inputs": scans}
+    attributes["scan_input_directions"] = [direction] * scans
+    if ys:
+        attributes["scan_output_directions"] = [direction] * ys
+    names = g.add("Scan", *outer, outputs=len(made), **attributes)
     return [names] if len(made) == 1 else list(names)

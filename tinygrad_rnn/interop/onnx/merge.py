@@ -1,10 +1,10 @@
 """Runs on inputs of several sizes become one trace, in which sizes are symbols.
 
-The network is ordinary Python code, which computes with the lengths of axes as numbers. Every number
-in a trace that differs between the runs is a polynomial of the sizes, such as T · B or T - 1: linear
-in each of them. Runs with two values of each size determine its coefficients; a further run tests
-it. What differs and is no such number (a loop over time in Python, values that were read) has no
-place in a graph.
+The network is ordinary Python code, which computes with the lengths of axes as numbers. A number in
+a trace that differs between the runs has to be a polynomial of the sizes, such as T · B or T - 1,
+linear in each of them. Runs with two values of each size determine its coefficients, and a further
+run tests it. What differs and is no such number (a loop over time in Python, values that were read)
+has no place in a graph.
 """
 
 from __future__ import annotations
@@ -85,10 +85,11 @@ class Varying(NamedTuple):
     dtype: np.dtype[Any]
 
 
-class Reciprocal(NamedTuple):
-    """1 / size, as a factor of a mean."""
+class Real(NamedTuple):
+    """A floating number that depends on sizes: as `Size`, with any coefficients, or its inverse."""
 
-    size: Any
+    terms: tuple[tuple[tuple[str, ...], float], ...]
+    inverse: bool
 
 
 class Merged(NamedTuple):
@@ -135,8 +136,9 @@ class Merger:
         """Return one trace for those of all runs, and what the network returned."""
         first, calls = tracers[0], []
         for position, call in enumerate(first.calls):
-            found = [t.calls[position] if position < len(t.calls) else None for t in tracers]
-            if any(c is None or (c.name, c.block) != (call.name, call.block) for c in found):
+            found = [t.calls[position] for t in tracers if position < len(t.calls)]
+            alike = all((c.name, c.block) == (call.name, call.block) for c in found)
+            if len(found) < len(tracers) or not alike:
                 self._refuse(tracers)
             line = call.line
             calls.append(
@@ -163,7 +165,9 @@ class Merger:
         counts = [len(t.calls) for t in tracers]
         low, high = int(np.argmin(counts)), int(np.argmax(counts))
         if counts[low] == counts[high]:
-            raise Refused("takes other operations in another run on inputs of other sizes", LOOP_CURE)
+            raise Refused(
+                "takes other operations in another run on inputs of other sizes", LOOP_CURE
+            )
         longer = tracers[high].calls
         pairs = zip(tracers[low].calls, longer, strict=False)
         place = next((i for i, (a, b) in enumerate(pairs) if a.name != b.name), counts[low])
@@ -206,11 +210,10 @@ class Merger:
         if math.isfinite(sum(values)):
             if all(float(v).is_integer() for v in values) and (size := self.size(values)):
                 return size
-            inverse = [0 if v == 0 else 1 / v for v in values]
-            whole = [round(v) for v in inverse]
-            close = all(abs(a - b) < 1e-9 * max(1, b) for a, b in zip(inverse, whole, strict=True))
-            if close and 0 not in whole and (size := self.size(whole)):
-                return Reciprocal(size)
+            for inverse in [False, True] if float in kinds and 0 not in values else [False]:
+                numbers = [1 / v if inverse else v for v in values]
+                if float in kinds and (terms := self._terms(numbers)):
+                    return Real(terms, inverse)
         return Unknown(tuple(values), title, line, tuple(map(_shown, self.runs)))
 
     def size(self, values: Sequence[Any]) -> Size | None:
@@ -224,6 +227,17 @@ class Merger:
         holds = all(size.at(run) == v for run, v in zip(self.runs, numbers, strict=True))
         return size if holds else None
 
+    def _terms(self, numbers: Sequence[float]) -> Any:
+        """Return the terms of floating numbers; empty if they are no polynomial of the sizes."""
+        solved = self.inverse @ np.array(numbers[: len(self.monomials)], float)
+        least = 1e-12 * max(map(abs, numbers))
+        terms = tuple(
+            [(m, float(k)) for m, k in zip(self.monomials, solved, strict=True) if abs(k) > least]
+        )
+        sums = [sum(k * math.prod(run[s] for s in names) for names, k in terms) for run in self.runs]
+        close = all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(sums, numbers, strict=True))
+        return terms if close else ()
+
     def _array(self, arrays: Sequence[Any], title: str, line: str) -> Any:
         first = arrays[0]
         if len({(a.ndim, a.dtype) for a in arrays}) > 1:
@@ -232,8 +246,8 @@ class Merger:
             if all(_equal(a, first) for a in arrays):
                 return first
             raise Refused(
-                f"{title} reads an array of shape {first.shape} whose values differ from run to run: "
-                "it holds random numbers, or values computed outside of the operations of the "
+                f"{title} reads an array of shape {first.shape} whose values differ from run to "
+                "run: it holds random numbers, or values computed outside of the operations of the "
                 "library",
                 CONSTANT_CURE,
                 line,
@@ -242,7 +256,9 @@ class Merger:
         axes = [i for i, n in enumerate(shape) if not isinstance(n, int)]
         key = tuple([slice(0, 1) if i in axes else slice(None) for i in range(first.ndim)])
         bases = [a[key] for a in arrays]
-        constant = all(np.array_equal(np.broadcast_to(b, a.shape), a) for a, b in _both(arrays, bases))
+        constant = all(
+            np.array_equal(np.broadcast_to(b, a.shape), a) for a, b in _both(arrays, bases)
+        )
         if constant and all(np.array_equal(b, bases[0]) for b in bases):
             return Varying(bases[0], shape, -1, 0, 0, first.dtype)
         if len(axes) == 1 and first.dtype.kind in "iuf" and all(a.size for a in arrays):
@@ -259,8 +275,8 @@ class Merger:
                     start = self.merge([int(row[0]) for row in rows], title, line)
                     return Varying(None, shape, axis, start, int(step), first.dtype)
         raise Refused(
-            f"{title} reads an array whose shape depends on the sizes, {[a.shape for a in arrays][:2]}"
-            ", and which is neither constant along them nor a range",
+            f"{title} reads an array whose shape depends on the sizes, {first.shape} and "
+            f"{arrays[-1].shape}, and which is neither constant along them nor a range",
             CONSTANT_CURE,
             line,
         )

@@ -6,6 +6,7 @@ and returns the name of the result.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from .trace import Call
 OPERATIONS: dict[str, Emitter] = {"getitem": getitem}
 
 
-def _operation(*names: str) -> Any:
+def _operation(*names: str) -> Callable[[Emitter], Emitter]:
     def register(function: Emitter) -> Emitter:
         OPERATIONS.update(dict.fromkeys(names, function))
         return function
@@ -99,7 +100,9 @@ def _unary(g: Graph, call: Call) -> str:
 def _relu(g: Graph, call: Call) -> str:
     dtype = _result(g, call)
     x = g.name(call.inputs[0], dtype)
-    return g.add("Relu", x) if dtype.kind == "f" else g.add("Max", x, g.constant(np.zeros((), dtype)))
+    return (
+        g.add("Relu", x) if dtype.kind == "f" else g.add("Max", x, g.constant(np.zeros((), dtype)))
+    )
 
 
 @_operation("softplus")

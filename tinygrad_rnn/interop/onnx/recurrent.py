@@ -74,9 +74,7 @@ def _one_hot(tracer: Tracer, original: Any, ids: Any, num_classes: int, dtype: A
     return (ops.expand_dims(ids, -1) == np.arange(num_classes, dtype=ids.dtype)).astype(dtype)
 
 
-def _standardize(
-    tracer: Tracer, original: Any, x: Any, axis: tuple[int, ...], eps: float
-) -> Any:
+def _standardize(tracer: Tracer, original: Any, x: Any, axis: tuple[int, ...], eps: float) -> Any:
     if not _traced(x) or x.dtype.kind != "f" or x.dtype == np.float16:
         return original(x, axis, eps)
     return tracer.record("standardize", [x], {"axis": axis, "eps": eps}, [x._data])[0]
@@ -265,7 +263,7 @@ def _checked_stacks(rnn: Recurrent, state: Any, batched: bool) -> list[Tensor]:
 
 def has_node(cell: Any) -> bool:
     """Tell whether ONNX has a node for a cell: a built-in one in float32, without a projection."""
-    weights = [getattr(cell, name, None) for name in _WEIGHTS]
+    weights: list[Any] = [getattr(cell, name, None) for name in _WEIGHTS]
     plain = type(cell) in NODES and not any(map(_traced, weights))
     return plain and weights[0].dtype == np.float32 and getattr(cell, "weight_hr", None) is None
 

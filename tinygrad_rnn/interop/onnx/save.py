@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from ..._util import LIBRARY
 from ..._util.api_hints import class_name
-from ..._util.nested import map_nested
+from ..._util.nested import leaves
 from ..._util.user_code import raised_in, shown
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DeviceError
 from ...io.atomic import atomic_write
 from ...models import NeuralLM, RecurrentLM
 from ...nn import Module, Recurrent
-from .arguments import OP, Arguments, Input, arguments_of, with_axes
-from .graph import IR_VERSION, OPSET, Graph, needed, onnx
+from .arguments import OP, Arguments, Input, arguments_of, batch_first, with_axes
+from .graph import IR_VERSION, OPSET, Graph, needed, onnx, tensor_type
 from .layers import loop, recurrent_node
 from .merge import Merged, Merger, assignments
 from .operations import OPERATIONS
@@ -118,8 +117,8 @@ def save_onnx(
     arguments = arguments_of(model, inputs, inputs_by_name)
     chosen = with_axes(arguments.inputs, axes)
     try:
-        merged, results = _merged(model, arguments, chosen)
-        names = _output_names(model, merged, results, output_names)
+        merged = _merged(model, arguments, chosen)
+        names = _output_names(model, len(merged.results), output_names)
         file = _file(model, merged, chosen, names)
     except Refused as error:
         raise ArgumentError(f"{OP}: {kind}: {error}") from None
@@ -132,19 +131,17 @@ def save_onnx(
 # -- runs ------------------------------------------------------------------------------------------
 
 
-def _merged(model: Module, arguments: Arguments, inputs: list[Input]) -> tuple[Merged, Any]:
-    """Return the trace of a network for all sizes, and the structure of its result."""
+def _merged(model: Module, arguments: Arguments, inputs: list[Input]) -> Merged:
+    """Return the trace of a network for all sizes."""
     symbols = list(dict.fromkeys(n for x in inputs for n in x.axes if n is not None))
     runs = assignments(symbols)
     tracers, results = [], []
-    structure: Any = None
     with layers_as_a_whole(), model.evaluating():
         for seed, run in enumerate(runs):
             tracer = Tracer(seed)
             with _unchanged(model), tracer.running():
                 found = _call(tracer, model, arguments, inputs, run)
-                structure = map_nested(lambda y: None if y is None else ..., found)
-                outputs = [y for y in _leaves(found) if y is not None]
+                outputs = [y for y in leaves(found) if y is not None]
                 for y in outputs:
                     if not isinstance(y, Tensor):
                         raise Refused(
@@ -152,7 +149,7 @@ def _merged(model: Module, arguments: Arguments, inputs: list[Input]) -> tuple[M
                         )
                 results.append([tracer.ref(y) for y in outputs])
             tracers.append(tracer)
-    return Merger(runs).traces(tracers, results), structure
+    return Merger(runs).traces(tracers, results)
 
 
 def _call(
@@ -165,7 +162,10 @@ def _call(
     """Return what the network returns for inputs of some sizes."""
     made: dict[str, Tensor] = {}
     for x in inputs:
-        lengths = [n if name is None else run[name] for n, name in zip(x.example.shape, x.axes, strict=True)]
+        lengths = [
+            n if name is None else run[name]
+            for n, name in zip(x.example.shape, x.axes, strict=True)
+        ]
         made[x.name] = tracer.new(tracer.example(tuple(lengths), x.example.dtype))
 
     def tensors(value: Any) -> Any:
@@ -195,23 +195,18 @@ def _unchanged(model: Module) -> Iterator[None]:
         yield
     finally:
         for module, attributes in before:
-            vars(module).clear()
-            vars(module).update(attributes)
-
-
-def _leaves(value: Any) -> list[Any]:
-    found: list[Any] = []
-    map_nested(found.append, value)
-    return found
+            held = vars(module)
+            for name in held.keys() - attributes.keys():
+                del held[name]
+            if [*held] != [*attributes]:  # some were deleted: in their order again
+                held.clear()
+            held.update(attributes)
 
 
 # -- the file --------------------------------------------------------------------------------------
 
 
-def _output_names(
-    model: Module, merged: Merged, structure: Any, given: Sequence[str] | None
-) -> list[str]:
-    count = len(merged.results)
+def _output_names(model: Module, count: int, given: Sequence[str] | None) -> list[str]:
     if given is not None:
         names = [given] if isinstance(given, str) else list(given)
         if len(names) != count or len({*names}) != count or not all(names):
@@ -239,15 +234,20 @@ def _file(model: Module, merged: Merged, inputs: list[Input], names: list[str]) 
     g = Graph(merged, parameters, sizes)
     for name in (*names, *[x.name for x in inputs]):
         if g.unique(name) != name:
-            raise Refused(f"has two inputs or outputs with the name {name!r}", "use output_names", "")
+            raise Refused(
+                f"has two inputs or outputs with the name {name!r}", "use output_names", ""
+            )
     infos, defaults = [], {}
     for i, x in enumerate(inputs):
-        shape = [n if s is None else s for n, s in zip(x.example.shape, x.axes, strict=True)]
-        infos.append(helper.make_tensor_value_info(x.name, helper.np_dtype_to_tensor_dtype(x.example.dtype), shape))
+        dims = [n if s is None else s for n, s in zip(x.example.shape, x.axes, strict=True)]
+        infos.append(helper.make_tensor_value_info(x.name, tensor_type(x.example.dtype), dims))
         g.of_value[i] = x.name
         if x.default is not None:
             defaults[x.name] = x.default
-            g.of_value[i] = _optional(g, x, merged.values[i].shape, sizes)
+            g.of_value[i] = g.add("Expand", x.name, g.shape(merged.values[i].shape))
+            if x.name == "lengths":  # by default every sequence has all steps
+                steps = merged.values[0].shape[batch_first(model)]
+                g.of_value[i] = g.add("Min", g.of_value[i], g.size(steps))
     calls = needed(merged)
 
     def emit(graph: Graph, block: int) -> None:
@@ -260,9 +260,8 @@ def _file(model: Module, merged: Merged, inputs: list[Input], names: list[str]) 
     emit(g, 0)
     outputs = []
     for name, result in zip(names, merged.results, strict=True):
-        shape = g.shape_of(result)
         g.alias(g.name(result), name)
-        outputs.append(g.info(name, g.dtype(result), shape))
+        outputs.append(g.info(name, g.dtype(result), g.shape_of(result)))
     arrays = {**g.initializers, **defaults}
     total = sum(a.nbytes for a in arrays.values())
     if total > LIMIT:
@@ -274,23 +273,13 @@ def _file(model: Module, merged: Merged, inputs: list[Input], names: list[str]) 
         outputs,
         [onnx().numpy_helper.from_array(a, name) for name, a in arrays.items()],
     )
-    from ... import __version__
-
     return helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name=LIBRARY,
-        producer_version=__version__,
+        producer_version=sys.modules[LIBRARY].__version__,
     )
-
-
-def _optional(g: Graph, x: Input, shape: tuple[Any, ...], sizes: Mapping[str, Any]) -> str:
-    """Return an optional input, whose default is broadcast to the sizes of the others."""
-    name = g.add("Expand", x.name, g.shape(shape))
-    if x.name == "lengths":  # by default every sequence has all steps
-        name = g.add("Min", name, g._symbol("T"))
-    return name
 
 
 def _nodes(g: Graph, call: Call, emit: Any) -> list[str]:
@@ -311,5 +300,3 @@ def _nodes(g: Graph, call: Call, emit: Any) -> list[str]:
             call.line,
         )
     return [made]
-
-

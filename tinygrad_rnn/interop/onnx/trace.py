@@ -62,8 +62,8 @@ class Traced(np.ndarray[Any, Any]):
             raise Refused("writes into an array", "compute a new one, such as with where")
         super().__setitem__(key, value)
 
-    __bool__ = __float__ = __int__ = __index__ = __complex__ = _refuse_read  # type: ignore[assignment]
-    item = tolist = get = tobytes = __dlpack__ = __format__ = _refuse_read  # type: ignore[assignment]
+    __bool__ = __float__ = __int__ = __index__ = __complex__ = _refuse_read
+    item = tolist = get = tobytes = __dlpack__ = __format__ = _refuse_read
 
     def nonzero(self) -> Any:
         """Refuse: the shape of the result would depend on values."""
@@ -84,6 +84,10 @@ class _Library:
         if x.__class__ is Traced and dtype in (None, x.dtype):
             return x
         return np.asarray(x, dtype)
+
+    def array(self, x: Any) -> Any:
+        """Return a copy, as `tinygrad_rnn.tensor` does; one of the trace cannot be written to."""
+        return x if x.__class__ is Traced else np.array(x)
 
     def adopt(self, args: Sequence[Any]) -> list[Any]:
         """Return the arguments of an operation: arrays of NumPy may be among them."""
