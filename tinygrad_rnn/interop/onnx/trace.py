@@ -42,6 +42,7 @@ class Refused(BaseException):
 
 
 def _refuse_read(self: Any, *args: Any, **options: Any) -> Any:
+    """Refuse: the values of a trace mean nothing."""
     raise Refused(READS, READ_CURE)
 
 
