@@ -153,8 +153,8 @@ def with_axes(inputs: Sequence[Input], axes: Mapping[str, Any] | None) -> list[I
         unknown = [n for n in x.axes if n is not None and n not in lengths]
         if unknown:
             raise ArgumentError(
-                f"{OP}: the length {unknown[0]!r} of the input {x.name!r}, which is optional, is none of "
-                f"the others: give axes of {x.name!r} too"
+                f"{OP}: the length {unknown[0]!r} of the input {x.name!r}, which is optional, is "
+                f"none of the others: give axes of {x.name!r} too"
             )
     return list(known.values())
 

@@ -3,8 +3,8 @@
 The network is ordinary Python code, which computes with the lengths of axes as numbers. A number in
 a trace that differs between the runs has to be a polynomial of the sizes, such as T · B or T - 1,
 linear in each of them. Runs with two values of each size determine its coefficients, and a further
-run tests it. What differs and is no such number (a loop over time in Python, values that were read)
-has no place in a graph.
+run tests it. Other differences (a loop over time in Python, values that were read) have no place in
+a graph.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Size(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """A number that differs from run to run, and is no polynomial of the sizes.
+    """A number that differs from run to run, and not as a polynomial of the sizes.
 
     It is refused where a node needs it. The result of ``x[::2]`` has such a length, which no node
     needs.
@@ -57,7 +57,7 @@ class Unknown(NamedTuple):
         pairs = [f"{n!r:.60} with {r}" for n, r in zip(self.numbers, self.runs, strict=True)]
         raise Refused(
             f"{self.title} takes {pairs[0]}, {pairs[-1]}",
-            "this is no sum of products of the sizes; give the size None in axes=",
+            "only sums of products of the sizes can be exported; give the size None in axes=",
             self.line,
         )
 
@@ -133,7 +133,7 @@ class Merger:
         self.inverse = np.linalg.inv(np.array(table[: len(self.monomials)], float))
 
     def traces(self, tracers: Sequence[Tracer], results: Sequence[Any]) -> Merged:
-        """Return one trace for those of all runs, and what the network returned."""
+        """Return one trace for those of all runs, with the results of the network."""
         first, calls = tracers[0], []
         for position, call in enumerate(first.calls):
             found = [t.calls[position] for t in tracers if position < len(t.calls)]
@@ -179,7 +179,7 @@ class Merger:
         )
 
     def merge(self, values: Sequence[Any], title: str, line: str) -> Any:
-        """Return what the values of all runs have in common, with sizes as symbols."""
+        """Return one value for those of all runs, with sizes as symbols."""
         first = values[0]
         kinds = {v.__class__ for v in values}
         if len(kinds) > 1 and not kinds <= {int, float}:
@@ -217,7 +217,7 @@ class Merger:
         return Unknown(tuple(values), title, line, tuple(map(_shown, self.runs)))
 
     def size(self, values: Sequence[Any]) -> Size | None:
-        """Return numbers as a polynomial of the sizes, None if they are no such polynomial."""
+        """Return numbers as a polynomial of the sizes, None if that is not possible."""
         numbers = [int(v) for v in values]
         solved = self.inverse @ np.array(numbers[: len(self.monomials)], float)
         terms = tuple(
@@ -228,13 +228,15 @@ class Merger:
         return size if holds else None
 
     def _terms(self, numbers: Sequence[float]) -> Any:
-        """Return the terms of floating numbers; empty if they are no polynomial of the sizes."""
+        """Return floating numbers as the terms of a polynomial; empty if that is not possible."""
         solved = self.inverse @ np.array(numbers[: len(self.monomials)], float)
         least = 1e-12 * max(map(abs, numbers))
         terms = tuple(
             [(m, float(k)) for m, k in zip(self.monomials, solved, strict=True) if abs(k) > least]
         )
-        sums = [sum(k * math.prod(run[s] for s in names) for names, k in terms) for run in self.runs]
+        sums = [
+            sum(k * math.prod(run[s] for s in names) for names, k in terms) for run in self.runs
+        ]
         close = all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(sums, numbers, strict=True))
         return terms if close else ()
 

@@ -215,7 +215,7 @@ def _layer(
     kind = type(rnn).__name__
     if lengths is not None and not _traced(lengths):
         raise Refused(
-            f"calls {kind} with lengths that are no input",
+            f"calls {kind} with lengths that are not an input",
             "make them an argument of forward, and give them to save_onnx",
         )
     if rnn.dropout and rnn.training:

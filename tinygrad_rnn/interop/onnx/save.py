@@ -84,13 +84,15 @@ def save_onnx(
 
     A layer of built-in LSTM, GRU or RNN cells in float32 is one node of ONNX, for both directions.
     Any other cell (your own, an LSTM with `proj_size`, float64), and `tg.scan`, is a ``Scan`` node,
-    whose body is the step. What `project` computes is computed for all steps at once.
+    whose body is the step; `project` is computed for all steps at once, before it.
 
     The file is of opset 18, which onnxruntime 1.14 and later read. ``lengths`` become
     ``sequence_lens``. For a sequence without a step onnxruntime returns zeros as the final state;
     the file corrects this to the initial state, as here. In contrast to here, `project` of a cell
     of your own sees the padding of ragged batches: its result is not used, unless the cell mixes
-    steps or sequences. The reference evaluator of the package onnx ignores ``sequence_lens``.
+    steps or sequences. A branch on a length (``if len(x) > 100``) is taken as for the lengths of
+    the examples, which are between 2 and 29. onnxruntime logs a warning for each optional input.
+    The reference evaluator of the package onnx ignores ``sequence_lens``.
 
     Examples
     --------
@@ -159,7 +161,7 @@ def _call(
     inputs: list[Input],
     run: Mapping[str, int],
 ) -> Any:
-    """Return what the network returns for inputs of some sizes."""
+    """Return the result of the network for inputs of some sizes."""
     made: dict[str, Tensor] = {}
     for x in inputs:
         lengths = [

@@ -102,7 +102,7 @@ class _Library:
 backend.register(Traced, _Library(), tracing=True)
 
 
-# -- what is recorded ------------------------------------------------------------------------------
+# -- records ---------------------------------------------------------------------------------------
 
 
 class Ref(NamedTuple):
@@ -112,7 +112,7 @@ class Ref(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What is known about a value.
+    """A value of the trace, without its elements.
 
     Attributes
     ----------
