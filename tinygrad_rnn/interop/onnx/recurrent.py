@@ -222,7 +222,6 @@ def _layer(
         raise Refused(f"calls {kind} with dropout in training mode", "call eval() of it")
     x, batched = rnn._time_first(x, kind)
     rows = rnn._initial_states(x, state, batched)
-    given = [] if state is None else _checked_stacks(rnn, state, batched)
     if lengths is not None and (lengths.shape != x.shape[1:2] or lengths.dtype.kind not in "iu"):
         raise Refused(
             f"calls {kind} with lengths of shape {lengths.shape} and dtype {lengths.dtype}",
@@ -230,21 +229,14 @@ def _layer(
         )
     y, finals = x, []
     for layer in range(rnn.num_layers):
-        numbers = range(layer * rnn.directions, (layer + 1) * rnn.directions)
-        cells = [rnn.cells[number] for number in numbers]
-        if all(map(has_node, cells)) and len({_kind_of_node(cell) for cell in cells}) == 1:
-            default = state is None and all(
-                type(cell).initial_state is Cell.initial_state for cell in cells
-            )
-            if state is None:
-                stacks = [ops.stack(s) for s in zip(*map(leaves, rows), strict=True)]
-                initial = [None if default else s[numbers.start : numbers.stop] for s in stacks]
-            else:
-                whole = len(rnn.cells) == rnn.directions
-                initial = [s if whole else s[numbers.start : numbers.stop] for s in given]
+        numbers = slice(layer * rnn.directions, (layer + 1) * rnn.directions)
+        cells = list(rnn.cells[numbers])
+        if has_node(tracer, cells):
+            zeros = state is None and type(cells[0]).initial_state is Cell.initial_state
+            initial = [None if zeros else s[numbers] for s in _stacks(rows, state, batched)]
             y, last = _node(tracer, cells, y, initial, lengths)
         else:
-            y, last = _scans(tracer, cells, y, [rows[n] for n in numbers], lengths)
+            y, last = _scans(tracer, cells, y, rows[numbers], lengths)
         finals.append(last)
     stacked = [s[0] if len(s) == 1 else ops.concatenate(list(s)) for s in zip(*finals, strict=True)]
     if not batched:
@@ -255,24 +247,33 @@ def _layer(
     return (y if output else None), tuple(stacked) if several else stacked[0]
 
 
-def _checked_stacks(rnn: Recurrent, state: Any, batched: bool) -> list[Tensor]:
-    """Return the elements of a state that was checked, (L·D, B, H) each."""
-    stacks = state if isinstance(state, tuple | list) else [state]
-    return [s if batched else ops.expand_dims(s, 1) for s in stacks]
+def _stacks(rows: list[Any], state: Any, batched: bool) -> list[Tensor]:
+    """Return the elements of a state that was checked, (L·D, B, H) each; `rows` are its parts."""
+    if state is None:
+        return [ops.stack(s) for s in zip(*map(leaves, rows), strict=True)]
+    return [s if batched else ops.expand_dims(s, 1) for s in leaves(state)]
 
 
-def has_node(cell: Any) -> bool:
-    """Tell whether ONNX has a node for a cell: a built-in one in float32, without a projection."""
-    weights: list[Any] = [getattr(cell, name, None) for name in _WEIGHTS]
-    plain = type(cell) in NODES and not any(map(_traced, weights))
-    return plain and weights[0].dtype == np.float32 and getattr(cell, "weight_hr", None) is None
+def has_node(tracer: Tracer, cells: list[Any]) -> bool:
+    """Tell whether ONNX has a node for the cells of a layer.
+
+    They are built-in ones of one kind in float32, without a projection, and their weights are not
+    computed in `forward`.
+    """
+    if type(cells[0]) not in NODES or len({_kind_of_node(cell) for cell in cells}) > 1:
+        return False
+    weights = [w for cell in cells for w in _weights(cell) if w is not None]
+    known = any(_traced(w) or tracer.knows(w._data) for w in weights)
+    projected = getattr(cells[0], "weight_hr", None) is not None
+    return not known and not projected and all(w.dtype == np.float32 for w in weights)
 
 
-_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+def _weights(cell: Any) -> tuple[Any, ...]:
+    return cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh
 
 
 def _kind_of_node(cell: Any) -> Any:
-    return type(cell), getattr(cell, "nonlinearity", ""), cell.weight_ih.shape
+    return type(cell), getattr(cell, "nonlinearity", "")
 
 
 def _node(
@@ -281,10 +282,7 @@ def _node(
     """Record a layer as one node; return its output (T, B, D·H) and final states (D, B, H)."""
     T, B = x.shape[:2]
     H, D = cells[0].state_sizes[0], len(cells)
-    weights = [
-        tuple([None if w is None else w._data for w in (getattr(c, n) for n in _WEIGHTS)])
-        for c in cells
-    ]
+    weights = [tuple([None if w is None else w._data for w in _weights(c)]) for c in cells]
     present = [s for s in initial if s is not None]
     options = {
         "weights": tuple(weights),

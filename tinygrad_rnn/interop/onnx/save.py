@@ -168,7 +168,8 @@ def _call(
             n if name is None else run[name]
             for n, name in zip(x.example.shape, x.axes, strict=True)
         ]
-        made[x.name] = tracer.new(tracer.example(tuple(lengths), x.example.dtype))
+        example = tracer.example(tuple(lengths), x.example.dtype, x.example)
+        made[x.name] = tracer.new(example)
 
     def tensors(value: Any) -> Any:
         if isinstance(value, Input):

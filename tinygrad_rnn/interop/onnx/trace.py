@@ -203,11 +203,11 @@ class Tracer:
         self.values.append(Value(data.shape, data.dtype, self._open[-1], constant))
         return wrap(data, None, None)
 
-    def example(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """Return an array of random values; integers are 0 and 1, which are valid indices."""
+    def example(self, shape: tuple[int, ...], dtype: Any, like: Any = (0, 1)) -> Any:
+        """Return an array of random values; integers are 0, and 1 if that is in `like`."""
         if np.dtype(dtype).kind == "f":
             return self._rng.standard_normal(shape).astype(dtype)
-        return self._rng.integers(0, 2, shape).astype(dtype)
+        return self._rng.choice(np.unique(np.clip(like, 0, 1)), shape).astype(dtype)
 
     def knows(self, array: Any) -> bool:
         """Tell whether an array is a value of the trace."""
