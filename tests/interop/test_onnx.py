@@ -337,6 +337,15 @@ def shapes(net: Any, x: Any) -> Any:
     )  # fmt: skip
 
 
+def indices(net: Any, x: Any, i: Any) -> Any:
+    last = x.shape[2] - 1
+    return (
+        x[i], x[:, i], x[i, i, last], x[0, :, [0, 1]], x[i, :, 0], x[:, 0, i], x[:, i, None, i],
+        x[0, None, i], x[..., i, [0]], x[:, i[:, None], [[0, 1, 2]]], x[i * 0, i],
+        x[None, ..., 0, None], x[1:, 0, ::2], x[i, 0:2], tg.take(x, i, axis=2),
+    )  # fmt: skip
+
+
 def nested(net: Any, x: Any) -> Any:
     def outer(state: Any, x_t: Any) -> Any:
         def inner(h: Any, z: Any) -> Any:
@@ -370,6 +379,11 @@ NETWORKS: dict[str, Any] = {
         lambda: Net(shapes, table=nn.Parameter(tg.randn(20, 3))),
         lambda rng, T, B: [normal(rng, T, B, 3)],
         {},
+    ),
+    "indices": (
+        lambda: Net(indices),
+        lambda rng, T, B: [normal(rng, 4, 5, 3), rng.integers(0, 3, B)],
+        {"inputs_0": (None, None, None), "inputs_1": ("B",)},
     ),
     "nested scans": (lambda: Net(nested), lambda rng, T, B: [normal(rng, T, B, 3)], {}),
     "one sequence": (

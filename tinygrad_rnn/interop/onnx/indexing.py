@@ -11,7 +11,7 @@ from .merge import Size, Unknown, Varying
 from .trace import Call, Ref
 
 
-def getitem(g: Graph, call: Call) -> str | None:
+def getitem(g: Graph, call: Call) -> str:
     """Return ``x[key]``: slices first, then arrays of integers, then integers, then new axes."""
     key = call.options["key"]
     keys = list(key) if isinstance(key, tuple) else [key]
@@ -24,22 +24,23 @@ def getitem(g: Graph, call: Call) -> str | None:
     axes = [k for k in keys if k is not None]  # one for each axis of x
     name = _sliced(g, g.name(x), axes)
     numbers = [i for i, k in enumerate(axes) if _is_number(k)]
-    width = 0
+    width = before = 0
     if any(map(_is_array, axes)):  # NumPy counts the integers as arrays then
         places = [i for i, k in enumerate(keys) if _is_array(k) or _is_number(k)]
-        if places != list(range(places[0], places[-1] + 1)):
-            return None
+        apart = places != list(range(places[0], places[-1] + 1))
         chosen = [i for i, k in enumerate(axes) if not isinstance(k, slice)]
-        arrays = [axes[i] if _is_array(axes[i]) else np.array(axes[i], np.int64) for i in chosen]
+        arrays = [axes[i] for i in chosen]
         width = max(len(g.shape_of(k)) for k in arrays)
         if len(arrays) == 1:
             name = g.add("Gather", name, _indices(g, arrays[0]), axis=chosen[0])
         else:
-            name = _gathered(g, name, ndim, chosen, arrays)
+            name = _gathered(g, name, ndim, chosen, arrays, apart)
+        if apart:  # NumPy has the axes of the indices first then
+            before, width = width, 0
         numbers = []
     for axis in reversed(numbers):
         name = g.add("Gather", name, g.name(axes[axis], np.int64), axis=axis)
-    out = 0
+    out = before
     new: list[int] = []
     for k in keys:
         if k is None:
@@ -81,25 +82,27 @@ def _indices(g: Graph, k: Any) -> str:
     return g.name(k, None if dtype in (np.int32, np.int64) else np.int64)
 
 
-def _gathered(g: Graph, name: str, ndim: int, axes: list[int], keys: list[Any]) -> str:
-    """Return elements at several arrays of indices, of adjacent axes, which broadcast."""
+def _gathered(g: Graph, name: str, ndim: int, axes: list[int], keys: list[Any], apart: bool) -> str:
+    """Return elements at several arrays of indices, which broadcast.
+
+    Their axes replace the indexed ones; if those are `apart`, they are the first.
+    """
     shapes = [g.shape_of(k) for k in keys]
     width = max(map(len, shapes))
     padded = [(1,) * (width - len(s)) + tuple(s) for s in shapes]
     shape = [next((n for n in column if n != 1), 1) for column in zip(*padded, strict=True)]
     parts = []
     for k in keys:
-        index = (
-            g.add("Expand", g.name(k, np.int64), g.shape(shape)) if width else g.name(k, np.int64)
-        )
+        index = g.name(k, np.int64)
+        index = g.add("Expand", index, g.shape(shape)) if width else index
         parts.append(g.add("Unsqueeze", index, g.ints(-1)))
-    first = axes[0]
-    if first:
-        others = [i for i in range(ndim) if i not in axes]
+    others = [i for i in range(ndim) if i not in axes]
+    if axes != list(range(len(axes))):
         name = g.add("Transpose", name, perm=[*axes, *others])
     name = g.add("GatherND", name, g.add("Concat", *parts, axis=-1))
+    first = 0 if apart else axes[0]
     if first:  # the axes before those that were replaced
-        total = width + ndim - len(axes)
+        total = width + len(others)
         order = [*range(width, width + first), *range(width), *range(width + first, total)]
         name = g.add("Transpose", name, perm=order)
     return name
