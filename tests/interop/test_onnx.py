@@ -465,6 +465,45 @@ def test_the_file_names_its_producer_and_its_versions(path: Path) -> None:
     assert found == [("y", ["T", "B", 4]), ("h", [1, "B", 4])]
 
 
+def test_examples_may_be_lists_dicts_and_numbers(path: Path) -> None:
+    def forward(net: Any, x: Any, parts: Any, scale: float, lengths: Any) -> Any:
+        return net.rnn(x, parts["state"], lengths=lengths)[0] * scale + parts["more"]
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(3, 4)
+
+        def forward(self, x: Any, parts: Any, scale: float = 1.0, lengths: Any = None) -> Any:
+            return forward(self, x, parts, scale, lengths)
+
+    rng = np.random.default_rng(0)
+    x, h, more = normal(rng, 6, 2, 3), normal(rng, 1, 2, 4), normal(rng, 2, 4)
+    model, parts = Own(), {"state": h, "more": more}
+    tg.interop.save_onnx(path, model, x, parts=parts, scale=3.0, lengths=[6, 4])
+    ready = session(path)
+    names = ["x", "parts_0", "parts_1", "lengths"]
+    assert [x.name for x in ready.get_inputs()] == names
+    found = ready.run(None, dict(zip(names, [x, h, more, np.array([2, 5])], strict=True)))
+    assert_equal(found, model(tg.tensor(x), as_tensors(parts), 3.0, [2, 5]))
+
+
+def test_a_weight_may_be_computed_in_forward(path: Path) -> None:
+    net = Net(lambda n, x: n.rnn(x), rnn=nn.GRU(3, 4))
+    cell = net.rnn.cells[0]
+    net.raw = cell.weight_hh
+    del cell.weight_hh
+
+    def forward(net: Any, x: Any) -> Any:
+        cell.weight_hh = net.raw * 0.5
+        return net.rnn(x)
+
+    net.function, x = forward, np.ones((5, 2, 3), np.float32)
+    tg.interop.save_onnx(path, net, x)
+    assert "weight_hh" not in vars(cell)
+    assert_equal(session(path).run(None, {"inputs_0": x}), net(tg.tensor(x)))
+
+
 def test_weights_keep_their_names_and_are_stored_once(path: Path) -> None:
     layer = nn.Linear(3, 3)
     net = Net(lambda n, x: n.first(x) + n.second(x), first=layer, second=layer)

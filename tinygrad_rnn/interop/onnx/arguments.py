@@ -66,14 +66,14 @@ def arguments_of(model: Module, given: Sequence[Any], by_name: Mapping[str, Any]
     first = batch_first(model)
 
     def named(name: str, value: Any) -> Any:
+        if name == "lengths" and isinstance(value, list | tuple):
+            value = np.array(value)
         found = [x for x in leaves(value) if x is not None]
         several = len(found) > 1
         count = -1
 
         def leaf(x: Any) -> Any:
             nonlocal count
-            if name == "lengths" and x is value and isinstance(x, list | tuple):
-                x = np.array(x)
             if x is None or isinstance(x, bool | int | float | str):
                 return x
             count += 1
@@ -83,8 +83,6 @@ def arguments_of(model: Module, given: Sequence[Any], by_name: Mapping[str, Any]
             inputs.append(Input(label, array, axes))
             return inputs[-1]
 
-        if name == "lengths":
-            return leaf(value)
         return map_nested(leaf, value)
 
     parameters = inspect.signature(model.forward).parameters
