@@ -6,7 +6,7 @@ Equinox, Haiku, MLX, Paddle, tinygrad and ONNX, `convert_state` a recurrent stat
 All read the table in `conventions`, and none needs the other library: a state is dicts and lists of
 arrays, as each library saves it.
 
-`save_c` writes a network as one C file.
+`save_onnx` writes a network as an ONNX file, and `save_c` as one C file.
 """
 
 from typing import TYPE_CHECKING
@@ -25,8 +25,10 @@ from .modules import to_torch as to_torch
 if TYPE_CHECKING:
     from .c_export import CFile as CFile
     from .c_export import save_c as save_c
+    from .onnx.save import save_onnx as save_onnx
 
-_LATE = {"c_export": "CFile save_c"}  # they need the models and speed, which conversions do not
+# They need the models and speed, which conversions do not.
+_LATE = {"c_export": "CFile save_c", "onnx.save": "save_onnx"}
 
 __getattr__, __dir__ = _late.attributes(__name__, globals(), _LATE, implemented=(), hints={})
 
