@@ -450,6 +450,61 @@ def test_models_and_layers_whose_inputs_are_known(path: Path) -> None:
         assert_equal(session(path).run(None, {name: value}), model(tg.tensor(value)))
 
 
+POOLS = ["last", "mean", "max"]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("inputs", [tg.data.text.Vocabulary("abcdefgh"), 5])
+def test_a_classifier_computes_the_same(path: Path, pool: str, inputs: Any) -> None:
+    rng = np.random.default_rng(0)
+    model = tg.models.Classifier(
+        nn.LSTMCell, inputs, 3, 8, pool=pool, bidirectional=True, num_layers=2, dropout=0.3
+    )
+    tg.interop.save_onnx(path, model)
+    name = "x" if inputs == 5 else "ids"
+    for B, T in [(4, 7), (1, 3), (2, 1)]:
+        x = normal(rng, B, T, 5) if inputs == 5 else rng.integers(0, 9, (B, T))
+        lengths = rng.integers(0, T + 1, B)
+        with model.evaluating():
+            whole, ragged = model(tg.tensor(x)), model(tg.tensor(x), lengths)
+        assert_equal(session(path).run(["logits"], {name: x}), whole)
+        assert_equal(session(path).run(None, {name: x, "lengths": lengths}), ragged)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("targets", [None, 1])
+@pytest.mark.parametrize("given", [(), (np.zeros((2, 5, 2), np.float32),)])
+def test_a_forecaster_computes_in_the_unit_of_the_data(
+    path: Path, pool: str, targets: Any, given: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    model = tg.models.Forecaster(nn.GRUCell, 2, 8, ahead=3, num_targets=targets, pool=pool)
+    data = (50 + 9 * rng.standard_normal((40, 2))).astype("float32")
+    for x in (normal(rng, 4, 10, 2), data.reshape(4, 10, 2)):  # without and with a scaler
+        tg.interop.save_onnx(path, model, *given)
+        np.testing.assert_allclose(
+            session(path).run(["forecast"], {"x": x})[0], model.predict(x), rtol=1e-5, atol=1e-5
+        )
+        if not given:
+            lengths = np.array([3, 10, 1, 9])
+            rows = [row[:n] for row, n in zip(x, lengths, strict=True)]
+            found = session(path).run(None, {"x": x, "lengths": lengths})[0]
+            np.testing.assert_allclose(found, model.predict(rows), rtol=1e-5, atol=1e-5)
+        model.scaler.fit(data)
+
+
+def test_a_constant_array_may_hold_a_length(path: Path) -> None:
+    def forward(net: Any, x: Any) -> Any:
+        T, B = x.shape[:2]
+        return x.sum(axis=0) / tg.tensor(np.full((B, 1), T, np.float32))
+
+    x = normal(np.random.default_rng(0), 9, 4, 3)
+    net = Net(forward)
+    tg.interop.save_onnx(path, net, x[:5, :2])
+    ready = session(path)
+    assert_equal(ready.run(None, {ready.get_inputs()[0].name: x}), net(tg.tensor(x)))
+
+
 # -- the file, and the program around --------------------------------------------------------------
 
 

@@ -276,3 +276,13 @@ def test_a_misuse_is_answered_with_the_cure(name: str) -> None:
     action, error, message = MISUSES[name]
     with pytest.raises(error, match=message):
         action()
+
+
+def test_a_forecast_of_some_features_from_series_of_different_lengths() -> None:
+    rng = np.random.default_rng(0)
+    model = tg.models.Forecaster(tg.nn.GRUCell, 2, 4, ahead=3, num_targets=1, rng=0)
+    rows = [rng.standard_normal((n, 2)) for n in (3, 7, 1)]
+    found = model.predict(rows, steps=2)
+    assert found.shape == (3, 2, 1)
+    for row, forecast in zip(rows, found, strict=True):
+        np.testing.assert_allclose(model.predict(row, steps=2), forecast, rtol=1e-5, atol=1e-6)

@@ -189,10 +189,12 @@ class Forecaster(SequenceModel):
                     "value is too large: fit model.scaler to the training data"
                 )
             forecasts.append(forecast)
+            if self.num_targets < self.num_features:
+                break  # `steps` were checked
             if isinstance(rows, list):
                 pairs = zip(rows, forecast, strict=True)
                 rows = [np.concatenate(pair)[-len(pair[0]) :] for pair in pairs]
-            elif self.num_targets == self.num_features:
+            else:
                 rows = np.concatenate([rows, forecast], axis=1)[:, -rows.shape[1] :]
         result = self._unscaled(np.concatenate(forecasts, axis=1)[:, :steps])
         return result[0] if single else result

@@ -66,27 +66,30 @@ class Summary(Module):
             last = [h[k] for k in range(len(h) - self.rnn.directions, len(h))]
             pooled = last[0] if len(last) == 1 else ops.concatenate(last, axis=-1)
         elif self.pool == "mean":  # outputs after the end of a sequence are 0
-            B, T, _ = output.shape
-            steps = np.full(B, T) if lengths is None else np.maximum(_on_host(lengths), 1)
-            divisor = tensor(steps[:, None].astype(output.dtype), device=output.device)
-            pooled = output.sum(axis=1) / divisor
+            T = output.shape[1]
+            if lengths is None:
+                pooled = output.sum(axis=1) / T
+            else:
+                steps = ops.maximum(_ends(lengths, output), 1)
+                pooled = output.sum(axis=1) / steps.astype(output.dtype)
         else:
             pooled = _greatest(output, lengths)
         return self.dropout(pooled)
 
 
-def _on_host(lengths: Any) -> Array:
-    return lengths.numpy() if isinstance(lengths, Tensor) else np.asarray(lengths)
+def _ends(lengths: Any, output: Tensor) -> Tensor:
+    """Return the lengths as a column (B, 1), on the device of the outputs."""
+    given = lengths if isinstance(lengths, Tensor) else tensor(np.asarray(lengths))
+    return given.to(output.device).reshape(-1, 1)
 
 
 def _greatest(output: Tensor, lengths: Any) -> Tensor:
     """Return the maximum over the steps of each sequence; 0 for one without a step."""
     if lengths is None:
         return output.max(axis=1)
-    ends = _on_host(lengths)[:, None]
-    read = np.arange(output.shape[1]) < np.maximum(ends, 1)  # (B, T); step 0 of an empty one is 0
-    read = backend.to_device(read[:, :, None], output.device)
-    return ops.where(read, output, -np.inf).max(axis=1)
+    steps = tensor(np.arange(output.shape[1]), device=output.device)
+    read = steps < ops.maximum(_ends(lengths, output), 1)  # (B, T); step 0 of an empty one is 0
+    return ops.where(ops.expand_dims(read, -1), output, -np.inf).max(axis=1)
 
 
 def common_options(dtype: Any, device: str | None, rng: Rng) -> dict[str, Any]:

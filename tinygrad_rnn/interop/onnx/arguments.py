@@ -13,8 +13,9 @@ from ..._util.nested import leaves, map_nested
 from ...engine import backend
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DeviceError
-from ...models import NeuralLM, RecurrentLM
+from ...models import Classifier, Forecaster, NeuralLM, RecurrentLM
 from ...nn import Embedding, LayerNorm, Linear, Module, Recurrent, Sequential
+from ..units import ForecasterInUnits
 
 OP = "save_onnx"
 
@@ -188,10 +189,15 @@ def _known_inputs(model: Any) -> list[Input]:
         if rnn is not model:
             x = Input("ids", np.zeros((2, 2), np.int64), steps)
         optional = _states(rnn, dtype)
-        if rnn is model:
-            lengths, end = np.ones(2, np.int64), np.array([np.iinfo(np.int32).max])
-            optional.append(Input("lengths", lengths, ("B",), end.astype(np.int64)))
-        return [x, *optional]
+        return [x, *optional, *([_lengths()] if rnn is model else [])]
+    if isinstance(model, ForecasterInUnits):
+        return _known_inputs(model.model)
+    if type(model).forward in (Classifier.forward, Forecaster.forward):
+        dtype, size = model.head.weight.dtype, model.summary.rnn.input_size
+        x = Input("x", np.zeros((2, 2, size), dtype), ("B", "T", None))
+        if getattr(model, "vocabulary", None) is not None:
+            x = Input("ids", np.zeros((2, 2), np.int64), ("B", "T"))
+        return [x, _lengths()]
     if type(model) is NeuralLM:
         state = np.zeros((model.context - 1, 1), np.int64)
         before = [Input("state", state, (None, "B"), state)] if model.context > 1 else []
@@ -205,6 +211,12 @@ def _known_inputs(model: Any) -> list[Input]:
         shape = model.normalized_shape
         return [Input("x", np.zeros((2, *shape), dtype), ("B", *[None] * len(shape)))]
     return []
+
+
+def _lengths() -> Input:
+    """Return the lengths of a ragged batch, by default those of the longest sequence."""
+    end = np.array([np.iinfo(np.int32).max], np.int64)
+    return Input("lengths", np.ones(2, np.int64), ("B",), end)
 
 
 def _states(rnn: Recurrent, dtype: Any) -> list[Input]:

@@ -170,6 +170,8 @@ class Graph:
             return self.add("Expand", self.constant(x.base), self.shape(x.shape))
         count = self.name(x.shape[x.axis], np.int64)
         start = self.name(x.start, np.int64)
+        if x.step == 0:  # the same number everywhere, such as the number of steps
+            return self.cast(self.add("Expand", start, self.shape(x.shape)), x.dtype)
         step = self.constant(np.array(x.step, np.int64))
         row = self.add("Range", start, self.add("Add", start, self.add("Mul", step, count)), step)
         axes = [i for i in range(len(x.shape)) if i != x.axis]

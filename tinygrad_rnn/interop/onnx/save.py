@@ -15,8 +15,9 @@ from ..._util.user_code import raised_in, shown
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DeviceError
 from ...io.atomic import atomic_write
-from ...models import NeuralLM, RecurrentLM
+from ...models import Classifier, Forecaster, NeuralLM, RecurrentLM
 from ...nn import Module, Recurrent
+from ..units import ForecasterInUnits, in_units
 from .arguments import OP, Arguments, Input, arguments_of, batch_first, with_axes
 from .graph import IR_VERSION, OPSET, Graph, needed, onnx, tensor_type
 from .layers import loop, recurrent_node
@@ -49,7 +50,7 @@ def save_onnx(
         Examples of the arguments of ``model.forward``. Their dtypes and lengths count, not their
         values. Each array is an input of the file, with the name of the argument (``state_0`` and
         ``state_1`` for a pair); numbers, text and None are passed on as they are. Not needed for
-        recurrent layers, `RecurrentLM`, `NeuralLM`, `Embedding`, `Linear`, `LayerNorm`, and a
+        recurrent layers, the networks of `tg.models`, `Embedding`, `Linear`, `LayerNorm`, and a
         `Sequential` that begins with one of them: then initial states and lengths are optional
         inputs of the file.
     axes : dict, optional
@@ -62,7 +63,7 @@ def save_onnx(
         Names of the outputs, in the order in which `forward` returns them. By default ``output``,
         or ``output_0``, ``output_1`` and so on; of recurrent layers ``output`` and ``new_state``,
         of language models ``logits`` and ``new_state`` (``new_state_0``, ``new_state_1`` of an
-        LSTM).
+        LSTM); ``logits`` of a `Classifier`, ``forecast`` of a `Forecaster`.
 
     Raises
     ------
@@ -85,6 +86,9 @@ def save_onnx(
     A layer of built-in LSTM, GRU or RNN cells in float32 is one node of ONNX, for both directions.
     Any other cell (your own, an LSTM with `proj_size`, float64), and `tg.scan`, is a ``Scan`` node,
     whose body is the step; `project` is computed for all steps at once, before it.
+
+    A `Forecaster` whose scaler was fitted takes and returns values in the unit of the data, as
+    `predict` does: the scaler is in the file, in double precision.
 
     The file is of opset 18, which onnxruntime 1.14 and later read. ``lengths`` become
     ``sequence_lens``. For a sequence without a step onnxruntime returns zeros as the final state;
@@ -116,6 +120,7 @@ def save_onnx(
                 "copy.deepcopy(model).to('cpu')"
             )
     kind = type(model).__name__
+    model = in_units(model)
     arguments = arguments_of(model, inputs, inputs_by_name)
     chosen = with_axes(arguments.inputs, axes)
     try:
@@ -217,6 +222,8 @@ def _output_names(model: Module, count: int, given: Sequence[str] | None) -> lis
         return names
     first = {
         Recurrent.forward: "output", RecurrentLM.forward: "logits", NeuralLM.forward: "logits",
+        Classifier.forward: "logits", Forecaster.forward: "forecast",
+        ForecasterInUnits.forward: "forecast",
     }.get(type(model).forward)  # fmt: skip
     if first is not None:
         states = ["new_state"] if count == 2 else [f"new_state_{i}" for i in range(count - 1)]
