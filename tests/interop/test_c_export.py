@@ -113,6 +113,25 @@ class Decay(tg.nn.Cell):
         return new, tg.concatenate([last[..., 1:], new[..., :1]], axis=-1)
 
 
+class Attending(tg.nn.Cell):
+    """A softmax over a memory, and maxima: of a product, of a value, with and without its axis."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = (hidden_size, 1)
+        self.W = tg.nn.Linear(input_size, hidden_size)
+        self.U = tg.nn.Linear(hidden_size, hidden_size)
+        self.keys, self.values = (tg.nn.Parameter(tg.randn(5, hidden_size)) for _ in range(2))
+
+    def step(self, x: Any, state: Any) -> Any:
+        h, highest = state
+        read = tg.softmax(0.5 * h @ self.keys.T) @ self.values
+        a = tg.tanh(self.W(x) + self.U(h) + 0.3 * read)
+        top = a.max(axis=-1, keepdims=True)
+        flat = h.max(axis=-1).reshape(-1, 1) + self.U(a).max(axis=-1, keepdims=True)
+        return a - 0.5 * top + 0.1 * flat * tg.log_softmax(a), tg.maximum(0.9 * highest, top)
+
+
 class WeightDrop(tg.nn.LSTMCell):
     """`project` assigns a weight, which is the whole one in evaluation."""
 
@@ -155,6 +174,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "minimal gated unit": lambda: tg.nn.Recurrent(MinimalGatedUnit, 4, 16, num_layers=2),
     "peephole": lambda: tg.nn.Recurrent(Peephole, 5, 16),
     "decay": lambda: tg.nn.Recurrent(Decay, 3, 5),
+    "attending": lambda: tg.nn.Recurrent(Attending, 3, 7),
     "weight drop": lambda: tg.nn.Recurrent(WeightDrop, 3, 8),
     "rotation": lambda: tg.nn.Recurrent(Rotation, 3, 7),
     "a network": Classifier,
@@ -264,6 +284,77 @@ def test_a_cell_alone(tmp_path: Path) -> None:
         for x in xs:
             state = cell(tg.tensor(x), state)
             wanted.append(state[0].numpy())
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+POOLS = ["last", "mean", "max"]
+
+
+@compiled
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("embedding_dim, int8", [(None, False), (4, False), (4, True)])
+def test_a_classifier_has_the_logits_of_the_steps_so_far(
+    pool: str, embedding_dim: Any, int8: bool, tmp_path: Path
+) -> None:
+    tg.manual_seed(0)
+    vocab = tg.data.text.Vocabulary("the time machine")
+    model = tg.models.Classifier(
+        tg.nn.LSTMCell, vocab, ["no", "*/ yes"], 8, embedding_dim=embedding_dim, pool=pool,
+        num_layers=2, dropout=0.3,
+    )  # fmt: skip
+    report = tg.interop.save_c(tmp_path / "m.c", model, int8=int8)
+    ids, in_c = np.array(vocab.encode("time the machine")), InC(tmp_path / "m.c", report)
+    found = np.full(20, -1, np.int32)
+    assert in_c.call("encode", b"time the machine", at(found), 20) == len(ids)
+    np.testing.assert_array_equal(found[: len(ids)], ids)
+    with model.evaluating():
+        wanted = [model(tg.tensor(ids[None, : n + 1])).numpy()[0] for n in range(len(ids))]
+    np.testing.assert_allclose(in_c.outputs(ids), wanted, atol=0.02 if int8 else 1e-6)
+
+
+@compiled
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("targets", [None, 2])
+def test_a_forecaster_computes_in_the_unit_of_the_data(
+    pool: str, targets: Any, tmp_path: Path
+) -> None:
+    tg.manual_seed(0)
+    model = tg.models.Forecaster(tg.nn.GRUCell, 3, 8, ahead=4, num_targets=targets, pool=pool)
+    data = 20 + 5 * vectors(60, 3)
+    for name in ("standardised", "scaled"):
+        path = tmp_path / f"{name}.c"
+        found = InC(path, tg.interop.save_c(path, model)).outputs(data)
+        for n in (1, 7, 60):
+            wanted = model.predict(data[:n]).ravel()
+            np.testing.assert_allclose(found[n - 1], wanted, rtol=2e-6, atol=1e-6)
+        model.scaler.fit(data)
+
+
+class FinalState(tg.nn.Module):
+    """A head on parts of the final states, of which the step has those so far."""
+
+    def __init__(self, both: bool) -> None:
+        super().__init__()
+        self.rnn, self.head, self.both = tg.nn.LSTM(3, 6, num_layers=2), tg.nn.Linear(6, 4), both
+
+    def forward(self, x: Any) -> Any:
+        output, (h, c) = self.rnn(x)
+        if not self.both:
+            return self.head(output), (h, c)
+        return self.head(c[0] + h[len(h) - 1]), (h, c)
+
+
+@compiled
+@pytest.mark.parametrize("both", [False, True])
+def test_a_module_may_read_final_states(both: bool, tmp_path: Path) -> None:
+    tg.manual_seed(0)
+    model, xs = FinalState(both), vectors(20, 3)
+    found = InC(tmp_path / "m.c", tg.interop.save_c(tmp_path / "m.c", model)).outputs(xs)
+    if not both:
+        wanted = expected(model, xs)
+    else:
+        parts = [model(tg.tensor(xs[:n, None]))[0] for n in range(1, 21)]
+        wanted = np.concatenate([y.numpy() for y in parts])
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
@@ -573,9 +664,9 @@ class Dropping(MinimalGatedUnit):
         return super().step(z, tg.functional.dropout(h, 0.5, True))
 
 
-class Attending(MinimalGatedUnit):
+class Strongest(MinimalGatedUnit):
     def step(self, z: Any, h: Any) -> Any:
-        return super().step(z, h * tg.softmax(h))
+        return super().step(z, h.max(axis=0, keepdims=True))
 
 
 class Positioned(MinimalGatedUnit):
@@ -639,7 +730,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: of(Counting), ArgumentError, "cannot be traced: assigns.*count"),
     (lambda: of(Noisy), ArgumentError, "draws random numbers"),
     (lambda: of(Dropping), ArgumentError, "draws dropout masks"),
-    (lambda: of(Attending), ArgumentError, "a softmax inside of a step"),
+    (lambda: of(Strongest), ArgumentError, "calls max over other axes than the last"),
     (lambda: of(Positioned), ArgumentError, "something else on a sequence"),
     (lambda: of(Einsum), ArgumentError, "cannot be traced.*einsum"),
     (lambda: Reversed(3, 4), ArgumentError, "Reversed has a forward of its own"),
@@ -660,9 +751,29 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "does not call its layer LSTM",
     ),
     (
-        lambda: function(lambda x, a: a(x)[1][-1], tg.nn.GRU(3, 3)),
+        lambda: function(lambda x, a: a(x)[1].sum(axis=0), tg.nn.GRU(3, 3)),
         ArgumentError,
-        "the final state of a layer: read its output",
+        r"the final state of a layer by sum: take whole layers, such as h\[-1\]",
+    ),
+    (
+        lambda: function(lambda x, a: a(x)[1][:1], tg.nn.GRU(3, 3)),
+        ArgumentError,
+        "a slice of the final state",
+    ),
+    (
+        lambda: function(lambda x, a: a(x)[0][-1], tg.nn.GRU(3, 3)),
+        ArgumentError,
+        r"the last step of a sequence is the final state, h\[-1\]",
+    ),
+    (
+        lambda: function(lambda x, a: a(x)[0] + a.cells[0].bias_hh[:3] * len(x), tg.nn.GRU(3, 3)),
+        ArgumentError,
+        "something else on a sequence",
+    ),
+    (
+        lambda: tg.models.Classifier(tg.nn.GRUCell, 3, 2, 4, bidirectional=True),
+        ArgumentError,
+        "bidirectional.*the future",
     ),
     (lambda: function(lambda x, a: a(x)[0][-1], tg.nn.GRU(3, 3)), ArgumentError, "indexes"),
     (

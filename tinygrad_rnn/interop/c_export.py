@@ -12,7 +12,7 @@ import numpy as np
 from .._util import LIBRARY
 from ..errors import ArgumentError
 from ..io import atomic_write
-from ..models import LanguageModel
+from ..models import Classifier, Forecaster, LanguageModel
 from ..speed.expressions import Expression
 from ..speed.loops import Unsupported
 from .c import language, text
@@ -84,10 +84,10 @@ def save_c(
     path : str or path
         The file, which is replaced atomically.
     model : Module
-        A `tg.models.RecurrentLM` or `tg.models.NeuralLM`; `nn.Recurrent` with any cell, also your
-        own; a cell; or a module whose `forward` calls such layers, `Linear`, `LayerNorm`, functions
-        of each element, at its beginning an `Embedding`, at its end ``softmax`` or ``log_softmax``.
-        In float32, on the CPU. Dropout is off.
+        A `tg.models.RecurrentLM`, `NeuralLM`, `Classifier` or `Forecaster`; `nn.Recurrent` with any
+        cell, also your own; a cell; or a module whose `forward` calls such layers, `Linear`,
+        `LayerNorm`, functions of each element, ``softmax``, at its beginning an `Embedding`. In
+        float32, on the CPU. Dropout is off.
     int8 : bool
         Whether matrices and embeddings are in int8, with a float scale for each output of a matrix
         and each row of an embedding. Activations and biases are floats.
@@ -127,9 +127,15 @@ def save_c(
         const char *token_text(int id);                             /* in UTF-8 */
         int encode(const char *text, int *ids, int capacity);
 
-    `y` are the logits of the next token. Temperature 0 takes the likeliest token; `stop`, or -1, is
-    the token that ends a text. ``cc -DTINYGRAD_RNN_MAIN`` makes a program of the file. Results
-    differ from those of the model by rounding: the order of a sum is another one.
+    A model that has one result for a sequence, as a `Classifier`, or a module that reads the final
+    state of a layer, ``h[-1]``, gives that of the steps so far. A `Forecaster` whose scaler was
+    fitted takes and returns values in the unit of the data, as `predict` does. With a vocabulary a
+    `Classifier` has ``encode`` too.
+
+    `y` of a language model are the logits of the next token. Temperature 0 takes the likeliest
+    token; `stop`, or -1, is the token that ends a text. ``cc -DTINYGRAD_RNN_MAIN`` makes a program
+    of the file. Results differ from those of the model by rounding: the order of a sum is another
+    one.
 
     A weight in int8 is w ≈ s q with q = round(w / s) and s = max |w| / 127 over the inputs of an
     output (Jacob and others 2018, Quantization and Training of Neural Networks for Efficient
@@ -190,19 +196,20 @@ class _File:
     def text(self, path: str) -> tuple[str, CFile]:
         """Return the file, and its report."""
         n, p, P = self.network, self.p, self.p.upper()
-        vocab = n.model.vocabulary if isinstance(n.model, LanguageModel) else None
+        vocab, writes = n.vocabulary, isinstance(n.model, LanguageModel)
         arrays, step = self._constants(), text.portable(self._step())
         token, embedding_bytes = self._token()
         math = text.functions(step)
         products = text.products(self.int8, n.one_hot) if self.stages.weights else ""
         parts = [arrays, text.FUSED, math, products, step, token]
-        if isinstance(n.model, LanguageModel):
+        if writes:
             parts.append(language.drawing(p))
         if vocab is not None:
             tokens, size = language.vocabulary(p, vocab)
             self.flash += size
-            space = " " * (vocab.level == "word")
-            parts += [tokens, language.MAIN.format(p=p, space=space)]
+            parts.append(tokens)
+        if vocab is not None and writes:
+            parts.append(language.MAIN.format(p=p, space=" " * (vocab.level == "word")))
         elif not token:
             parts.append(language.VECTOR_MAIN.format(p=p, P=P))
         body = "\n".join(x.strip("\n") + "\n" for x in parts if x)
@@ -229,21 +236,34 @@ class _File:
         ]
         if token:
             lines.append(f"void {p}step_token(int token, float *state, float *y);")
+        if isinstance(n.model, Classifier):
+            classes = ", ".join(map(str, n.model.classes))
+            about += f" y are the logits of the classes, for the steps so far: {classes}."
+        if isinstance(n.model, Forecaster):
+            A, K = n.model.ahead, n.model.num_targets
+            unit = "in the unit of the data" if n.model.scaler.count.item() else "standardised"
+            about += f" y are {A} times {K} values that follow the steps so far, {unit} as x is."
+        if vocab is not None:
+            sizes["VOCAB_SIZE"] = len(vocab)
         if isinstance(n.model, LanguageModel):
             sizes["VOCAB_SIZE"] = n.model.vocab_size
             about += (
                 " y are the logits of the next token. draw takes the likeliest one at temperature "
                 "0, else one by p^(1 / temperature); it never takes token 0, which is unknown. "
                 "generate reads a prefix, writes at most count tokens, ends before the token stop "
-                "(-1: at none), and returns how many it wrote. encode returns the number of ids. "
-                "Ids are below VOCAB_SIZE, which no function checks."
+                "(-1: at none), and returns how many it wrote."
             )
             lines += [
                 f"int {p}draw(const float *y, float temperature, uint32_t *seed);",
                 f"int {p}generate(const int *prefix, int length, int count, float temperature,",
                 "             uint32_t *seed, int stop, int *tokens);",
             ]
+        if token:
+            about += " Ids are below VOCAB_SIZE, which no function checks." * (
+                "VOCAB_SIZE" in sizes
+            )
         if vocab is not None:
+            about += " encode returns the number of ids."
             lines.append(f"const char *{p}token_text(int id);")
             lines.append(f"int {p}encode(const char *text, int *ids, int capacity);")
         values = ", ".join(f"{P}{name} = {size}" for name, size in sizes.items())

@@ -131,7 +131,7 @@ class DeviceStages(Stages):
         )
         return "    {\n        " + "\n        ".join(found) + "\n    }"
 
-    def _sum(self, T: str, out: str, operand: str, length: str) -> str:
+    def _reduction(self, op: str, T: str, out: str, operand: str, length: str) -> str:
         return (
             f"    {{\n        const {T} *const x = {operand};\n        {T} total = 0;\n"
             f"        for (int64_t i = first; i < {length}; i += step) total += x[i];\n"

@@ -262,10 +262,10 @@ class SymbolicModule:
         if not x.trace.has_max:
             raise untraceable("calls max, which is not computed element by element")
         last = len(x.sizes) - 1
-        if axis not in (-1, last, (last,)) or not keepdims:
+        if axis not in (-1, last, (last,), (-1,)):
             raise untraceable("calls max over other axes than the last")
         maximum: Expression = x.trace.intern("max", (x, (last,)), x.dtype, (*x.sizes[:-1], 1))
-        return maximum
+        return maximum if keepdims else maximum.reshape(x.sizes[:-1])
 
     def concatenate(self, arrays: Sequence[Expression], axis: int) -> Expression:
         """Return arrays joined along the last axis, in a step of `scan`."""
@@ -421,7 +421,7 @@ class Trace:
     """
 
     of_scan = False  # whether it is a trace of a step of `scan`
-    has_max = False  # whether it has maxima, which no loop computes: `interop` writes them
+    has_max = False  # whether it has maxima, which no loop over time has: `interop` writes them
 
     def __init__(self, numbers: Sequence[Any], closed: bool) -> None:
         self.table: dict[Any, Expression] = {}

@@ -16,6 +16,8 @@ from .expressions import Expression
 from .loops import LOADS, ScalarOp, body, c_type
 from .scalars import value_of
 
+REDUCTIONS = ("sum", "max")  # only `interop` traces a maximum
+WHOLE_ROWS = ("matmul", *REDUCTIONS)  # operations that read all of a row
 ALIASES = frozenset(("reshape", "broadcast_to"))
 
 
@@ -36,7 +38,7 @@ class StageLoop:
         self.table: dict[Any, ScalarOp] = {}
         self.loads: dict[ScalarOp, tuple[str, int, bool]] = {}
         first = items[0][0]
-        computed = first in stages.group and first.op not in ("matmul", "sum")
+        computed = first in stages.group and first.op not in WHOLE_ROWS
         self.width = stages.unit[first] if computed else stages.width(first)
         self.outputs: list[tuple[ScalarOp, str, int, bool]] = []
         for x, name, offset, adds in items:
@@ -70,7 +72,7 @@ class StageLoop:
                 return self._intern("zeros", (), x.dtype)
             name, offset = stages.outside_place(x)
             return self._load(name, offset + start, x.dtype, width == 1)
-        elsewhere = x not in stages.level or x.op in ("matmul", "sum")
+        elsewhere = x not in stages.level or x.op in WHOLE_ROWS
         elsewhere = elsewhere or stages.level[x] < self.level
         elsewhere = elsewhere or (stages.unit[x] != self.width)
         if elsewhere and x in stages.place:
@@ -80,7 +82,7 @@ class StageLoop:
             whole, begin, _ = x.args
             if whole in stages.place and (
                 whole not in stages.level
-                or whole.op in ("matmul", "sum")
+                or whole.op in WHOLE_ROWS
                 or stages.level[whole] < self.level
                 or x in stages.apart
             ):

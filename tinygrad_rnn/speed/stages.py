@@ -27,7 +27,7 @@ import numpy as np
 from .expressions import Expression, needed
 from .loops import Unsupported, c_type
 from .math_functions import PREAMBLE, math_functions
-from .stage_loop import Argument, StageLoop
+from .stage_loop import REDUCTIONS, WHOLE_ROWS, Argument, StageLoop
 
 MAX_CHUNKS = 16  # of a value; a slice that needs more is read from memory
 LITERALS = (0, 1, 2, 3, -1, 0.5, -0.5)  # numbers that are written in the source
@@ -197,11 +197,11 @@ class Stages:
         for x in self.steps:
             if x.op == "reshape" and self.form(x) != self.form(x.args[0]):
                 raise Unsupported(f"reshape of {x.args[0].sizes} to {x.sizes}: other rows")
-            if x.op in ("matmul", "sum"):
+            if x.op in WHOLE_ROWS:
                 self._check(x)
             elif x.op == "slice":
                 whole, start, stop = x.args
-                if whole in self.group and whole.op not in ("matmul", "sum"):
+                if whole in self.group and whole.op not in WHOLE_ROWS:
                     width = stop - start
                     if start % width or self.width(whole) > MAX_CHUNKS * width:
                         self.apart.add(x)
@@ -245,7 +245,7 @@ class Stages:
             if x.dtype not in (np.float32, np.float64) or weight.dtype != x.dtype:
                 raise Unsupported(f"a product of {x.dtype}")
         elif x.args[1] != (len(operand.sizes) - 1,) or x.dtype.kind != "f":
-            raise Unsupported(f"a sum over axes {x.args[1]} of shape {operand.sizes}")
+            raise Unsupported(f"a {x.op} over axes {x.args[1]} of shape {operand.sizes}")
 
     def _find(self, x: Expression) -> Expression:
         while self.group[x] is not x:
@@ -253,7 +253,7 @@ class Stages:
         return x
 
     def _join(self, x: Expression, y: Expression) -> None:
-        if y in self.group and y.op not in ("matmul", "sum") and y not in self.given:
+        if y in self.group and y.op not in WHOLE_ROWS and y not in self.given:
             self.group[self._find(x)] = self._find(y)
 
     # -- levels ------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ class Stages:
                 self.level[x] = max(self.level.get(a, -1) for a in args)
                 if x in self.sums:  # after the value to which it is added
                     self.level[x] = max(self.level[x], self._loop_level(self.sums[x][1]))
-            elif x.op == "sum":
+            elif x.op in REDUCTIONS:
                 operand = x.args[0]
                 after = operand in self.level and operand.op == "matmul"  # after the product
                 self.level[x] = max(0, self.level.get(operand, -1) + after)
@@ -278,7 +278,7 @@ class Stages:
         """Return the first level in which a loop for `to` can read `a`."""
         if a not in self.level:
             return 0
-        if a.op in ("matmul", "sum"):
+        if a.op in WHOLE_ROWS:
             return self.level[a] + 1
         if to in self.apart and to.op == "concatenate":
             return self.level[a]
@@ -308,20 +308,20 @@ class Stages:
             elif x not in self.given and name not in self.changed:
                 direct.setdefault(x, name)
         for x in self.steps:
-            if x.op in ("matmul", "sum"):
+            if x.op in WHOLE_ROWS:
                 into = self.sums[x][0] if x in self.sums else direct.get(x)
                 self.place[x] = (into or self._scratch(x), 0)
                 self._require(x.args[0])
             for a in x.args:
-                if a.__class__ is not Expression or not a.varies or x.op in ("matmul", "sum"):
+                if a.__class__ is not Expression or not a.varies or x.op in WHOLE_ROWS:
                     continue
-                if a in self.level and a.op not in ("matmul", "sum"):
+                if a in self.level and a.op not in WHOLE_ROWS:
                     together = self._find(a) is self._find(x) and self.level[a] == self.level[x]
                     if not together or x in self.apart or a in self.apart:
                         self._require(a)
         for x, name in self.targets:
             if x.varies and direct.get(x) == name:
-                if x.op not in ("matmul", "sum"):
+                if x.op not in WHOLE_ROWS:
                     self._store(x, name)
             else:
                 self.stores.append((x, name, 0))
@@ -423,33 +423,33 @@ class Stages:
         extra = [(x, name, 0, True) for x, name in self.added]
         for x, name, offset, adds in [*((*s, False) for s in self.stores), *extra]:
             if self._loop_level(x) == level:
-                key = self._find(x) if x in self.group and x.op not in ("matmul", "sum") else None
+                key = self._find(x) if x in self.group and x.op not in WHOLE_ROWS else None
                 stores.setdefault((key, self.width(x) if key is None else 0), []).append(
                     (x, name, offset, adds)
                 )
         loops = [self._loop(StageLoop(self, level, items)) for items in stores.values()]
         sums = []
         for x in self.steps:
-            if x.op == "sum" and self.level[x] == level:
+            if x.op in REDUCTIONS and self.level[x] == level:
                 (name, start), T = self.place[x.args[0]], c_type(x.dtype)
                 if x.args[0].dtype != x.dtype:
-                    raise Unsupported("a sum in another dtype")
+                    raise Unsupported(f"a {x.op} in another dtype")
                 length, begin = self.size(self.width(x.args[0])), self.size(start)
                 out, operand = self.pointer(self.place[x][0], T), self.pointer(name, T)
-                sums.append(self._sum(T, out, f"{operand} + {begin}", length))
+                sums.append(self._reduction(x.op, T, out, f"{operand} + {begin}", length))
         return loops, sums
 
     def _loop(self, loop: StageLoop) -> str:
         return loop.text()
 
-    def _sum(self, T: str, out: str, operand: str, length: str) -> str:
-        return f"        *{out} = sum_{T}({operand}, {length});"
+    def _reduction(self, op: str, T: str, out: str, operand: str, length: str) -> str:
+        return f"        *{out} = {op}_{T}({operand}, {length});"
 
     def _loop_level(self, x: Expression) -> int:
         """Return the level of the loop that stores a value."""
         if x not in self.level:
             return 0
-        return self.level[x] + (x.op in ("matmul", "sum"))
+        return self.level[x] + (x.op in WHOLE_ROWS)
 
     def pointer(self, name: str, T: str) -> str:
         """Return the C expression of the address of a row of an array."""

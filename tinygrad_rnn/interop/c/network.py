@@ -22,21 +22,22 @@ from ..._util.user_code import unobserved
 from ...engine.grad_mode import no_grad
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DeviceError, DTypeError
-from ...models import LanguageModel, NeuralLM, RecurrentLM
+from ...models import Classifier, Forecaster, LanguageModel, NeuralLM, RecurrentLM
 from ...nn import Cell, Embedding, Linear, Module, Recurrent
 from ...speed.expressions import Expression, needed
 from ...speed.step_trace import Refused, StepTrace
 from ...tensors.creation import tensor, zeros
+from ..units import in_units
 
 STEPS = 4  # on which the trace is compared with the module
 CURE = (
-    "a step is made of functions of each element, sums over the last axis, slices of it, and "
-    "products with weights"
+    "a step is made of functions of each element, sums, maxima and softmax over the last axis, "
+    "slices of it, and products with weights; the last step of a sequence is the final state, h[-1]"
 )
 
 
 class _Exported(StepTrace):
-    """The trace of a step with a maximum, which a softmax at its end reads."""
+    """The trace of a step with maxima, which a softmax reads."""
 
     has_max = True
 
@@ -46,13 +47,25 @@ class _Token:
 
 
 class _FinalState:
-    """The state that a layer returns in a step."""
+    """An element of the state that a layer returns in a step, (L, 1, H): its layers by number."""
+
+    def __init__(self, layers: Sequence[Tensor]) -> None:
+        self._layers = layers
+
+    def __len__(self) -> int:
+        return len(self._layers)
 
     def __getitem__(self, key: Any) -> Any:
-        raise ArgumentError("reads the final state of a layer: read its output")
+        if not isinstance(key, int):
+            raise ArgumentError(
+                "reads a slice of the final state of a layer: take whole layers, such as h[-1]"
+            )
+        return self._layers[key]
 
-    def __iter__(self) -> Any:
-        return self[0]
+    def __getattr__(self, name: str) -> Any:
+        raise ArgumentError(
+            f"reads the final state of a layer by {name}: take whole layers, such as h[-1]"
+        )
 
 
 class Network:
@@ -67,6 +80,8 @@ class Network:
 
     Attributes
     ----------
+    vocabulary : Vocabulary or None
+        That of a language model or a classifier.
     table : Tensor or None
         The embeddings of the tokens, (V, I): a row is the input of a step.
     one_hot : bool
@@ -93,6 +108,9 @@ class Network:
         self.model = model
         if type(model) is Recurrent:
             self.kind += f" of {type(model.cells[0]).__name__}"
+        self._of_sequences = isinstance(model, Classifier | Forecaster)
+        known = isinstance(model, LanguageModel | Classifier)
+        self.vocabulary = model.vocabulary if known else None
         self._check_parameters()
         self.layers = [m for m in model.modules() if isinstance(m, Recurrent)]
         self._check_layers()
@@ -118,7 +136,10 @@ class Network:
         return ArgumentError(f"save_c: {self.kind} {finding}: {cure}")
 
     def _check_parameters(self) -> None:
+        scaler = getattr(self.model, "scaler", None) if self._of_sequences else None
+        mine = [] if scaler is None else [x._data for x in scaler.buffers()]  # in double precision
         named = [*self.model.named_parameters(), *self.model.named_buffers()]
+        named = [(name, x) for name, x in named if not any(x._data is y for y in mine)]
         for name, x in named:
             if x.device != "cpu":
                 raise DeviceError(f"save_c: {name} is on {x.device}: use model.to('cpu')")
@@ -159,6 +180,8 @@ class Network:
         if isinstance(model, NeuralLM):
             self.table = model.embedding.weight
             return self._window(model)
+        if self._of_sequences:
+            return self._summary(model)
         if isinstance(model, Cell):
             self._slots[model] = [self._initial(model)]
             return lambda x: self._steps(model, [model], x)
@@ -187,13 +210,44 @@ class Network:
 
         return step
 
+    def _summary(self, model: Any) -> Callable[[Any], Any]:
+        """Return the step of a classifier or a forecaster: its output for the steps so far."""
+        summary, scaler = model.summary, getattr(model, "scaler", None)
+        if self.vocabulary is not None:
+            self.one_hot = model.embedding is None
+            self.table = None if model.embedding is None else model.embedding.weight
+        scaled = scaler is not None and scaler.count.item()
+        if scaler is not None and scaled:  # y has the K targets of each of the A times
+            mean, std = (x.numpy().astype(np.float32) for x in (scaler.mean, scaler.std))
+            y_mean, y_std = (np.tile(x[: model.num_targets], model.ahead) for x in (mean, std))
+        H = summary.rnn.state_sizes[0]
+        if summary.pool == "mean":
+            self._slots[model] = [(zeros(1, H, dtype=np.float32), zeros(1, 1, dtype=np.float32))]
+        elif summary.pool == "max":
+            self._slots[model] = [tensor(np.full((1, H), np.finfo(np.float32).min))]
+
+        def step(x: Any) -> Any:
+            h, _ = summary.rnn((x - mean) / std if scaled else x)
+            if summary.pool == "mean":
+                ((total, count),) = self._state[model]
+                self._new[model] = [(total + h, count + 1)]
+                h = (total + h) / (count + 1)
+            elif summary.pool == "max":
+                (greatest,) = self._state[model]
+                h = ops.maximum(greatest, h)
+                self._new[model] = [h]
+            y = model.head(h)
+            return y * y_std + y_mean if scaled else y
+
+        return step
+
     def _input_size(self, given: int | None) -> int:
         if self.table is not None:
             return int(self.table.shape[1])
         if given is not None:
             return given
         if self.one_hot:
-            return int(self.model.vocab_size)
+            return len(self.vocabulary or range(self.model.vocab_size))
         for m in self.model.modules():
             if isinstance(m, Linear):
                 return int(m.weight.shape[1])
@@ -231,7 +285,11 @@ class Network:
             )
         if lengths is not None:
             raise ArgumentError(f"passes lengths to {type(layer).__name__}: a step has none")
-        return self._steps(layer, [*layer.cells], x), _FinalState()
+        y = self._steps(layer, [*layer.cells], x)
+        states = self._new[layer]
+        if not isinstance(states[0], tuple):
+            return y, _FinalState(states)
+        return y, tuple(_FinalState(s) for s in zip(*states, strict=True))
 
     def _embedding(self, embedding: Embedding, ids: Any) -> Any:
         """Return the input of the step, in place of the `forward` of an embedding."""
@@ -292,7 +350,7 @@ class Network:
         return trace
 
     def _find_ending(self) -> None:
-        """Take the softmax at the end apart: a maximum elsewhere cannot be computed."""
+        """Take the softmax at the end apart: it is computed in place."""
         trace = self.trace
         self.new = [r._data for r in trace.results[: trace.states]]
         self.y, self.ending = trace.results[-1]._data, ""
@@ -302,11 +360,6 @@ class Network:
                 self.y, self.ending = found, name
         arguments = {t._data for t in trace.arguments}
         for x in needed([*self.new, self.y], arguments):
-            if x.op == "max":
-                raise self._refusal(
-                    "computes a maximum or a softmax inside of a step",
-                    "a softmax can only be its last operation",
-                )
             if x.dtype.kind == "f" and x.dtype != np.float32:
                 raise DTypeError(f"save_c: {self.kind} computes {x.op} in {x.dtype}: use float32")
         self.constants = {
@@ -341,16 +394,19 @@ class Network:
         else:
             xs = rng.standard_normal((STEPS, self.input_size)).astype(np.float32)
             given = tensor(xs.reshape(*shape, -1))
+        found = np.concatenate(self.run(xs))
         try:
             with model.evaluating(), no_grad():
                 expected = self._sequence(given)
+                if expected.size == found[-1].size:  # one result, of all steps so far
+                    parts = [given[:, :n] if first else given[:n] for n in range(1, STEPS + 1)]
+                    expected = np.stack([self._sequence(x) for x in parts])
         except Exception as error:
             raise self._refusal(
                 f"cannot be compared with its step, on an input of shape {given.shape} "
                 f"({type(error).__name__}: {error})",
                 "its forward takes a sequence, (T, B, I) or (T, B) tokens, and returns the output",
             ) from error
-        found = np.concatenate(self.run(xs))
         if expected.size != found.size or not np.allclose(
             expected.reshape(found.shape), found, rtol=1e-3, atol=1e-4
         ):
@@ -361,6 +417,8 @@ class Network:
             )
 
     def _sequence(self, given: Tensor) -> Any:
+        if self._of_sequences:
+            return in_units(self.model)(given).numpy()
         if not isinstance(self.model, Cell):
             y = self.model(given)
             return (y[0] if isinstance(y, tuple | list) else y).numpy()

@@ -64,8 +64,8 @@ class CStages(Stages):
         inside = "\n            ".join(lines)
         return LOOP.format(arrays=arrays.replace(" + 0;", ";"), width=loop.width, lines=inside)
 
-    def _sum(self, T: str, out: str, operand: str, length: str) -> str:
-        return f"    {out}[0] = sum_{T}({operand.removesuffix(' + 0')}, {length});"
+    def _reduction(self, op: str, T: str, out: str, operand: str, length: str) -> str:
+        return f"    {out}[0] = {op}_{T}({operand.removesuffix(' + 0')}, {length});"
 
     def _function(self, number: int, stage: list[list[str]]) -> str:
         self.bodies.append("\n".join(text for texts in stage for text in texts))

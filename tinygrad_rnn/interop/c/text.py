@@ -79,6 +79,17 @@ static float sum_float(const float *x, int n)
 }
 """
 
+MAX = """
+/* nan wins. */
+static float max_float(const float *x, int n)
+{
+    float greatest = x[0];
+    for (int i = 1; i < n; i++)
+        if (x[i] > greatest || x[i] != x[i]) greatest = x[i];
+    return greatest;
+}
+"""
+
 # The last operation of a network; y[i] are its logits.
 ENDINGS = {
     "softmax": """    float total = 0;
@@ -125,7 +136,7 @@ def ending(kind: str, n: int) -> str:
 def functions(text: str) -> str:
     """Return the functions that a text calls: exp, tanh, a sum ... of floats."""
     bits, *others = [p for p in math_functions("float").split("\n\n") if "_float(" in p]
-    parts = [portable(part) for part in (bits, SELECT, *others, SUM)]
+    parts = [portable(part) for part in (bits, SELECT, *others, SUM, MAX)]
     defined = {
         name: part for part in parts for name in re.findall(r"(\w+_float)\([^)]*\)\s*\{", part)
     }
