@@ -91,6 +91,22 @@ REFUSALS: dict[str, Refusal] = {
         ),
         ArgumentError, "linear_before_reset", "= 0 cannot be converted", "ResetBeforeGRUCell is 0",
     ),
+    "attributes of an ONNX GRU without the one whose default is another formula": (
+        lambda: convert(arrays("onnx", "GRU"), "gru", library="onnx", config={"hidden_size": H}),
+        ArgumentError, "linear_before_reset", "= 0 cannot be converted", "ResetBeforeGRUCell is 0",
+    ),
+    "only the reverse direction": (
+        lambda: convert({f"{k}_reverse": v for k, v in own(tg.nn.GRU).items()}, "gru", "paddle"),
+        ArgumentError, "", "only the reverse direction", "remove '_reverse'",
+    ),
+    "transposed biases of a Keras GRU": (
+        lambda: convert(KERAS_GRU | {"bias": ones(12, 2)}, "gru", library="keras"), ShapeError,
+        "bias", r"shape \(12, 2\)", r"\(2, 12\) is needed",
+    ),
+    "a Haiku LSTM without its bias": (
+        lambda: convert({"lstm/linear": {"w": ones(7, 16)}}, "lstm", library="haiku"),
+        ArgumentError, "linear/b", "is missing", "every LSTM has it",
+    ),
     "weights of a GRU as an LSTM": (
         lambda: convert(KERAS_GRU, "lstm", library="keras"), ShapeError,
         "recurrent_kernel", r"shape \(4, 12\)", "this is the shape of a GRU",

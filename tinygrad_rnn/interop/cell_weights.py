@@ -141,23 +141,21 @@ def _biases(cell: FoundCell, H: int, origin: Origin) -> dict[str, Array]:
             cell.where, f"{', '.join(missing)} is missing, and other biases are there",
             "give all of the layer's state",
         )  # fmt: skip
-    if missing and not row.forget_offset:
-        if not row.bias_optional:
-            origin.refuse(
-                cell.where, f"{', '.join(missing)} is missing", f"every {row.cell} has it"
-            )
+    if missing and not row.bias_optional:
+        origin.refuse(cell.where, f"{', '.join(missing)} is missing", f"every {row.cell} has it")
+    if missing:
         return {}
     ours = OUR_GATES[row.layer]
     found = {}
     rows = len(row.gates) * H
     dtype = arrays[row.weight_hh[0]].dtype
     for name in ("bias_ih", "bias_hh"):
-        group = () if missing else groups[name]
+        group = groups[name]
         for key in group:
             _check_bias(cell, key, rows // len(group), origin)
         bias = _stacked(cell, group, False) if group else np.zeros(rows, dtype)
         found[name] = reordered(bias, row.gates, ours, row.complement)
-    if row.bias_hn and not missing:
+    if row.bias_hn:
         _check_bias(cell, row.bias_hn[0], H, origin)
         found["bias_hh"][-H:] = arrays[row.bias_hn[0]]
     if row.forget_offset:
@@ -168,7 +166,8 @@ def _biases(cell: FoundCell, H: int, origin: Origin) -> dict[str, Array]:
 def _check_bias(cell: FoundCell, key: str, size: int, origin: Origin) -> None:
     name, _, half = key.partition("[")
     array = cell.arrays[name]
-    if array.size != size * (2 if half else 1) or (not half and array.ndim != 1):
+    shapes = [(2, size), (2 * size,)] if half else [(size,)]
+    if array.shape not in shapes:
         cure = f"{(2, size) if half else (size,)} is needed"
         if array.ndim == 1 and half:
             cure += ": one bias is that of reset_after=False, which is nn.ResetBeforeGRUCell here"

@@ -300,6 +300,11 @@ class _Search:
                 where, f"the layers are {sorted(layers)}", "they are counted from 0 without a gap"
             )
         ordered = [layers[number] for number in range(len(layers))]
+        if any(False not in sides for sides in ordered):
+            self.origin.refuse(
+                where, "only the reverse direction of a layer is there",
+                "give both directions; or remove '_reverse' from the names, and reverse the data",
+            )  # fmt: skip
         return [
             {"forward": sides[False], "backward": sides[True]} if len(sides) == 2
             else next(iter(sides.values()))

@@ -54,10 +54,13 @@ def check_recurrent(
             where, f"the function of {origin.title}'s {row.cell} is {fixed}, the module's "
             f"{nonlinearity}", f"make the layer with nonlinearity={fixed!r}",
         )  # fmt: skip
+    given = config is not None
     config = _mapping(config, where, origin)
     if "layer" in config:  # Keras's Bidirectional
         _require("merge_mode", config.get("merge_mode", "concat"), ("concat",), where, origin)
         config = _mapping(config["layer"].get("config"), where, origin)
+    if row.library == "onnx" and given and "linear_before_reset" in row.config:
+        config = {"linear_before_reset": 0} | dict(config)  # what a node without it does
     for key, allowed in row.config.items():
         if key in config:
             values: tuple[Any, ...] = (allowed,)

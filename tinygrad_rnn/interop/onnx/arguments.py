@@ -136,6 +136,11 @@ def with_axes(inputs: Sequence[Input], axes: Mapping[str, Any] | None) -> list[I
         If a name or the number of axes does not fit.
     """
     known = {x.name: x for x in inputs}
+    if axes is not None and not isinstance(axes, Mapping):
+        raise ArgumentError(
+            f"{OP}: axes are a dict from names of inputs, such as {{{inputs[0].name!r}: "
+            f"{inputs[0].axes}}}, got {axes!r:.60}"
+        )
     for name, chosen in ({} if axes is None else axes).items():
         if name not in known:
             raise ArgumentError(f"{OP}: axes for {name!r}: the inputs are {', '.join(known)}")

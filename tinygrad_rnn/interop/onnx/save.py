@@ -216,7 +216,9 @@ def _unchanged(model: Module) -> Iterator[None]:
 
 def _output_names(model: Module, count: int, given: Sequence[str] | None) -> list[str]:
     if given is not None:
-        names = [given] if isinstance(given, str) else list(given)
+        names = list(given) if isinstance(given, list | tuple) else [given]
+        if any(not isinstance(name, str) for name in names):
+            raise Refused("cannot name its outputs", f"output_names are str, got {given!r:.60}", "")
         if len(names) != count or len({*names}) != count or not all(names):
             raise Refused(f"returns {count} Tensors", f"output_names are {count}, got {names}", "")
         return names
