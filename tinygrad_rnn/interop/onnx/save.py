@@ -92,9 +92,9 @@ def save_onnx(
 
     The file is of opset 18, which onnxruntime 1.14 and later read. ``lengths`` become
     ``sequence_lens``. For a sequence without a step onnxruntime returns zeros as the final state;
-    the file corrects this to the initial state, as here. In contrast to here, `project` of a cell
-    of your own sees the padding of ragged batches: its result is not used, unless the cell mixes
-    steps or sequences. A branch on a length (``if len(x) > 100``) is taken as for the lengths of
+    the file corrects this to the initial state, as here. In contrast to here, a cell of your own
+    sees the padding of ragged batches, in `project` and in `step`: its result is not used, unless
+    the cell mixes steps or sequences, which no file can do with lengths. A branch on a length (``if len(x) > 100``) is taken as for the lengths of
     the examples, which are between 2 and 29. onnxruntime logs a warning for each optional input.
     The reference evaluator of the package onnx ignores ``sequence_lens``.
 
@@ -216,7 +216,7 @@ def _unchanged(model: Module) -> Iterator[None]:
 
 def _output_names(model: Module, count: int, given: Sequence[str] | None) -> list[str]:
     if given is not None:
-        names = list(given) if isinstance(given, list | tuple) else [given]
+        names: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
         if any(not isinstance(name, str) for name in names):
             raise Refused("cannot name its outputs", f"output_names are str, got {given!r:.60}", "")
         if len(names) != count or len({*names}) != count or not all(names):
