@@ -95,6 +95,35 @@ REFUSALS: dict[str, Refusal] = {
         lambda: convert(arrays("onnx", "GRU"), "gru", library="onnx", config={"hidden_size": H}),
         ArgumentError, "linear_before_reset", "= 0 cannot be converted", "ResetBeforeGRUCell is 0",
     ),
+    "settings that are nested otherwise than the state": (
+        lambda: tg.interop.from_keras(
+            [*KERAS_LSTM.values()], tg.nn.LSTM(I, H), {"lstm": {"activation": "relu"}}
+        ),
+        ArgumentError, "", "config has activation inside of 'lstm'", "nested as the state is",
+    ),
+    "a function of the cell in a Keras RNN": (
+        lambda: tg.interop.from_keras(
+            [*KERAS_LSTM.values()], tg.nn.LSTM(I, H),
+            {"cell": {"class_name": "LSTMCell", "config": {"activation": "relu"}}},
+        ),
+        ArgumentError, "activation", "'relu' cannot be converted", "subclass of nn.Cell",
+    ),
+    "a state with names": (
+        lambda: tg.interop.convert_state({"h": ones(2, H), "c": ones(2, H)}, "lstm", "linen"),
+        ArgumentError, "", "a mapping with the keys h, c", r"in their order, \(c, h\)",
+    ),
+    "a state of ours with names": (
+        lambda: tg.interop.convert_state(dict.fromkeys("ch", ones(1, 2, H)), "lstm", to="mlx"),
+        ArgumentError, "", "a mapping with the keys c, h", r"in their order, \(h, c\)",
+    ),
+    "a state of all steps": (
+        lambda: tg.interop.convert_state((ones(2, 9, H), ones(2, 9, H)), "lstm", "mlx"),
+        ShapeError, "", rf"shape \(2, 9, {H}\)", "take the last step",
+    ),
+    "parts of a stacked state that differ": (
+        lambda: tg.interop.convert_state((ones(1, 2, H), ones(1, 3, H)), "lstm", "paddle"),
+        ShapeError, "", r"shapes \(1, 2, .*and \(1, 3", "have one shape",
+    ),
     "only the reverse direction": (
         lambda: convert({f"{k}_reverse": v for k, v in own(tg.nn.GRU).items()}, "gru", "paddle"),
         ArgumentError, "", "only the reverse direction", "remove '_reverse'",

@@ -183,13 +183,13 @@ def convert_state(
     if library is not None:
         ours = states.states_from(state, parts, Origin(op, library_name(library, op)))
         return ours if parts == 2 else ours[0]
-    given = flat(tree_of(state, Origin(op, "torch")))
+    given = states.arrays_of(state, Origin(op, "torch"))
     if len(given) != parts:
         raise ArgumentError(
             f"{op}: {len(given)} arrays: the state of a layer here is " + ["h", "(h, c)"][parts - 1]
         )
     origin = Origin(op, library_name(str(to), op, target=True))
-    return states.states_to(tuple(given.values()), 1 + bool(bidirectional), origin)
+    return states.states_to(tuple(given), 1 + bool(bidirectional), origin)
 
 
 def layer_name(layer: Any) -> str:

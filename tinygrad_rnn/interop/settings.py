@@ -59,6 +59,15 @@ def check_recurrent(
     if "layer" in config:  # Keras's Bidirectional
         _require("merge_mode", config.get("merge_mode", "concat"), ("concat",), where, origin)
         config = _mapping(config["layer"].get("config"), where, origin)
+    if "cell" in config and isinstance(config["cell"], Mapping):  # Keras's RNN
+        config = {**config, **_mapping(config["cell"].get("config"), where, origin)}
+    for key, value in config.items():
+        inner = [name for name in row.config if isinstance(value, Mapping) and name in value]
+        if inner:
+            origin.refuse(
+                where, f"config has {inner[0]} inside of {key!r}",
+                "give the settings of this layer, nested as the state is",
+            )  # fmt: skip
     if row.library == "onnx" and given and "linear_before_reset" in row.config:
         config = {"linear_before_reset": 0} | dict(config)  # what a node without it does
     for key, allowed in row.config.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..engine.backend import Array
 from ..errors import ShapeError
-from .conventions import LIBRARIES
+from .conventions import LIBRARIES, Library
 from .foreign_state import Origin, flat, tree_of
 
 
@@ -35,11 +36,8 @@ def states_from(state: Any, parts: int, origin: Origin) -> tuple[Array, ...]:
     ShapeError
         If the arrays differ in shape.
     """
-    form = LIBRARIES["nnx" if origin.library == "flax" else origin.library]
-    tree = tree_of(state, origin)
-    if isinstance(tree, dict) and (pair := origin.directions([*tree])):
-        tree = [tree[key] for key in pair]
-    arrays = [*flat(tree).values()]
+    form = _form(origin)
+    arrays = arrays_of(state, origin)
     if not arrays or len(arrays) % parts:
         shapes = ", ".join(str(array.shape) for array in arrays)
         origin.refuse(
@@ -47,16 +45,54 @@ def states_from(state: Any, parts: int, origin: Origin) -> tuple[Array, ...]:
             f"a state has {parts} for each direction of each layer" + ", h and c" * (parts == 2),
         )  # fmt: skip
     if form.states == "stacked":  # of ONNX one for each layer
+        _check_equal(arrays[:parts], origin)
         ours = [np.concatenate(arrays[i::parts]) for i in range(parts)]
     else:
-        for array in arrays:
-            if array.shape[:-1] != arrays[0].shape[:-1]:
-                raise ShapeError(
-                    f"{origin.op}: states of the shapes {arrays[0].shape} and {array.shape}: all "
-                    "layers and directions have one shape"
-                )
+        _check_equal(arrays, origin)
+        if arrays[0].ndim > 2:
+            raise ShapeError(
+                f"{origin.op}: a state of shape {arrays[0].shape}: {origin.title} has (B, H) for "
+                "each layer: take the last step, and give several layers as a list"
+            )
         ours = [np.stack(arrays[i::parts]) for i in range(parts)]
     return tuple(ours[::-1] if form.order == "ch" else ours)
+
+
+def arrays_of(state: Any, origin: Origin) -> list[Array]:
+    """Return the arrays of a state in their order; only directions may have names.
+
+    Raises
+    ------
+    ArgumentError
+        For other names: the order of the parts would be that of the keys.
+    """
+
+    def ordered(tree: Any) -> Any:
+        if isinstance(tree, dict):
+            pair = origin.directions([*tree])
+            if pair is None:
+                form = "(c, h)" if _form(origin).order == "ch" else "(h, c)"
+                origin.refuse(
+                    "", f"a mapping with the keys {', '.join(tree)}",
+                    f"give the parts in their order, {form} of an LSTM, in a tuple or a list",
+                )  # fmt: skip
+            return [ordered(tree[key]) for key in pair]
+        return [ordered(part) for part in tree] if isinstance(tree, list) else tree
+
+    return [*flat(ordered(tree_of(state, origin))).values()]
+
+
+def _form(origin: Origin) -> Library:
+    return LIBRARIES["nnx" if origin.library == "flax" else origin.library]
+
+
+def _check_equal(arrays: Sequence[Array], origin: Origin) -> None:
+    for array in arrays:
+        if array.shape[:-1] != arrays[0].shape[:-1]:
+            raise ShapeError(
+                f"{origin.op}: states of the shapes {arrays[0].shape} and {array.shape}: all "
+                "layers and directions have one shape"
+            )
 
 
 def states_to(ours: tuple[Array, ...], directions: int, origin: Origin) -> Any:

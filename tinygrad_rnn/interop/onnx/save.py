@@ -94,9 +94,10 @@ def save_onnx(
     ``sequence_lens``. For a sequence without a step onnxruntime returns zeros as the final state;
     the file corrects this to the initial state, as here. In contrast to here, a cell of your own
     sees the padding of ragged batches, in `project` and in `step`: its result is not used, unless
-    the cell mixes steps or sequences, which no file can do with lengths. A branch on a length (``if len(x) > 100``) is taken as for the lengths of
-    the examples, which are between 2 and 29. onnxruntime logs a warning for each optional input. Its nodes
-    LSTM and GRU end the process for a batch without sequences (1.32.0), so test the size before.
+    the cell mixes steps or sequences, which no file can do with lengths. A branch on a length (``if
+    len(x) > 100``) is taken as for the lengths of the examples, which are between 2 and 29.
+    onnxruntime logs a warning for each optional input. Its nodes LSTM and GRU end the process for a
+    batch without sequences (1.32.0), so test the size before.
     The reference evaluator of the package onnx ignores ``sequence_lens``.
 
     Examples
