@@ -69,7 +69,7 @@ def check_recurrent(
                 "give the settings of this layer, nested as the state is",
             )  # fmt: skip
     if row.library == "onnx" and given and "linear_before_reset" in row.config:
-        config = {"linear_before_reset": 0} | dict(config)  # what a node without it does
+        config = {"linear_before_reset": 0} | dict(config)  # the default of the node
     for key, allowed in row.config.items():
         if key in config:
             values: tuple[Any, ...] = (allowed,)
