@@ -146,7 +146,7 @@ class BestModel(_Monitor):
         """Copy the parameters if the figure is the best."""
         if self._better(run):
             self.weights = copy.deepcopy(run.model.state_dict())
-            if self.path is not None:
+            if self.path is not None and run.writes:
                 _save("BestModel", self.path, model=self.weights, figures=run.figures)
 
     def end(self, run: Run) -> None:
@@ -225,7 +225,9 @@ class Checkpoint(Callback):
 
     def save(self, run: Run) -> None:
         """Save the run now."""
-        self._error = _save("Checkpoint", self.path, fit=run.state_dict())
+        state = run.state_dict()  # of all processes
+        if run.writes:
+            self._error = _save("Checkpoint", self.path, fit=state)
 
     def end(self, run: Run) -> None:
         """Raise if the last attempt to save failed."""
@@ -329,7 +331,7 @@ class Progress(Callback):
     def start(self, run: Run) -> None:
         """Make the bar, which shows itself in a terminal only."""
         tqdm = sys.modules.get("tqdm") or _imported("tqdm")
-        if tqdm is not None:
+        if tqdm is not None and run.writes:
             self._bar = tqdm.tqdm(unit=" steps", leave=False, disable=None)
 
     def step(self, run: Run) -> None:

@@ -86,6 +86,10 @@ class Callback:
                 setattr(self, name, state[name])
 
 
+def _same(state: Any) -> Any:
+    return state
+
+
 class Run:
     """A training run of `fit`, which its callbacks read and change.
 
@@ -112,6 +116,11 @@ class Run:
         Whether the batches have a position that can be saved, in the middle of an epoch.
     interrupted : bool
         Whether Ctrl-C was pressed.
+    writes : bool
+        Whether this process writes files and shows progress, which of several processes one does.
+    join, split : callable
+        From a recurrent state to the one that is saved, and back: of several processes, each has
+        some of the columns.
 
     Examples
     --------
@@ -146,6 +155,7 @@ class Run:
         self.advance: Callable[..., Any] = Step(model, loss, optimizer)
         self.saveable = isinstance(self.batches, ResumableIterator)
         self.forward, self.carries = self.advance.forward, self.advance.carries
+        self.writes, self.join, self.split = True, _same, _same
         self.losses, self._clock = Losses(model, optimizer), time.perf_counter()
         self.on_step = [c.step for c in self.callbacks if type(c).step is not Callback.step]
 
@@ -179,7 +189,7 @@ class Run:
             "valid": arguments.position(self.valid),
             "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks],
             "in_epoch": self.stream is not None,
-            "state": self.state,
+            "state": self.join(self.state),
             "history": [*self.history],
             "stopped": "" if self.interrupted else self.stopped,
             "random": tg_random.get_state(),
@@ -193,7 +203,7 @@ class Run:
         self.optimizer.load_state_dict(saved["optimizer"])  # it and the model check everything
         self.model.load_state_dict(saved["model"])
         self.stream = self.batches if saved["in_epoch"] else None
-        self.state = restore(saved["state"], next(self.model.parameters()).device)
+        self.state = restore(self.split(saved["state"]), next(self.model.parameters()).device)
         for name in ("epoch", "step", "seconds"):
             setattr(self, name, saved[name])
         self.stop(saved["stopped"])
