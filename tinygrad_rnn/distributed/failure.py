@@ -26,7 +26,8 @@ def differing(ranks: list[tuple[str, str]]) -> str:
     >>> differing([("all_reduce", "float32 (3,)"), ("all_reduce", "float32 (4,)")])
     'the ranks differ: rank 0 in all_reduce: float32 (3,); rank 1 in all_reduce: float32 (4,)'
     """
-    lines = itertools.zip_longest(*(text.splitlines() for _, text in ranks), fillvalue="no more")
+    texts = [text.splitlines() if action == ranks[0][0] else [] for action, text in ranks]
+    lines = itertools.zip_longest(*texts, fillvalue="") if all(texts) else ()
     first = next((line for line in lines if len(set(line)) > 1), [""] * len(ranks))
     places: dict[str, list[str]] = {}
     for rank, ((action, _), line) in enumerate(zip(ranks, first, strict=True)):
