@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import itertools
-import math
-import zlib
-from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
 from .. import random as tg_random
 from ..bptt import detach
+from ..bptt.columns import cut, joined
 from ..engine import backend as arrays
-from ..engine.backend import Array
 from ..engine.tensor import Tensor, wrap
 from ..errors import ArgumentError
 from ..nn import Module
-from ..optim import Optimizer, clip_grad_norm
-from ..tensors.creation import tensor
-from ..training.run import Callback
+from ..optim import Optimizer
+from ..speed.threads import limit_numpy
+from ..training.ranks import Ranks
 from ..training.step import count as count_labels
-from .failure import catch_signals
-from .mpi import launched
-from .world import columns_axis, cut, init, joined, limit_numpy, tree_sum
+from .world import init, tree_sum
 
-BUCKET = 2**22  # bytes of gradients that are sent together
+POWER = "it must be a multiple of the number of ranks, and a power"
 
 
-class DataParallel(Callback):
+class DataParallel(Ranks):
     """Copies of a module on all ranks, which `data_parallel` keeps equal.
 
     It is a callback of `fit`, the first in the list, with ``world.shard(batches)``: a step then has
@@ -59,21 +55,16 @@ class DataParallel(Callback):
         self.module, self.optimizer, self.world, self.labels = module, optimizer, init(), 0
         self.micro_batches = micro_batches  # of all ranks; 0: the batch of a rank is not divided
         params = {id(p): p for p in (*module.parameters(), *optimizer.params)}.values()
-        ends = np.cumsum([p._data.nbytes for p in params]) // BUCKET
-        kinds = [(p.dtype, p.device, end) for p, end in zip(params, ends, strict=True)]
-        groups = itertools.groupby(zip(params, kinds, strict=True), key=lambda pair: pair[1])
-        buckets = [[p for p, _ in group] for _, group in groups]
-        self._buckets = [(ps, np.cumsum([p.size for p in ps]).tolist()) for ps in buckets]
-        shapes = [f"parameter {i}: {p.dtype} {p.shape}" for i, p in enumerate(params)]
-        self._kinds = "\n".join([*shapes, type(optimizer).__name__, f"{micro_batches=}"])
-        self.world.meet("data_parallel", self._kinds)
-        if self.world.size > 1:
-            first = self.world.broadcast((module.state_dict(), optimizer.state_dict()))
-            module.load_state_dict(first[0])
-            optimizer.load_state_dict(first[1])
-        if launched():
-            catch_signals(self.world)
-        self.world.checks.append(self.check)
+        buckets = itertools.groupby(params, key=lambda p: (p.dtype, p.device))
+        self._buckets = [list(bucket) for _, bucket in buckets]
+        shapes = (f"parameter {i}: {p.dtype} {p.shape}" for i, p in enumerate(params))
+        text = "\n".join([*shapes, type(optimizer).__name__, f"{micro_batches=}"])
+        self.world.meet("data_parallel", text)
+        first = self.world.broadcast((module.state_dict(), optimizer.state_dict()))
+        module.load_state_dict(first[0])
+        optimizer.load_state_dict(first[1])
+        self.world.check = self.check
+        self.world.catch_signals()
 
     def check(self) -> None:
         """Raise unless the parameters and the optimizer states of all ranks have the same bits.
@@ -83,10 +74,10 @@ class DataParallel(Callback):
         DistributedError
             With the first parameter that differs, and the ranks.
         """
-        arrays = dict(self.module.state_dict())
+        found = dict(self.module.state_dict())
         for i, slots in enumerate(self.optimizer.state_dict()["slots"]):
-            arrays |= {f"{name} of parameter {i} in the optimizer": x for name, x in slots.items()}
-        sums = [f"{n}, checksum {zlib.crc32(x.tobytes()):08x}" for n, x in arrays.items()]
+            found |= {f"{name} of parameter {i} in the optimizer": x for name, x in slots.items()}
+        sums = [f"{name}, checksum {crc32(x.tobytes()):08x}" for name, x in found.items()]
         self.world.meet("the comparison of the parameters", "\n".join(sums))
 
     def backward(self, loss: Tensor, count: float = 1.0) -> float:
@@ -125,16 +116,11 @@ class DataParallel(Callback):
         >>> optimizer.step()
         """
         if self.micro_batches:
-            raise ArgumentError(
-                "DataParallel.backward: deterministic=True needs gradient(function, x, y, state=), "
-                "which divides the batch"
-            )
+            raise ArgumentError("DataParallel.backward: deterministic=True needs gradient(...)")
         loss.backward()
         return self._average([loss.item() * count], [count], [self._packed(count)])
 
-    def gradient(
-        self, function: Callable[..., Any], *batch: Any, state: Any = None, axis: int = 1
-    ) -> tuple[float, Any]:
+    def gradient(self, function: Any, *batch: Any, state: Any = None, axis: int = 1) -> Any:
         """Replace the gradients by those of a function, averaged over the ranks.
 
         In contrast to `backward`, random numbers that the function draws, such as dropout masks,
@@ -182,8 +168,7 @@ class DataParallel(Callback):
         >>> state.shape
         (1, 8, 4)
         """
-        parts, packed = max(self.micro_batches // self.world.size, 1), list[list[Array]]()
-        losses, weights, states = list[float](), list[float](), list[Any]()
+        parts, results = max(self.micro_batches // self.world.size, 1), []
         seed, before = int(tg_random.generator().integers(2**62)), tg_random.get_state()
         self.optimizer.zero_grad()
         try:
@@ -193,86 +178,57 @@ class DataParallel(Callback):
                 now, held = cut(batch, axis, part, parts), cut(state, -2, part, parts)
                 loss, after = function(*now, detach(held))
                 loss.backward()
-                weights.append(tensor(count_labels(now[-1])).item() / now[-1].size)
-                losses.append(loss.item() * weights[-1])
-                states.append(detach(after))
-                packed.append(self._packed(weights[-1]))
+                weight = int(count_labels(now[-1])) / now[-1].size
+                results.append((loss.item() * weight, weight, detach(after), self._packed(weight)))
         finally:
             tg_random.restore({None: before})
+        losses, weights, states, packed = map(list, zip(*results, strict=True))
         nats = self._average(losses, weights, packed)
         self.labels = round(self.labels * now[-1].size)
         return nats, joined(states)
 
-    def _packed(self, weight: float) -> list[Array]:
-        """Return the gradients times a weight, in buffers; they are removed.
-
-        Behind the gradients of a buffer are ones for those that exist.
-        """
+    def _packed(self, weight: float) -> list[Any]:
+        """Return the gradients times a weight, in one buffer for each bucket; they are removed."""
         packed = []
-        for bucket, ends in self._buckets:
+        for bucket in self._buckets:
             xp = arrays.module_of(bucket[0]._data)
             with arrays.computing_on(bucket[0].device):
-                packed.append(xp.zeros(ends[-1] + len(bucket), dtype=bucket[0].dtype))
-                for i, p in enumerate(bucket):
+                packed.append(xp.zeros(sum(p.size + 1 for p in bucket), dtype=bucket[0].dtype))
+                for p, part, exists in _parts(packed[-1], bucket):
                     if p.grad is not None:
-                        part = packed[-1][ends[i] - p.size : ends[i]].reshape(p.shape)
                         xp.multiply(p.grad._data, weight, out=part)
-                        packed[-1][ends[-1] + i] = 1
+                        exists.fill(1)
                         p.grad = None
         return packed
 
-    def _average(
-        self, losses: list[float], weights: list[float], packed: list[list[Array]]
-    ) -> float:
+    def _average(self, losses: list[float], weights: list[float], packed: list[Any]) -> float:
         """Set the gradients to the weighted means over the ranks; return that of the losses."""
         if self.world.interrupted:
             raise SystemExit("the program went on after world.interrupted")
-        sums = tree_sum(losses), tree_sum(weights)
-        rows = self.world.meet("the average of the gradients", self._kinds, *sums)
+        rows = self.world.meet(
+            "the average of the gradients", "", *map(tree_sum, (losses, weights))
+        )
         self.world.interrupted = self.world.stopping
-        total = self.labels = tree_sum(rows[:, 1].tolist())
-        if not total > 0:
+        nats, self.labels = (tree_sum(column) for column in rows.T.tolist())
+        if not self.labels > 0:
             raise ArgumentError("data_parallel: the batches of all ranks have no labels")
-        for (bucket, ends), of_parts in zip(self._buckets, zip(*packed, strict=True), strict=True):
+        for bucket, *buffers in zip(self._buckets, *packed, strict=True):
             with arrays.computing_on(bucket[0].device):
-                buffer = tree_sum(list(of_parts))
-                self.world.all_reduce(buffer, in_place=True, pairwise=self.micro_batches > 0)
-                exist = arrays.to_numpy(buffer[ends[-1] :])
-                buffer /= total
-                for p, end, ranks in zip(bucket, ends, exist, strict=True):
-                    if ranks:
-                        part = buffer[end - p.size : end].reshape(p.shape)
-                        p._leaf.grad = wrap(part, None, [0])  # type: ignore[union-attr]
-        return float(tree_sum(rows[:, 0].tolist()) / total)
+                total = tree_sum(buffers)
+                self.world.all_reduce(total, in_place=True, pairwise=self.micro_batches > 0)
+                for p, part, exists in _parts(total, bucket):
+                    if exists.item():
+                        part /= self.labels
+                        p._leaf.grad = wrap(part, None, [0])
+        return float(nats / self.labels)
 
-    def start(self, run: Any) -> None:
-        """Make the step, the state and the output of a run those of all ranks."""
-        axis = columns_axis(run.batches)
 
-        def advance(inputs: Any, labels: Any, state: Any, options: Any, max_norm: float) -> Any:
-            def loss(*batch: Any) -> Any:
-                *xs, y, held = batch
-                return run.forward(tuple(xs), y, held, options)
-
-            nats, after = self.gradient(loss, *inputs, labels, state=state, axis=axis)
-            norm = clip_grad_norm(self.optimizer.params, max_norm).item()
-            if math.isfinite(nats + norm):
-                self.optimizer.step()
-            return nats, norm, self.labels, after
-
-        def join(state: Any) -> Any:
-            self.check()
-            return self.world.join(state)
-
-        run.advance, run.join, run.split = advance, join, self.world.split
-        run.writes = self.world.rank == 0
-        if launched():  # in place of the handler of `fit`, which stops one rank
-            catch_signals(self.world)
-
-    def step(self, run: Any) -> None:
-        """End the run after the same step on all ranks."""
-        if self.world.interrupted:
-            run.interrupt()
+def _parts(buffer: Any, bucket: list[Tensor]) -> Any:
+    """Yield parameters, their parts of a buffer, and the number of ranks that have each."""
+    end = 0
+    for p in bucket:
+        start, end = end, end + p.size + 1
+        yield p, buffer[start : end - 1].reshape(p.shape), buffer[end - 1 : end]
 
 
 def data_parallel(
@@ -326,9 +282,6 @@ def data_parallel(
         raise ArgumentError("data_parallel: pass a module, then its optimizer")
     if deterministic:
         if micro_batches % init().size or micro_batches.bit_count() != 1:
-            raise ArgumentError(
-                f"data_parallel: micro_batches={micro_batches} must be a power of 2 that the "
-                f"number of ranks, {init().size}, divides"
-            )
+            raise ArgumentError(f"data_parallel: micro_batches={micro_batches}: {POWER} of 2")
         limit_numpy(1)
     return DataParallel(module, optimizer, micro_batches if deterministic else 0)

@@ -1,4 +1,4 @@
-"""Ranks that fail together: exceptions, signals, the end of the program, different calls."""
+"""Ranks that fail together: exceptions, the end of the program, different calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import atexit
 import itertools
 import math
 import os
-import signal
 import sys
 import time
 import traceback
@@ -14,11 +13,9 @@ from typing import Any
 
 from ..errors import DistributedError
 
-END = "the end of the program (its last line, or sys.exit)"
-
 
 def differing(ranks: list[tuple[str, str]]) -> str:
-    """Return the message about ranks that do different things, by their actions and details.
+    """Return the message about two ranks that do different things, by their actions and details.
 
     Examples
     --------
@@ -26,16 +23,12 @@ def differing(ranks: list[tuple[str, str]]) -> str:
     >>> differing([("all_reduce", "float32 (3,)"), ("all_reduce", "float32 (4,)")])
     'the ranks differ: rank 0 in all_reduce: float32 (3,); rank 1 in all_reduce: float32 (4,)'
     """
-    texts = [text.splitlines() if action == ranks[0][0] else [] for action, text in ranks]
-    lines = itertools.zip_longest(*texts, fillvalue="") if all(texts) else ()
-    first = next((line for line in lines if len(set(line)) > 1), [""] * len(ranks))
-    places: dict[str, list[str]] = {}
-    for rank, ((action, _), line) in enumerate(zip(ranks, first, strict=True)):
-        places.setdefault(f"{action}: {line:.120}".rstrip(": "), []).append(str(rank))
-    return "the ranks differ: " + "; ".join(
-        f"rank{'s' * (len(found) > 1)} {', '.join(found)} in {place}"
-        for place, found in places.items()
-    )
+    other = next(i for i, texts in enumerate(ranks) if texts != ranks[0])
+    actions, details = zip(ranks[0], ranks[other], strict=True)
+    lines = itertools.zip_longest(*map(str.splitlines, details), fillvalue="")
+    first = next((pair for pair in lines if pair[0] != pair[1]), ("", ""))
+    own, others = (f"{x}: {line:.120}".rstrip(": ") for x, line in zip(actions, first, strict=True))
+    return f"the ranks differ: rank 0 in {own}; rank {other} in {others}"
 
 
 def watch(world: Any) -> None:
@@ -43,15 +36,16 @@ def watch(world: Any) -> None:
 
     def fail(kind: Any, error: BaseException, trace: Any) -> None:
         if world.rank:  # another rank may have the same to say, and that is enough
-            time.sleep(3.0 if isinstance(error, DistributedError) else 0.3)
-        text = "".join(traceback.format_exception(kind, error, trace))
-        print(f"rank {world.rank} of {world.size} failed and ends all:\n{text}", file=sys.stderr)
-        sys.stderr.flush()
+            time.sleep(3.0 if kind is DistributedError else 0.3)
+        text = f"rank {world.rank} of {world.size} failed and ends all:\n"
+        text += "".join(traceback.format_exception(kind, error, trace))
+        print(text, file=sys.stderr, flush=True)
         world.messages.abort()
 
     def end() -> None:
+        world.patience = math.inf  # others may work alone for long
         try:
-            world.meet(END, patience=math.inf)
+            world.meet("the end of the program (its last line, or sys.exit)")
         except DistributedError as error:
             fail(DistributedError, error, None)
 
@@ -59,15 +53,3 @@ def watch(world: Any) -> None:
     atexit.register(end)
     if world.rank:
         sys.stdout = open(os.devnull, "w")  # until the program ends
-
-
-def catch_signals(world: Any) -> None:
-    """Record SIGTERM and Ctrl-C; a second one ends the program as usual."""
-
-    def record(number: int, frame: Any) -> None:
-        world.signals.append(number)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, record)

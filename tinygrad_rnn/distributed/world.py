@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import copy
-import ctypes
+import functools
 import os
+import signal
 import sys
-import zlib
-from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 import numpy as np
-from numpy._core import _multiarray_umath
 
-from .._util.nested import leaves, map_nested
+from .._util.nested import map_nested
 from .._util.resumable import ResumableIterator
-from ..bptt.windows import Window
+from ..bptt.columns import cut, joined
 from ..engine import backend as arrays
-from ..engine.backend import Array
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DistributedError
 from ..io import save
 from ..speed import threads
-from ..tensors import concatenate
+from ..speed.cuda.nccl import Nccl
+from ..training.interrupt import on_signals
 from . import failure
-from .mpi import Alone, Mpi, launched
-from .nccl import Nccl
+from .messages import Alone, Mpi, launched
 
-TIME_FIRST = ("sequential", "random", "evaluation")  # streams (T, B); so are windows of a strategy
 _worlds: list[World] = []
 
 
@@ -57,15 +54,18 @@ class World:
     1
     """
 
-    def __init__(self, messages: Alone, patience: float) -> None:
+    def __init__(self, messages: Any, patience: float) -> None:
         self.messages, self.rank, self.size = messages, messages.rank, messages.size
-        self.patience, self.interrupted, self.stopping = patience, False, False
-        self.signals: list[int] = []  # that this rank received; `stopping`: any rank had when met
-        self.checks: list[Callable[[], None]] = []  # of the parameters, before they are saved
+        self.patience, self.interrupted = patience, False
+        self.signalled = self.stopping = False  # this rank, and any rank when all met last
+        self.check: Any = lambda: self.meet("save")  # that of `data_parallel`
 
-    def meet(
-        self, action: str, details: str = "", *numbers: float, patience: float | None = None
-    ) -> Array:
+    def catch_signals(self) -> None:
+        """Let SIGTERM and Ctrl-C set `interrupted` of all ranks; a second one acts as usual."""
+        numbers = (signal.SIGTERM, signal.SIGINT) if launched() else ()
+        on_signals(lambda: setattr(self, "signalled", True), *numbers)
+
+    def meet(self, action: str, details: str = "", *numbers: float) -> Any:
         """Wait for all ranks; raise unless they do the same.
 
         Parameters
@@ -74,8 +74,6 @@ class World:
             The same on all ranks; the message has the first line in which they differ.
         *numbers : float
             At most two, sent to all ranks.
-        patience : float, optional
-            Default: that of the world.
 
         Returns
         -------
@@ -93,15 +91,13 @@ class World:
         >>> tg.distributed.init().meet("count of the words", "", 7)
         array([[7., 0.]])
         """
-        keys = [zlib.crc32(text.encode()) for text in (action, details)]
-        row = np.array([*keys, len(self.signals), *numbers, 0, 0], np.float64)[:5]
+        keys = [crc32(text.encode()) for text in (action, details)]
+        row = np.array([*keys, self.signalled, *numbers, 0, 0], np.float64)[:5]
         try:
-            rows = self.messages.gather(row, self.patience if patience is None else patience)
+            rows = self.messages.gather(row, self.patience)
         except TimeoutError as error:
-            raise DistributedError(
-                f"rank {self.rank} of {self.size} waited {error} for another rank in {action}: all "
-                "ranks must call it; if one works alone for longer, use init(patience=...)"
-            ) from None
+            text = f"rank {self.rank} of {self.size} waited {error} for another rank in {action}"
+            raise DistributedError(f"{text}: init(patience=...) allows more") from None
         if (rows[:, :2] != keys).any():
             raise DistributedError(failure.differing(self.messages.objects((action, details))))
         self.stopping = bool(rows[:, 2].any())
@@ -139,10 +135,9 @@ class World:
         >>> tg.distributed.init().all_reduce(np.array([1.0, 2.0]))
         array([1., 2.])
         """
-        out = array._data if isinstance(array, Tensor) else arrays.asarray(array)
-        if not in_place:
-            out = arrays.module_of(out).array(out, order="C")
-        elif out is not array or not out.flags.c_contiguous:
+        source = array._data if isinstance(array, Tensor) else arrays.asarray(array)
+        out = source if in_place else arrays.module_of(source).array(source, order="C")
+        if not out.flags.c_contiguous or (in_place and out is not array):
             raise ArgumentError("all_reduce: in_place: an array contiguous in C order is needed")
         self.meet("all_reduce", f"{out.dtype} {out.shape}")
         if pairwise:
@@ -216,22 +211,15 @@ class World:
         >>> x.shape
         (2, 4)
         """
-        axis = columns_axis(batches) if axis is None else axis
+        axis = getattr(batches, "batch_axis", 0) if axis is None else axis
         if not isinstance(batches, ResumableIterator):
             return (cut(batch, axis, self.rank, self.size) for batch in batches)
 
-        def plan(**drawn: Any) -> tuple[int, Callable[[int], Any]]:
-            choices = {**batches._settings, **drawn}
-            sums = (
-                f"{k} {v!r:.40} {zlib.crc32(np.asarray(v).tobytes())}" for k, v in choices.items()
-            )
+        def begin(choices: dict[str, Any]) -> None:
+            sums = [f"{k} {v!r:.40} {crc32(np.asarray(v).tobytes())}" for k, v in choices.items()]
             self.meet("the beginning of an epoch, with the same seed", "\n".join(sums))
-            count, get_batch = batches._plan(**drawn)
-            return count, lambda i: cut(get_batch(i), axis, self.rank, self.size)
 
-        shard = copy.copy(batches)
-        shard._plan, (shard._count, shard._get_batch) = plan, plan(**batches._drawn)
-        return shard
+        return batches.mapped(lambda batch: cut(batch, axis, self.rank, self.size), begin)
 
     def merge(self, metric: Any) -> Any:
         """Return a metric of the batches of all ranks.
@@ -260,10 +248,8 @@ class World:
         0.5
         """
         self.meet("merge", type(metric).__name__)
-        merged, *others = self.messages.objects(copy.deepcopy(metric))
-        for other in others:
-            merged.merge(other)
-        return merged
+        metrics = self.messages.objects(copy.deepcopy(metric))
+        return functools.reduce(lambda merged, other: merged.merge(other), metrics)
 
     def join(self, state: Any) -> Any:
         """Return a recurrent state of all columns, to be saved; `split` is the inverse.
@@ -289,7 +275,7 @@ class World:
         >>> tg.distributed.init().join(tg.ones(1, 2, 3)).shape
         (1, 2, 3)
         """
-        self.meet("join")
+        self.check()
         own = map_nested(lambda part: None if part is None else part.numpy(), state)
         return joined(self.messages.objects(own))
 
@@ -343,8 +329,7 @@ class World:
         >>> list(tg.load(path))
         ['model']
         """
-        for check in self.checks:
-            check()
+        self.check()
         if self.rank == 0:
             save(path, **state)
 
@@ -397,61 +382,10 @@ def init(backend: str | None = None, patience: float = 20.0) -> World:
         _worlds.append(world := World(Nccl(host) if backend == "nccl" else host, patience))
         if launched():
             failure.watch(world)
-            print(
-                f"{world.size} ranks, {world.messages.name}, threads of each: {threads.limit()}, "
-                f"of NumPy {'as many' if limit_numpy(threads.limit()) else 'unchanged'}",
-                file=sys.stdout if world.rank else sys.stderr,
-            )
+            numpy = "as many" if threads.limit_numpy(threads.limit()) else "not limited"
+            text = f"{world.size} ranks, {world.messages.name}, threads: {threads.limit()} of each"
+            print(f"{text}, {numpy} of NumPy", file=sys.stdout if world.rank else sys.stderr)
     return _worlds[0]
-
-
-def limit_numpy(threads: int) -> bool:
-    """Set the number of threads of NumPy's OpenBLAS; return False if it has another library."""
-    library = ctypes.CDLL(_multiarray_umath.__file__)  # finds what this was linked with
-    for name in ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads"):
-        if hasattr(library, name):
-            getattr(library, name)(threads)
-            return True
-    return False
-
-
-def columns_axis(batches: Any) -> int:
-    """Return the axis of the sequences in batches: 1 for windows of text, else 0."""
-    stream = str(getattr(batches, "_settings", {}).get("stream"))
-    return int(stream in TIME_FIRST or stream.endswith(": windows"))
-
-
-def cut(batch: Any, axis: int, part: int, parts: int) -> Any:
-    """Return one of several equal parts of a batch, or of a state, along an axis."""
-
-    def one(array: Any) -> Any:
-        if parts == 1 or not getattr(array, "shape", ()):
-            return array
-        place = min(axis, array.ndim - 1) % array.ndim
-        size, rest = divmod(array.shape[place], parts)
-        if rest:
-            raise ArgumentError(
-                f"{array.shape[place]} columns of a batch cannot be divided by {parts}: use a "
-                "multiple of it, and drop_last=True"
-            )
-        return array[(slice(None),) * place + (slice(part * size, (part + 1) * size),)]
-
-    if isinstance(batch, Window):
-        return Window(one(batch.x), one(batch.y), batch.first, batch.bptt)
-    return map_nested(one, batch)
-
-
-def joined(states: list[Any]) -> Any:
-    """Return states of some columns each as one state."""
-    parts = zip(*map(leaves, states), strict=True)
-
-    def one(first: Any) -> Any:
-        found = next(parts)
-        if first is None or len(found) == 1:
-            return first
-        return (concatenate if isinstance(first, Tensor) else np.concatenate)(found, axis=-2)
-
-    return map_nested(one, states[0])
 
 
 def tree_sum(values: list[Any]) -> Any:

@@ -34,12 +34,25 @@ def ctrl_c(pressed: Callable[[], Any]) -> Iterator[None]:
         yield
         return
 
-    def press(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        pressed()
-
-    before = signal.signal(signal.SIGINT, press)
+    before = signal.getsignal(signal.SIGINT)
+    on_signals(pressed, signal.SIGINT)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def on_signals(function: Callable[[], Any], *numbers: int) -> None:
+    """Call a function at the first of some signals; the next one acts as usual.
+
+    Nothing happens in other threads than the main one, where Python allows no handlers.
+    """
+
+    def first(number: int, frame: Any) -> None:
+        for each in numbers:
+            usual = each == signal.SIGINT and signal.default_int_handler
+            signal.signal(each, usual or signal.SIG_DFL)
+        function()
+
+    for number in numbers if threading.current_thread() is threading.main_thread() else ():
+        signal.signal(number, first)

@@ -1,4 +1,4 @@
-"""The messages of a world: none in a world of one process, else those of MPI, by mpi4py.
+"""The messages of a world: none in a world of one process, else those of MPI.
 
 Arrays are contiguous in C order: memory order is what is sent. Those of a GPU go through the host.
 """
@@ -14,8 +14,7 @@ import numpy as np
 
 from .._util import extras
 from ..engine import backend
-from ..engine.backend import Array
-from ..errors import ArgumentError, MissingExtraError
+from ..errors import ArgumentError
 
 CURE = "pip install 'tinygrad-rnn[mpi]'"
 
@@ -27,7 +26,7 @@ def launched() -> int:
 
     Examples
     --------
-    >>> from tinygrad_rnn.distributed.mpi import launched
+    >>> from tinygrad_rnn.distributed.messages import launched
     >>> launched() in range(10**6)
     True
     """
@@ -39,14 +38,14 @@ class Alone:
 
     Examples
     --------
-    >>> from tinygrad_rnn.distributed.mpi import Alone
+    >>> from tinygrad_rnn.distributed.messages import Alone
     >>> Alone().objects(7)
     [7]
     """
 
     name, rank, size, local_rank = "one process", 0, 1, 0
 
-    def gather(self, array: Array, patience: float = math.inf) -> Array:
+    def gather(self, array: Any, patience: float = math.inf) -> Any:
         """Return the arrays of all ranks as rows; raise TimeoutError after some seconds."""
         return array[None]
 
@@ -54,11 +53,8 @@ class Alone:
         """Return the objects of all ranks, by rank."""
         return [value]
 
-    def sum(self, array: Array) -> None:
+    def sum(self, array: Any) -> None:
         """Overwrite the array by the sum over all ranks, which has the same bits on each."""
-
-    def abort(self) -> None:
-        """End all ranks at once, with the status 1."""
 
 
 class Mpi(Alone):
@@ -73,37 +69,30 @@ class Mpi(Alone):
     """
 
     def __init__(self) -> None:
-        try:
-            self._mpi = extras.imported("mpi4py.MPI", CURE, "distributed.init")
-        except RuntimeError as error:  # mpi4py found no library
-            raise MissingExtraError(f"distributed.init: {error}: {CURE}") from error
+        self._mpi = extras.imported("mpi4py.MPI", CURE, "distributed.init")
         self._comm = self._mpi.COMM_WORLD.Dup()  # messages of the program itself are on another one
         self.rank, self.size = self._comm.rank, self._comm.size
         self.name = " ".join(self._mpi.Get_library_version().replace(",", " ").split()[:3])
         if self.size != launched():
-            raise ArgumentError(
-                f"distributed.init: {self.size} of {launched()} ranks in {self.name}, which mpi4py "
-                "loads: use the mpiexec of this MPI; of openmpi and mpich, install one only"
-            )
+            cure = "install one of openmpi and mpich, and use its mpiexec"
+            raise ArgumentError(f"distributed.init: mpi4py loads another MPI, {self.name}: {cure}")
         self.local_rank = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED).rank
 
-    def gather(self, array: Array, patience: float = math.inf) -> Array:
+    def gather(self, array: Any, patience: float = math.inf) -> Any:
         """Return the arrays of all ranks as rows; after a while, waiting leaves the core free."""
         rows = np.empty((self.size, *array.shape), array.dtype)
         request, start = self._comm.Iallgather(array, rows), time.monotonic()
         while not request.Test():
-            waited = time.monotonic() - start
-            if waited > patience:
+            if (waited := time.monotonic() - start) > patience:
                 raise TimeoutError(f"{waited:.0f} s")
-            if waited > 0.001:
-                time.sleep(min(waited / 100, 0.01))
+            time.sleep(min(waited / 100, 0.01) if waited > 0.001 else 0)
         return rows
 
     def objects(self, value: Any) -> list[Any]:
         """Return the objects of all ranks, pickled on their way."""
         return list(self._comm.allgather(value))
 
-    def sum(self, array: Array) -> None:
+    def sum(self, array: Any) -> None:
         """Overwrite the array by the sum over all ranks."""
         host = backend.to_numpy(array)
         self._comm.Allreduce(self._mpi.IN_PLACE, host)
@@ -111,5 +100,5 @@ class Mpi(Alone):
             array[...] = backend.to_device(host, backend.device_of(array))
 
     def abort(self) -> None:
-        """End all ranks at once."""
+        """End all ranks at once, with the status 1."""
         self._mpi.COMM_WORLD.Abort(1)
