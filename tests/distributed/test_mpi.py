@@ -161,8 +161,8 @@ def test_ranks_that_differ_are_told_so(results: Any, pattern: str) -> None:
     ("how", "pattern"),
     [
         ("exception", r"rank 1 of 2 failed and ends all:\nTraceback[^~]*KeyError: 'a bad key'"),
-        ("exit", r"rank 0 in the average of the gradients; rank 1 in the end of the program"),
-        ("stuck", r"rank 0 of 2 waited 2 s for another rank in the average of the gradients"),
+        ("exit", r"rank 0 in the mean of the gradients; rank 1 in the end of the program"),
+        ("stuck", r"rank 0 of 2 waited 2 s for another rank in the mean of the gradients"),
         ("kill", r"signal 9|EXIT CODE: 9"),  # by mpiexec
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import groupby
 from typing import Any
 from zlib import crc32
 
@@ -20,8 +20,6 @@ from ..speed.threads import limit_numpy
 from ..training.ranks import Ranks
 from ..training.step import count as count_labels
 from .world import init, tree_sum
-
-POWER = "it must be a multiple of the number of ranks, and a power"
 
 
 class DataParallel(Ranks):
@@ -55,11 +53,9 @@ class DataParallel(Ranks):
         self.module, self.optimizer, self.world, self.labels = module, optimizer, init(), 0
         self.micro_batches = micro_batches  # of all ranks; 0: the batch of a rank is not divided
         params = {id(p): p for p in (*module.parameters(), *optimizer.params)}.values()
-        buckets = itertools.groupby(params, key=lambda p: (p.dtype, p.device))
-        self._buckets = [list(bucket) for _, bucket in buckets]
-        shapes = (f"parameter {i}: {p.dtype} {p.shape}" for i, p in enumerate(params))
-        text = "\n".join([*shapes, type(optimizer).__name__, f"{micro_batches=}"])
-        self.world.meet("data_parallel", text)
+        self._buckets = [[*ps] for _, ps in groupby(params, lambda p: (p.dtype, p.device))]
+        kinds = [f"parameter {i}: {p.dtype} {p.shape}" for i, p in enumerate(params)]
+        self.world.meet("data_parallel", "\n".join([*kinds, f"{micro_batches=}"]))
         first = self.world.broadcast((module.state_dict(), optimizer.state_dict()))
         module.load_state_dict(first[0])
         optimizer.load_state_dict(first[1])
@@ -205,9 +201,7 @@ class DataParallel(Ranks):
         """Set the gradients to the weighted means over the ranks; return that of the losses."""
         if self.world.interrupted:
             raise SystemExit("the program went on after world.interrupted")
-        rows = self.world.meet(
-            "the average of the gradients", "", *map(tree_sum, (losses, weights))
-        )
+        rows = self.world.meet("the mean of the gradients", "", *map(tree_sum, (losses, weights)))
         self.world.interrupted = self.world.stopping
         nats, self.labels = (tree_sum(column) for column in rows.T.tolist())
         if not self.labels > 0:
@@ -281,7 +275,8 @@ def data_parallel(
     if not isinstance(module, Module) or not isinstance(optimizer, Optimizer):
         raise ArgumentError("data_parallel: pass a module, then its optimizer")
     if deterministic:
-        if micro_batches % init().size or micro_batches.bit_count() != 1:
-            raise ArgumentError(f"data_parallel: micro_batches={micro_batches}: {POWER} of 2")
+        if micro_batches % (size := init().size) or micro_batches.bit_count() != 1:
+            text = f"{micro_batches=} must be a power of 2 and a multiple of the {size} ranks"
+            raise ArgumentError(f"data_parallel: {text}")
         limit_numpy(1)
     return DataParallel(module, optimizer, micro_batches if deterministic else 0)

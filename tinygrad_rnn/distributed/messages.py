@@ -16,8 +16,6 @@ from .._util import extras
 from ..engine import backend
 from ..errors import ArgumentError
 
-CURE = "pip install 'tinygrad-rnn[mpi]'"
-
 
 def launched() -> int:
     """Return how many ranks mpiexec started with this one, without importing MPI; 0 if none.
@@ -69,13 +67,13 @@ class Mpi(Alone):
     """
 
     def __init__(self) -> None:
-        self._mpi = extras.imported("mpi4py.MPI", CURE, "distributed.init")
+        self._mpi = extras.imported("mpi4py.MPI", "pip install 'tinygrad-rnn[mpi]'", "init")
         self._comm = self._mpi.COMM_WORLD.Dup()  # messages of the program itself are on another one
         self.rank, self.size = self._comm.rank, self._comm.size
         self.name = " ".join(self._mpi.Get_library_version().replace(",", " ").split()[:3])
         if self.size != launched():
             cure = "install one of openmpi and mpich, and use its mpiexec"
-            raise ArgumentError(f"distributed.init: mpi4py loads another MPI, {self.name}: {cure}")
+            raise ArgumentError(f"init: mpi4py loads another MPI, {self.name}: {cure}")
         self.local_rank = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED).rank
 
     def gather(self, array: Any, patience: float = math.inf) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
 import signal
 import sys
 from typing import Any
@@ -305,7 +304,7 @@ class World:
         """
         return cut(state, -2, self.rank, self.size)
 
-    def save(self, path: str | os.PathLike[str], **state: Any) -> None:
+    def save(self, path: Any, **state: Any) -> None:
         """Save a run: rank 0 writes, after the parameters of all ranks were compared.
 
         Parameters
@@ -398,6 +397,6 @@ def tree_sum(values: list[Any]) -> Any:
     'abc'
     """
     while len(values) > 1:
-        pairs = zip(values[::2], values[1::2], strict=False)
-        values = [*(a + b for a, b in pairs), *values[len(values) // 2 * 2 :]]
+        odd = values[len(values) // 2 * 2 :]
+        values = [*map(lambda a, b: a + b, values[::2], values[1::2]), *odd]
     return values[0]
