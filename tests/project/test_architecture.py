@@ -32,7 +32,17 @@ PACKAGE = Path(tg.__file__).parent
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-EXTRAS = ["cupy", "cupyx", "hypothesis", "matplotlib", "pooch", "safetensors", "torch", "tqdm"]
+EXTRAS = [
+    "cupy",
+    "cupyx",
+    "hypothesis",
+    "matplotlib",
+    "mpi4py",
+    "pooch",
+    "safetensors",
+    "torch",
+    "tqdm",
+]
 
 
 def module_name(file: Path) -> str:

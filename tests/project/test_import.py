@@ -29,7 +29,8 @@ HEAVY = (
     "secrets shutil string subprocess tempfile unicodedata zipfile"
 ).split()
 LATE_FOLDERS = (
-    "bptt cuda data functional io models nn optim random recurrence speed testing transforms viz"
+    "bptt cuda data distributed functional io models nn optim random recurrence speed testing "
+    "transforms viz"
 ).split()
 
 

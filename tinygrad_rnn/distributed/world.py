@@ -55,8 +55,8 @@ class World:
 
     def __init__(self, messages: Any, patience: float) -> None:
         self.messages, self.rank, self.size = messages, messages.rank, messages.size
-        self.patience, self.interrupted = patience, False
-        self.signalled = self.stopping = False  # this rank, and any rank when all met last
+        # This rank was signalled; when all met last, any of them was.
+        self.patience, self.interrupted, self.signalled, self.stopping = patience, *3 * (False,)
         self.check: Any = lambda: self.meet("save")  # that of `data_parallel`
 
     def catch_signals(self) -> None:
@@ -215,7 +215,8 @@ class World:
             return (cut(batch, axis, self.rank, self.size) for batch in batches)
 
         def begin(choices: dict[str, Any]) -> None:
-            sums = [f"{k} {v!r:.40} {crc32(np.asarray(v).tobytes())}" for k, v in choices.items()]
+            values = {k: getattr(v, "tobytes", repr(v).encode)() for k, v in choices.items()}
+            sums = [f"{k} {choices[k]!r:.40} {crc32(value)}" for k, value in values.items()]
             self.meet("the beginning of an epoch, with the same seed", "\n".join(sums))
 
         return batches.mapped(lambda batch: cut(batch, axis, self.rank, self.size), begin)
@@ -397,6 +398,6 @@ def tree_sum(values: list[Any]) -> Any:
     'abc'
     """
     while len(values) > 1:
-        odd = values[len(values) // 2 * 2 :]
-        values = [*map(lambda a, b: a + b, values[::2], values[1::2]), *odd]
+        pairs = map(lambda a, b: a + b, values[::2], values[1::2])
+        values = [*pairs, *values[len(values) // 2 * 2 :]]
     return values[0]
