@@ -2,7 +2,7 @@
 
     mpiexec -n 2 python benchmarks/distributed.py [--hidden 512] [--rounds 30]
 
-First the sum of an array over all ranks, beside a bare loop over mpi4py's Allreduce. Then a
+First the sum of an array over all ranks, compared with a bare loop over mpi4py's Allreduce. Then a
 training step of an LSTM language model with its columns, and the same without communication: the
 difference is the part of the messages that the computation does not hide. They take turns, and a
 figure is the least time: other programs can only add to it. Run it on an idle machine with at least

@@ -131,7 +131,7 @@ class ResumableIterator(Iterator[T]):
         Parameters
         ----------
         function : callable
-            From a minibatch to what replaces it.
+            From a minibatch to the new one.
         begin : callable
             Called with the settings and the choices of each epoch, before its first minibatch.
 

@@ -253,7 +253,7 @@ def data_parallel(
     Raises
     ------
     ArgumentError
-        If `micro_batches` is no power of 2 or the number of ranks does not divide it, or an
+        If `micro_batches` is not a power of 2 and a multiple of the number of ranks, or an
         argument has the wrong type.
     DistributedError
         If the modules of the ranks differ.

@@ -39,7 +39,7 @@ class World:
     rank, size : int
         The number of this process, from 0, and the number of processes.
     patience : float
-        Seconds that a rank waits for the others: what one rank does alone, such as drawing a
+        Seconds that a rank waits for the others: the work of one rank alone, such as drawing a
         figure, must take less.
     interrupted : bool
         Whether SIGTERM or Ctrl-C reached one of the ranks. All see it after the same step of
@@ -110,8 +110,8 @@ class World:
         array : array_like or Tensor
             Of the same shape and dtype on all ranks.
         in_place : bool
-            Whether to overwrite the array, which is contiguous in C order: memory order is what is
-            sent.
+            Whether to overwrite the array, which is contiguous in C order: an array is sent in the
+            order of its memory.
         pairwise : bool
             Whether to add in the order of a binary tree, which no library of messages promises.
 

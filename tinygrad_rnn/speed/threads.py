@@ -106,7 +106,9 @@ def limit_numpy(n: int) -> bool:
 
     Where several processes share the cores: `set_num_threads` does not change it.
     """
-    library = ctypes.CDLL(_multiarray_umath.__file__)  # finds what this was linked with
+    library = ctypes.CDLL(
+        _multiarray_umath.__file__
+    )  # finds the libraries that this was linked with
     for name in ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads"):
         if hasattr(library, name):
             getattr(library, name)(n)

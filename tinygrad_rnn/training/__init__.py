@@ -10,6 +10,7 @@ from .callbacks import Progress as Progress
 from .callbacks import Schedule as Schedule
 from .history import History as History
 from .interrupt import ctrl_c as ctrl_c
+from .interrupt import on_signals as on_signals
 from .run import Callback as Callback
 from .run import Run as Run
 

@@ -45,7 +45,24 @@ def ctrl_c(pressed: Callable[[], Any]) -> Iterator[None]:
 def on_signals(function: Callable[[], Any], *numbers: int) -> None:
     """Call a function at the first of some signals; the next one acts as usual.
 
-    Nothing happens in other threads than the main one, where Python allows no handlers.
+    Parameters
+    ----------
+    function : callable
+        Called without arguments, at any point of the program: it should only set a flag.
+    *numbers : int
+        Such as ``signal.SIGTERM``. In other threads than the main one, where Python allows no
+        handlers, nothing happens.
+
+    Examples
+    --------
+    >>> import signal
+    >>> import tinygrad_rnn as tg
+    >>> before, received = signal.getsignal(signal.SIGTERM), []
+    >>> tg.training.on_signals(lambda: received.append(True), signal.SIGTERM)
+    >>> signal.raise_signal(signal.SIGTERM)
+    >>> received
+    [True]
+    >>> _ = signal.signal(signal.SIGTERM, before)
     """
 
     def first(number: int, frame: Any) -> None:

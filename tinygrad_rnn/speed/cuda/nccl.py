@@ -22,11 +22,11 @@ class Nccl:
     Raises
     ------
     DeviceError
-        If there is no GPU.
+        If a GPU is missing.
     """
 
     def __init__(self, host: Any) -> None:
-        backend.set_default_device("cuda")  # raises if there is none
+        backend.set_default_device("cuda")  # raises if it is missing
         self.host, self.name = host, f"NCCL, {host.name}"
         self._cuda: Any = backend.module_of(backend.to_device(np.zeros(1), "cuda")).cuda
         number = host.local_rank % self._cuda.runtime.getDeviceCount()
