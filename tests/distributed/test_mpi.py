@@ -1,4 +1,4 @@
-"""Real processes: each test reads what one start of mpiexec did with ``program.py``."""
+"""Real processes: each test reads what one start of mpiexec did with ``mpi_program.py``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mpi_program
 import numpy as np
 import pytest
 
@@ -24,7 +25,7 @@ OF_A_PARENT = ("OMPI_", "PMIX_", "PRTE_", "OPAL_", "PMI_", "HYDI_", "MPI_")
 # The one of the environment, not another one of the machine: it must fit mpi4py's library.
 MPIEXEC = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
 needs_mpi = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec: pip install -e '.[mpi]'")
-pytestmark = [pytest.mark.mpi, needs_mpi, pytest.mark.xdist_group("mpi")]
+pytestmark = [pytest.mark.mpi, needs_mpi]
 
 
 def environment() -> dict[str, str]:
@@ -35,7 +36,7 @@ def environment() -> dict[str, str]:
 
 
 def command(ranks: int, task: str, folder: Path) -> list[str]:
-    program = [sys.executable, str(HERE / "program.py"), task, str(folder)]
+    program = [sys.executable, str(HERE / "mpi_program.py"), task, str(folder)]
     if ranks == 0:
         return program
     assert MPIEXEC is not None
@@ -71,17 +72,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any
 
 def alone(dtype: Any) -> dict[str, np.ndarray]:
     """Return the parameters after a plain loop over whole batches, without `tg.distributed`."""
-    sys.path.insert(0, str(HERE))
-    before, sys.argv = sys.argv, ["program.py", "none", "."]  # it reads them
-    try:
-        import program
-    finally:
-        sys.argv = before
-        sys.path.remove(str(HERE))
     tg.manual_seed(0)
-    model = program.Model().to(dtype)
+    model = mpi_program.Model().to(dtype)
     optimizer = tg.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-    stream, state, steps = tg.data.text.sequential(program.IDS, 16, 8, rng=3), None, 0
+    stream, state, steps = tg.data.text.sequential(mpi_program.IDS, 16, 8, rng=3), None, 0
     while steps < 50:
         for x, y in stream:
             output, state = model(x, tg.bptt.detach(state))

@@ -152,8 +152,8 @@ RAISES_NOTHING = {  # of its own
     "functional.masked", "random.get_state", "random.record_states",
     "random.draw_uniform", "cuda.is_available", "data.ResumableIterator",
     "metrics.Perplexity", "training.Callback", "training.CudaGraph", "training.Progress",
-    "training.ctrl_c", "training.on_signals", "metrics.MeanMetric", "metrics.Accuracy", "metrics.MAE", "metrics.RMSE",
-    "optim.schedule.RateFactor",
+    "training.ctrl_c", "training.on_signals", "metrics.MeanMetric", "metrics.Accuracy",
+    "metrics.MAE", "metrics.RMSE", "optim.schedule.RateFactor",
 }  # fmt: skip
 
 

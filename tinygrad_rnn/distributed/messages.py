@@ -1,6 +1,7 @@
 """The messages of a world: none in a world of one process, else those of MPI.
 
-Arrays are contiguous in C order: they are sent in the order of their memory. Those of a GPU go through the host.
+Arrays are contiguous in C order: they are sent in the order of their memory. Those of a GPU go
+through the host.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ class World:
         Raises
         ------
         ArgumentError
-            If the number of columns of a batch is no multiple of the number of ranks.
+            If the number of columns of a batch is not a multiple of the number of ranks.
         DistributedError
             If the ranks drew different batches.
 
@@ -294,7 +294,7 @@ class World:
         Raises
         ------
         ArgumentError
-            If the number of columns is no multiple of the number of ranks.
+            If the number of columns is not a multiple of the number of ranks.
 
         Examples
         --------

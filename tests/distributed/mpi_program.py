@@ -1,4 +1,4 @@
-"""A program for mpiexec: `python program.py TASK FOLDER` does one of the tasks below."""
+"""A program for mpiexec: `python mpi_program.py TASK FOLDER` does one of the tasks below."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import tinygrad_rnn as tg
 
 IDS = np.random.default_rng(0).integers(20, size=4000)
-TASK, FOLDER = sys.argv[1], Path(sys.argv[2])
+FOLDER = Path(sys.argv[-1])
 
 
 class Model(tg.nn.Module):
@@ -223,9 +223,8 @@ def fail(how: str) -> None:
 
 
 if __name__ == "__main__":
-    if TASK == "agree":
-        agree()
-    elif TASK in ("interrupted", "continued"):
-        globals()[TASK]()
-    elif TASK != "none":
-        fail(TASK)
+    task = sys.argv[1]
+    if task in ("agree", "interrupted", "continued"):
+        globals()[task]()
+    else:
+        fail(task)
