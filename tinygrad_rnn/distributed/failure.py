@@ -37,10 +37,10 @@ def watch(world: Any) -> None:
     def fail(kind: Any, error: BaseException, trace: Any) -> None:
         if world.rank:  # another rank may have the same to say, and that is enough
             time.sleep(3.0 if kind is DistributedError else 0.3)
-        text = f"rank {world.rank} of {world.size} failed and ends all:\n"
-        text += "".join(traceback.format_exception(kind, error, trace))
-        print(text, file=sys.stderr, flush=True)
+        who = f"rank {world.rank} of {world.size} failed and ends all:\n"
+        print(who, *traceback.format_exception(kind, error, trace), sep="", file=sys.stderr)
         world.messages.abort()
+        os._exit(1)  # MPICH can return from there, and `end` below must not run
 
     def end() -> None:
         world.patience = math.inf  # others may work alone for long
