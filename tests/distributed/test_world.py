@@ -22,6 +22,7 @@ from tinygrad_rnn.bptt.columns import cut, joined
 from tinygrad_rnn.distributed.failure import differing
 from tinygrad_rnn.distributed.messages import Alone
 from tinygrad_rnn.distributed.world import tree_sum
+from tinygrad_rnn.engine import backend
 from tinygrad_rnn.errors import ArgumentError, DistributedError
 
 WORLD = tg.distributed.init()
@@ -186,7 +187,8 @@ def test_memory_order_does_not_matter() -> None:
         WORLD.all_reduce([1.0, 2.0], in_place=True)
     own = np.ones(3)
     assert WORLD.all_reduce(own, in_place=True) is own
-    assert (WORLD.all_reduce(tg.ones(2)) == 1).all()
+    assert backend.to_numpy(WORLD.all_reduce(tg.ones(2))).tolist() == [1.0, 1.0]
+    assert WORLD.all_reduce(tg.tensor(2.0)).shape == ()
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -236,6 +238,50 @@ def test_accumulated_gradients_are_averaged_once() -> None:
     sum(loss(x, y) for x, y in batches).backward()
     for grad, p in zip(found, model.parameters(), strict=True):
         np.testing.assert_allclose(grad, p.grad.numpy(), 0, 1e-14)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_fit_in_a_world_of_one_is_fit(deterministic: bool, tmp_path: Path) -> None:
+    """Also one that is saved in the middle of an epoch, by another process than the first."""
+    found = []
+    for way in ("plain", "world", "interrupted"):
+        model, optimizer = model_and_optimizer()
+        parallel = tg.distributed.data_parallel(model, optimizer, deterministic)
+        for last in (2, 3) if way == "interrupted" else (3,):
+            history = tg.fit(
+                model, WORLD.shard(tg.data.text.sequential(IDS, 8, 7, rng=1)), epochs=last,
+                loss=tg.functional.cross_entropy, optimizer=optimizer,
+                valid=tg.data.text.sequential(IDS, 4, 7, rng=1),
+                callbacks=[tg.training.Checkpoint(tmp_path / way, resume=True)]
+                + [parallel] * (way != "plain"),
+            )  # fmt: skip
+        figures = [row | {"seconds": 0} for row in history]
+        found.append((figures, [p.numpy() for p in model.parameters()]))
+    (figures, arrays), *others = found
+    for other, parameters in others:
+        assert [sorted(row) for row in other] == [sorted(row) for row in figures]
+        for row, expected in zip(other, figures, strict=True):
+            assert row == pytest.approx(expected, rel=1e-12)
+        for array, expected in zip(parameters, arrays, strict=True):
+            np.testing.assert_allclose(array, expected, 0, 1e-13)
+
+
+def test_a_process_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
+    class Second(tg.training.Callback):
+        def start(self, run: Any) -> None:
+            run.writes = False
+
+    model = tg.nn.Linear(1, 1)
+    path, best = tmp_path / "run.ckpt", tmp_path / "best.ckpt"
+    tg.fit(
+        model, [(tg.ones(4, 1), tg.ones(4, 1))], loss=tg.functional.mse_loss, epochs=2,
+        optimizer=tg.optim.SGD(model.parameters(), lr=0.1),
+        callbacks=[
+            Second(), tg.training.Checkpoint(path), tg.training.Progress(),
+            tg.training.BestModel("loss", path=best),
+        ],
+    )  # fmt: skip
+    assert not path.exists() and not best.exists()
 
 
 def test_a_parameter_without_a_gradient_keeps_none() -> None:

@@ -144,9 +144,9 @@ class ResumableIterator(Iterator[T]):
         --------
         >>> import numpy as np
         >>> import tinygrad_rnn as tg
-        >>> stream = tg.data.batches(np.arange(4.0), batch_size=2, shuffle=False)
-        >>> [x.item() for x in stream.mapped(lambda batch: batch[0].sum(), lambda choices: None)]
-        [1.0, 5.0]
+        >>> stream = tg.bptt.Full().windows(np.arange(20), batch_size=2, rng=0)
+        >>> [x.shape for x in stream.mapped(lambda window: window.x, lambda choices: None)]
+        [(9, 2)]
         """
 
         def plan(**drawn: Any) -> tuple[int, GetBatch[Any]]:

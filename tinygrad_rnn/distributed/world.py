@@ -135,7 +135,7 @@ class World:
         array([1., 2.])
         """
         source = array._data if isinstance(array, Tensor) else arrays.asarray(array)
-        out = source if in_place else arrays.module_of(source).array(source, order="C")
+        out = source if in_place else source.copy()  # the method, whose result is in C order
         if not out.flags.c_contiguous or (in_place and out is not array):
             raise ArgumentError("all_reduce: in_place: an array contiguous in C order is needed")
         self.meet("all_reduce", f"{out.dtype} {out.shape}")

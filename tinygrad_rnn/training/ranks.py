@@ -43,7 +43,7 @@ class Ranks(Callback):
                 return forward(tuple(xs), y, before, options)
 
             nats, after = self.gradient(loss, *inputs, labels, state=state, axis=axis)
-            return wrap(backend.asarray(nats), None, None), self.labels, after
+            return wrap(backend.asarray(nats, backend.float64), None, None), self.labels, after
 
         run.advance.gradient = gradient  # type: ignore[attr-defined]
         run.join, run.split = self.world.join, self.world.split
