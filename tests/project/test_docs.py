@@ -144,6 +144,7 @@ def test_the_page_of_a_module_shows_its_call(name: str, extension: Any) -> None:
 MADE_BY_THE_LIBRARY = {  # no caller passes their arguments
     "Tensor", "cuda.Availability", "interop.CFile", "models.Scores", "viz.Graph", "viz.GraphNode",
     "viz.Drawing", "viz.LearningCurve", "training.History", "training.Run",
+    "distributed.DataParallel", "distributed.World",
 }  # fmt: skip
 RAISES_NOTHING = {  # of its own
     "get_default_dtype", "show_config", "enable_grad", "is_grad_enabled", "no_grad", "eager",
@@ -151,8 +152,8 @@ RAISES_NOTHING = {  # of its own
     "functional.masked", "random.get_state", "random.record_states",
     "random.draw_uniform", "cuda.is_available", "data.ResumableIterator",
     "metrics.Perplexity", "training.Callback", "training.CudaGraph", "training.Progress",
-    "training.ctrl_c", "metrics.MeanMetric", "metrics.Accuracy", "metrics.MAE", "metrics.RMSE",
-    "optim.schedule.RateFactor",
+    "training.ctrl_c", "training.on_signals", "metrics.MeanMetric", "metrics.Accuracy",
+    "metrics.MAE", "metrics.RMSE", "optim.schedule.RateFactor",
 }  # fmt: skip
 
 
