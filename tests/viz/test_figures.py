@@ -214,6 +214,10 @@ def test_any_words_in_any_width_are_drawn_well(tokens: list[str], room: int, dat
         check(figure.svg(room).replace("多", "W"))  # DejaVu Sans lacks it
 
 
+def test_the_line_of_a_state_is_inside_where_a_table_is_broader_than_the_room() -> None:
+    check(tg.viz.partition(["W" * 9] * 15, 2, 3).svg(320))
+
+
 # ------------------------------------------------------------------------------ colours and texts
 
 
