@@ -1,5 +1,6 @@
 """The site: tutorials that the build executes, and a reference generated from the docstrings."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -51,6 +52,7 @@ kernel.write_text("get_config().IPKernelApp.log_level = 'ERROR'\n")
 os.environ["IPYTHONDIR"] = ipython.name
 for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
+logging.getLogger("traitlets").setLevel("WARNING")  # a11y_pygments prints the root's level INFO
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
