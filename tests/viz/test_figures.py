@@ -199,7 +199,7 @@ def words(draw: Any) -> list[str]:
     return draw(st.lists(word, min_size=1, max_size=15))
 
 
-@settings(max_examples=25)
+@settings(max_examples=max(5, settings.default.max_examples // 2))
 @given(words(), st.integers(320, 900), st.data())
 def test_any_words_in_any_width_are_drawn_well(tokens: list[str], room: int, data: Any) -> None:
     losses = data.draw(st.lists(st.floats(0, 1000), min_size=len(tokens), max_size=len(tokens)))
