@@ -139,6 +139,7 @@ def test_the_cells_are_the_same_in_every_table(steps: Any) -> None:
     assert tuple(cells.BUILT_IN) == steps.BUILT_IN_CELLS
 
 
+@pytest.mark.slow
 def test_the_check_passes_and_finds_a_difference(tmp_path: Path) -> None:
     options = ["--check", "--cells", "mgu", "--peers", "user", "ours"]
     done = run("compare.py", *options, "user-numpy")
@@ -159,6 +160,7 @@ def test_the_check_passes_and_finds_a_difference(tmp_path: Path) -> None:
     assert ["its loss is" in r.get("error", "") for r in results].count(True) == 1
 
 
+@pytest.mark.slow
 def test_compare_writes_its_measurements(tmp_path: Path) -> None:
     files = {name: str(tmp_path / name) for name in ("all.json", "table.md", "times.svg")}
     write = ["--table", files["table.md"]]
