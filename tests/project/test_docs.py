@@ -183,7 +183,7 @@ def test_every_public_callable_has_arguments_result_errors_and_an_example(extens
         lacking += [f"{name}: an example"] * (">>>" not in doc)
         if name in RAISES_NOTHING and "Raises\n---" in doc:
             lacking.append(f"{name} is in the list of those without errors")
-    assert not lacking
+    assert not lacking, "\n".join(lacking)
 
 
 PAGE = """\
