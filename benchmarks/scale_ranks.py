@@ -1,7 +1,7 @@
 r"""A cost model of a data-parallel step: fitted to 1, 2 and 4 ranks here, computed for 1,024.
 
-    python benchmarks/scale_ranks.py --json r.json                 # measure: two minutes
-    python benchmarks/scale_ranks.py --read r.json --table docs/_measured/scaling.md \
+    python benchmarks/scale_ranks.py --json 1.json                 # measure: two minutes
+    python benchmarks/scale_ranks.py --read 1.json 2.json --table docs/_measured/scaling.md \
         --plot docs/_measured/scaling.svg                          # fit and predict
 
 It starts ``mpiexec`` itself (extra ``mpi``). A step is that of `tg.distributed.data_parallel` for
@@ -12,13 +12,14 @@ other programs can only add to it. Sizes take turns.
 The model has no overlap of computing and sending, as the library has none: a step is the sum of
 
     fixed + element · rows · H + product · rows · M + parameter · P        computing
-    + (log2 N + s) · latency + n · byte                                    messages
+    + overhead + (log2 N + s) · latency + n · byte                         messages, if N > 1
 
 with T·B rows, hidden size H, M elements of the matrices that each row is multiplied by, P
 parameters, N ranks, and s messages and n bytes that each rank sends one after another for an
-all-reduce of 4·P bytes (`SENT`). log2 N messages are those of the gather of the losses. With more
-ranks than cores, all is multiplied by ranks / cores, and each step has a constant wait. The
-parameters are those of least squares of relative errors, none of them negative.
+all-reduce of 4·P bytes (`SENT`). log2 N messages are those of the gather of the losses. All-reduces
+alone are measured, too, without the overhead of a step. With more ranks than cores, all is
+multiplied by ranks / cores, and wait + crowding · rows · M is added. The parameters are those of
+least squares of relative errors, none of them negative.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ import numpy as np
 
 TIME_STEPS, CLASSES, EMBEDDING = 35, 97, 64
 SIZES = [(H, B) for H in (64, 128, 256, 512) for B in (4, 16, 32)]  # hidden size, columns of a rank
-RANKS = (1, 2, 4)
+FLOATS = [1, 20_000, 200_000, 1_000_000]  # of the all-reduces alone
+RANKS, TURNS = (1, 2, 4), 4
 
 # By the algorithm: (messages, bytes / size of the array) that a rank sends one after another.
 # Thakur, Rabenseifner and Gropp 2005, Optimization of Collective Communication Operations in MPICH;
@@ -50,7 +52,8 @@ SENT = {
     "ring": lambda N: (2 * (N - 1), 2 * (N - 1) / N),
     "halving": lambda N: (2 * math.log2(N), 2 * (N - 1) / N),
 }
-NAMES = ["fixed", "element", "product", "parameter", "latency", "byte", "wait"]
+NAMES = ["fixed", "element", "product", "parameter", "overhead", "latency", "byte"]
+NAMES += ["wait", "crowding"]
 
 # The predictions: H, embedding, classes; seconds and bytes a second; seconds, and flops a second.
 MODELS = {"0.4 M": (320, 64, 97), "20 M": (2048, 512, 1600), "300 M": (8192, 2048, 4700)}
@@ -87,7 +90,8 @@ def rank_program(sizes: list[list[int]], rounds: int) -> None:
         parallel = tg.distributed.data_parallel(model, optimizer)
         ids = np.random.default_rng(world.rank).integers(CLASSES, size=(TIME_STEPS, B))
         steps.append((model, optimizer, parallel, tg.tensor(ids)))
-    best = [math.inf] * len(steps)
+    arrays = [np.ones(n, np.float32) for n in FLOATS]
+    best = [math.inf] * (len(steps) + len(arrays))
     for _ in range(rounds + 1):  # the first compiles, and is never the least
         for i, (model, optimizer, parallel, x) in enumerate(steps):
             world.meet("round")
@@ -100,6 +104,12 @@ def rank_program(sizes: list[list[int]], rounds: int) -> None:
             optimizer.step()
             optimizer.zero_grad()
             best[i] = min(best[i], max(world.messages.objects(time.perf_counter() - began)))
+        for i, array in enumerate(arrays, start=len(steps)):
+            array.fill(1)
+            world.meet("round")
+            began = time.perf_counter()
+            world.messages.sum(array)
+            best[i] = min(best[i], max(world.messages.objects(time.perf_counter() - began)))
     print(json.dumps(best))
 
 
@@ -110,7 +120,7 @@ def measure(sizes: list[tuple[int, int]], rounds: int) -> list[dict[str, Any]]:
         raise SystemExit("mpiexec was not found: pip install 'tinygrad-rnn[mpi]'")
     threads = dict.fromkeys(("TINYGRAD_RNN_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     best: dict[tuple[int, int, int], float] = {}
-    for _ in range(3):  # the numbers of ranks take turns, too
+    for _ in range(TURNS):  # the numbers of ranks take turns, too
         for N in RANKS:
             command = [sys.executable, __file__, "--rank", json.dumps([sizes, rounds])]
             done = subprocess.run(
@@ -121,8 +131,10 @@ def measure(sizes: list[tuple[int, int]], rounds: int) -> list[dict[str, Any]]:
                 timeout=300,
                 check=True,
             )
-            for (H, B), seconds in zip(sizes, json.loads(done.stdout.split("\n")[-2]), strict=True):
-                best[N, H, B] = min(best.get((N, H, B), math.inf), seconds)
+            times = json.loads(done.stdout.split("\n")[-2])
+            rows = [(N, H, B) for H, B in sizes] + [(N, n, 0) for n in FLOATS]
+            for key, seconds in zip(rows, times, strict=True):
+                best[key] = min(best.get(key, math.inf), seconds)
     return [{"N": N, "H": H, "B": B, "seconds": s} for (N, H, B), s in best.items()]
 
 
@@ -133,9 +145,10 @@ def terms(N: int, H: int, D: int, V: int, rows: int, algorithm: str, cores: floa
     """Return the factors of the parameters `NAMES` in the time of a step."""
     matrices, parameters = counts(H, D, V)
     messages, share = SENT[algorithm](N)
-    gather = math.log2(N)
-    step = [1, rows * H, rows * matrices, parameters, gather + messages, share * 4 * parameters]
-    return np.array([max(1, N / cores) * term for term in step] + [float(N > cores)])
+    step = [1, rows * H, rows * matrices, parameters, float(N > 1)]
+    step += [math.log2(N) + messages, share * 4 * parameters]
+    crowded = float(N > cores)
+    return np.array([max(1, N / cores) * term for term in step] + [crowded, crowded * step[2]])
 
 
 def fit(results: list[dict[str, Any]], algorithm: str, cores: int) -> Any:
@@ -154,6 +167,9 @@ def fit(results: list[dict[str, Any]], algorithm: str, cores: int) -> Any:
 
 
 def row(r: dict[str, Any], algorithm: str, cores: int) -> Any:
+    if not r["B"]:  # H floats alone
+        messages, share = SENT[algorithm](r["N"])
+        return np.array([0, 0, 0, 0, 0, messages, share * 4 * r["H"], 0, 0])
     return terms(r["N"], r["H"], EMBEDDING, CLASSES, r["B"] * TIME_STEPS, algorithm, cores)
 
 
@@ -164,18 +180,18 @@ def errors(results: list[dict[str, Any]], fitted: Any, algorithm: str, cores: in
 
 def parameters(device: str, link: str, fitted: Any) -> Any:
     """Return the parameters of the model for a rank and a link; no ranks share a core."""
-    computing = fitted[:4]
+    computing = fitted[:5]
     if device == "an accelerator":  # 2 flops forward and 4 back for each element of a matrix
-        computing = np.array([ACCELERATOR[0], 0, 6 / ACCELERATOR[1], 0])
+        computing = np.array([ACCELERATOR[0], 0, 6 / ACCELERATOR[1], 0, fitted[4]])
     latency, rate = LINKS[link]
-    return np.array([*computing, latency, 1 / rate, 0])
+    return np.array([*computing, latency, 1 / rate, 0, 0])
 
 
 def predict(values: Any, model: str, N: int, algorithm: str, columns: float = COLUMNS) -> Any:
-    """Return the seconds of computing, of latency and of bytes of a step."""
+    """Return the seconds of computing and overhead, of latency and of bytes of a step."""
     H, D, V = MODELS[model]
     parts = terms(N, H, D, V, int(columns * TIME_STEPS), algorithm, math.inf) * values
-    return parts[:4].sum(), parts[4], parts[5]
+    return parts[:5].sum(), parts[5], parts[6]
 
 
 def efficiency(values: Any, model: str, N: int, algorithm: str, total: int | None = None) -> float:
@@ -190,7 +206,8 @@ def efficiency(values: Any, model: str, N: int, algorithm: str, total: int | Non
 
 def report(data: dict[str, Any]) -> tuple[str, Any]:
     """Return the tables, and the parameters."""
-    results, cores = data["results"], data["cores"]
+    cores = data["cores"]  # ranks that share cores wait for each other, not for messages
+    results = [r for r in data["results"] if r["B"] or 1 < r["N"] <= cores]
     algorithm = "halving"  # MPICH's for long arrays
     fitted = fit(results, algorithm, cores)
     wrong = errors(results, fitted, algorithm, cores)
@@ -205,7 +222,9 @@ def report(data: dict[str, Any]) -> tuple[str, Any]:
     for r, error in zip(results, wrong, strict=True):
         ms = f"{1e3 * r['seconds']:.3g}, {1e3 * r['seconds'] * (1 + error):.3g}"
         by_size.setdefault((r["H"], r["B"]), []).append(ms)
-    lines += [f"| {H} | {B} | {' | '.join(cells)} |" for (H, B), cells in by_size.items()]
+    alone = [f"{4 * n:,} bytes {cells[0]}" for (n, B), cells in by_size.items() if not B]
+    lines += [f"| {H} | {B} | {' | '.join(cells)} |" for (H, B), cells in by_size.items() if B]
+    lines += ["", f"All-reduces alone, 2 ranks: {'; '.join(alone)}."]
     lines += ["", "<!-- end -->", "", "<!-- fit -->", ""]
     f = dict(zip(NAMES, fitted, strict=True))
     lines += ["| parameter | value |", "|---|---|"]
@@ -214,18 +233,18 @@ def report(data: dict[str, Any]) -> tuple[str, Any]:
     speed = "" if not f["product"] else f", {6e-9 / f['product']:.0f} Gflop/s"
     lines += [f"| a row and an element of a matrix | {1e9 * f['product']:.3f} ns{speed} |"]
     lines += [f"| a parameter: copies, update | {1e9 * f['parameter']:.2f} ns |"]
-    lines += [f"| a message | {1e6 * f['latency']:.0f} µs |"]
+    lines += [f"| a step of several ranks, fixed | {1e3 * f['overhead']:.2f} ms |"]
+    lines += [f"| a message | {1e6 * f['latency']:.1f} µs |"]
     rate = "" if not f["byte"] else f", {1e-9 / f['byte']:.1f} GB/s"
     lines += [f"| a byte | {1e9 * f['byte']:.2f} ns{rate} |"]
-    lines += [f"| a step with more ranks than cores | {1e3 * f['wait']:.1f} ms |", ""]
-    wide = {N: [abs(e) for r, e in zip(results, wrong, strict=True) if r["N"] == N] for N in RANKS}
+    lines += [f"| more ranks than cores: a step | {1e3 * f['wait']:.1f} ms |"]
+    crowding = f"{1e9 * f['crowding']:.3f} ns"
+    lines += [f"| more ranks than cores: a row and an element of a matrix | {crowding} |"]
+    lines += [""]
+    pairs = [(r["N"], abs(e)) for r, e in zip(results, wrong, strict=True) if r["B"]]
+    wide = {N: [e for n, e in pairs if n == N] for N in RANKS}
     said = ", ".join(f"{N}: {np.median(e):.0%}, {max(e):.0%}" for N, e in wide.items())
     lines += [f"Relative errors, median and greatest, by the number of ranks: {said}."]
-    others = {}
-    for other in SENT:
-        of_all = errors(results, fit(results, other, cores), other, cores)
-        others[other] = f"{other} {np.sqrt((of_all**2).mean()):.1%}"
-    lines += [f"Root mean square with each algorithm: {', '.join(others.values())}."]
     lines += ["", "<!-- end -->", "", "<!-- predictions -->", ""]
     lines += [f"| parameters | a rank, its link | one rank | {' | '.join(map(ranks, WORLDS))} | "]
     lines[-1] += "all-reduce, 1,024 ranks | 1,024 columns in all |"
@@ -286,17 +305,17 @@ def plot(file: str, fitted: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--smoke", action="store_true", help="two small sizes, two rounds")
     for option in ("--json", "--table", "--plot"):
         parser.add_argument(option, metavar="FILE", help="write a file")
-    parser.add_argument("--read", metavar="FILE", help="what --json wrote; nothing is measured")
+    parser.add_argument("--read", metavar="FILE", nargs="+", help="do not measure; read --json's")
     parser.add_argument("--rank", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rank:
         return rank_program(*json.loads(options.rank))
     if options.read:
-        data = json.loads(Path(options.read).read_text(encoding="utf-8"))
+        data = merged([json.loads(Path(f).read_text(encoding="utf-8")) for f in options.read])
     else:
         sizes, rounds = ([(8, 2), (16, 4)], 2) if options.smoke else (SIZES, options.rounds)
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
@@ -312,12 +331,22 @@ def main() -> None:
         plot(options.plot, fitted)
 
 
+def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the least times of several runs on the same machine."""
+    least: dict[Any, float] = {}
+    for r in (r for run in runs for r in run["results"]):
+        key = r["N"], r["H"], r["B"]
+        least[key] = min(least.get(key, math.inf), r["seconds"])
+    results = [{"N": N, "H": H, "B": B, "seconds": s} for (N, H, B), s in least.items()]
+    lines = list(dict.fromkeys(line for run in runs for line in run["about"]))
+    return {"cores": runs[0]["cores"], "results": results, "about": [*lines, f"runs: {len(runs)}"]}
+
+
 def about(cores: int, rounds: int) -> list[str]:
-    busy = f", load {os.getloadavg()[0]:.1f} at the end" if hasattr(os, "getloadavg") else ""
     return [
-        f"machine: {cores} cores, {platform.system()}{busy}; Python {platform.python_version()}, "
+        f"machine: {cores} cores, {platform.system()}; Python {platform.python_version()}, "
         f"NumPy {np.__version__}",
-        f"measured: the least of 3 × {rounds} steps, {TIME_STEPS} time steps, one thread a rank",
+        f"a run: the least of {TURNS} × {rounds} steps, {TIME_STEPS} time steps, one thread a rank",
     ]
 
 
