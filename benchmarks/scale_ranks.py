@@ -346,7 +346,7 @@ def about(cores: int, rounds: int) -> list[str]:
     return [
         f"machine: {cores} cores, {platform.system()}; Python {platform.python_version()}, "
         f"NumPy {np.__version__}",
-        f"a run: the least of {TURNS} × {rounds} steps, {TIME_STEPS} time steps, one thread a rank",
+        f"a run: the least of {TURNS * rounds} steps, {TIME_STEPS} time steps, one thread a rank",
     ]
 
 
