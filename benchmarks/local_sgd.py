@@ -116,9 +116,9 @@ def main() -> None:
     tg.set_num_threads(1)
     began, epochs = time.perf_counter(), arguments.epochs
     text = tg.data.text.corpus("python_docs", clean="letters")[: arguments.characters]
-    train_text, held_out = tg.data.text.split(text)
+    train_text, rest = tg.data.text.split(text)
     vocabulary = tg.data.text.Vocabulary(train_text)
-    ids, held_out = vocabulary.encode(train_text), vocabulary.encode(held_out)
+    ids, held_out = vocabulary.encode(train_text), vocabulary.encode(rest)
     tuning, test = np.array_split(held_out, 2)
     print(f"text: {len(text):,} characters, SHA-256 {tg.data.text.sha256(text)[:16]}")
     print("| way | H | rate | all-reduces | MB sent | perplexity | of the seeds | rates tried |")

@@ -33,6 +33,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ RANKS, TURNS = (1, 2, 4), 4
 # Thakur, Rabenseifner and Gropp 2005, Optimization of Collective Communication Operations in MPICH;
 # the ring: Patarasuk and Yuan 2009, Bandwidth Optimal All-reduce Algorithms for Clusters of
 # Workstations. The additions are left out.
-SENT = {
+SENT: dict[str, Callable[[int], tuple[float, float]]] = {
     "doubling": lambda N: (math.log2(N), math.log2(N)),
     "ring": lambda N: (2 * (N - 1), 2 * (N - 1) / N),
     "halving": lambda N: (2 * math.log2(N), 2 * (N - 1) / N),
