@@ -5,7 +5,7 @@ r"""A cost model of a data-parallel step: fitted to 1, 2 and 4 ranks here, compu
         --plot docs/_measured/scaling.svg                          # fit and predict
 
 It starts ``mpiexec`` itself (extra ``mpi``). A step is that of `tg.distributed.data_parallel` for
-a GRU language model, with one thread a rank; every rank has the same number of columns, whatever
+a GRU language model, with one thread a rank. The number of columns of a rank does not depend on
 the number of ranks. A figure is the least time of a step over the rounds, of the slowest rank:
 other programs can only add to it. Sizes take turns.
 
@@ -61,9 +61,9 @@ MODELS = {"0.4 M": (320, 64, 97), "20 M": (2048, 512, 1600), "300 M": (8192, 204
 LINKS = {"10 Gbit/s, 25 µs": (25e-6, 1.25e9), "400 Gbit/s, 2 µs": (2e-6, 50e9)}
 ACCELERATOR = (1.5e-3, 20e12)
 SETTINGS = [
-    ("a core of this machine", "10 Gbit/s, 25 µs"),
-    ("an accelerator", "10 Gbit/s, 25 µs"),
-    ("an accelerator", "400 Gbit/s, 2 µs"),
+    ("core", "10 Gbit/s, 25 µs"),
+    ("accelerator", "10 Gbit/s, 25 µs"),
+    ("accelerator", "400 Gbit/s, 2 µs"),
 ]
 WORLDS = (4, 16, 128, 1024)
 COLUMNS = 32  # of a rank, in the predictions
@@ -182,7 +182,7 @@ def errors(results: list[dict[str, Any]], fitted: Any, algorithm: str, cores: in
 def parameters(device: str, link: str, fitted: Any) -> Any:
     """Return the parameters of the model for a rank and a link; no ranks share a core."""
     computing = fitted[:5]
-    if device == "an accelerator":  # 2 flops forward and 4 back for each element of a matrix
+    if device == "accelerator":  # 2 flops forward and 4 back for each element of a matrix
         computing = np.array([ACCELERATOR[0], 0, 6 / ACCELERATOR[1], 0, fitted[4]])
     latency, rate = LINKS[link]
     return np.array([*computing, latency, 1 / rate, 0, 0])
@@ -225,7 +225,7 @@ def report(data: dict[str, Any]) -> tuple[str, Any]:
         by_size.setdefault((r["H"], r["B"]), []).append(ms)
     alone = [f"{4 * n:,} bytes {cells[0]}" for (n, B), cells in by_size.items() if not B]
     lines += [f"| {H} | {B} | {' | '.join(cells)} |" for (H, B), cells in by_size.items() if B]
-    lines += ["", f"All-reduces alone, 2 ranks: {'; '.join(alone)}."]
+    lines += ["", f"All-reduces alone, 2 ranks, ms: {'; '.join(alone)}."]
     lines += ["", "<!-- end -->", "", "<!-- fit -->", ""]
     f = dict(zip(NAMES, fitted, strict=True))
     lines += ["| parameter | value |", "|---|---|"]
