@@ -42,7 +42,7 @@ settings.register_profile(  # for tools/core_alone.py
 )
 settings.register_profile(
     "ci",
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from hypothesis import settings
+
 ARCHITECTURES = (80, 90, 100)
 SPILL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 
@@ -16,8 +18,20 @@ def unavailable_because() -> str | None:
     return None if shutil.which("nvcc") else "nvcc, NVIDIA's compiler, is not installed"
 
 
-def compile_without_spills(text: str, folder: Path) -> int:
-    """Compile a text for all architectures; return the number of functions.
+def architectures(number: int) -> tuple[int, ...]:
+    """Return the architectures for the text of a number: one of them in turn, all if thorough.
+
+    The compiler takes as long for each of them. The texts are the same for all.
+    """
+    if settings.default.max_examples >= 1000:
+        return ARCHITECTURES
+    return (ARCHITECTURES[number % len(ARCHITECTURES)],)
+
+
+def compile_without_spills(
+    text: str, folder: Path, architectures: tuple[int, ...] = ARCHITECTURES
+) -> int:
+    """Compile a text; return the number of functions, of all architectures.
 
     Raises
     ------
@@ -26,7 +40,7 @@ def compile_without_spills(text: str, folder: Path) -> int:
     """
     source = folder / "kernel.cu"
     source.write_text(text, "utf-8")
-    codes = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in ARCHITECTURES]
+    codes = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in architectures]
     options = ["--fmad=false", "-std=c++17", "-include", "stdint.h", "-Xptxas", "-v", "-c"]
     command = ["nvcc", *codes, *options, str(source), "-o", str(folder / "kernel.o")]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -130,6 +130,7 @@ if TYPE_CHECKING:
     # The rest, on top of the core.
     from . import cuda as cuda
     from . import data as data
+    from . import distributed as distributed
     from . import interop as interop
     from . import io as io
     from . import models as models
@@ -145,8 +146,8 @@ if TYPE_CHECKING:
     from .training.loop import fit as fit
 
 _LATE = {  # the same names by their modules; a test compares
-    "": "bptt cuda data functional interop io models nn optim random testing training viz "
-    "recurrence speed transforms",
+    "": "bptt cuda data distributed functional interop io models nn optim random testing training "
+    "viz recurrence speed transforms",
     "data": "metrics",
     "io": "load load_safetensors save save_safetensors",
     "random": "manual_seed",

@@ -79,6 +79,17 @@ class MissingExtraError(ImportError):
     """
 
 
+class DistributedError(RuntimeError):
+    """Ranks that do different things, or one that the others wait for; names the ranks.
+
+    Examples
+    --------
+    >>> import tinygrad_rnn as tg
+    >>> issubclass(tg.errors.DistributedError, RuntimeError)
+    True
+    """
+
+
 class CompilerError(RuntimeError):
     """The C compiler is missing or failed; the message has the command and the cure.
 

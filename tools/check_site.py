@@ -24,7 +24,7 @@ from typing import Any
 
 WIDTHS = (1400, 390)
 THEMES = ("light", "dark")
-WORKERS = 2
+WORKERS, PARTS = 2, 6  # processes; parts of the pages, so that both are busy until the end
 BAD = {"moderate", "serious", "critical"}
 PHRASES = {  # a phrase, and a word in the address of a page that must be found
     "vanishing gradients": "tutorials/10",
@@ -98,16 +98,28 @@ def faults_of(page: Any, file: Path, axe: str, screenshots: Path | None) -> list
                 page.evaluate(axe)
             page.evaluate(NEXT_FRAME)
             found += [f"{settings}: {fault}" for fault in page.evaluate(MEASURE)]
-            # Navigation is checked once, and colours are the only difference between the themes.
-            part = "body" if settings == "1400 px, light" else "[role=main]"
-            rules = ["color-contrast"] if theme == "dark" else None
-            for rule, impact, count, node in page.evaluate(AXE, [part, rules]):
-                if impact in BAD:
-                    found.append(f"{settings}: axe {rule} ({impact}), {count} times: {node}")
+            found += [f"{settings}: {fault}" for fault in axe_faults(page, width, theme)]
             if screenshots:
                 name = f"{file.parent.name}-{file.stem}-{width}-{theme}.png"
                 page.screenshot(path=screenshots / name, full_page=True)
     return found
+
+
+def axe_faults(page: Any, width: int, theme: str) -> list[str]:
+    """Return what axe-core finds at a width in a theme.
+
+    Navigation is checked once. Colours are the only difference between the themes, and are the same
+    at all widths.
+    """
+    rules = ["color-contrast"] if theme == "dark" else None
+    if rules and width != WIDTHS[0]:
+        return []
+    part = "body" if (width, theme) == (WIDTHS[0], THEMES[0]) else "[role=main]"
+    return [
+        f"axe {rule} ({impact}), {count} times: {node}"
+        for rule, impact, count, node in page.evaluate(AXE, [part, rules])
+        if impact in BAD
+    ]
 
 
 def search(page: Any, site: Path) -> list[str]:
@@ -166,7 +178,7 @@ def main() -> int:
     pages = [file for file in pages if file not in left_out]
     axe = options.axe.read_text(encoding="utf-8")
     with ProcessPoolExecutor(WORKERS) as pool:
-        parts = [pages[i::WORKERS] for i in range(WORKERS)] + [[]]
+        parts = [[], *(pages[i::PARTS] for i in range(PARTS))]
         jobs = [
             pool.submit(browse, site, part, axe, options.chromium, options.screenshots)
             for part in parts

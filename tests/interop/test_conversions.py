@@ -477,6 +477,6 @@ def test_tied_modules_and_own_parameters() -> None:
     ],
 )
 def test_the_table_has_a_line_for_each_row(kind: str, count: int) -> None:
-    lines = conventions.table(kind).splitlines()
+    lines = conventions.convention_table(kind).splitlines()
     assert len(lines) == count + 2
     assert len({line.count("|") for line in lines}) == 1

@@ -33,8 +33,8 @@ TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 EXTRAS = (
-    "cupy cupyx equinox flax haiku hypothesis jax keras matplotlib mlx onnx onnxruntime paddle "
-    "pooch safetensors tinygrad torch tqdm"
+    "cupy cupyx equinox flax haiku hypothesis jax keras matplotlib mlx mpi4py onnx onnxruntime "
+    "paddle pooch safetensors tinygrad torch tqdm"
 ).split()
 
 

@@ -139,6 +139,7 @@ def test_the_cells_are_the_same_in_every_table(steps: Any) -> None:
     assert tuple(cells.BUILT_IN) == steps.BUILT_IN_CELLS
 
 
+@pytest.mark.slow
 def test_the_check_passes_and_finds_a_difference(tmp_path: Path) -> None:
     options = ["--check", "--cells", "mgu", "--peers", "user", "ours"]
     done = run("compare.py", *options, "user-numpy")
@@ -159,6 +160,7 @@ def test_the_check_passes_and_finds_a_difference(tmp_path: Path) -> None:
     assert ["its loss is" in r.get("error", "") for r in results].count(True) == 1
 
 
+@pytest.mark.slow
 def test_compare_writes_its_measurements(tmp_path: Path) -> None:
     files = {name: str(tmp_path / name) for name in ("all.json", "table.md", "times.svg")}
     write = ["--table", files["table.md"]]
@@ -215,10 +217,64 @@ def test_scaling_fits_an_exponent_for_every_size() -> None:
     assert len(re.findall(r"^rnn .*  -?\d\.\d{3}$", done.stdout, re.M)) == 4
 
 
-def test_the_pages_have_their_tables_and_their_picture() -> None:
-    tables = (ROOT / "docs" / "_measured" / "speed.md").read_text(encoding="utf-8")
+@pytest.fixture
+def scale_ranks(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the benchmark as a module."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scale_ranks
+
+    yield scale_ranks
+    sys.modules.pop("scale_ranks", None)
+
+
+def test_a_cost_model_is_found_again_from_its_own_times(scale_ranks: Any, tmp_path: Path) -> None:
+    true = np.array([1e-3, 1e-9, 3e-11, 1e-9, 5e-4, 1e-5, 2e-10, 5e-3, 4e-11])
+    results = [
+        {"N": N, "H": H, "B": B} for N in scale_ranks.RANKS for H, B in scale_ranks.SIZES
+    ] + [{"N": 2, "H": n, "B": 0} for n in scale_ranks.FLOATS]
+    for r in results:
+        r["seconds"] = float(scale_ranks.row(r, "halving", 2) @ true)
+    np.testing.assert_allclose(scale_ranks.fit(results, "halving", 2), true, rtol=1e-6)
+    slower = [r | {"seconds": 2 * r["seconds"]} for r in results]
+    for name, run_ in (("a", results), ("b", slower)):
+        data = {"cores": 2, "about": ["x"], "results": run_}
+        (tmp_path / f"{name}.json").write_text(json.dumps(data), encoding="utf-8")
+    files = [str(tmp_path / f"{name}.json") for name in "ab"]
+    done = run("scale_ranks.py", "--read", *files, "--table", str(tmp_path / "table.md"))
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "1: 0%, 0%, 2: 0%, 0%, 4: 0%, 0%" in table and "5.0 GB/s" in table
+
+
+def test_all_reduces_send_what_they_must(scale_ranks: Any) -> None:
+    for name, sent in scale_ranks.SENT.items():
+        assert sent(1) == (0, 0)
+        for N in (2, 4, 1024):  # a sum of N parts cannot reach all ranks with fewer messages
+            assert sent(N)[0] >= np.log2(N) and sent(N)[1] >= 2 * (N - 1) / N, name
+
+
+def test_local_sgd_is_simulated() -> None:
+    options = ["--epochs", "1", "--seeds", "1", "--rates", "2", "--characters", "80000"]
+    done = run("local_sgd.py", *options)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(
+        r"^\| (\S.*?) \| (\d+) \| 2 \| (\d+) \| [\d.]+ \| ([\d.]+)", done.stdout, re.M
+    )
+    assert [int(every) * int(sums) for _, every, sums, _ in rows] == [64] * 7
+    found = {(way, int(every)): float(p) for way, every, _, p in rows}
+    assert found["local", 64] < found["accumulated", 64]
+
+
+@pytest.mark.parametrize(
+    ("measured", "pages"),
+    [("speed.md", ("speed.md", "speed_tables.md")), ("scaling.md", ("scaling.md",))],
+)
+def test_the_pages_have_their_tables_and_their_picture(
+    measured: str, pages: tuple[str, ...]
+) -> None:
+    tables = (ROOT / "docs" / "_measured" / measured).read_text(encoding="utf-8")
     included = []
-    for page in ("speed.md", "speed_tables.md"):
+    for page in pages:
         text = (ROOT / "docs" / page).read_text(encoding="utf-8")
         for name in re.findall(r"_measured/[a-z.]+", text):
             assert (ROOT / "docs" / name).exists()

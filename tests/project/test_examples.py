@@ -34,6 +34,7 @@ def run(example: str, *options: str, **environment: str) -> subprocess.Completed
 # ------------------------------------------------------------------------------------ every example
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_smoke(example: str) -> None:
     done = run(example, "--smoke")
@@ -41,6 +42,7 @@ def test_smoke(example: str) -> None:
     assert re.search(r"\d", done.stdout), "no figure"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "option"),
     [

@@ -29,8 +29,8 @@ HEAVY = (
     "secrets shutil string subprocess tempfile unicodedata zipfile"
 ).split()
 LATE_FOLDERS = (
-    "bptt cuda data functional interop io models nn optim random recurrence speed testing "
-    "transforms viz"
+    "bptt cuda data distributed functional interop io models nn optim random recurrence speed "
+    "testing transforms viz"
 ).split()
 
 

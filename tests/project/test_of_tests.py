@@ -34,7 +34,7 @@ from tinygrad_rnn.engine.ops import kernels
 from tinygrad_rnn.errors import GraphError
 from tinygrad_rnn.nn import cells
 
-pytestmark = pytest.mark.usefixtures("fresh_plans")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh_plans")]
 
 Plant = pytest.MonkeyPatch
 TABLE = {row.name: row for row in ROWS}

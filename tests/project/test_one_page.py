@@ -40,6 +40,7 @@ def test_the_section_holds() -> None:
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "rule"), rules())
 def test_a_wrong_rule_ends_the_build(name: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scope = PRIMITIVES[name].__globals__

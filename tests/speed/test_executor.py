@@ -30,21 +30,20 @@ needs_compiler = pytest.mark.skipif(not CC, reason="no C compiler is installed")
 
 # One training step: a loop over time, a fused function, a product of matrices.
 PROGRAM = """
-import time, warnings
+import sys, warnings
 import tinygrad_rnn as tg
-import tinygrad_rnn.speed  # not in the time below
+started = []  # processes: compilers, proofs of new libraries
+sys.addaudithook(lambda event, _: event == "subprocess.Popen" and started.append(event))
 layer = tg.nn.LSTM(3, 4, rng=0)
 x = tg.randn(5, 2, 3, rng=1)
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
-    start = time.perf_counter()
     name = tg.fuse.backend()
-    chosen = time.perf_counter() - start
     for _ in range(2):
         y, _ = layer(x)
         loss = (y[-1] @ tg.ones(4, 2)).sum()
     loss.backward()
-print(name, layer.explain(x)[0].executor, f"{loss.item():.4f}", len(seen), chosen)
+print(name, layer.explain(x)[0].executor, f"{loss.item():.4f}", len(seen), len(started))
 for warning in seen:
     print(warning.category.__name__, warning.filename, str(warning.message).replace("\\n", " "))
 """
@@ -141,13 +140,13 @@ def facts() -> dict[str, str]:
 def test_c_is_the_default_and_the_next_process_does_not_run_the_compiler(machine):
     log = machine / "log"
     script(machine / "bin" / "gcc", f'echo "$@" >> {log}\nPATH={os.defpath} exec {CC} "$@"')
-    assert same_results(run(), "c") == []
-    assert log.read_text().count("-o ") > 2
+    lines = run()
+    assert same_results(lines, "c") == []
+    assert log.read_text().count("-o ") > 2 and int(lines[0].split()[-1]) > 2
     log.write_text("")
     lines = run()
     assert same_results(lines, "c") == []
-    assert log.read_text() == ""
-    assert float(lines[0].split()[-1]) < 0.05  # seconds; a few milliseconds if nothing else runs
+    assert log.read_text() == "" and lines[0].split()[-1] == "0"  # processes
 
 
 @needs_compiler

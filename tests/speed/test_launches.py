@@ -14,6 +14,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.speed.cuda import graphs, module
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         cuda_on_host.unavailable_because() is not None, reason="no C++ compiler for CUDA text"
     ),

@@ -199,7 +199,7 @@ def words(draw: Any) -> list[str]:
     return draw(st.lists(word, min_size=1, max_size=15))
 
 
-@settings(max_examples=25)
+@settings(max_examples=max(5, settings.default.max_examples // 2))
 @given(words(), st.integers(320, 900), st.data())
 def test_any_words_in_any_width_are_drawn_well(tokens: list[str], room: int, data: Any) -> None:
     losses = data.draw(st.lists(st.floats(0, 1000), min_size=len(tokens), max_size=len(tokens)))
@@ -212,6 +212,10 @@ def test_any_words_in_any_width_are_drawn_well(tokens: list[str], room: int, dat
         figures.append(tg.viz.partition(tokens, 2, 1 + len(tokens) // 6))
     for figure in figures:
         check(figure.svg(room).replace("多", "W"))  # DejaVu Sans lacks it
+
+
+def test_the_line_of_a_state_is_inside_where_a_table_is_broader_than_the_room() -> None:
+    check(tg.viz.partition(["W" * 9] * 15, 2, 3).svg(320))
 
 
 # ------------------------------------------------------------------------------ colours and texts

@@ -27,7 +27,7 @@ def imported(module: str, cure: str, op: str = "") -> Any:
     Raises
     ------
     MissingExtraError
-        If it is not installed; names the library and the command.
+        If it is not installed, or cannot be used; names the library and the command.
 
     Examples
     --------
@@ -38,9 +38,10 @@ def imported(module: str, cure: str, op: str = "") -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter of mpi4py without a library of MPI
+        problem = "is not installed" if isinstance(error, ImportError) else f"fails ({error})"
         where, library = f"{op}: " * bool(op), module.partition(".")[0]
-        raise MissingExtraError(f"{where}{library} is not installed: {cure}") from error
+        raise MissingExtraError(f"{where}{library} {problem}: {cure}") from error
 
 
 def matplotlib(module: str, op: str = "") -> Any:

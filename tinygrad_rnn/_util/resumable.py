@@ -36,9 +36,13 @@ class ResumableIterator(Iterator[T]):
         the library's generator, which a checkpoint saves itself.
     carries_state : bool
         Whether each minibatch continues the sequences of the previous one.
+    batch_axis : int
+        The axis of the sequences, or examples, in the arrays of a minibatch.
 
     Attributes
     ----------
+    batch_axis : int
+        As passed.
     carries_state : bool
         Whether the recurrent state after a minibatch is the initial state of the next one. `tg.fit`
         carries it only then.
@@ -66,12 +70,13 @@ class ResumableIterator(Iterator[T]):
         plan: Callable[..., tuple[int, GetBatch[T]]],
         rng: np.random.Generator | None = None,
         carries_state: bool = False,
+        batch_axis: int = 0,
     ) -> None:
         self._draw = drawn if callable(drawn) else None
         self._settings, self._plan, self._rng = settings, plan, rng
         self._drawn: dict[str, Any] = drawn() if callable(drawn) else drawn
         self._count, self._get_batch = plan(**self._drawn)
-        self.carries_state, self.position = carries_state, 0
+        self.carries_state, self.batch_axis, self.position = carries_state, batch_axis, 0
 
     def __next__(self) -> T:
         if self.position >= self._count:
@@ -117,6 +122,41 @@ class ResumableIterator(Iterator[T]):
         self._count, self._get_batch = self._plan(**drawn)
         self._drawn, self.position = drawn, 0
         return self
+
+    def mapped(
+        self, function: Callable[[T], Any], begin: Callable[[dict[str, Any]], None]
+    ) -> ResumableIterator[Any]:
+        """Return an iterator over the results of a function, with the same positions.
+
+        Parameters
+        ----------
+        function : callable
+            From a minibatch to the new one.
+        begin : callable
+            Called with the settings and the choices of each epoch, before its first minibatch.
+
+        Returns
+        -------
+        ResumableIterator
+            From the present position on. It draws from the same generator.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tinygrad_rnn as tg
+        >>> stream = tg.bptt.Full().windows(np.arange(20), batch_size=2, rng=0)
+        >>> [x.shape for x in stream.mapped(lambda window: window.x, lambda choices: None)]
+        [(9, 2)]
+        """
+
+        def plan(**drawn: Any) -> tuple[int, GetBatch[Any]]:
+            begin({**self._settings, **drawn})
+            count, get_batch = self._plan(**drawn)
+            return count, lambda i: function(get_batch(i))
+
+        other: ResumableIterator[Any] = copy.copy(self)
+        other._plan, (other._count, other._get_batch) = plan, plan(**self._drawn)
+        return other
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the epoch, for `load_state_dict`.

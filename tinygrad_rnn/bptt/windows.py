@@ -147,7 +147,7 @@ class Windows(ResumableIterator[Window]):
             ends = np.array([*cuts(length, generator), length])
             return {"offset": offset, "ends": ends.astype(np.min_scalar_type(length))}
 
-        super().__init__(settings, draw, plan, rng, carries_state=True)
+        super().__init__(settings, draw, plan, rng, carries_state=True, batch_axis=1)
 
 
 def _increasing(name: str, ends: Any, length: int) -> list[int]:

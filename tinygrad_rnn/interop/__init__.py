@@ -3,8 +3,8 @@
 `from_torch`, `from_keras` and `from_flax` load a state into a module here, `to_torch`, `to_keras`
 and `to_flax` return one for a network there. `convert` changes the state of one layer, also of
 Equinox, Haiku, MLX, Paddle, tinygrad and ONNX, `convert_state` a recurrent state such as (h, c).
-All read the table in `conventions`, and none needs the other library: a state is dicts and lists of
-arrays, as each library saves it.
+All read one table, which `convention_table` shows, and none needs the other library: a state is
+dicts and lists of arrays, as each library saves it.
 
 `save_onnx` writes a network as an ONNX file, and `save_c` as one C file.
 """
@@ -12,7 +12,7 @@ arrays, as each library saves it.
 from typing import TYPE_CHECKING
 
 from .._util import late as _late
-from . import conventions as conventions
+from .conventions import convention_table as convention_table
 from .convert import convert as convert
 from .convert import convert_state as convert_state
 from .modules import from_flax as from_flax

@@ -20,6 +20,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import ArgumentError
+
 OUR_GATES = {"lstm": "ifgo", "gru": "rzn", "reset_before_gru": "rzn", "rnn": "h"}
 
 
@@ -487,7 +489,7 @@ _LAYER_TITLES = {
 }  # fmt: skip
 
 
-def table(kind: str = "weights") -> str:
+def convention_table(kind: str = "weights") -> str:
     """Return a table of the conventions in Markdown.
 
     Parameters
@@ -503,18 +505,23 @@ def table(kind: str = "weights") -> str:
 
     Raises
     ------
-    KeyError
+    ArgumentError
         If the kind is unknown.
 
     Examples
     --------
-    >>> from tinygrad_rnn.interop import conventions
-    >>> lines = conventions.table("weights").splitlines()
+    >>> import tinygrad_rnn as tg
+    >>> lines = tg.interop.convention_table("weights").splitlines()
     >>> lines[0]
     '| library, cell | layer here | gates | matrices | biases |'
     >>> next(line for line in lines if "Haiku LSTM" in line)
     '| Haiku LSTM | LSTM; 1 added to f | igfo | one, (in, out): `linear/w` | ih `linear/b` |'
     """
+    if kind not in _TABLES:
+        raise ArgumentError(
+            f"convention_table: kind: one of {', '.join(map(repr, _TABLES))} is expected, got "
+            f"{kind!r}"
+        )
     head, body = _TABLES[kind]()
     lines = [head, ["---"] * len(head), *body]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

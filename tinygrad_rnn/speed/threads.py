@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 import os
 from pathlib import Path
+
+from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
 
 from ..errors import ArgumentError
 from ..tensors import checks
@@ -96,6 +99,21 @@ def get_num_threads() -> int:
 def limit() -> int:
     """Return the number of threads that a loop may use."""
     return _chosen[0] if _chosen else _default()
+
+
+def limit_numpy(n: int) -> bool:
+    """Set the number of threads of NumPy's OpenBLAS; return False if NumPy has another library.
+
+    Where several processes share the cores: `set_num_threads` does not change it.
+    """
+    library = ctypes.CDLL(
+        _multiarray_umath.__file__
+    )  # finds the libraries that this was linked with
+    for name in ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads"):
+        if hasattr(library, name):
+            getattr(library, name)(n)
+            return True
+    return False
 
 
 @functools.cache

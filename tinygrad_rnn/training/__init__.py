@@ -11,6 +11,7 @@ from .callbacks import TimeLimit as TimeLimit
 from .checkpoint import Checkpoint as Checkpoint
 from .history import History as History
 from .interrupt import ctrl_c as ctrl_c
+from .interrupt import on_signals as on_signals
 from .run import Callback as Callback
 from .run import Run as Run
 from .writer import Log as Log

@@ -147,7 +147,7 @@ class BestModel(_Monitor, Writer):
         if better:
             self.weights, self.figures = copy.deepcopy(run.model.state_dict()), {**run.figures}
         if self.path is not None and (better or self.error is not None):
-            self.attempt(save, self.path, model=self.weights, figures=self.figures)
+            self.attempt(run, save, self.path, model=self.weights, figures=self.figures)
 
     def end(self, run: Run) -> None:
         """Restore the best parameters."""
@@ -285,7 +285,7 @@ class Progress(Callback):
     def start(self, run: Run) -> None:
         """Make the bar, which shows itself in a terminal only."""
         tqdm = sys.modules.get("tqdm") or _imported("tqdm")
-        if tqdm is not None:
+        if tqdm is not None and run.writes:
             self._bar = tqdm.tqdm(unit=" steps", leave=False, disable=None)
 
     def step(self, run: Run) -> None:

@@ -96,7 +96,7 @@ class Checkpoint(Writer):
     def save(self, run: Run, when: bool = True) -> None:
         """Save the run now."""
         if when:
-            self.attempt(save, self.path, fit=run.state_dict(), **self.extra)
+            self.attempt(run, save, self.path, fit=run.state_dict(), **self.extra)
 
 
 def _continue(run: Run, saving: Checkpoint) -> None:

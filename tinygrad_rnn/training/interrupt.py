@@ -34,12 +34,42 @@ def ctrl_c(pressed: Callable[[], Any]) -> Iterator[None]:
         yield
         return
 
-    def press(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        pressed()
-
-    before = signal.signal(signal.SIGINT, press)
+    before = signal.getsignal(signal.SIGINT)
+    on_signals(pressed, signal.SIGINT)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def on_signals(function: Callable[[], Any], *numbers: int) -> None:
+    """Call a function at the first of some signals; the next one acts as usual.
+
+    Parameters
+    ----------
+    function : callable
+        Called without arguments, at any point of the program: it should only set a flag.
+    *numbers : int
+        Such as ``signal.SIGTERM``. In other threads than the main one, where Python allows no
+        handlers, nothing happens.
+
+    Examples
+    --------
+    >>> import signal
+    >>> import tinygrad_rnn as tg
+    >>> before, received = signal.getsignal(signal.SIGTERM), []
+    >>> tg.training.on_signals(lambda: received.append(True), signal.SIGTERM)
+    >>> signal.raise_signal(signal.SIGTERM)
+    >>> received
+    [True]
+    >>> _ = signal.signal(signal.SIGTERM, before)
+    """
+
+    def first(number: int, frame: Any) -> None:
+        for each in numbers:
+            usual = each == signal.SIGINT and signal.default_int_handler
+            signal.signal(each, usual or signal.SIG_DFL)
+        function()
+
+    for number in numbers if threading.current_thread() is threading.main_thread() else ():
+        signal.signal(number, first)

@@ -106,6 +106,10 @@ def _saved_values(callback: Callback) -> dict[str, Any]:
     return {attribute: getattr(callback, attribute) for attribute in saved}
 
 
+def _same(state: Any) -> Any:
+    return state
+
+
 class Run:
     """A training run of `fit`, which its callbacks read and change.
 
@@ -137,6 +141,11 @@ class Run:
         Whether Ctrl-C was pressed, or `interrupt` called.
     stopped : str
         Why the run ends before its last epoch; empty if it does not.
+    writes : bool
+        Whether this process writes files and shows progress, which of several processes one does.
+    join, split : callable
+        From a recurrent state to the one that is saved, and back: of several processes, each has
+        some of the columns.
 
     Examples
     --------
@@ -174,6 +183,7 @@ class Run:
         self.advance: Callable[..., Any] = Step(model, loss, optimizer)
         self.saveable = isinstance(self.batches, ResumableIterator)
         self.forward, self.carries = self.advance.forward, self.advance.carries
+        self.writes, self.join, self.split = True, _same, _same
         self.losses, self._clock = Losses(model, optimizer), time.perf_counter()
         self.hooks = {names: _hooks(self.callbacks, names) for names in _MOMENTS}
 
@@ -211,7 +221,7 @@ class Run:
             "valid": arguments.position(self.valid),
             "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks],
             "in_epoch": self.stream is not None,
-            "state": self.state,
+            "state": self.join(self.state),
             "history": [*self.history],
             "stopped": "" if self.interrupted else self.stopped,
             "random": tg_random.get_state(),
@@ -226,7 +236,7 @@ class Run:
         self.optimizer.load_state_dict(saved["optimizer"])  # it and the model check everything
         self.model.load_state_dict(saved["model"])
         self.stream = self.batches if saved["in_epoch"] else None
-        self.state = restore(saved["state"], next(self.model.parameters()).device)
+        self.state = restore(self.split(saved["state"]), next(self.model.parameters()).device)
         for name in _NUMBERS:
             setattr(self, name, saved[name])
         self.stop(saved["stopped"])

@@ -42,6 +42,23 @@ class Step:
         On a GPU the first three are Tensors. On the CPU they are numbers, and a loss or a norm that
         is not finite prevents the update.
         """
+        loss, number, state = self.gradient(inputs, labels, state, options)
+        norm = clip_grad_norm(self.optimizer.params, max_norm)
+        if self.on_device:
+            self.optimizer.step()
+            return loss.detach(), norm, number, detach(state)
+        figures = loss.item(), norm.item(), number
+        if math.isfinite(figures[0] + figures[1]):
+            self.optimizer.step()
+        return *figures, detach(state)
+
+    def gradient(
+        self, inputs: Any, labels: Any, state: State, options: Any
+    ) -> tuple[Tensor, Any, State]:
+        """Replace the gradients by those of a batch; return its loss, number of labels and state.
+
+        `distributed` replaces this by the gradient of the batches of all processes.
+        """
         self.optimizer.zero_grad()
         for p in self.others:
             p.grad = None
@@ -52,14 +69,7 @@ class Step:
                 "model, without detach(), item() or NumPy"
             )
         loss.backward()
-        norm = clip_grad_norm(self.optimizer.params, max_norm)
-        if self.on_device:
-            self.optimizer.step()
-            return loss.detach(), norm, count(labels), detach(state)
-        figures = loss.item(), norm.item(), count(labels)
-        if math.isfinite(figures[0] + figures[1]):
-            self.optimizer.step()
-        return *figures, detach(state)
+        return loss, count(labels), state
 
     def forward(self, inputs: Any, labels: Any, state: State, options: Any) -> tuple[Tensor, State]:
         """Return the loss of a batch, and the state after it."""

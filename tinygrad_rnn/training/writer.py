@@ -23,8 +23,12 @@ class Writer(Callback):
 
     error: OSError | None = None
 
-    def attempt(self, write: Callable[..., None], path: Path, *values: Any, **state: Any) -> None:
-        """Write a file; where that fails, warn and keep the error."""
+    def attempt(
+        self, run: Run, write: Callable[..., None], path: Path, *values: Any, **state: Any
+    ) -> None:
+        """Write a file, in one process of several; where that fails, warn and keep the error."""
+        if not run.writes:
+            return
         try:
             write(path, *values, **state)
             self.error = None
@@ -92,7 +96,7 @@ class Log(Writer):
         self._rows.append(run.figures)
         earlier = run.history[: -len(self._rows)]
         write, values = (_append, ()) if self._begun else (_continue, (earlier,))
-        self.attempt(write, self.path, self._rows, *values)
+        self.attempt(run, write, self.path, self._rows, *values)
         if self.error is None:
             self._rows, self._begun = [], True
 

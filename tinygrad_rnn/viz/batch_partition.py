@@ -174,6 +174,7 @@ def _tables(
                     canvas.text(place, middle, visible(text[i]), SIZE)
                 if carried and n == line[-1] and n + 1 < len(batches):
                     end = left + cell * len(row)
+                    canvas.width = max(canvas.width, end + 20)
                     canvas.line([(end, middle), (end + 12, middle)], "red", "edge strong")
             x += widths[n] + TABLE_GAP
         y += 14 + rows * (HEIGHT + 5) + 16

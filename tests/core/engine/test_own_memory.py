@@ -22,7 +22,7 @@ from op_table import ROWS
 from tinygrad_rnn._util.nested import leaves, map_nested
 from tinygrad_rnn.errors import GraphError
 
-MEMORY = settings(max_examples=25)
+MEMORY = settings(max_examples=max(5, settings.default.max_examples // 2))
 KEYED = ("F.getitem", "F.scatter")  # the functions above these copy the keys
 
 

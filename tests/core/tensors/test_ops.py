@@ -29,6 +29,7 @@ from tinygrad_rnn.testing import LAYOUTS
 
 SMOOTH = [row for row in ROWS if row.smooth]
 SEEDS = st.integers(0, 2**32 - 1)
+FEW = settings(max_examples=max(5, settings.default.max_examples // 3))
 BY_NAME = operator.attrgetter("name")
 every_row = pytest.mark.parametrize("row", ROWS, ids=BY_NAME)
 every_smooth_row = pytest.mark.parametrize("row", SMOOTH, ids=BY_NAME)
@@ -150,7 +151,7 @@ def test_forward_equals_numpy(row, data):
 
 
 @every_row
-@settings(max_examples=10)
+@FEW
 @given(data=st.data())
 def test_arguments_are_never_written_to(row, data):
     case = data.draw(row.cases)
@@ -209,7 +210,7 @@ def test_gradients_of_two_orders_equal_differences(row, data, seed):
 
 
 @every_smooth_row
-@settings(max_examples=15)
+@FEW
 @given(data=st.data(), seed=SEEDS)
 def test_the_same_tensor_in_two_places(row, data, seed):
     """For every argument of one shape, and the operation twice on the same tensor."""
@@ -224,7 +225,7 @@ def test_the_same_tensor_in_two_places(row, data, seed):
 
 
 @every_smooth_row
-@settings(max_examples=15)
+@FEW
 @given(data=st.data(), seed=SEEDS)
 def test_memory_layout_changes_nothing(row, data, seed):
     case = data.draw(row.cases)

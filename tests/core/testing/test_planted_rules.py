@@ -18,6 +18,9 @@ from tinygrad_rnn.errors import GradcheckError
 
 pytestmark = pytest.mark.slow
 
+# An example is many calls of gradcheck.
+SOME = settings(max_examples=max(5, settings.default.max_examples // 3))
+FEW = settings(max_examples=max(5, settings.default.max_examples // 6))
 SEEDS = st.integers(0, 2**32 - 1)
 POWERS = st.integers(-12, 12)  # of ten: the scales
 KINDS = ["factor", "sign", "nothing", "everywhere"]
@@ -105,7 +108,7 @@ def plants(draw, least=1e-5):
 # -- first order -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=50)
+@SOME
 @given(plant=plants(), beside=st.sampled_from(["", "another", "itself", "small"]))
 def test_a_wrong_rule_is_found_at_every_scale_beside_everything(plant, beside):
     def among_others(wrong):
@@ -131,7 +134,7 @@ def test_a_wrong_rule_is_found_at_every_scale_beside_everything(plant, beside):
     assert "settle" not in said
 
 
-@settings(max_examples=25)
+@SOME
 @given(plant=plants(least=1e-3), power=st.integers(-12, 6))
 def test_a_wrong_rule_is_found_below_a_larger_term_of_the_same_sum(plant, power):
     """Among the elements of one input, and beside another input: rounding hides only so much."""
@@ -152,6 +155,7 @@ def test_a_wrong_rule_is_found_below_a_larger_term_of_the_same_sum(plant, power)
         assert f"with respect to input 0 at [{plant.place}]" in said
 
 
+@SOME
 @given(seed=SEEDS, rows=st.integers(1, 6), columns=st.integers(1, 6))
 def test_a_wrong_element_of_a_matrix_whose_rows_and_columns_have_sizes_of_their_own(
     seed, rows, columns
@@ -176,7 +180,7 @@ def test_a_wrong_element_of_a_matrix_whose_rows_and_columns_have_sizes_of_their_
     assert f"order 1: the derivative of output 0 at [{i}] with respect to input 0 at [{j}]" in said
 
 
-@settings(max_examples=25)
+@SOME
 @given(power=st.integers(-10, 3), at=st.sampled_from([0.0, 2.0, -1e-6]), scale=POWERS)
 def test_a_derivative_where_there_is_none_is_found(power, at, scale):
     """The function is constant there, or has a stationary point; 0 is right."""
@@ -195,7 +199,7 @@ def test_a_derivative_where_there_is_none_is_found(power, at, scale):
         assert "order 1" in message(lambda x, f=function: f(x, offset), [[at, at + 1]])
 
 
-@settings(max_examples=15)
+@FEW
 @given(plant=plants(), power=POWERS)
 def test_a_gradient_that_is_none_is_found(plant, power):
     function = plant.function(wrong=False)
@@ -206,6 +210,7 @@ def test_a_gradient_that_is_none_is_found(plant, power):
         assert "with respect to input 1" in message(lost, [plant.x, np.full(plant.x.size, 0.7)])
 
 
+@SOME
 @given(power=st.integers(-6, 12))
 def test_a_broadcast_sum_that_is_dropped_is_found(power):
     """The gradient has the right shape, but is only the first row's."""
@@ -246,7 +251,7 @@ def test_one_wrong_element_of_many(size, delta):
 # -- higher orders, linearity ----------------------------------------------------------------------
 
 
-@settings(max_examples=25)
+@SOME
 @given(plant=plants(least=1e-4), beside=st.booleans())
 def test_a_rule_that_is_wrong_in_the_second_order_alone_is_found(plant, beside):
     """The derivative has the right values, and as a function of x another derivative."""
@@ -275,6 +280,7 @@ def test_a_rule_that_is_wrong_in_the_second_order_alone_is_found(plant, beside):
     )
 
 
+@SOME
 @given(plant=plants(), beside=st.booleans())
 def test_a_rule_that_is_wrong_under_create_graph_alone_is_found(plant, beside):
     @tg.primitive(
@@ -291,7 +297,7 @@ def test_a_rule_that_is_wrong_under_create_graph_alone_is_found(plant, beside):
     assert "order 2" in message(function, [plant.x])
 
 
-@settings(max_examples=15)
+@FEW
 @given(plant=plants(least=1e-4))
 def test_a_rule_that_loses_the_cotangents_graph_is_found(plant):
     @tg.primitive(x=lambda F, g, x: (g.detach() if F.records else g) * (3 * x * x))
@@ -363,6 +369,7 @@ def test_right_rules_pass_where_derivatives_are_large_tiny_or_zero(function, at)
         assert tg.gradcheck(function, [at], rng=seed)
 
 
+@SOME
 @given(seed=SEEDS, power=st.integers(0, 6))
 def test_rounding_in_fn_is_no_wrong_rule_and_hides_none_that_matters(seed, power):
     offset = 10.0**power

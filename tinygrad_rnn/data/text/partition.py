@@ -141,7 +141,7 @@ def sequential(
     def draw() -> dict[str, Any]:
         return {"offset": int(tg_random.generator(own).integers(steps))}
 
-    return ResumableIterator(settings, draw, plan, own, carries_state=True)
+    return ResumableIterator(settings, draw, plan, own, carries_state=True, batch_axis=1)
 
 
 def random(
@@ -220,7 +220,7 @@ def random(
         return {"offset": offset, "order": smallest_dtype(order)}
 
     settings = _settings("random", tokens, batch_size, steps, drop_last)
-    return ResumableIterator(settings, draw, plan, own)
+    return ResumableIterator(settings, draw, plan, own, batch_axis=1)
 
 
 def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None) -> WindowIterator:
@@ -286,7 +286,7 @@ def evaluation(ids: Ids, batch_size: int, steps: int, device: str | None = None)
 
     settings = _settings("evaluation", tokens, batch_size, steps, False)
     count = -(-length // steps)
-    return ResumableIterator(settings, {}, lambda: (count, get_batch), carries_state=True)
+    return ResumableIterator(settings, {}, lambda: (count, get_batch), None, True, batch_axis=1)
 
 
 def _windows(
