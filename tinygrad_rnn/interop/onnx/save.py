@@ -96,8 +96,7 @@ def save_onnx(
     sees the padding of ragged batches, in `project` and in `step`: its result is not used, unless
     the cell mixes steps or sequences, which no file can do with lengths. A branch on a length (``if
     len(x) > 100``) is taken as for the lengths of the examples, which are between 2 and 29.
-    onnxruntime logs a warning for each optional input. Its nodes LSTM and GRU end the process for a
-    batch without sequences (1.32.0), so test the size before.
+    onnxruntime logs a warning for each optional input, and needs at least one sequence in a batch.
     The reference evaluator of the package onnx ignores ``sequence_lens``.
 
     Examples
