@@ -128,7 +128,8 @@ class Classifier(SequenceModel):
         self.head = Linear(self.summary.size, len(self.classes), **common)
 
     def _arguments(self) -> dict[str, Any]:
-        return self._made | {"classes": list(self.classes), "bptt": self.summary.rnn.bptt}
+        now = {"classes": list(self.classes), **self.summary.arguments()}
+        return self._made | now | ({} if self.vocabulary is None else {"inputs": self.vocabulary})
 
     def forward(self, x: Tensor, lengths: Any = None) -> Tensor:
         """Return the logits of the classes.

@@ -114,7 +114,7 @@ class Forecaster(SequenceModel):
         self.head = Linear(self.summary.size, self.ahead * self.num_targets, **common)
 
     def _arguments(self) -> dict[str, Any]:
-        return self._made | {"bptt": self.summary.rnn.bptt}
+        return self._made | self.summary.arguments()
 
     def forward(self, x: Tensor, lengths: Any = None) -> Tensor:
         """Return the next A values, standardised.

@@ -58,6 +58,10 @@ class Summary(Module):
         self.dropout, self.pool = Dropout(dropout), pool
         self.size = self.rnn.directions * self.rnn.state_sizes[0]
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that may have changed after it was made."""
+        return {"pool": self.pool, "dropout": self.dropout.p, "bptt": self.rnn.bptt}
+
     def forward(self, x: Tensor, lengths: Any = None) -> Tensor:
         """Return a vector (B, D·H) for each sequence of x (B, T, I)."""
         output, state = self.rnn(x, lengths=lengths, output=self.pool != "last")
