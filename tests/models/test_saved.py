@@ -351,6 +351,15 @@ MISUSES: dict[str, tuple[Any, str]] = {
     "a path that is none": (lambda path: NGram(2, 5).save(3), "the path"),
     "a stop that is no token": (lambda path: BUILT["n-gram"].sample("t", 3, stop="the"), "stop"),
     "a stop that is no id": (lambda path: BUILT["n-gram"].sample("t", 3, stop=0), "stop=0"),
+    "a stop that is a bool": (lambda path: BUILT["n-gram"].sample("t", 3, stop=True), "stop=True"),
+    "two stops": (
+        lambda path: BUILT["n-gram"].sample("t", 3, stop=np.array([1, 2])),
+        r"stop=array.*a token, or its id",
+    ),
+    "the unknown token as stop": (
+        lambda path: BUILT["n-gram"].sample("t", 3, stop="<unk>"),
+        "stop='<unk>' is not one",
+    ),
     "a stop of a model without a vocabulary": (
         lambda path: NGram(2, 5).fit([1, 2]).sample([1], 3, stop="a"),
         "has only the size of its vocabulary",

@@ -13,7 +13,15 @@ from ..nn import Linear
 from ..random import Rng
 from ..tensors import checks
 from ..tensors.creation import tensor
-from .summary import Array, SequenceModel, Summary, as_array, common_options, is_ragged
+from .summary import (
+    Array,
+    SequenceModel,
+    Summary,
+    as_array,
+    check_sequences,
+    common_options,
+    is_ragged,
+)
 
 
 class Forecaster(SequenceModel):
@@ -199,6 +207,7 @@ class Forecaster(SequenceModel):
 
     def _rows(self, x: Any) -> tuple[Any, bool]:
         """Return standardised series, a list or one array, and whether it is a single one."""
+        check_sequences("Forecaster", x)
         if is_ragged(x):
             return [self._scaled(self._checked(as_array(row), (2,))) for row in x], False
         values = self._checked(as_array(x), (2, 3))
@@ -216,6 +225,11 @@ class Forecaster(SequenceModel):
             raise ShapeError(
                 f"Forecaster.predict: a series (T, {features}), or several (N, T, {features}), are "
                 f"expected, got {shape}: {cure}"
+            )
+        if not values.shape[-2]:
+            raise ShapeError(
+                f"Forecaster.predict: a series of shape {shape} has no value to begin from: leave "
+                "it out"
             )
         if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
             raise ArgumentError(
