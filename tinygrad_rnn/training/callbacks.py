@@ -15,7 +15,7 @@ from ..errors import ArgumentError
 from ..io import save
 from ..optim import schedule as schedules
 from ..tensors import checks
-from .run import Callback, Run
+from .run import Callback, Run, plain
 from .writer import FilePath, Writer, writable
 
 
@@ -34,12 +34,18 @@ class _Monitor(Callback):
 
     def _better(self, run: Run, by: float = 0.0) -> bool:
         """Whether the figure is better than all before."""
-        if not isinstance(run.figures.get(self.monitor), int | float):
+        figure = plain(run.figures.get(self.monitor))
+        if not isinstance(figure, int | float):
+            if figure is not None:
+                raise ArgumentError(
+                    f"{class_name(self)}: the figure {self.monitor!r} is {figure!r:.60}: a number "
+                    "is expected"
+                )
             raise ArgumentError(
                 f"{class_name(self)}: no figure {self.monitor!r}: there are "
                 f"{', '.join(run.figures)}; a callback that adds one comes before in the list"
             )
-        value = run.figures[self.monitor] * (-1 if self.largest else 1)
+        value = figure * (-1 if self.largest else 1)
         found = bool(value < self.best - by)
         self.best = value if found else self.best
         return found
@@ -215,7 +221,7 @@ class Schedule(Callback):
     saved = ("scheduler",)
 
     def __init__(self, schedule: Callable[[int], float], per: str = "epoch") -> None:
-        if not callable(schedule) or per not in ("epoch", "step"):
+        if isinstance(schedule, type) or not callable(schedule) or per not in ("epoch", "step"):
             raise ArgumentError(
                 "Schedule: a function from a number to a factor, such as "
                 f"tg.optim.schedule.cosine(10), and per='epoch' or 'step' are expected, got "
@@ -225,6 +231,7 @@ class Schedule(Callback):
 
     def start(self, run: Run) -> None:
         """Set the first learning rate."""
+        checks.number(self.schedule(0), "Schedule: the first factor of the schedule", 0, math.inf)
         self.scheduler = schedules.Scheduler(run.optimizer, self.schedule)
 
     def step(self, run: Run) -> None:
