@@ -46,6 +46,7 @@ class Alone(T.Callback):
     saved, count = "count", 1  # type: ignore[assignment]
 
 
+BATCHES = tg.data.batches(X, Y, batch_size=4)
 FROZEN = tg.nn.Linear(3, 1).requires_grad_(False)
 MODEL, OTHER, WORDS, LOST = tg.nn.Linear(3, 1), tg.nn.Linear(3, 1), Stateless(), Forgetful()
 
@@ -200,6 +201,10 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a function that returns a number": (
         lambda: call(MODEL, lambda: 3), r"returned 3: it returns an iterable of tuples \(x, y\)",
+    ),
+    "one object for training and validation": (
+        lambda: call(MODEL, BATCHES, valid=BATCHES),
+        "valid: it is the object batches, .* make the batches of validation by another call",
     ),
     "a frozen model": (
         lambda: call(FROZEN), r"all parameters of Linear are frozen: call model\.requires_grad_",

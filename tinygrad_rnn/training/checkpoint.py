@@ -102,6 +102,7 @@ class Checkpoint(Writer):
 
 def _continue(run: Run, saving: Checkpoint) -> None:
     """Load the run in the file, if there is one, or raise."""
+    saving.error = None
     if saving.steps < math.inf and not run.saveable:
         raise ArgumentError(
             f"Checkpoint: steps={saving.steps}: a {class_name(run.batches)} has no position that "

@@ -164,6 +164,11 @@ class Run:
         self.every = every
         self.batches = arguments.as_batches("batches", batches, epochs > 1)
         self.valid = None if valid is None else arguments.as_batches("valid", valid, epochs > 1)
+        if isinstance(valid, ResumableIterator) and valid is batches:
+            raise ArgumentError(
+                "fit: valid: it is the object batches, and an object has one position only: make "
+                "the batches of validation by another call"
+            )
         if isinstance(self.valid, ResumableIterator):
             arguments.epoch_of(self.valid)  # from the beginning, if it was read before
         self.callbacks: list[Callback] = arguments.in_order(callbacks, Callback)

@@ -23,6 +23,10 @@ class Writer(Callback):
 
     error: OSError | None = None
 
+    def start(self, run: Run) -> None:
+        """Forget the error of another run."""
+        self.error = None
+
     def attempt(self, write: Callable[..., None], path: Path, *values: Any, **state: Any) -> None:
         """Write a file; where that fails, warn and keep the error."""
         try:
@@ -84,7 +88,9 @@ class Log(Writer):
         self._rows, self._begun = _Rows(), False
 
     def start(self, run: Run) -> None:
-        """Raise if the file is that of another run."""
+        """Begin again; raise if the file is that of another run."""
+        super().start(run)
+        self._rows, self._begun = [], False
         refuse_existing(self.path, self.resume, "Log")
 
     def report(self, run: Run) -> None:
