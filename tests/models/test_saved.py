@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import ArgumentError, CheckpointError, DTypeError
+from tinygrad_rnn.errors import ArgumentError, CheckpointError, DTypeError, ShapeError
 from tinygrad_rnn.models import Classifier, Forecaster, NeuralLM, NGram, RecurrentLM
 
 TEXT = "the time traveller and the time machine\n" * 4
@@ -249,6 +250,31 @@ def test_a_file_of_the_version_before(name: str, tmp_path: Path) -> None:
             value["kind"] = "class"
     tg.save(path, saved_model=saved)
     assert type(tg.models.load(path, classes=[Decay, Louder])) is type(model)
+
+
+@pytest.mark.parametrize("part", ["class", "arguments", "weights", "frozen", "own"])
+@pytest.mark.parametrize("value", [None, {"kind": "class", "value": 3}])
+def test_a_part_of_another_type(part: str, value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    MODELS["LSTM"]().save(path)
+    saved = tg.load(path)["saved_model"]
+    parts = [saved | {part: value}]
+    if part in ("arguments", "weights"):
+        parts += [saved | {part: saved[part] | {name: value}} for name in saved[part]]
+    for changed in parts:
+        tg.save(path, saved_model=changed)
+        with contextlib.suppress(ArgumentError, CheckpointError, DTypeError, ShapeError):
+            tg.models.load(path)
+
+
+def test_weights_of_integers_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    MODELS["LSTM"]().save(path)
+    saved = tg.load(path)["saved_model"]
+    saved["weights"]["head.bias"] = saved["weights"]["head.bias"].astype(np.int64)
+    tg.save(path, saved_model=saved)
+    with pytest.raises(ArgumentError, match=r"head\.bias"):
+        tg.models.load(path)
 
 
 def test_a_changed_pool_dropout_or_vocabulary_is_kept(tmp_path: Path) -> None:

@@ -150,10 +150,12 @@ def load(
         saved = file[_KEY]
         kind, arguments, weights = (saved[name] for name in ("class", "arguments", "weights"))
         own, frozen = saved.get("own"), saved.get("frozen", [])  # not in an earlier version
+        _check_content(kind, weights, frozen)
         decoded = {n: _decoded(known, tokenizer, v) for n, v in arguments.items()}
     except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"models.load: {str(path)!r}: the model in it is incomplete ({error!r})"
+            f"models.load: {str(path)!r}: the model in it is incomplete ({error!r}): it was not "
+            "written by model.save: save the model again"
         ) from error
     found = _class_of(known, kind, own)
     random = tg_random.get_state()
@@ -175,6 +177,13 @@ def load(
         for name, parameter in model.named_parameters():
             parameter.requires_grad = name not in frozen
     return model
+
+
+def _check_content(kind: Any, weights: Any, frozen: Any) -> None:
+    """Raise unless the parts of a file are of the types that `save` writes."""
+    for value, expected in ((kind, str), (weights, dict), (frozen, list)):
+        if not isinstance(value, expected):
+            raise TypeError(f"{value!r:.40} in place of a {expected.__name__}")
 
 
 def _library() -> dict[str, type]:
@@ -333,5 +342,6 @@ def _settings(module: nn.Module) -> dict[str, Any]:
 def _take_dtypes(model: nn.Module, weights: Mapping[str, Any]) -> None:
     """Give the new model's parameters and buffers the dtypes that were saved."""
     for name, own in [*model.named_parameters(), *model.named_buffers()]:
-        if name in weights and weights[name].dtype != own.dtype:
-            own._rebind(own._data.astype(weights[name].dtype))
+        saved = getattr(weights.get(name), "dtype", own.dtype)
+        if own.dtype.kind == "f" == saved.kind:
+            own._rebind(own._data.astype(saved))
