@@ -344,7 +344,7 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
         parser.error(f"--plot: {why}")
     if not args.prefix:
         parser.error("--prefix: the model needs a character to start from")
-    if args.temperature < 0 or not 0 < args.top_p <= 1:
+    if not args.temperature >= 0 or not 0 < args.top_p <= 1:
         parser.error("--temperature is at least 0, --top-p above 0 and at most 1")
     for path in (args.save, args.log, args.ids, args.plot):
         if path is not None and not path.parent.is_dir():
@@ -424,7 +424,8 @@ def resume(args: Any, saved: dict[str, Any], batches: Any, about: dict[str, Any]
     if args.lr != saved["options"]["lr"]:
         print(f"--lr is {args.lr:g} from here on, before {saved['options']['lr']:g}")
     now = {"numpy": np.__version__, "python": platform.python_version()}
-    if then != now | {"tinygrad_rnn": tg.__version__}:
+    now["tinygrad_rnn"] = tg.__version__
+    if any(then[name] != version for name, version in now.items()):
         print(f"saved by other versions, {then}: the last bits may differ")
 
 

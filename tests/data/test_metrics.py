@@ -209,6 +209,13 @@ LOGITS = np.zeros((4, K))
         (lambda: metrics.Confusion(2).update([1], [-1]), ArgumentError, "targets from -1 to -1"),
         (lambda: metrics.Confusion(["a", "b", "a"]), ArgumentError, "one for each id, not one for"),
         (lambda: metrics.Confusion("ab"), ArgumentError, "a number or a list of names, got 'ab'"),
+        (lambda: metrics.Confusion([1, 2, 3]), ArgumentError, r"\[1, 2, 3\] are numbers.*str\(c\)"),
+        (lambda: metrics.Confusion(np.array([1, 0])), ArgumentError, "are numbers"),
+        (
+            lambda: metrics.Confusion(["a"] * 3000),
+            ArgumentError,
+            r"'a', \.\.\. \(3000 in all\)\]: pass one for each id",
+        ),
         (lambda: metrics.Confusion(0), ArgumentError, "classes must be a positive integer"),
         (
             lambda: metrics.Confusion(2).merge(metrics.Confusion(["a", "b"])),
@@ -238,6 +245,13 @@ LOGITS = np.zeros((4, K))
 def test_misuses_of_metrics_are_answered_with_the_cure(misuse, error, message):
     with pytest.raises(error, match=message):
         misuse()
+
+
+def test_a_confusion_of_numbers_from_0_takes_them_as_classes() -> None:
+    for classes in (2, range(2), [0, 1], np.arange(2), [False, True]):
+        confusion = metrics.Confusion(classes)
+        confusion.update([0, 1, 1], [0, 1, 0])
+        assert confusion.value.tolist() == [[1, 1], [0, 1]]
 
 
 def test_a_confusion_takes_names() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import ArgumentError, CheckpointError, DTypeError
+from tinygrad_rnn.errors import ArgumentError, CheckpointError, DTypeError, ShapeError
 from tinygrad_rnn.models import Classifier, Forecaster, NeuralLM, NGram, RecurrentLM
 
 TEXT = "the time traveller and the time machine\n" * 4
@@ -39,6 +40,13 @@ class Decay(tg.nn.Cell):
 
 class Louder(RecurrentLM):
     """A model of one's own."""
+
+
+class Smaller(RecurrentLM):
+    """A model with other arguments than those of its base class."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(tg.nn.GRUCell, VOCAB, size)
 
 
 def fitted(model: Forecaster) -> Forecaster:
@@ -205,6 +213,80 @@ def test_between_two_tokens_the_model_can_be_trained() -> None:
     assert [next(endless) for _ in range(400)]
 
 
+# -- what a file says ------------------------------------------------------------------------------
+
+
+def test_frozen_parameters_stay_frozen(tmp_path: Path) -> None:
+    model = RecurrentLM(tg.nn.GRUCell, VOCAB, 4, embedding_dim=3)
+    model.embedding.requires_grad_(False)
+    model.save(tmp_path / "model.npz")
+    found = tg.models.load(tmp_path / "model.npz")
+    frozen = {name for name, p in found.named_parameters() if not p.requires_grad}
+    assert frozen == {"embedding.weight"}
+
+
+def test_a_class_with_a_name_of_the_library_is_not_taken_for_that(tmp_path: Path) -> None:
+    def step(self: Any, z: tg.Tensor, h: tg.Tensor) -> tg.Tensor:
+        return tg.nn.GRUCell.step(self, z, h) / 2
+
+    own, path = type("GRUCell", (tg.nn.GRUCell,), {"step": step}), tmp_path / "model.npz"
+    mine, theirs = RecurrentLM(own, VOCAB, 4), RecurrentLM(tg.nn.GRUCell, VOCAB, 4)
+    mine.save(path)
+    with pytest.raises(ArgumentError, match=r"not one of the library.*classes=\[GRUCell\]"):
+        tg.models.load(path)
+    assert tg.models.load(path, classes=[own]).score(TEXT) == mine.score(TEXT)
+    theirs.save(path)
+    assert tg.models.load(path, classes=[own]).score(TEXT) == theirs.score(TEXT)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "own cell", "own model"])
+def test_a_file_of_the_version_before(name: str, tmp_path: Path) -> None:
+    path, model = tmp_path / "model.npz", MODELS[name]()
+    model.save(path)
+    saved = tg.load(path)["saved_model"]
+    del saved["own"], saved["frozen"]
+    for value in saved["arguments"].values():
+        if isinstance(value, dict) and value["kind"].endswith(" class"):
+            value["kind"] = "class"
+    tg.save(path, saved_model=saved)
+    assert type(tg.models.load(path, classes=[Decay, Louder])) is type(model)
+
+
+@pytest.mark.parametrize("part", ["class", "arguments", "weights", "frozen", "own"])
+@pytest.mark.parametrize("value", [None, {"kind": "class", "value": 3}])
+def test_a_part_of_another_type(part: str, value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    MODELS["LSTM"]().save(path)
+    saved = tg.load(path)["saved_model"]
+    parts = [saved | {part: value}]
+    if part in ("arguments", "weights"):
+        parts += [saved | {part: saved[part] | {name: value}} for name in saved[part]]
+    for changed in parts:
+        tg.save(path, saved_model=changed)
+        with contextlib.suppress(ArgumentError, CheckpointError, DTypeError, ShapeError):
+            tg.models.load(path)
+
+
+def test_weights_of_integers_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    MODELS["LSTM"]().save(path)
+    saved = tg.load(path)["saved_model"]
+    saved["weights"]["head.bias"] = saved["weights"]["head.bias"].astype(np.int64)
+    tg.save(path, saved_model=saved)
+    with pytest.raises(ArgumentError, match=r"head\.bias"):
+        tg.models.load(path)
+
+
+def test_a_changed_pool_dropout_or_vocabulary_is_kept(tmp_path: Path) -> None:
+    model = Classifier(tg.nn.GRUCell, VOCAB, 3, 4, dropout=0.1)
+    model.summary.pool, model.summary.dropout.p = "max", 0.3
+    model.vocabulary = tg.data.text.Vocabulary([*VOCAB.tokens[:0:-1]])
+    model.save(tmp_path / "model.npz")
+    found = tg.models.load(tmp_path / "model.npz")
+    assert found.summary.pool == "max" and found.summary.dropout.p == 0.3
+    np.testing.assert_array_equal(found.probabilities(["time"]), model.probabilities(["time"]))
+
+
 # -- misuse ----------------------------------------------------------------------------------------
 
 
@@ -255,6 +337,26 @@ MISUSES: dict[str, tuple[Any, str]] = {
         changed(lambda m: setattr(m.head, "weight", m.embedding.weight)),
         "head.weight is tied",
     ),
+    "another class of layer": (
+        changed(lambda m: setattr(m, "head", type("Mine", (tg.nn.Linear,), {})(4, len(VOCAB)))),
+        "head: class is 'Mine', and 'Linear'",
+    ),
+    "a setting that no argument has": (
+        changed(lambda m: setattr(m.rnn.cells[0], "hidden_size", 5)),
+        "rnn.cells.0: hidden_size is 5, and 4",
+    ),
+    "a model with other arguments": (
+        lambda path: Smaller(3).save(path),
+        r"Smaller\(.*\) cannot be made: .*: give its __init__ the arguments of the class",
+    ),
+    "two classes of one name": (
+        loaded("own cell", classes=[Decay, type("Decay", (Decay,), {})]),
+        "two have the same name",
+    ),
+    "the name of a tokenizer": (
+        loaded("n-gram", tokenizer="split"),
+        "tokenizer: the function of the vocabulary is expected, got 'split'",
+    ),
     "a strategy of one's own": (changed(a_strategy_of_ones_own), "bptt = None"),
     "a probability that is a function": (
         changed(lambda m: setattr(m.rnn, "bptt", tg.bptt.Randomized(lambda t: 0.5))),
@@ -275,6 +377,15 @@ MISUSES: dict[str, tuple[Any, str]] = {
     "a path that is none": (lambda path: NGram(2, 5).save(3), "the path"),
     "a stop that is no token": (lambda path: BUILT["n-gram"].sample("t", 3, stop="the"), "stop"),
     "a stop that is no id": (lambda path: BUILT["n-gram"].sample("t", 3, stop=0), "stop=0"),
+    "a stop that is a bool": (lambda path: BUILT["n-gram"].sample("t", 3, stop=True), "stop=True"),
+    "two stops": (
+        lambda path: BUILT["n-gram"].sample("t", 3, stop=np.array([1, 2])),
+        r"stop=array.*a token, or its id",
+    ),
+    "the unknown token as stop": (
+        lambda path: BUILT["n-gram"].sample("t", 3, stop="<unk>"),
+        "stop='<unk>' is not one",
+    ),
     "a stop of a model without a vocabulary": (
         lambda path: NGram(2, 5).fit([1, 2]).sample([1], 3, stop="a"),
         "has only the size of its vocabulary",

@@ -283,6 +283,7 @@ def test_ctrl_c_then_resume_gives_the_same_bits(
     status, out = job("--save", files["run.ckpt"], "--resume")
     assert status == 0
     assert f"continuing after step {step}" in out
+    assert "other versions" not in out
     assert saved(files["run.ckpt"]) == saved(files["whole.ckpt"])
     assert logged(files["run.log"]) == logged(files["whole.log"])
     assert out.splitlines()[-2] == whole.splitlines()[-2], "another text was written"
@@ -632,6 +633,8 @@ def test_a_run_that_diverges_stops() -> None:
         ("--batch 100000", "too few"),
         ("--save no/such/folder/run.ckpt", "no such directory"),
         ("--temperature -1", "--temperature"),
+        ("--temperature nan", "--temperature"),
+        ("--text {other} --save new.ckpt --log new.ckpt", "would both write new.ckpt"),
         ("--epochs 0", "--epochs"),
         ("--prefix=", "--prefix"),
         ("--resume", "--save PATH"),

@@ -648,3 +648,47 @@ def test_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "pandas", Pandas)
     assert history.to_pandas() == ("frame", rows)
+
+
+def test_callbacks_that_another_run_used_begin_again(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+
+    def train(epochs: int, callbacks: list[Any]) -> tuple[Any, ...]:
+        tg.manual_seed(1)
+        model = tg.nn.Linear(2, 1)
+        history = tg.fit(
+            model, [(x, x[:, :1])], valid=[(x, x[:, :1])], loss=tg.functional.mse_loss,
+            epochs=epochs, optimizer=tg.optim.SGD(model.parameters(), lr=0.1), callbacks=callbacks,
+        )  # fmt: skip
+        lines = (tmp_path / "log").read_text().splitlines()
+        return history["valid_loss"], history.stopped, len(lines), model.weight.numpy().tolist()
+
+    def new() -> list[Any]:
+        log = tg.training.Log(tmp_path / "log", resume=True)
+        return [tg.training.EarlyStopping(2), tg.training.BestModel(), log]
+
+    used = new()
+    train(30, used)
+    assert train(3, used) == train(3, new())
+
+
+@pytest.mark.parametrize("per", ["epoch", "step"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_schedule_of_a_next_run_begins_from_the_base(per: str, number: int) -> None:
+    model, x = tg.nn.Linear(1, 1), np.ones((4, 1), np.float32)
+    sgd = tg.optim.SGD(model.parameters(), lr=0.5)
+    theirs = tg.optim.schedule.Scheduler(sgd, tg.optim.schedule.constant(0.5))
+
+    def rates(*callbacks: Any) -> list[float]:
+        options = {"loss": tg.functional.mse_loss, "optimizer": sgd, "epochs": 3}
+        return tg.fit(model, [(x, x)], callbacks=callbacks, **options)["lr"]  # type: ignore[arg-type]
+
+    schedules = [tg.training.Schedule(tg.optim.schedule.cosine(3), per) for _ in range(number)]
+    first = rates(*schedules)
+    assert 0 < first[0] <= 0.25 and sgd.lr == 0
+    assert rates() == [0, 0, 0]  # the last rate is kept
+    assert rates(*schedules) == first
+    theirs.base_lr = 1.0
+    assert rates(*schedules) == [2 * rate for rate in first]
+    sgd.lr = 0.125
+    assert rates(*schedules) == pytest.approx([rate / 2 for rate in first])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import ArgumentError, ShapeError
+from tinygrad_rnn.errors import ArgumentError, DTypeError, ShapeError
 
 F, T = tg.functional, tg.training
 X, Y = np.ones((8, 3), np.float32), np.ones((8, 1), np.float32)
@@ -37,10 +38,16 @@ class Forgets(T.Callback):
     saved = ("count",)
 
 
+class Prints(T.Callback):
+    saved, count = ("count",), print
+
+
 class Alone(T.Callback):
     saved, count = "count", 1  # type: ignore[assignment]
 
 
+BATCHES = tg.data.batches(X, Y, batch_size=4)
+FROZEN = tg.nn.Linear(3, 1).requires_grad_(False)
 MODEL, OTHER, WORDS, LOST = tg.nn.Linear(3, 1), tg.nn.Linear(3, 1), Stateless(), Forgetful()
 
 
@@ -188,6 +195,41 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: T.Checkpoint("no/such/run.ckpt"), "'no/such/run.ckpt': no such folder: make it",
     ),
     "a checkpoint without a path": (lambda: T.Checkpoint(5), "path: the path of a file .* got 5"),
+    "batches of a function with an argument": (
+        lambda: call(MODEL, lambda epoch: [(X, Y)]),
+        "batches: a function is called without arguments in each epoch: missing .*'epoch'",
+    ),
+    "a function that returns a number": (
+        lambda: call(MODEL, lambda: 3), r"returned 3: it returns an iterable of tuples \(x, y\)",
+    ),
+    "one object for training and validation": (
+        lambda: call(MODEL, BATCHES, valid=BATCHES),
+        "valid: it is the object batches, .* make the batches of validation by another call",
+    ),
+    "a frozen model": (
+        lambda: call(FROZEN), r"all parameters of Linear are frozen: call model\.requires_grad_",
+    ),
+    "a class as schedule": (
+        lambda: T.Schedule(tg.optim.schedule.Scheduler), "Schedule: a function from a number",
+    ),
+    "a schedule of texts": (
+        lambda: call(callbacks=[T.Schedule(lambda epoch: "0.1")]),  # type: ignore[arg-type,return-value]
+        "Schedule: the first factor of the schedule must be a number, got '0.1'",
+    ),
+    "two files of one name": (
+        lambda: call(
+            callbacks=[T.Checkpoint("run.ckpt"), T.BestModel("loss", path="./run.ckpt")]
+        ),
+        "BestModel and Checkpoint would both write run.ckpt: pass another name",
+    ),
+    "an entry that cannot be saved": (
+        lambda: call(callbacks=[T.Checkpoint("no file is written", extra={"f": print})]),
+        "save: f is a builtins.builtin_function_or_method: dicts",
+    ),
+    "an attribute that cannot be saved": (
+        lambda: call(callbacks=[Prints(), T.Checkpoint("no file is written")]),
+        r"save: fit.*'count'\] is a builtins.builtin_function_or_method: dicts",
+    ),
     "a checkpoint within an epoch of a function": (
         lambda: call(MODEL, lambda: [(X, Y)], callbacks=[T.Checkpoint("run.ckpt", steps=3)]),
         r"Checkpoint: steps=3: a function has no position .* pass tg\.data\.batches\(\.\.\.\) it",
@@ -231,6 +273,10 @@ def saved_run(folder: Path, **changes: Any) -> None:
         ({"inputs": 2}, r"shapes is \[\(8, 2\), \(8, 1\)\] here"),
         ({"rule": tg.optim.SGD}, "Adam"),
         (
+            {"batches": [(X, Y)]},
+            "other batches: (?s:.*)pass the same ones, or save this run in another",
+        ),
+        (
             {"batches": lambda: [(X, Y)]},
             "batches: the run to continue had other batches, not a functi",
         ),
@@ -250,3 +296,85 @@ def test_another_file_is_not_continued(tmp_path: Path) -> None:
     tg.save(tmp_path / "run", model=MODEL)
     with pytest.raises(ArgumentError, match=r"run: nothing was loaded:\n  missing: fit"):
         saved_run(tmp_path)
+
+
+class Figure(T.Callback):
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def report(self, run: Any) -> None:
+        run.figures["accuracy"] = self.value
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.array, tg.tensor, lambda x: [[x]]])
+def test_a_figure_can_be_a_number_of_numpy_or_a_tensor(kind: Any, tmp_path: Path) -> None:
+    value, log = kind(1), T.Log(tmp_path / "log")
+    call(callbacks=[Figure(value), log])
+    rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [row["accuracy"] for row in rows] == [
+        1 if np.size(value) and kind in PLAIN else [[1]]
+    ] * 2
+    if kind in PLAIN:
+        early = T.EarlyStopping(1, "accuracy")
+        assert "accuracy did not improve" in call(callbacks=[Figure(value), early]).stopped
+
+
+PLAIN = [np.float32, np.int64, np.array, tg.tensor]
+
+
+def test_a_figure_that_is_no_number(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"Log: the figure 'accuracy' is array.*\.tolist\(\)"):
+        call(callbacks=[Figure(np.ones(3)), T.Log(tmp_path / "log")])
+    with pytest.raises(ArgumentError, match="the figure 'accuracy' is 'high': a number is"):
+        call(callbacks=[Figure("high"), T.EarlyStopping(1, "accuracy")])
+
+
+class Counts(T.Callback):
+    saved: Any = ("count",)
+    count = other = 0
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("epoch", "x", "epoch is a number >= 0, got 'x'"),
+        ("seconds", -1, "seconds is a number >= 0, got -1"),
+        ("losses", None, "is damaged, nothing was loaded: TypeError"),
+        ("history", 3, "is damaged, nothing was loaded: TypeError"),
+        ("state", "x", "state"),
+        ("random", {}, "random"),
+        ("callbacks", [["Counts", {"count": 3, "more": 1}]], "unexpected: more"),
+        ("callbacks", [["Counts", {}]], "missing: count"),
+        (None, 3, "a dict with the keys"),
+    ],
+)
+def test_a_run_that_is_damaged_changes_nothing(
+    part: str | None, value: Any, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+
+    def train(epochs: int) -> None:
+        tg.fit(
+            model, batches, loss=F.mse_loss, epochs=epochs, optimizer=adam,
+            callbacks=[counts, T.Checkpoint(path, resume=True)],
+        )  # fmt: skip
+
+    def everything() -> Any:
+        parts = [model, adam, batches]
+        states = [*(p.state_dict() for p in parts), counts.count, tg.random.get_state()]
+        return repr(states)
+
+    model = tg.nn.Linear(3, 1)
+    adam = tg.optim.Adam(model.parameters(), lr=0.1)
+    batches, counts = tg.data.batches(X, Y, batch_size=4), Counts()
+    train(1)
+    saved = tg.load(path)
+    tg.save(path, fit=saved["fit"] | {part: value} if part else value)
+    written = path.read_bytes()
+    model = tg.nn.Linear(3, 1)
+    adam = tg.optim.Adam(model.parameters(), lr=0.2)
+    batches, counts = tg.data.batches(X, Y, batch_size=4), Counts()
+    before = everything()
+    with pytest.raises((ArgumentError, DTypeError), match=message):
+        train(2)
+    assert everything() == before and path.read_bytes() == written

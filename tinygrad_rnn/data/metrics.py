@@ -376,7 +376,8 @@ class Confusion:
     Parameters
     ----------
     classes : int or sequence of str
-        The number of classes, or their names.
+        The number of classes, or their names. Names are strings: in `update` a number is a position
+        in this list, so that names such as 1, 2, 3 would be ambiguous.
     ignore_index : int, optional
         Targets with this id do not count.
 
@@ -390,7 +391,7 @@ class Confusion:
     Raises
     ------
     ArgumentError
-        If the number of classes is 0, or two have one name.
+        If the number of classes is 0, two have one name, or names are numbers.
 
     Examples
     --------
@@ -408,15 +409,22 @@ class Confusion:
 
     def __init__(self, classes: int | Sequence[str], ignore_index: int | None = None) -> None:
         if isinstance(classes, str):
-            raise ArgumentError(f"Confusion: a number or a list of names, got {classes!r}")
+            raise ArgumentError(f"Confusion: a number or a list of names, got {classes!r:.40}")
         names: Any = classes  # an array, a column, or another sequence
         if not hasattr(names, "__len__"):
             names = range(checks.positive(names, "Confusion: classes"))
+        numbers = [n for n in names if not isinstance(n, str)]
+        if numbers and (len(numbers) < len(names) or any(n != i for i, n in enumerate(numbers))):
+            raise ArgumentError(
+                f"Confusion: the names {_shown(names)} are numbers, which could mean other classes "
+                "in update, where a number is a position in this list: pass strings, "
+                "[str(c) for c in classes], and labels, or names as strings, to update"
+            )
         self.names = list(map(str, names))
         if not self.names or len(set(self.names)) < len(self.names):
             raise ArgumentError(
-                f"Confusion: the names of the classes must differ, got {self.names}: pass one for "
-                "each id, not one for each example"
+                f"Confusion: the names of the classes must differ, got {_shown(self.names)}: pass "
+                "one for each id, not one for each example"
             )
         self.ignore_index = ignore_index
         self.reset()
@@ -465,7 +473,8 @@ class Confusion:
         unknown = sorted({str(name) for name in array.flat} - found.keys())
         if unknown:
             raise ArgumentError(
-                f"Confusion.update: {unknown[0]!r} is not one of the classes {self.names}"
+                f"Confusion.update: {unknown[0]!r:.40} is not one of the classes "
+                f"{_shown(self.names)}: pass all names to Confusion"
             )
         return np.array([found[str(name)] for name in array.flat], np.int64).reshape(array.shape)
 
@@ -490,7 +499,8 @@ class Confusion:
         _same_class(self, other)
         if other.names != self.names:
             raise ArgumentError(
-                f"Confusion.merge: the classes differ: {self.names} and {other.names}"
+                f"Confusion.merge: the classes differ: {_shown(self.names)} and "
+                f"{_shown(other.names)}"
             )
         self.value += other.value
         return self
@@ -593,6 +603,12 @@ class Confusion:
         if path is not None:
             figure.savefig(path)
         return figure
+
+
+def _shown(names: Any) -> str:
+    """Return names as a message shows them."""
+    rest = f", ... ({len(names)} in all)" if len(names) > 8 else ""
+    return f"[{', '.join(f'{name!r:.20}' for name in list(names)[:8])}{rest}]"
 
 
 def _same_class(metric: Any, other: Any) -> None:

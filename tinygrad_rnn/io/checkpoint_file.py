@@ -207,6 +207,11 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     return state
 
 
+def check_state(state: dict[str, Any]) -> None:
+    """Raise as `save` would for a state that cannot be saved; nothing is written."""
+    _encode(state, "", [], 0)
+
+
 def versions(path: str | os.PathLike[str]) -> dict[str, str]:
     """Return the versions of this library, of NumPy and of Python, and the executor, of a file.
 

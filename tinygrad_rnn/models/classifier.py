@@ -17,7 +17,15 @@ from ..nn import Embedding, Linear
 from ..random import Rng
 from ..tensors import checks
 from ..tensors.creation import tensor
-from .summary import Array, SequenceModel, Summary, as_array, common_options, is_ragged
+from .summary import (
+    Array,
+    SequenceModel,
+    Summary,
+    as_array,
+    check_sequences,
+    common_options,
+    is_ragged,
+)
 
 
 class Classifier(SequenceModel):
@@ -65,7 +73,8 @@ class Classifier(SequenceModel):
     Raises
     ------
     ArgumentError
-        If a size is out of range, or there are less than two classes, or one occurs twice.
+        If a size is out of range, or there are less than two classes, or one occurs twice, or
+        they are of different kinds.
 
     Examples
     --------
@@ -128,7 +137,8 @@ class Classifier(SequenceModel):
         self.head = Linear(self.summary.size, len(self.classes), **common)
 
     def _arguments(self) -> dict[str, Any]:
-        return self._made | {"classes": list(self.classes), "bptt": self.summary.rnn.bptt}
+        now = {"classes": list(self.classes), **self.summary.arguments()}
+        return self._made | now | ({} if self.vocabulary is None else {"inputs": self.vocabulary})
 
     def forward(self, x: Tensor, lengths: Any = None) -> Tensor:
         """Return the logits of the classes.
@@ -233,16 +243,29 @@ class Classifier(SequenceModel):
             )
         texts = getattr(getattr(x, "dtype", None), "kind", "?") in "OTU"  # of NumPy, or pandas
         items = x.tolist() if texts else x
-        if isinstance(items, list | tuple) and items and isinstance(items[0], str):
-            if self.vocabulary is None:
-                raise ArgumentError(
-                    f"Classifier.predict: texts, such as {items[0]!r:.40}, for a model of "
-                    f"{self.summary.rnn.input_size} features: make it with a Vocabulary"
-                )
+        check_sequences("Classifier", items)
+        if isinstance(items, list | tuple) and any(isinstance(item, str) for item in items):
+            self._check_texts(items)
+            assert self.vocabulary is not None
             return [self.vocabulary.encode(text) for text in items]
         if is_ragged(items):
             return [self._checked(as_array(row), 1) for row in items]
         return self._checked(as_array(items), 2)
+
+    def _check_texts(self, items: Any) -> None:
+        """Raise for a list that has texts, and cannot be encoded."""
+        if self.vocabulary is None:
+            text = next(item for item in items if isinstance(item, str))
+            raise ArgumentError(
+                f"Classifier.predict: texts, such as {text!r:.40}, for a model of "
+                f"{self.summary.rnn.input_size} features: make it with a Vocabulary"
+            )
+        for i, item in enumerate(items):
+            if not isinstance(item, str):
+                raise ArgumentError(
+                    f"Classifier.predict: sequence {i} is {item!r:.40}, and others are texts: drop "
+                    "it, or fill it with a text, as .dropna() and .fillna('') do"
+                )
 
     def _checked(self, values: Array, ndim: int) -> Array:
         """Return ids with `ndim` axes, or features with one more; raise for others."""
@@ -259,17 +282,25 @@ class Classifier(SequenceModel):
 def _classes(classes: Any) -> tuple[Any, ...]:
     if isinstance(classes, int | np.integer) and not isinstance(classes, bool):
         return tuple(range(checks.positive(classes, "Classifier: classes", least=2)))
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
+    if isinstance(classes, str | set | frozenset) or not isinstance(classes, Iterable):
         raise ArgumentError(
-            f"Classifier: classes: their number or a list of their names is expected, got "
-            f"{classes!r:.40}"
+            f"Classifier: classes: their number or a list of their names, in the order of the "
+            f"labels, is expected, got {classes!r:.40}"
         )
     names = classes.tolist() if hasattr(classes, "tolist") else list(classes)
-    for name in names:
-        if not isinstance(name, str | int | float | np.generic):
-            raise ArgumentError(
-                f"Classifier: classes: names are strings or numbers, got a {class_name(name)}"
-            )
+    kinds = {_kind(name) for name in names}
+    if None in kinds:
+        wrong = next(name for name in names if _kind(name) is None)
+        raise ArgumentError(
+            f"Classifier: classes: names are strings or numbers, got {wrong!r:.40}, a "
+            f"{class_name(wrong)}: convert them, such as by map(str, ...)"
+        )
+    if len(kinds) > 1:
+        shown = " and ".join(repr(next(n for n in names if _kind(n) == k)) for k in sorted(kinds))
+        raise ArgumentError(
+            f"Classifier: classes: names of one kind are expected, got {shown}: convert them, such "
+            "as by map(str, ...)"
+        )
     if len(names) < 2 or len(set(names)) < len(names):
         shown = ", ".join(map(repr, names[:5])) + ", ..." * (len(names) > 5)
         raise ArgumentError(
@@ -278,3 +309,13 @@ def _classes(classes: Any) -> tuple[Any, ...]:
             "label"
         )
     return tuple(names)
+
+
+def _kind(name: Any) -> Any:
+    """Return the kind of a name: one array has those of one kind, and a file saves them."""
+    if isinstance(name, str):
+        return "text"
+    if isinstance(name, bool | np.bool_):
+        return "bool"
+    number = isinstance(name, int | float | np.integer | np.floating)
+    return "number" if number and name == name else None

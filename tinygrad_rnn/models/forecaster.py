@@ -13,7 +13,15 @@ from ..nn import Linear
 from ..random import Rng
 from ..tensors import checks
 from ..tensors.creation import tensor
-from .summary import Array, SequenceModel, Summary, as_array, common_options, is_ragged
+from .summary import (
+    Array,
+    SequenceModel,
+    Summary,
+    as_array,
+    check_sequences,
+    common_options,
+    is_ragged,
+)
 
 
 class Forecaster(SequenceModel):
@@ -114,7 +122,7 @@ class Forecaster(SequenceModel):
         self.head = Linear(self.summary.size, self.ahead * self.num_targets, **common)
 
     def _arguments(self) -> dict[str, Any]:
-        return self._made | {"bptt": self.summary.rnn.bptt}
+        return self._made | self.summary.arguments()
 
     def forward(self, x: Tensor, lengths: Any = None) -> Tensor:
         """Return the next A values, standardised.
@@ -201,6 +209,7 @@ class Forecaster(SequenceModel):
 
     def _rows(self, x: Any) -> tuple[Any, bool]:
         """Return standardised series, a list or one array, and whether it is a single one."""
+        check_sequences("Forecaster", x)
         if is_ragged(x):
             return [self._scaled(self._checked(as_array(row), (2,))) for row in x], False
         values = self._checked(as_array(x), (2, 3))
@@ -218,6 +227,11 @@ class Forecaster(SequenceModel):
             raise ShapeError(
                 f"Forecaster.predict: a series (T, {features}), or several (N, T, {features}), are "
                 f"expected, got {shape}: {cure}"
+            )
+        if not values.shape[-2]:
+            raise ShapeError(
+                f"Forecaster.predict: a series of shape {shape} has no value to begin from: leave "
+                "it out"
             )
         if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
             raise ArgumentError(

@@ -362,13 +362,14 @@ class LanguageModel(SavedModel):
         """Return the id of the token that ends a text."""
         if isinstance(stop, str):
             vocabulary = self._vocabulary("sample", "stop")
-            if stop not in vocabulary:
+            if stop not in vocabulary or stop == vocabulary.tokens[0]:
                 raise ArgumentError(
                     f"sample: stop={stop!r:.40} is not one token of the vocabulary: pass one of "
                     "its tokens, which the texts of the training end with"
                 )
             return vocabulary.tokens.index(stop)
-        if not hasattr(stop, "__index__") or not 0 < stop < self.vocab_size:
+        integer = hasattr(stop, "__index__") and not isinstance(stop, bool) and not np.ndim(stop)
+        if not integer or not 0 < stop < self.vocab_size:
             raise ArgumentError(
                 f"sample: stop={stop!r:.40}: a token, or its id from 1 to {self.vocab_size - 1}, "
                 "is expected"

@@ -284,7 +284,7 @@ class RecurrentLM(_Network):
         self.head = Linear(self.rnn.state_sizes[0], self.vocab_size, **common)
 
     def _arguments(self) -> dict[str, Any]:
-        return super()._arguments() | {"bptt": self.rnn.bptt}
+        return super()._arguments() | {"bptt": self.rnn.bptt, "dropout": self.dropout.p}
 
     def forward(
         self, ids: Tensor, state: State = None, bptt: Strategy | None = None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from .. import random as tg_random
 from .. import tensors as ops
+from .._util.api_hints import class_name
 from ..data import batches, ragged_batches
 from ..engine import backend
 from ..engine.grad_mode import no_grad
@@ -57,6 +58,10 @@ class Summary(Module):
         )  # fmt: skip
         self.dropout, self.pool = Dropout(dropout), pool
         self.size = self.rnn.directions * self.rnn.state_sizes[0]
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that may have changed after it was made."""
+        return {"pool": self.pool, "dropout": self.dropout.p, "bptt": self.rnn.bptt}
 
     def forward(self, x: Tensor, lengths: Any = None) -> Tensor:
         """Return a vector (B, D·H) for each sequence of x (B, T, I)."""
@@ -107,14 +112,25 @@ class SequenceModel(Module, SavedModel):
     def _outputs(self, rows: Array | list[Array], batch_size: int) -> Array:
         """Return the outputs of all sequences, in evaluation mode and without a graph."""
         checks.positive(batch_size, f"{type(self).__name__}.predict: batch_size")
-        if not len(rows):
-            raise ArgumentError(f"{type(self).__name__}.predict: an empty list of sequences")
+        check_sequences(type(self).__name__, rows)
         source = ragged_batches if isinstance(rows, list) else batches
         device, outputs = next(self.parameters()).device, []
         with self.evaluating(), no_grad():
             for x, *lengths in source(rows, batch_size=batch_size, shuffle=False):
                 outputs.append(self(x.to(device), *lengths).numpy())
         return np.concatenate(outputs)
+
+
+def check_sequences(name: str, x: Any) -> None:
+    """Raise for no sequences, and for an argument that is neither a list nor an array."""
+    array = ("shape", "__array__", "__array_interface__", "__dlpack__")
+    if not isinstance(x, list | tuple) and not any(hasattr(x, a) for a in array):
+        raise ArgumentError(
+            f"{name}.predict: a list of sequences or an array is expected, got "
+            f"{repr(x) if x is None else f'a {class_name(x)}'}: pass list(...) of the sequences"
+        )
+    if (x.shape[:1] == (0,)) if hasattr(x, "shape") else (hasattr(x, "__len__") and not len(x)):
+        raise ArgumentError(f"{name}.predict: an empty list of sequences: pass one or more")
 
 
 def is_ragged(x: Any) -> bool:

@@ -212,6 +212,7 @@ class _Rate:
 
     def __init__(self, base: float) -> None:
         self.base, self.factors = base, list[float]()
+        self.temporary = list[int]()  # the factors of a run of `fit`, which its next one ends
 
     def value(self) -> float:
         """Return base · factor · factor ..., in the order in which the schedulers were created."""
@@ -264,6 +265,10 @@ class RateFactor:
         rate.factors.append(factor)
         self.optimizer._scheduled = rate
 
+    def _end_at_next_run(self) -> None:
+        """Keep the factor until `_end_temporary`."""
+        self._rate.temporary.append(self._index)
+
     def _check_attached(self) -> None:
         """Raise if another rate has replaced the one that has this factor."""
         if self.optimizer._scheduled is not self._rate:
@@ -285,6 +290,16 @@ class RateFactor:
         if self.optimizer._scheduled is not self._rate:
             self._attach(self.optimizer._scheduled, factor)
         self._set(base, factor)
+
+
+def _end_temporary(optimizer: Optimizer) -> None:
+    """Set the factors of an earlier run of `fit` to 1, unless the user has assigned a rate."""
+    rate = optimizer._scheduled
+    if rate is not None and rate.temporary and rate.value() == optimizer.lr:
+        for index in rate.temporary:
+            rate.factors[index] = 1.0
+        rate.temporary = []
+        optimizer.lr = rate.value()
 
 
 class Scheduler(RateFactor):

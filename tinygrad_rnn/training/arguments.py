@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from .._util.api_hints import class_name
@@ -48,7 +51,17 @@ def check(model: Any, loss: Any, optimizer: Any, epochs: Any, every: Any) -> Non
 def as_batches(name: str, source: Any, repeated: bool) -> Any:
     """Return batches as something that can be read once for each epoch."""
     cure = "pass tg.data.batches(x, y, batch_size=32), or a list of tuples (x, y)"
-    if isinstance(source, ResumableIterator) or (callable(source) and not isinstance(source, type)):
+    if isinstance(source, ResumableIterator):
+        return source
+    if callable(source) and not isinstance(source, type):
+        try:
+            inspect.signature(source).bind()
+        except TypeError as error:
+            raise ArgumentError(
+                f"fit: {name}: {shown(source)} is called without arguments in each epoch: {error}"
+            ) from error
+        except ValueError:  # a function of C without a signature
+            pass
         return source
     if isinstance(source, list | tuple):
         if not source:
@@ -73,7 +86,15 @@ def epoch_of(source: Any) -> Any:
     """Return the batches of another epoch."""
     if isinstance(source, ResumableIterator):
         return source.next_epoch() if source.position else source
-    return source() if callable(source) else source
+    if not callable(source):
+        return source
+    made = source()
+    if not hasattr(made, "__iter__"):
+        raise ArgumentError(
+            f"fit: the function that returns batches returned {shown(made)}: it returns an "
+            "iterable of tuples (x, y), such as tg.data.batches(x, y, batch_size=32)"
+        )
+    return made
 
 
 def position(batches: Any) -> Any:
@@ -89,7 +110,13 @@ def move(name: str, batches: Any, saved: Any) -> None:
             "the same ones"
         )
     if saved is not None:
-        batches.load_state_dict(saved)
+        try:
+            batches.load_state_dict(saved)
+        except ArgumentError as error:
+            raise ArgumentError(
+                f"fit: {name}: the run to continue had other batches: {error}: pass the same ones, "
+                "or save this run in another file"
+            ) from error
 
 
 def parts(name: str, batch: Any) -> tuple[tuple[Any, ...], Any, dict[str, Any]]:
@@ -124,6 +151,21 @@ def in_order(callbacks: Any, base: type) -> list[Any]:
         problem = "one occurs twice" if listed else "one was passed alone: put it in a list"
         raise ArgumentError(f"fit: callbacks: {problem}, got {callbacks!r}")
     return sorted(callbacks, key=lambda callback: callback.last)
+
+
+def refuse_one_file(callbacks: Any) -> None:
+    """Raise if two callbacks write the same file."""
+    found: dict[str, Any] = {}
+    for callback in callbacks:
+        path = getattr(callback, "path", None)
+        if not isinstance(path, Path):
+            continue
+        before = found.setdefault(os.path.realpath(path), callback)
+        if before is not callback:
+            raise ArgumentError(
+                f"fit: callbacks: {class_name(before)} and {class_name(callback)} would both write "
+                f"{path}: pass another name to one of them"
+            )
 
 
 def shown(value: Any) -> str:

@@ -15,7 +15,7 @@ from ..errors import ArgumentError
 from ..io import save
 from ..optim import schedule as schedules
 from ..tensors import checks
-from .run import Callback, Run
+from .run import Callback, Run, plain
 from .writer import FilePath, Writer, writable
 
 
@@ -26,7 +26,9 @@ class _Monitor(Callback):
         self.monitor, self.largest, self.best = monitor, largest, math.inf
 
     def start(self, run: Run) -> None:
-        """Raise if there will be no such figure."""
+        """Begin again, as another run may have used it; raise if there will be no such figure."""
+        super().start(run)
+        self.best = math.inf
         if self.monitor == "valid_loss" and run.valid is None:
             raise ArgumentError(
                 f"{class_name(self)}: it needs validation: pass valid= to fit, or monitor='loss'"
@@ -34,12 +36,18 @@ class _Monitor(Callback):
 
     def _better(self, run: Run, by: float = 0.0) -> bool:
         """Whether the figure is better than all before."""
-        if not isinstance(run.figures.get(self.monitor), int | float):
+        figure = plain(run.figures.get(self.monitor))
+        if not isinstance(figure, int | float):
+            if figure is not None:
+                raise ArgumentError(
+                    f"{class_name(self)}: the figure {self.monitor!r} is {figure!r:.60}: a number "
+                    "is expected"
+                )
             raise ArgumentError(
                 f"{class_name(self)}: no figure {self.monitor!r}: there are "
                 f"{', '.join(run.figures)}; a callback that adds one comes before in the list"
             )
-        value = run.figures[self.monitor] * (-1 if self.largest else 1)
+        value = figure * (-1 if self.largest else 1)
         found = bool(value < self.best - by)
         self.best = value if found else self.best
         return found
@@ -91,6 +99,11 @@ class EarlyStopping(_Monitor):
         self.patience, self.waited = checks.positive(patience, "EarlyStopping: patience"), 0
         self.min_delta = checks.number(min_delta, "EarlyStopping: min_delta", 0, math.inf)
 
+    def start(self, run: Run) -> None:
+        """Begin to count."""
+        super().start(run)
+        self.waited = 0
+
     def report(self, run: Run) -> None:
         """Count the rows without an improvement."""
         self.waited = 0 if self._better(run, self.min_delta) else self.waited + 1
@@ -139,6 +152,10 @@ class BestModel(_Monitor, Writer):
     ) -> None:  # fmt: skip
         super().__init__(monitor, largest)
         self.path = None if path is None else writable("BestModel", path)
+
+    def start(self, run: Run) -> None:
+        """Forget the parameters of another run."""
+        super().start(run)
         self.weights, self.figures = dict[str, Any](), dict[str, Any]()
 
     def report(self, run: Run) -> None:
@@ -187,6 +204,9 @@ class ClipNorm(Callback):
 class Schedule(Callback):
     """Change the learning rate by a schedule, after each epoch or each step.
 
+    After the run the rate keeps its last value; a `Schedule` of a next run with the same optimizer
+    begins from the base again.
+
     Parameters
     ----------
     schedule : callable
@@ -215,7 +235,7 @@ class Schedule(Callback):
     saved = ("scheduler",)
 
     def __init__(self, schedule: Callable[[int], float], per: str = "epoch") -> None:
-        if not callable(schedule) or per not in ("epoch", "step"):
+        if isinstance(schedule, type) or not callable(schedule) or per not in ("epoch", "step"):
             raise ArgumentError(
                 "Schedule: a function from a number to a factor, such as "
                 f"tg.optim.schedule.cosine(10), and per='epoch' or 'step' are expected, got "
@@ -224,8 +244,8 @@ class Schedule(Callback):
         self.schedule, self.per = schedule, per
 
     def start(self, run: Run) -> None:
-        """Set the first learning rate."""
-        self.scheduler = schedules.Scheduler(run.optimizer, self.schedule)
+        """Set the first learning rate; that of an earlier run with this optimizer is over."""
+        self.scheduler = _scheduler(self, run)
 
     def step(self, run: Run) -> None:
         """Set the learning rate of the next step."""
@@ -323,6 +343,17 @@ class CudaGraph(Callback):
     def start(self, run: Run) -> None:
         """Replace the function of one step."""
         run.advance = cuda.graph(run.advance)
+
+
+def _scheduler(callback: Schedule, run: Run) -> schedules.Scheduler:
+    """Return the scheduler of a run; the first one ends those of an earlier run."""
+    if callback is next(c for c in run.callbacks if isinstance(c, Schedule)):
+        schedules._end_temporary(run.optimizer)
+    first = callback.schedule(0)
+    checks.number(first, "Schedule: the first factor of the schedule", 0, math.inf)
+    scheduler = schedules.Scheduler(run.optimizer, callback.schedule)
+    scheduler._end_at_next_run()
+    return scheduler
 
 
 def _imported(name: str) -> Any:

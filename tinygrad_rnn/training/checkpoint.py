@@ -10,6 +10,7 @@ from .._util.api_hints import class_name
 from .._util.state_keys import check_keys
 from ..errors import ArgumentError
 from ..io import load, save
+from ..io.checkpoint_file import check_state
 from ..tensors import checks
 from .run import Run
 from .writer import FilePath, Writer, refuse_existing, writable
@@ -101,13 +102,14 @@ class Checkpoint(Writer):
 
 def _continue(run: Run, saving: Checkpoint) -> None:
     """Load the run in the file, if there is one, or raise."""
+    saving.error = None
     if saving.steps < math.inf and not run.saveable:
         raise ArgumentError(
             f"Checkpoint: steps={saving.steps}: a {class_name(run.batches)} has no position that "
             "can be saved: pass tg.data.batches(...) itself or a list, or leave out steps="
         )
-    for callback in run.callbacks:
-        callback.state_dict()  # raises now, not after the first epoch
+    # Raise now, not after the first epoch.
+    check_state({"fit": run.state_dict(), **saving.extra})
     refuse_existing(saving.path, saving.resume, "Checkpoint")
     if not saving.path.exists():
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from .._util.resumable import ResumableIterator
 from .._util.state_keys import check_keys
 from ..bptt import restore
 from ..engine.tensor import Tensor
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from ..nn import Module
 from ..optim import Optimizer
 from . import arguments
@@ -78,11 +79,11 @@ class Callback:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the attributes that are saved."""
-        values = _saved_values(self)
-        return {n: v.state_dict() if hasattr(v, "state_dict") else v for n, v in values.items()}
+        return _saved_values(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the attributes that were saved."""
+        check_keys(f"{type(self).__name__}.load_state_dict", state, self.saved)
         for name in self.saved:
             part = getattr(self, name)
             if hasattr(part, "load_state_dict"):
@@ -103,7 +104,8 @@ def _saved_values(callback: Callback) -> dict[str, Any]:
             raise ArgumentError(
                 f"{name}: it lacks {attribute!r}, which saved names: set it in __init__ or start"
             )
-    return {attribute: getattr(callback, attribute) for attribute in saved}
+    values = {attribute: getattr(callback, attribute) for attribute in saved}
+    return {n: v.state_dict() if hasattr(v, "state_dict") else v for n, v in values.items()}
 
 
 def _same(state: Any) -> Any:
@@ -171,9 +173,15 @@ class Run:
         self.every = every
         self.batches = arguments.as_batches("batches", batches, epochs > 1)
         self.valid = None if valid is None else arguments.as_batches("valid", valid, epochs > 1)
+        if isinstance(valid, ResumableIterator) and valid is batches:
+            raise ArgumentError(
+                "fit: valid: it is the object batches, and an object has one position only: make "
+                "the batches of validation by another call"
+            )
         if isinstance(self.valid, ResumableIterator):
             arguments.epoch_of(self.valid)  # from the beginning, if it was read before
         self.callbacks: list[Callback] = arguments.in_order(callbacks, Callback)
+        arguments.refuse_one_file(self.callbacks)
         self.epoch, self.step, self.max_norm = 0, 0, math.inf
         self.seconds, self.step_seconds = 0.0, 0.0
         self.history, self.stopped, self.interrupted = History(), "", False
@@ -228,12 +236,28 @@ class Run:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Continue from a `state_dict`; raise if it does not fit."""
-        saved = {"step_seconds": saved.get("seconds")} | saved  # not in an earlier version
-        check_keys("fit: a run to continue", saved, self.state_dict())
+        """Continue from a `state_dict`; raise if it does not fit, and change nothing."""
+        what = "fit: a run to continue"
+        saved = {"step_seconds": saved.get("seconds")} | saved if hasattr(saved, "get") else saved
+        before = self.state_dict()  # the line above is for an earlier version
+        check_keys(what, saved, before)
+        for name in _NUMBERS:
+            if not isinstance(saved[name], int | float) or saved[name] < 0:
+                raise ArgumentError(f"{what}: {name} is a number >= 0, got {saved[name]!r:.40}")
+        before = copy.deepcopy(before)
+        try:
+            self._load(saved)
+        except Exception as error:
+            self._load(before)
+            self.stopped = before["stopped"]
+            if isinstance(error, ArgumentError | ShapeError | DTypeError | DeviceError):
+                raise
+            raise ArgumentError(f"{what} is damaged, nothing was loaded: {error!r:.200}") from error
+
+    def _load(self, saved: dict[str, Any]) -> None:
         arguments.move("batches", self.batches, saved["batches"])
         arguments.move("valid", self.valid, saved["valid"])
-        self.optimizer.load_state_dict(saved["optimizer"])  # it and the model check everything
+        self.optimizer.load_state_dict(saved["optimizer"])
         self.model.load_state_dict(saved["model"])
         self.stream = self.batches if saved["in_epoch"] else None
         self.state = restore(self.split(saved["state"]), next(self.model.parameters()).device)
@@ -250,6 +274,12 @@ class Run:
                 states.remove(found)
                 callback.load_state_dict(found[1])
         tg_random.set_state(saved["random"])  # last, since the lines above may draw numbers
+
+
+def plain(value: Any) -> Any:
+    """Return a figure as a value of Python: arrays and Tensors of one number become this number."""
+    one = getattr(value, "size", None) == 1 and hasattr(value, "item")
+    return value.item() if one else value
 
 
 def _hooks(callbacks: Sequence[Callback], names: Sequence[str]) -> list[list[Any]]:

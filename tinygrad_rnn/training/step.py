@@ -64,6 +64,11 @@ class Step:
             p.grad = None
         loss, state = self.forward(inputs, labels, state, options)
         if not loss.requires_grad:
+            if not any(p.requires_grad for p in self.model.parameters()):
+                raise ArgumentError(
+                    f"fit: all parameters of {class_name(self.model)} are frozen: call "
+                    "model.requires_grad_(), or that of the part to train"
+                )
             raise ArgumentError(
                 "fit: loss: it does not depend on a parameter: compute it from the output of the "
                 "model, without detach(), item() or NumPy"

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ArgumentError
 from ..io import atomic_write
-from .run import Callback, Run
+from .run import Callback, Run, plain
 
 FilePath = str | os.PathLike[str]
 _Rows = list[dict[str, Any]]
@@ -22,6 +22,10 @@ class Writer(Callback):
     """A callback that writes a file: a failure is a warning, and an error if it is the last."""
 
     error: OSError | None = None
+
+    def start(self, run: Run) -> None:
+        """Forget the error of another run."""
+        self.error = None
 
     def attempt(
         self, run: Run, write: Callable[..., None], path: Path, *values: Any, **state: Any
@@ -88,17 +92,29 @@ class Log(Writer):
         self._rows, self._begun = _Rows(), False
 
     def start(self, run: Run) -> None:
-        """Raise if the file is that of another run."""
+        """Begin again; raise if the file is that of another run."""
+        super().start(run)
+        self._rows, self._begun = [], False
         refuse_existing(self.path, self.resume, "Log")
 
     def report(self, run: Run) -> None:
         """Write the row, and those that could not be written before."""
-        self._rows.append(run.figures)
+        self._rows.append({n: _json_value(n, figure) for n, figure in run.figures.items()})
         earlier = run.history[: -len(self._rows)]
         write, values = (_append, ()) if self._begun else (_continue, (earlier,))
         self.attempt(run, write, self.path, self._rows, *values)
         if self.error is None:
             self._rows, self._begun = [], True
+
+
+def _json_value(name: str, figure: Any) -> Any:
+    value = plain(figure)
+    if value is not None and not isinstance(value, bool | int | float | str | list | dict):
+        raise ArgumentError(
+            f"Log: the figure {name!r} is {value!r:.60}: a number or a text is expected, or a "
+            "list of them: use .tolist()"
+        )
+    return value
 
 
 def _continue(path: Path, rows: _Rows, earlier: _Rows) -> None:
