@@ -21,9 +21,9 @@ Ctrl-C saves the run, prints a sample, and exits with status 130; the end of --m
 with status 0. A file that cannot be written, because the disk is full, does not end the run: it is
 tried again at the next report, and the status is 1 if the last attempt failed.
 
-Under mpiexec the processes train one model: each reads its columns of a --batch, and of the held-out
-text. The first one prints, writes and samples. SIGTERM is as Ctrl-C there. A run can be continued by
-another number of processes; its last digits differ then.
+Under mpiexec the processes train one model: each reads its columns of a --batch and of the held-out
+text, and the first one prints, writes and samples. SIGTERM is as Ctrl-C there. The same number of
+processes continues a run to the same bits; another one has other last digits and dropout masks.
 
 The training loop is `tg.fit`; its callbacks `Report` and `Best` are below.
 """

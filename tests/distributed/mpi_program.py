@@ -156,11 +156,11 @@ def fit(path: Path, epochs: int) -> Any:
 class Odd(tg.training.Callback):
     """End the run from rank 1, and add a figure that has another minimum on each rank."""
 
-    def __init__(self, rank: int, last: int) -> None:
-        self.rank, self.last = rank, last
+    def __init__(self, rank: int, at: int) -> None:
+        self.rank, self.at = rank, at
 
     def step(self, run: Any) -> None:
-        if self.rank == 1 and run.step == self.last:
+        if self.rank == 1 and run.step == self.at:
             run.interrupt("the time of rank 1 is over")
 
     def report(self, run: Any) -> None:
@@ -171,6 +171,7 @@ def endings(world: Any) -> dict[str, Any]:
     """Return the steps of each rank in runs that one rank or a figure ends, and the reasons."""
     found: dict[str, Any] = {"limited": [], "reasons": [], "early": []}
     for kind, last in (("limited", 3), ("limited", 1), ("early", 99)):
+        tg.manual_seed(0)
         model = tg.nn.Linear(2, 1)
         optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
         x = np.ones((4, 2), np.float32)

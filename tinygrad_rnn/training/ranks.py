@@ -46,8 +46,8 @@ class Ranks(Callback):
         name = class_name(self)
         if run.losses.on_device and any(isinstance(c, CudaGraph) for c in run.callbacks):
             raise ArgumentError(
-                f"fit: callbacks: {name} with CudaGraph: a graph cannot send the gradients to other "
-                "processes: leave out CudaGraph()"
+                f"fit: callbacks: {name} with CudaGraph: a graph cannot send the gradients to "
+                "other processes: leave out CudaGraph()"
             )
         if not isinstance(run.advance, Step):
             raise ArgumentError(
