@@ -5,8 +5,9 @@ r"""Train a character language model on a text, then sample from it.
     python examples/char_lm.py --sample-only run.best.ckpt --prefix "Twice " --temperature 0.5
     python examples/char_lm.py --text time_machine --clean letters --max-tokens 10000 \
         --cell rnn --optimizer sgd --lr 1 --epochs 500 --valid 0
+    mpiexec -n 4 python examples/char_lm.py --save run.ckpt --resume
 
-The last command has the settings of the book Dive into Deep Learning, except that the book has
+The fourth command has the settings of the book Dive into Deep Learning, except that the book has
 one-hot characters and a constant learning rate (--embedding 0 --decay none). The text is split
 first; --max-tokens then shortens the training part, and the vocabulary is made from the result.
 
@@ -20,12 +21,17 @@ Ctrl-C saves the run, prints a sample, and exits with status 130; the end of --m
 with status 0. A file that cannot be written, because the disk is full, does not end the run: it is
 tried again at the next report, and the status is 1 if the last attempt failed.
 
+Under mpiexec the processes train one model: each reads its columns of a --batch and of the held-out
+text, and the first one prints, writes and samples. SIGTERM is as Ctrl-C there. The same number of
+processes continues a run to the same bits; another one has other last digits and dropout masks.
+
 The training loop is `tg.fit`; its callbacks `Report` and `Best` are below.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import platform
@@ -73,7 +79,10 @@ def read(args: argparse.Namespace) -> Data:
     train_text, valid_text = text_data.split(text, args.valid)
     train_text = train_text[: args.max_tokens]
     vocab = text_data.Vocabulary(train_text)
-    ids = vocab.encode(text, out=args.ids)
+    world = tg.distributed.init()
+    ids = vocab.encode(text, out=args.ids) if world.rank == 0 or not args.ids else None
+    world.meet("read")  # from here on the file of --ids is there
+    ids = np.load(args.ids, mmap_mode="r") if ids is None else ids
     train_ids, valid_ids = ids[: len(train_text)], ids[len(text) - len(valid_text) :]
     sha256 = text_data.sha256(text)
     print(f"{args.text}: {len(text):,} characters, sha256 {sha256}")
@@ -102,11 +111,22 @@ def language_model(vocab: text_data.Vocabulary, args: Any) -> tg.models.Recurren
 
 def evaluate(model: tg.models.RecurrentLM, ids: np.ndarray, args: Any) -> float:
     """Return the mean loss of a text, every character of which is predicted exactly once."""
-    return model.score(ids, batch_size=args.batch, steps=args.steps)
+    world, metric, state = tg.distributed.init(), tg.metrics.Perplexity(), None
+    if world.size == 1:
+        return model.score(ids, batch_size=args.batch, steps=args.steps)
+    windows = text_data.evaluation(np.insert(ids, 0, 0), args.batch, args.steps, args.device)
+    with model.evaluating(), tg.no_grad():
+        for x, y in world.shard(windows):  # the columns of this rank
+            logits, state = model(x, state)
+            losses = F.cross_entropy(logits, y, ignore_index=-1, reduction="none")
+            metric.update(losses.numpy()[y.numpy() >= 0])
+    return world.merge(metric).nats
 
 
 def write(model: tg.models.RecurrentLM, args: Any) -> str:
     """Return the prefix and ``length`` characters that the model samples after it."""
+    if tg.distributed.init().rank:
+        return ""  # which is not printed
     greedy = args.temperature == 0
     sample = model.sample(
         model.vocabulary.encode(args.prefix),  # ids, since a str may have no unknown characters
@@ -187,7 +207,7 @@ class Best(tg.training.Checkpoint):
         if loss is not None and loss < before:
             self.best = loss
             self.save(run)
-            self.best = before if self.error else loss
+            self.best = before if run.agree(self.error is not None) else loss
 
     def start(self, run: tg.training.Run) -> None:
         """Do not continue this file."""
@@ -344,6 +364,8 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any] | None]:
         parser.error(f"--plot: {why}")
     if not args.prefix:
         parser.error("--prefix: the model needs a character to start from")
+    if args.batch % (ranks := tg.distributed.init().size):
+        parser.error(f"--batch {args.batch} cannot be divided by the {ranks} processes of mpiexec")
     if not args.temperature >= 0 or not 0 < args.top_p <= 1:
         parser.error("--temperature is at least 0, --top-p above 0 and at most 1")
     for path in (args.save, args.log, args.ids, args.plot):
@@ -363,16 +385,19 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
         print(write(model, args))
         return 0
     tg.manual_seed(args.seed)
-    data = read(args)
+    world, data = tg.distributed.init(), read(args)
     model = language_model(data.vocab, args)
     print(model)
-    batches = PARTITIONS[args.partition](data.train_ids, args.batch, args.steps, device=args.device)
+    windows = PARTITIONS[args.partition](data.train_ids, args.batch, args.steps, device=args.device)
+    batches = world.shard(windows)
     options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     about = {"vocabulary": data.vocab, "options": options, "sha256": data.sha256}
     if saved:
         resume(args, saved, batches, about)
     tg.show_config(hints_only=True)  # such as that the machine is busy
 
+    optimizer = OPTIMIZERS[args.optimizer](model.parameters(), lr=args.lr)
+    parallel = [tg.distributed.data_parallel(model, optimizer)] if world.launched else []
     report = Report(data, args)
     decay = tg.training.Schedule(DECAYS[args.decay](args.epochs))
     callbacks = [report, tg.training.ClipNorm(args.clip), decay]
@@ -387,10 +412,10 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
             model,
             batches,
             loss=F.cross_entropy,
-            optimizer=OPTIMIZERS[args.optimizer](model.parameters(), lr=args.lr),
+            optimizer=optimizer,
             epochs=args.epochs,
             every=args.every or max(args.epochs * len(batches) // 10, 1),
-            callbacks=[*callbacks, *files],
+            callbacks=[*parallel, *callbacks, *files],
         )
     except OSError as error:  # the last attempt to write one of the files
         if all(error is not file.error for file in files):
@@ -399,7 +424,7 @@ def run(args: argparse.Namespace, saved: dict[str, Any] | None) -> int:
     run, by_ctrl_c = report.run, report.run.stopped == "stopped by Ctrl-C"
     figures = conclude(report, data, args) if run.step and not by_ctrl_c else {}
     print(write(model, args))
-    if args.plot and run.history:
+    if args.plot and run.history and world.rank == 0:
         run.history.plot("loss", *["valid_loss"] * bool(len(data.valid_ids)), path=args.plot)
     if run.stopped:
         why = files[-1].error if args.save else "no --save"
@@ -419,7 +444,7 @@ def resume(args: Any, saved: dict[str, Any], batches: Any, about: dict[str, Any]
     then = tg.io.versions(args.save)
     if "run" in saved:
         saved["fit"] = converted(saved["run"], batches)
-        tg.save(args.save, fit=saved["fit"], **about)
+        tg.distributed.init().save(args.save, fit=saved["fit"], **about)
     print(f"continuing after step {saved['fit']['step']:,}")
     if args.lr != saved["options"]["lr"]:
         print(f"--lr is {args.lr:g} from here on, before {saved['options']['lr']:g}")
@@ -429,18 +454,29 @@ def resume(args: Any, saved: dict[str, Any], batches: Any, about: dict[str, Any]
         print(f"saved by other versions, {then}: the last bits may differ")
 
 
+def fail(message: str) -> None:
+    """Exit with a message; one that all ranks have is printed once."""
+    world = tg.distributed.init()
+    world.meet(f"char_lm: {message}")
+    sys.exit(1 if world.rank else f"char_lm: {message}")
+
+
 def main() -> None:
     # Lines appear at once also in a pipe; characters that a terminal cannot show are escaped.
     sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     warnings.simplefilter("always", UserWarning)  # about each file that could not be written
     warnings.formatwarning = lambda message, *details: f"char_lm: {message}\n"
+    # Under mpiexec rank 0 prints, and a rank waits for the others so many seconds (--ids, --plot).
+    world = tg.distributed.init(patience=600)
     try:
-        sys.exit(run(*arguments()))
+        with contextlib.redirect_stderr(sys.stdout if world.rank else sys.stderr):
+            options = arguments()
+        sys.exit(run(*options))
     except FloatingPointError as error:
-        cause, _, _ = str(error).partition(": use a smaller")
-        sys.exit(f"char_lm: {cause}: use a smaller --lr or --clip")
+        cause, _, _ = world.broadcast(str(error)).partition(": use a smaller")
+        fail(f"{cause}: use a smaller --lr or --clip")
     except (ValueError, ImportError, OSError) as error:
-        sys.exit(f"char_lm: {error}")
+        fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
 

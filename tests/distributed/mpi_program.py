@@ -120,6 +120,7 @@ def agree() -> None:
         found["fit"] = np.concatenate([x.ravel() for x in model.state_dict().values()])
     if world.size == 2:
         found["errors"] = errors(world)
+        found |= endings(world)
     print("only rank 0 prints this")
     if world.rank == 0:
         np.savez(FOLDER / f"{world.size}.npz", **found)
@@ -150,6 +151,44 @@ def fit(path: Path, epochs: int) -> Any:
         ],
     )  # fmt: skip
     return model, history
+
+
+class Odd(tg.training.Callback):
+    """End the run from rank 1, and add a figure that has another minimum on each rank."""
+
+    def __init__(self, rank: int, at: int) -> None:
+        self.rank, self.at = rank, at
+
+    def step(self, run: Any) -> None:
+        if self.rank == 1 and run.step == self.at:
+            run.interrupt("the time of rank 1 is over")
+
+    def report(self, run: Any) -> None:
+        run.figures["odd"] = abs(run.step - [2, 5][self.rank])
+
+
+def endings(world: Any) -> dict[str, Any]:
+    """Return the steps of each rank in runs that one rank or a figure ends, and the reasons."""
+    found: dict[str, Any] = {"limited": [], "reasons": [], "early": []}
+    for kind, last in (("limited", 3), ("limited", 1), ("early", 99)):
+        tg.manual_seed(0)
+        model = tg.nn.Linear(2, 1)
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
+        x = np.ones((4, 2), np.float32)
+        history = tg.fit(
+            model, world.shard(tg.data.batches(x, x[:, :1], batch_size=4)), epochs=20,
+            loss=tg.functional.mse_loss, optimizer=optimizer,
+            callbacks=[
+                tg.distributed.data_parallel(model, optimizer), Odd(world.rank, last),
+                tg.training.BestModel("odd"),
+                *[tg.training.EarlyStopping(1, "odd")] * (kind == "early"),
+            ],
+        )  # fmt: skip
+        rows = world.messages.objects((history[-1]["step"] + (kind != "early"), history.stopped))
+        found[kind] += [steps for steps, _ in rows]
+        found["reasons"] += [reason for _, reason in rows if last == 3]
+        world.meet("the best parameters", repr(model.weight.numpy().tolist()))
+    return found
 
 
 def errors(world: Any) -> list[str]:

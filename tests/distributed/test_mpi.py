@@ -37,21 +37,25 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": path, "OMPI_MCA_btl": "^ofi"}  # which takes a second to start
 
 
-def command(ranks: int, task: str, folder: Path) -> list[str]:
-    program = [sys.executable, str(HERE / "mpi_program.py"), task, str(folder)]
+def command(ranks: int, *program: str) -> list[str]:
+    """Return the command that starts a program of Python: by mpiexec, or alone with 0 ranks."""
     if ranks == 0:
-        return program
+        return [sys.executable, *program]
     assert MPIEXEC is not None
     version = subprocess.run([MPIEXEC, "--version"], capture_output=True, text=True, check=True)
     flags = FLAGS if re.search("prte|open-?mpi", version.stdout, re.I) else []
-    return [MPIEXEC, *flags, "-n", str(ranks), *program]
+    return [MPIEXEC, *flags, "-n", str(ranks), sys.executable, *program]
 
 
-def run(ranks: int, task: str, folder: Path, timeout: float = 60.0) -> tuple[int, str, str, float]:
+def task(ranks: int, name: str, folder: Path) -> list[str]:
+    return command(ranks, str(HERE / "mpi_program.py"), name, str(folder))
+
+
+def run(ranks: int, name: str, folder: Path, timeout: float = 60.0) -> tuple[int, str, str, float]:
     """Return the status, both outputs, and the seconds."""
     began = time.monotonic()
     done = subprocess.run(
-        command(ranks, task, folder),
+        task(ranks, name, folder),
         capture_output=True,
         text=True,
         env=environment(),
@@ -143,6 +147,13 @@ def test_fit_trains_validates_and_resumes_with_ranks(results: Any) -> None:
             np.testing.assert_allclose(results[ranks][name], results[1][name], 0, 1e-6)
 
 
+def test_one_rank_ends_the_run_of_all_and_figures_of_rank_0_decide(results: Any) -> None:
+    """The rank whose time is over ends all after their next step; another run can follow."""
+    assert results[2]["limited"].tolist() == [4, 4, 2, 2]
+    assert results[2]["reasons"].tolist() == ["the time of rank 1 is over"] * 2
+    assert results[2]["early"].tolist() == [3, 3]
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -183,7 +194,7 @@ def test_a_signal_saves_the_run(tmp_path: Path, number: signal.Signals) -> None:
     The run continues to the same bits, also with another number of ranks.
     """
     process = subprocess.Popen(
-        command(2, "interrupted", tmp_path), stdout=subprocess.PIPE, text=True, env=environment()
+        task(2, "interrupted", tmp_path), stdout=subprocess.PIPE, text=True, env=environment()
     )
     assert process.stdout is not None
     while "training" not in process.stdout.readline():

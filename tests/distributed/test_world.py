@@ -266,6 +266,76 @@ def test_fit_in_a_world_of_one_is_fit(deterministic: bool, tmp_path: Path) -> No
             np.testing.assert_allclose(array, expected, 0, 1e-13)
 
 
+class Act(tg.training.Callback):
+    """Do something at the start of a run, or after its first step."""
+
+    def __init__(self, **actions: Any) -> None:
+        self.actions = actions
+
+    def start(self, run: Any) -> None:
+        self.actions.get("start", id)(run)
+
+    def step(self, run: Any) -> None:
+        if run.step == 1:
+            self.actions.get("step", id)(run)
+
+
+def fitted(*callbacks: Any) -> Any:
+    """Train a model of one parameter for 5 epochs of one step."""
+    model, x = tg.nn.Linear(1, 1), tg.ones(4, 1)
+    optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
+    parallel = tg.distributed.data_parallel(model, optimizer)
+    return tg.fit(
+        model, [(x, x)], epochs=5, loss=tg.functional.mse_loss, optimizer=optimizer,
+        callbacks=[parallel if c is None else c for c in callbacks],
+    )  # fmt: skip
+
+
+def test_an_interrupt_by_a_callback_ends_all_after_the_next_step() -> None:
+    """Its message is that of the next gradient. Another run can follow; after a signal, none."""
+    for _ in range(2):
+        history = fitted(None, Act(step=lambda run: run.interrupt("enough")))
+        assert (len(history), history.stopped) == (1, "enough")
+        assert not WORLD.interrupted
+    found: list[Any] = []
+
+    def signalled(run: Any) -> None:
+        found.append(run)
+        WORLD.signalled = True
+
+    try:
+        assert fitted(None, Act(step=signalled)).stopped == "stopped by Ctrl-C"
+        assert (found[0].step, WORLD.interrupted, found[0].interrupted) == (2, True, True)
+    finally:
+        WORLD.signalled = WORLD.interrupted = False
+
+
+def test_figures_that_decide_are_those_of_the_first_process() -> None:
+    best = tg.training.BestModel("loss")
+    act = Act(start=lambda run: setattr(run, "agree", lambda value: 1.0))
+    history = fitted(None, act, best, tg.training.EarlyStopping(2, "loss"))
+    assert len(history) == 3 and best.best == 1.0
+
+
+def test_callbacks_that_replace_the_step_come_after_the_ranks() -> None:
+    def replace(run: Any) -> None:
+        advance = run.advance
+        run.advance = lambda *batch: advance(*batch)
+
+    assert len(fitted(None, Act(start=replace), tg.training.CudaGraph())) == 5
+    with pytest.raises(ArgumentError, match="DataParallel comes after one that replaces the tr"):
+        fitted(Act(start=replace), None)
+
+
+def test_a_cuda_graph_is_refused() -> None:
+    with (
+        strict_device.installed(),
+        tg.default_device("cuda"),
+        pytest.raises(ArgumentError, match=r"DataParallel with CudaGraph: .*leave out CudaGraph"),
+    ):
+        fitted(None, tg.training.CudaGraph())
+
+
 def test_a_process_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
     class Second(tg.training.Callback):
         def start(self, run: Any) -> None:

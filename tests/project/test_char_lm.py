@@ -397,6 +397,12 @@ def test_a_first_line_comes_soon(
     assert saved(plain) == saved(early)
 
 
+def test_started_alone_it_does_not_import_mpi(tmp_path: Path) -> None:
+    (tmp_path / "mpi4py.py").write_text("raise AssertionError")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    assert run("char_lm.py", "--smoke", "--epochs", "1", PYTHONPATH=path).returncode == 0
+
+
 def test_lines_appear_at_once_in_a_pipe(text: list[str]) -> None:
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), *text, *TINY, "--epochs", "100000", "--every", "100000"],

@@ -26,8 +26,9 @@ class DataParallel(Ranks):
     """Copies of a module on all ranks, which `data_parallel` keeps equal.
 
     It is a callback of `fit`, the first in the list, with ``world.shard(batches)``: a step then has
-    one gradient and one loss for all ranks. Rank 0 alone prints and writes files. Validation is
-    done by every rank on all of its batches.
+    one gradient and one loss for all ranks. Rank 0 alone prints and writes files. Every rank
+    validates on all batches of ``valid=``, which are not sharded. `EarlyStopping` and
+    `BestModel` decide by the figures of rank 0.
 
     Attributes
     ----------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-import signal
 import sys
+from signal import SIGINT, SIGTERM
 from typing import Any
 from zlib import crc32
 
@@ -38,6 +38,8 @@ class World:
     ----------
     rank, size : int
         The number of this process, from 0, and the number of processes.
+    launched : bool
+        Whether ``mpiexec`` started the program, with one process or more.
     patience : float
         Seconds that a rank waits for the others: the work of one rank alone, such as drawing a
         figure, must take less.
@@ -55,14 +57,14 @@ class World:
 
     def __init__(self, messages: Any, patience: float) -> None:
         self.messages, self.rank, self.size = messages, messages.rank, messages.size
+        self.launched = launched() > 0
         # This rank was signalled; when all met last, any of them was.
         self.patience, self.interrupted, self.signalled, self.stopping = patience, *3 * (False,)
         self.check: Any = lambda: self.meet("save")  # that of `data_parallel`
 
     def catch_signals(self) -> None:
         """Let SIGTERM and Ctrl-C set `interrupted` of all ranks; a second one acts as usual."""
-        numbers = (signal.SIGTERM, signal.SIGINT) if launched() else ()
-        on_signals(lambda: setattr(self, "signalled", True), *numbers)
+        on_signals(lambda: setattr(self, "signalled", True), *(SIGTERM, SIGINT) * self.launched)
 
     def meet(self, action: str, details: str = "", *numbers: float) -> Any:
         """Wait for all ranks; raise unless they do the same.

@@ -47,7 +47,7 @@ class _Monitor(Callback):
                 f"{class_name(self)}: no figure {self.monitor!r}: there are "
                 f"{', '.join(run.figures)}; a callback that adds one comes before in the list"
             )
-        value = figure * (-1 if self.largest else 1)
+        value = run.agree(figure) * (-1 if self.largest else 1)
         found = bool(value < self.best - by)
         self.best = value if found else self.best
         return found
@@ -264,7 +264,8 @@ class TimeLimit(Callback):
     Parameters
     ----------
     minutes : float
-        The time from the start of `fit`; of a resumed run, from its new start.
+        The time from the start of `fit`; of a resumed run, from its new start. Of several
+        processes, the first whose time is over ends all, after their next step.
 
     Raises
     ------

@@ -108,8 +108,8 @@ def _saved_values(callback: Callback) -> dict[str, Any]:
     return {n: v.state_dict() if hasattr(v, "state_dict") else v for n, v in values.items()}
 
 
-def _same(state: Any) -> Any:
-    return state
+def _same(value: Any) -> Any:
+    return value
 
 
 class Run:
@@ -148,6 +148,9 @@ class Run:
     join, split : callable
         From a recurrent state to the one that is saved, and back: of several processes, each has
         some of the columns.
+    agree : callable
+        From a value to that of the first of several processes: a callback that stops the run for a
+        figure of its own passes the figure, so that all stop.
 
     Examples
     --------
@@ -191,7 +194,7 @@ class Run:
         self.advance: Callable[..., Any] = Step(model, loss, optimizer)
         self.saveable = isinstance(self.batches, ResumableIterator)
         self.forward, self.carries = self.advance.forward, self.advance.carries
-        self.writes, self.join, self.split = True, _same, _same
+        self.writes, self.join, self.split, self.agree = True, _same, _same, _same
         self.losses, self._clock = Losses(model, optimizer), time.perf_counter()
         self.hooks = {names: _hooks(self.callbacks, names) for names in _MOMENTS}
 
