@@ -345,7 +345,9 @@ class Array32:
         return self.values
 
 
-@pytest.mark.parametrize("kind", [Array32, tg.tensor, np.asfortranarray], ids=["array", "tensor", "Fortran"])
+@pytest.mark.parametrize(
+    "kind", [Array32, tg.tensor, np.asfortranarray], ids=["array", "tensor", "Fortran"]
+)
 def test_arrays_of_other_libraries(kind: Any) -> None:
     layer = tg.nn.LSTM(3, 4)
     kernel, recurrent, bias = tg.interop.to_keras(layer)
