@@ -393,7 +393,7 @@ def test_a_misuse_is_answered_with_the_cure(act: Callable[[], Any], message: str
 
 
 def test_the_loop_and_its_callbacks_are_short() -> None:
-    path = Path(tg.__file__).parents[1] / "tools" / "count_lines.py"
+    path = Path(__file__).parents[2] / "tools" / "count_lines.py"
     spec = importlib.util.spec_from_file_location("count_lines", path)
     assert spec is not None and spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
