@@ -470,6 +470,7 @@ def runners(libraries: Sequence[str]) -> Iterator[Runner]:
 def main(arguments: list[str]) -> int:
     """Print the table; return 1 if a difference is too large or a named library is missing."""
     os.environ.setdefault("DEV", "PYTHON")  # tinygrad without clang
+    os.environ.setdefault("KERAS_BACKEND", "jax")  # the default needs TensorFlow
     warnings.simplefilter("ignore")
     worst, missing = 0.0, []
     print("| library | cell | directions | out of it | into it |\n|---|---|---|---|---|")
