@@ -129,10 +129,9 @@ class Classifier(SequenceModel):
                 "inputs, or leave it out"
             )
         self.embedding = None if embedding_dim is None else Embedding(size, embedding_dim, **common)
-        cell_options = options | (common if isinstance(cell, type) else {})
         self.summary = Summary(
             cell, embedding_dim or size, hidden_size, num_layers, bidirectional, pool, dropout,
-            cell_options,
+            common, options,
         )  # fmt: skip
         self.head = Linear(self.summary.size, len(self.classes), **common)
 

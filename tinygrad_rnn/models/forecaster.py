@@ -114,10 +114,9 @@ class Forecaster(SequenceModel):
         self.scaler = Scaler(self.num_features)
         if device is not None:
             self.scaler.to(device)
-        cell_options = options | (common if isinstance(cell, type) else {})
         self.summary = Summary(
             cell, self.num_features, hidden_size, num_layers, bidirectional, pool, dropout,
-            cell_options,
+            common, options,
         )  # fmt: skip
         self.head = Linear(self.summary.size, self.ahead * self.num_targets, **common)
 

@@ -77,6 +77,10 @@ class LanguageModel(SavedModel):
     def _losses(self, ids: Array, context: Array, batch_size: int, steps: int) -> Iterator[Array]:
         raise NotImplementedError(f"{type(self).__name__} does not define _losses(...)")
 
+    def _given_vocabulary(self) -> Vocabulary | int:
+        """Return the argument of the constructor: the vocabulary, or its size."""
+        return self.vocab_size if self.vocabulary is None else self.vocabulary
+
     def _inference(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context of all evaluations: networks disable dropout and gradients."""
         return contextlib.nullcontext()

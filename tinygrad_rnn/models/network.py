@@ -22,12 +22,12 @@ from ..data.text import Vocabulary, evaluation
 from ..engine.grad_mode import no_grad
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from ..nn import Dropout, Embedding, Linear, Module, Recurrent
+from ..nn import Dropout, Embedding, Linear, Module
 from ..random import Rng
 from ..tensors import checks
 from ..tensors.creation import tensor
 from .language import Array, LanguageModel, State
-from .summary import common_options
+from .summary import common_options, recurrent_layers
 
 _STEPS = 256  # tokens of a prefix per call of the network
 
@@ -42,8 +42,7 @@ class _Network(Module, LanguageModel):
         LanguageModel.__init__(self, vocabulary)
 
     def _arguments(self) -> dict[str, Any]:
-        vocabulary = self.vocab_size if self.vocabulary is None else self.vocabulary
-        return self._made | {"vocabulary": vocabulary}
+        return self._made | {"vocabulary": self._given_vocabulary()}
 
     @contextlib.contextmanager
     def _inference(self) -> Iterator[None]:
@@ -275,10 +274,9 @@ class RecurrentLM(_Network):
         self.embedding = (
             None if embedding_dim is None else Embedding(self.vocab_size, embedding_dim, **common)
         )
-        cell_options = common if isinstance(cell, type) else {}  # instances have their parameters
-        self.rnn = Recurrent(
-            cell, embedding_dim or self.vocab_size, hidden_size, num_layers,
-            dropout=dropout if num_layers > 1 else 0.0, **cell_options, **options,
+        self.rnn = recurrent_layers(
+            cell, embedding_dim or self.vocab_size, hidden_size, num_layers, dropout, common,
+            options,
         )  # fmt: skip
         self.dropout = Dropout(dropout)
         self.head = Linear(self.rnn.state_sizes[0], self.vocab_size, **common)

@@ -111,7 +111,7 @@ class NGram(LanguageModel):
     def _arguments(self) -> dict[str, Any]:
         return {
             "order": self.order,
-            "vocabulary": self.vocab_size if self.vocabulary is None else self.vocabulary,
+            "vocabulary": self._given_vocabulary(),
             "smoothing": list(self.smoothing),
             "backoff": self.backoff,
         }

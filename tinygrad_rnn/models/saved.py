@@ -297,11 +297,9 @@ def _check_unchanged(model: Any, arguments: dict[str, Any], state: Mapping[str, 
                 ", and repeat the change before load_state_dict"
             )
     _check_settings(model, fresh)
-    names: dict[int, str] = {}
-    fresh_names = {name for name, _ in fresh.named_parameters()}
-    for name, parameter in model.named_parameters():
-        names[id(parameter)] = name
-    if missing := sorted(fresh_names - set(names.values())):
+    # A tied parameter has one name here.
+    fresh_names, names = ({n for n, _ in m.named_parameters()} for m in (fresh, model))
+    if missing := sorted(fresh_names - names):
         raise ArgumentError(
             f"{type(model).__name__}.save: {', '.join(missing)} is tied to another parameter, and "
             "would be separate after models.load: save the weights, tg.save(path, model=model), "

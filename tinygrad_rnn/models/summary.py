@@ -41,20 +41,20 @@ class Summary(Module):
     pool : {"last", "mean", "max"}
         The state after the last step (of both directions); or the mean or the maximum of the
         outputs of all steps of the sequence.
-    options : dict
-        Further arguments of `nn.Recurrent` and of the cell.
+    common, options : dict
+        The `common_options`, and further arguments of `nn.Recurrent` and of the cell.
     """
 
     def __init__(
         self, cell: Any, input_size: int, hidden_size: int, num_layers: int, bidirectional: bool,
-        pool: str, dropout: float, options: dict[str, Any],
+        pool: str, dropout: float, common: dict[str, Any], options: dict[str, Any],
     ) -> None:  # fmt: skip
         super().__init__()
         if pool not in POOLS:
             raise ArgumentError(f"pool: one of {', '.join(map(repr, POOLS))} is expected: {pool!r}")
-        self.rnn = Recurrent(
-            cell, input_size, hidden_size, num_layers, batch_first=True,
-            dropout=dropout if num_layers > 1 else 0.0, bidirectional=bidirectional, **options,
+        self.rnn = recurrent_layers(
+            cell, input_size, hidden_size, num_layers, dropout, common, options,
+            batch_first=True, bidirectional=bidirectional,
         )  # fmt: skip
         self.dropout, self.pool = Dropout(dropout), pool
         self.size = self.rnn.directions * self.rnn.state_sizes[0]
@@ -95,6 +95,18 @@ def _greatest(output: Tensor, lengths: Any) -> Tensor:
     steps = tensor(np.arange(output.shape[1]), device=output.device)
     read = steps < ops.maximum(_ends(lengths, output), 1)  # (B, T); step 0 of an empty one is 0
     return ops.where(ops.expand_dims(read, -1), output, -np.inf).max(axis=1)
+
+
+def recurrent_layers(
+    cell: Any, input_size: int, hidden_size: int, num_layers: int, dropout: float,
+    common: dict[str, Any], options: dict[str, Any], **more: Any,
+) -> Recurrent:  # fmt: skip
+    """Return recurrent layers with the `common_options`, unless the cells are instances."""
+    own = common if isinstance(cell, type) else {}  # instances have their parameters
+    between = dropout if num_layers > 1 else 0.0
+    return Recurrent(
+        cell, input_size, hidden_size, num_layers, dropout=between, **more, **own, **options
+    )
 
 
 def common_options(dtype: Any, device: str | None, rng: Rng) -> dict[str, Any]:
