@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import bptt, nn
 from .. import random as tg_random
+from .._util import LIBRARY
 from .._util.api_hints import class_name
 from ..data.text import Vocabulary
 from ..errors import ArgumentError, CheckpointError
@@ -328,7 +329,7 @@ def _check_settings(model: nn.Module, fresh: nn.Module) -> None:
 
 def _settings(module: nn.Module) -> dict[str, Any]:
     """Return the numbers and texts among the attributes of a module of the library."""
-    if not type(module).__module__.startswith("tinygrad_rnn."):
+    if not type(module).__module__.startswith(f"{LIBRARY}."):
         return {}  # yours may have attributes of any meaning, such as a count
     return {
         name: value
