@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from own_cells import MinimalGatedUnit, WeightDrop
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ArgumentError, DTypeError
@@ -29,23 +30,6 @@ INTS = ctypes.POINTER(ctypes.c_int)
 
 
 # -- cells of a user -------------------------------------------------------------------------------
-
-
-class MinimalGatedUnit(tg.nn.Cell):
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        self.hidden_size = hidden_size
-        self.W = tg.nn.Linear(input_size, 2 * hidden_size)
-        self.U_f = tg.nn.Linear(hidden_size, hidden_size, bias=False)
-        self.U_n = tg.nn.Linear(hidden_size, hidden_size, bias=False)
-
-    def project(self, x: Any) -> Any:
-        return self.W(x)
-
-    def step(self, z: Any, h: Any) -> Any:
-        z_f, z_n = z.split(2, axis=-1)
-        f = tg.sigmoid(z_f + self.U_f(h))
-        return (1 - f) * h + f * tg.tanh(z_n + self.U_n(f * h))
 
 
 class Peephole(tg.nn.LSTMCell):
@@ -130,20 +114,6 @@ class Attending(tg.nn.Cell):
         top = a.max(axis=-1, keepdims=True)
         flat = h.max(axis=-1).reshape(-1, 1) + self.U(a).max(axis=-1, keepdims=True)
         return a - 0.5 * top + 0.1 * flat * tg.log_softmax(a), tg.maximum(0.9 * highest, top)
-
-
-class WeightDrop(tg.nn.LSTMCell):
-    """`project` assigns a weight, which is the whole one in evaluation."""
-
-    def __init__(self, *sizes: int, **options: Any) -> None:
-        super().__init__(*sizes, **options)
-        self.raw = self.weight_hh
-        del self.weight_hh
-
-    def project(self, x: Any) -> Any:
-        keep = tg.functional.dropout(tg.ones_like(self.raw), 0.5, self.training)
-        self.weight_hh = self.raw * keep
-        return super().project(x)
 
 
 class Classifier(tg.nn.Module):

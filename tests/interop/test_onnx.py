@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_cells import MinimalGatedUnit, WeightDrop
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import nn
@@ -181,23 +182,6 @@ class NormalizedLSTM(nn.Cell):
         return tg.sigmoid(o) * tg.tanh(self.out(c)), c
 
 
-class MinimalGatedUnit(nn.Cell):
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        self.hidden_size = hidden_size
-        self.W = nn.Linear(input_size, 2 * hidden_size)
-        self.U_f = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.U_n = nn.Linear(hidden_size, hidden_size, bias=False)
-
-    def project(self, x: Any) -> Any:
-        return self.W(x)
-
-    def step(self, z: Any, h: Any) -> Any:
-        z_f, z_n = z.split(2, axis=-1)
-        f = tg.sigmoid(z_f + self.U_f(h))
-        return (1 - f) * h + f * tg.tanh(z_n + self.U_n(f * h))
-
-
 class FastWeights(nn.Cell):
     """A product of two values that both change from step to step, and several inner steps."""
 
@@ -241,18 +225,6 @@ class Selecting(nn.Cell):
         m = tg.concatenate([h[..., ::-1], new[:, 1:], new[:, :1]], axis=1) * 0.5
         best = tg.functional.one_hot(tg.argmax(new, axis=-1), new.shape[-1], dtype=new.dtype)
         return new + 0.1 * best + 0.1 * tg.softplus(new), m, k
-
-
-class WeightDrop(nn.LSTMCell):
-    def __init__(self, *sizes: int, **options: Any) -> None:
-        super().__init__(*sizes, **options)
-        self.raw = self.weight_hh
-        del self.weight_hh
-
-    def project(self, x: Any) -> Any:
-        mask = tg.functional.dropout(tg.ones_like(self.raw), 0.5, self.training)
-        self.weight_hh = self.raw * mask
-        return super().project(x)
 
 
 CELLS = [Peephole, NormalizedLSTM, MinimalGatedUnit, FastWeights, Selecting, WeightDrop]
